@@ -1,0 +1,124 @@
+"""Names what is in images, with a trained network.
+
+python classify.py img.jpg            the five likeliest classes, by the newest run's best
+python classify.py FOLDER --json      one JSON object per image and line
+python classify.py img.jpg --checkpoint=best.safetensors    one file is enough
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import flags
+
+import console
+
+with console.quiet_import():
+    import numpy as np
+
+    import models
+    from data import decode, pipeline, sources, views
+    from engine import checkpoints, devices, runs, steps
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("run_dir", None, "the run folder; the newest")
+flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
+flags.DEFINE_integer("top_k", 5, "how many classes to name", 1)
+flags.DEFINE_enum("crops", "1", [str(count) for count in views.VIEWS], "views of each image")
+flags.DEFINE_bool("json", False, "one JSON object per image and line")
+flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+
+BATCH_SIZE = 32
+
+
+def main(argv: list[str]) -> None:
+    """Parses the flags and classifies every image that is named."""
+    places = console.parse(argv)
+    devices.configure(FLAGS.threads)
+    devices.set_precision("auto")
+    with console.user_errors():
+        paths = [path for place in places for path in images(place)]
+        if not paths:
+            raise ValueError(f"expected image files or folders of images, received {places}")
+        _, checkpoint = runs.open_checkpoint(FLAGS.run_dir, FLAGS.checkpoint)
+        model = checkpoints.rebuild(checkpoint, models.build)
+    classifier = Classifier(model, checkpoint.about, int(FLAGS.crops), FLAGS.top_k)
+    show = show_json if FLAGS.json else show_table
+    failed = 0
+    for result in classifier.results(paths):
+        show(result)
+        failed += "error" in result
+    sys.exit(console.FAILED if failed else 0)
+
+
+def images(place: str) -> list[str]:
+    """A file as it is, whatever its name; of a folder every image in it.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+    """
+    path = Path(place)
+    if path.is_dir():
+        return sources.image_files(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no image or folder {place}")
+    return [place]
+
+
+class Classifier:
+    """A network with what its checkpoint says of classes and preprocessing."""
+
+    def __init__(self, model, about: dict, crops: int, top_k: int) -> None:
+        """Takes a rebuilt model, its checkpoint's header, views per image and how many names."""
+        self._model = model
+        self._class_names = about["class_names"]
+        self._storage = decode.Storage(**about["storage"])
+        self._crops, self._top_k = crops, top_k
+
+    def results(self, paths: list[str]) -> Iterator[dict]:
+        """Per image `{"image", "predictions"}` or `{"image", "error"}`, in order."""
+        for start in range(0, len(paths), BATCH_SIZE):
+            yield from self._batch(paths[start : start + BATCH_SIZE])
+
+    def _batch(self, paths: list[str]) -> list[dict]:
+        results, views_of = [{"image": path} for path in paths], {}
+        for index, path in enumerate(paths):
+            try:
+                stored = decode.store(Path(path).read_bytes(), self._storage)
+                size = self._model.input_shape[1]
+                views_of[index] = pipeline.views_of(stored, size=size, crops=self._crops)
+            except (OSError, ValueError) as error:
+                results[index]["error"] = str(error)
+        if views_of:
+            log_probabilities = steps.predict(self._model, np.stack(list(views_of.values())))
+            for index, row in zip(views_of, np.exp(log_probabilities), strict=True):
+                results[index]["predictions"] = self._top(row)
+        return results
+
+    def _top(self, probabilities: np.ndarray) -> list[dict]:
+        best = np.argsort(-probabilities, kind="stable")[: self._top_k]
+        return [
+            {"class": self._class_names[label], "probability": float(probabilities[label])}
+            for label in best
+        ]
+
+
+def show_json(result: dict) -> None:
+    """One JSON object on a line."""
+    print(json.dumps(result), flush=True)
+
+
+def show_table(result: dict) -> None:
+    """The image's name and its classes; an error goes to stderr."""
+    if "error" in result:
+        print(f"error: {result['image']}: {result['error']}", file=sys.stderr, flush=True)
+        return
+    print(result["image"])
+    for prediction in result["predictions"]:
+        print(f"  {100 * prediction['probability']:6.2f} %  {prediction['class']}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,110 @@
+"""What every command shares: a quiet start, one error line for a mistake, exit codes, signals.
+
+Exit codes: 0 done; 1 the work failed part-way; 2 the user's input is wrong; 128 + n stopped by
+signal n. A leaf: it knows nothing of models, data or training.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+from absl import flags
+
+FAILED = 1
+WRONG_INPUT = 2
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Hides what TensorFlow's C++ code writes to stderr while it is imported.
+
+    No environment variable turns these lines off: they are written before its logging starts. An
+    import that fails shows them.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    console = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            hidden.seek(0)
+            with os.fdopen(os.dup(console), "wb") as stderr:
+                shutil.copyfileobj(hidden, stderr)
+            raise
+        finally:
+            os.dup2(console, 2)
+            os.close(console)
+
+
+def fail(message: object, code: int = WRONG_INPUT) -> None:
+    """Prints one line, `error: message`, on stderr and exits with `code`."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Ends the process with one error line: wrong input with 2, work that failed with 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        fail(error)
+    except RuntimeError as error:
+        fail(error, FAILED)
+
+
+def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses absl flags; a wrong one is a user error, `--help` prints the flags and exits 0.
+
+    Args:
+        argv: The command line, the program's name first.
+        flag_values: The flags to set; they may have been parsed before and start over.
+
+    Returns:
+        The positional arguments.
+    """
+    if "help" not in flag_values:
+        flags.DEFINE_bool("help", False, "show this text", flag_values=flag_values)
+    flag_values.unparse_flags()
+    for name in flag_values:
+        flag_values[name].unparse()
+    try:
+        positional = flag_values(argv)
+    except flags.Error as error:
+        fail(error)
+    if flag_values["help"].value:
+        print(sys.modules["__main__"].__doc__, flag_values.main_module_help(), sep="\n")
+        sys.exit(0)
+    return positional[1:]
+
+
+class Interrupts:
+    """Notes SIGINT and SIGTERM so that the step can be finished; a second one ends at once."""
+
+    def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
+        """Takes over both signals.
+
+        Args:
+            on_first: Called when the first signal arrives, e.g. to tell the user.
+        """
+        self.received: int | None = None
+        self._on_first = on_first
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+        self._on_first()
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + (self.received or 0)

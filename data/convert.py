@@ -1,0 +1,307 @@
+"""Converts images to shards once: `python -m data.convert SOURCE OUTPUT`, or train.py by itself.
+
+Worker processes decode, reduce and encode; this process writes the shards, in an order shuffled
+over the whole split. Everything is written beside OUTPUT and renamed at the end, so that a folder
+with a dataset.json is complete whatever happened. The same source and options give the same
+bytes, however many workers there are.
+"""
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+import console
+from data.decode import ENCODINGS, Storage
+from data.examples import Source
+from data.sources import open_source
+from data.unfinished import unfinished, write
+
+with console.quiet_import():
+    import tensorflow as tf
+
+    from data.datasets import FORMAT_VERSION, SHARD_NAME
+    from data.shards import Written, check_space, write_splits
+
+DESCRIPTION = "dataset.json"
+REJECTED = "rejected.csv"
+
+_CROP_OF_IMAGE = 0.875  # test crops of 224 of 256: K. He et al., arXiv:1512.03385
+
+
+class AlreadyConvertedError(ValueError):
+    """The output holds a conversion."""
+
+
+def convert(
+    source: Source,
+    output: str | os.PathLike,
+    storage: Storage,
+    *,
+    shards: int | None = None,
+    workers: int | None = None,
+    max_bad: float = 0.001,
+    progress: bool = True,
+) -> dict:
+    """Converts every split of a source.
+
+    Args:
+        source: What to convert; its seed decides the stored order.
+        output: Folder to make; it may exist if it is empty.
+        storage: How to store the images.
+        shards: Of the train split, the others in proportion; None for about 1,250 images each.
+        workers: Processes that decode; None for one per core.
+        max_bad: Part of all images, 0..1, that may be rejected (10 images always may).
+        progress: Whether to report on stderr: a bar on a terminal, else a line at either end.
+
+    Returns:
+        The content of dataset.json.
+
+    Raises:
+        ValueError: If `output` is taken or a number is out of range.
+        OSError: If the disk has too little space.
+        RuntimeError: If too many images are rejected, a split has none left, or writing fails.
+    """
+    _check_numbers(shards, workers, max_bad)
+    output = Path(output)
+    _check_free(output)
+    try:
+        with unfinished(output) as folder:
+            return _convert(
+                source,
+                folder,
+                storage,
+                shards=shards,
+                max_bad=max_bad,
+                workers=workers or os.cpu_count() or 1,
+                progress=progress,
+            )
+    except FileExistsError:
+        _check_free(output)
+        raise
+
+
+def _convert(source: Source, folder: Path, storage: Storage, *, progress: bool, **options) -> dict:
+    """Fills a folder with the shards of every split and, at last, their description."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        splits = source.list_splits(Path(scratch))
+        check_space(folder, splits, storage)
+        images = sum(map(len, splits.values()))
+        with _progress(images, source.name, progress) as advance:
+            written = write_splits(
+                folder, splits, storage, seed=source.seed, advance=advance, **options
+            )
+    write(folder / REJECTED, _csv(written.rejected))
+    description = _description(source, storage, written)
+    write(folder / DESCRIPTION, json.dumps(description, indent=1).encode() + b"\n")
+    return description
+
+
+def prepare(
+    data: str | os.PathLike,
+    *,
+    image_size: int,
+    val_data: str | os.PathLike | None = None,
+    validation_fraction: float = 0.1,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Returns the folder of shards for `data`, converted into the cache where need be.
+
+    The cache is `$CONVNETS_CACHE`, else `~/.cache/convnets`. A conversion is used again until the
+    source or an option changes; says in one line on stdout what it does.
+
+    Args:
+        data: As for `open_source`, or a folder of shards, which is returned as it is.
+        image_size: Side of the crops it is for, in pixels; images are stored with room for them.
+        val_data: As for `open_source`.
+        validation_fraction: As for `open_source`.
+        workers: As for `convert`.
+        progress: As for `convert`.
+
+    Raises:
+        ValueError, FileNotFoundError: As `open_source`.
+        OSError, RuntimeError: As `convert`.
+    """
+    if is_converted(data):
+        if val_data is not None:
+            raise ValueError(f"val_data goes with a folder of images, not with shards: {val_data}")
+        return Path(data)
+    source = open_source(data, val_data=val_data, validation_fraction=validation_fraction)
+    storage = source.storage or Storage(max(256, round(image_size / _CROP_OF_IMAGE)))
+    cache = Path(os.environ.get("CONVNETS_CACHE") or "~/.cache/convnets").expanduser()
+    folder = cache / f"{source.name}-{fingerprint(source, storage)[:16]}"
+    if (folder / DESCRIPTION).is_file():
+        print(f"{data}: converted before, in {folder}", flush=True)
+        return folder
+    print(f"{data}: converting, once, into {folder}", flush=True)
+    with contextlib.suppress(AlreadyConvertedError):  # by another process at the same time
+        convert(source, folder, storage, workers=workers, progress=progress)
+    return folder
+
+
+def is_converted(data: str | os.PathLike) -> bool:
+    """Whether a path is a folder of shards, ours or another tool's."""
+    folder = Path(data)
+    if not folder.is_dir():
+        return False
+    return (folder / DESCRIPTION).is_file() or any(
+        SHARD_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_file()
+    )
+
+
+def fingerprint(source: Source, storage: Storage) -> str:
+    """Digests a source and all options that change the images stored from it."""
+    options = (FORMAT_VERSION, astuple(storage), source.seed, source.validation_fraction)
+    return hashlib.sha256(f"{source.fingerprint} {options}".encode()).hexdigest()
+
+
+def _check_free(output: Path):
+    if (output / DESCRIPTION).exists():
+        raise AlreadyConvertedError(
+            f"{output} holds a conversion already, expected a folder to make"
+        )
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists already, expected a folder to make or an empty one")
+
+
+def _check_numbers(shards: int | None, workers: int | None, max_bad: float):
+    for name, value in (("shards", shards), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1: {value}")
+    if not 0 <= max_bad <= 1:
+        raise ValueError(f"max_bad must be 0 to 1: {max_bad}")
+
+
+@contextlib.contextmanager
+def _progress(images: int, name: str, wanted: bool) -> Iterator[Callable[[], object]]:
+    """Yields what to call after every image."""
+    terminal = wanted and sys.stderr.isatty()
+    start = time.monotonic()
+    if wanted and not terminal:
+        print(f"converting {images} images of {name}", file=sys.stderr, flush=True)
+    with tqdm(total=images, desc=name, unit=" images", disable=not terminal) as bar:
+        yield bar.update
+    if wanted and not terminal:
+        seconds = time.monotonic() - start
+        rate = f"{images / seconds:,.0f} images/s"
+        print(f"converted {images} images in {seconds:.0f} s, {rate}", file=sys.stderr, flush=True)
+
+
+def _description(source: Source, storage: Storage, written: Written) -> dict:
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": source.name,
+        "class_names": list(source.class_names),
+        "mean": written.mean,
+        "std": written.std,
+        **asdict(storage),
+        "fingerprint": fingerprint(source, storage),
+        "seed": source.seed,
+        "validation_fraction": source.validation_fraction,
+        "rejected": len(written.rejected),
+        "made_with": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "pillow": PIL.__version__,
+            "tensorflow": tf.__version__,
+        },
+        "splits": written.splits,
+    }
+
+
+def _csv(rows: list[tuple[str, str]]) -> bytes:
+    """The table of rejected images, in UTF-8 but for names that are not."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *rows])
+    return os.fsencode(table.getvalue())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        console.fail(message)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="python -m data.convert", description=__doc__, allow_abbrev=False)
+    parser.add_argument("source", help="digits, tfds:NAME or a folder of images")
+    parser.add_argument("output", help="folder to make")
+    parser.add_argument("--short_side", type=int, help="pixels; 0 keeps every size (256)")
+    parser.add_argument("--quality", type=int, help="of JPEGs, 1 to 100 (95)")
+    parser.add_argument("--encoding", choices=ENCODINGS, help="raw: decoded squares (jpeg)")
+    parser.add_argument("--shards", type=int, help="of the train split (1,250 images each)")
+    parser.add_argument("--workers", type=int, help="processes (one per core)")
+    parser.add_argument("--validation_fraction", type=float, default=0.1, help="held out (0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="of split and stored order (0)")
+    parser.add_argument("--max_bad", type=float, default=0.001, help="tolerated part (0.001)")
+    parser.add_argument("--val_data", help="separate folder for validation")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None):
+    """Converts what the command line names and prints a summary."""
+    args = _parse(argv)
+    with console.user_errors(), _interruptible():
+        start = time.monotonic()
+        source = open_source(
+            args.source,
+            val_data=args.val_data,
+            validation_fraction=args.validation_fraction,
+            seed=args.seed,
+        )
+        given = {name: getattr(args, name) for name in asdict(Storage())}
+        given = {name: value for name, value in given.items() if value is not None}
+        description = convert(
+            source,
+            args.output,
+            replace(source.storage or Storage(), **given),
+            shards=args.shards,
+            workers=args.workers,
+            max_bad=args.max_bad,
+        )
+        print(_summary(args.output, description, time.monotonic() - start))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ends with one line on Ctrl-C and SIGTERM, after what has been written is removed."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.fail("interrupted, nothing has been converted", 130)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _summary(output: str, description: dict, seconds: float) -> str:
+    splits = description["splits"]
+    examples = sum(split["examples"] for split in splits.values())
+    size = sum(shard["bytes"] for split in splits.values() for shard in split["shards"])
+    counts = ", ".join(f"{name} {split['examples']:,}" for name, split in splits.items())
+    rejected = f"{description['rejected']} rejected"
+    return (
+        f"{output}: {counts}; {len(description['class_names'])} classes; {rejected}; "
+        f"{size / 1e6:,.1f} MB; {(examples + description['rejected']) / seconds:,.0f} images/s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Converted data sets on disk: what a folder of shards holds, and whether it is whole.
+
+Our own shards come with a `dataset.json`; for those of other tools `data.foreign` finds out what
+it would say.
+"""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import foreign
+
+FORMAT_VERSION = 1
+# Shards as "train-00000-of-00016", with or without a prefix and an extension.
+SHARD_NAME = re.compile(
+    r"(?:.*[-_])?(?P<split>train|validation|valid|val|test)[-_]"
+    r"(?P<index>\d+)-of-(?P<shards>\d+)(?:\.tfrecords?)?"
+)
+_SPLITS = {"valid": "validation", "val": "validation"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of records; `sha256` is empty where nobody wrote it down."""
+
+    path: str
+    examples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder of shards.
+
+    Attributes:
+        folder: Where the shards lie.
+        class_names: Names of the classes, by label.
+        mean: R, G, B over the train split's stored pixels, in 0..255.
+        std: Standard deviations, likewise.
+        storage: The `decode.Storage` that prepares other images alike, as a dictionary.
+        splits: Shards by split ("train", "validation", "test"), in stored order.
+        fingerprint: Identifies the source and the options it was converted with.
+        encoding: What the records hold: "jpeg", "raw", or "mixed" (foreign, of any kind).
+        label_offset: What the records' labels start from; 0 in our own shards.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    storage: dict
+    splits: dict[str, tuple[Shard, ...]]
+    fingerprint: str
+    encoding: str
+    label_offset: int = 0
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    def shards(self, split: str) -> tuple[Shard, ...]:
+        """The shards of a split.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.folder} has no such split, expected one of "
+                f"{', '.join(self.splits)}. Received: {split}"
+            )
+        return self.splits[split]
+
+    def num_examples(self, split: str) -> int:
+        """How many examples a split has; 0 where there is no such split."""
+        return sum(shard.examples for shard in self.splits.get(split, ()))
+
+
+def load(folder: str | Path, *, verify: bool = False) -> Dataset:
+    """Opens a folder of shards.
+
+    Args:
+        folder: Holds a `dataset.json` and its shards, or foreign shards.
+        verify: Whether to compare the shards' sha256, which reads every byte. Existence and size
+            are always compared.
+
+    Raises:
+        FileNotFoundError: No folder, or nothing in it that we know.
+        ValueError: A shard is missing or differs from its description.
+    """
+    folder = Path(folder)
+    manifest = folder / "dataset.json"
+    if manifest.is_file():
+        dataset = _described(folder, _read_json(manifest))
+    else:
+        found = foreign.describe(folder, _foreign_splits(folder))
+        dataset = _described(folder, {"format_version": FORMAT_VERSION, **found})
+        print(
+            f"{folder}: shards of another tool, {dataset.num_classes} classes, "
+            f"labels from {dataset.label_offset}"
+        )
+    for shards in dataset.splits.values():
+        for shard in shards:
+            _check(shard, verify)
+    return dataset
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, expected JSON. Received: {error}") from error
+
+
+def _described(folder: Path, description: dict) -> Dataset:
+    """The data set that a dataset.json describes."""
+    try:
+        if description["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format_version {description['format_version']}")
+        return Dataset(
+            folder=folder,
+            class_names=tuple(description["class_names"]),
+            mean=tuple(description["mean"]),
+            std=tuple(description["std"]),
+            storage={key: description[key] for key in ("short_side", "quality", "encoding")},
+            splits={
+                split: tuple(_shard(folder, **shard) for shard in found["shards"])
+                for split, found in description["splits"].items()
+            },
+            fingerprint=description["fingerprint"],
+            encoding=description.get("record_encoding", description["encoding"]),
+            label_offset=description.get("label_offset", 0),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the description of {folder} is of no use, expected format_version "
+            f"{FORMAT_VERSION} of dataset.json. Received: {error!r}"
+        ) from error
+
+
+def _shard(folder: Path, *, file: str, examples: int, bytes: int, sha256: str) -> Shard:
+    if Path(file).name != file:
+        raise ValueError(f"shard {file!r} outside the folder")
+    return Shard(str(folder / file), examples, bytes, sha256)
+
+
+def _check(shard: Shard, verify: bool) -> None:
+    """Compares a shard with its description; TensorFlow does not notice a cut-off end."""
+    path = Path(shard.path)
+    if not path.is_file():
+        raise ValueError(f"shard {path} is missing, expected {shard.bytes} bytes")
+    if path.stat().st_size != shard.bytes:
+        raise ValueError(
+            f"shard {path} is damaged, expected {shard.bytes} bytes. "
+            f"Received: {path.stat().st_size} bytes"
+        )
+    if verify and shard.sha256:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != shard.sha256:
+            raise ValueError(
+                f"shard {path} is damaged, expected sha256 {shard.sha256}. Received: {digest}"
+            )
+
+
+def _foreign_splits(folder: Path) -> dict[str, list[Path]]:
+    """The folder's shards by split; every series "of N" must be complete."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder, expected one with shards. Received: {folder}")
+    series = defaultdict(dict)
+    for path in sorted(folder.iterdir()):
+        if found := SHARD_NAME.fullmatch(path.name):
+            split = _SPLITS.get(found["split"], found["split"])
+            series[split, int(found["shards"])][int(found["index"])] = path
+    if not series:
+        raise FileNotFoundError(
+            f"{folder} holds no data set, expected dataset.json or shards like train-00000-of-00016"
+        )
+    splits = {}
+    for (split, shards), paths in series.items():
+        if split in splits or sorted(paths) != list(range(shards)):
+            raise ValueError(
+                f"the {split} shards in {folder} are not one complete series, expected "
+                f"{shards} files. Received: {len(paths)}"
+            )
+        splits[split] = [paths[index] for index in range(shards)]
+    return splits

@@ -1,0 +1,245 @@
+"""One image's bytes to pixels, and to what a record holds: the same for conversion and classify.py.
+
+Decided by content, never by name. Every image becomes upright 8-bit RGB: grey is three equal
+channels, a palette is looked up, of 16 bits the upper 8 are kept, alpha is dropped (not blended),
+CMYK and YCbCr are converted, the EXIF orientation is applied, of an animation or several pages
+the first counts. No TensorFlow here: worker processes import this file.
+"""
+
+import contextlib
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from data import jpeg
+
+MAX_PIXELS = 178_000_000
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
+ENCODINGS = ("jpeg", "raw")
+
+# Pillow's names of pixel layouts for which the rules above say what becomes of them.
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_MODES |= {"I;16", "I;16L", "I;16B"}
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {  # by EXIF orientation; TIFF's is applied by the decoders
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+_stderr_lock = threading.Lock()
+
+
+class BadImage(ValueError):
+    """Bytes that are not one whole image of an accepted format; the text says why."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How images are stored; kept in dataset.json and in checkpoints.
+
+    Attributes:
+        short_side: Shorter side in pixels, larger images are reduced to it; 0 keeps every size.
+        quality: JPEG quality, 1..100.
+        encoding: "jpeg", or "raw" for centre squares of decoded pixels.
+    """
+
+    short_side: int = 256
+    quality: int = 95
+    encoding: str = "jpeg"
+
+    def __post_init__(self):
+        """Refuses what no image can be stored as."""
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}: {self.encoding!r}")
+        if self.short_side < 0 or (self.short_side == 0 and self.encoding == "raw"):
+            raise ValueError(
+                f"short_side must be at least {int(self.encoding == 'raw')} pixels for encoding "
+                f"{self.encoding}: {self.short_side}"
+            )
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be 1 to 100: {self.quality}")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One image as a record holds it.
+
+    Attributes:
+        encoded: A JPEG file, or uint8 RGB pixels [height, width, 3].
+        format: "JPEG" or "RAW".
+        height: In pixels.
+        width: In pixels.
+        mean: Of every channel (RGB) over the pixels, 0..255, before JPEG encoding.
+        mean_of_squares: Of every channel.
+    """
+
+    encoded: bytes
+    format: str
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    mean_of_squares: tuple[float, float, float]
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decodes an image strictly and in full.
+
+    Args:
+        data: A file of one of `FORMATS`.
+
+    Returns:
+        uint8 [H, W, 3], RGB, upright.
+
+    Raises:
+        BadImage: If the bytes are not an image of an accepted format, are cut short or damaged in
+            a way that a decoder can see, or have more than `MAX_PIXELS`.
+    """
+    return cv2.cvtColor(_decode_bgr(data, _header(data)), cv2.COLOR_BGR2RGB)
+
+
+def store(data: bytes, storage: Storage) -> Stored:
+    """Decodes an image and makes of it what a record holds.
+
+    It is reduced to `storage.short_side` by area interpolation, never enlarged. An upright grey or
+    RGB JPEG that needs no reduction keeps its own bytes; anything else of its own size is encoded
+    without chroma subsampling. Raw squares are smaller than `short_side` where the image is.
+
+    Args:
+        data: A file of one of `FORMATS`.
+        storage: How to store it.
+
+    Returns:
+        The stored image with its statistics.
+
+    Raises:
+        BadImage: As `decode`.
+    """
+    header = _header(data)
+    source = _decode_bgr(data, header)
+    image = _reduced(source, storage.short_side)
+    if storage.encoding == "raw":
+        image = _centre_square(image)
+        encoded, format = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes(), "RAW"
+    elif image is source and _is_plain_jpeg(data, header):
+        encoded, format = data, "JPEG"
+    else:
+        encoded, format = _jpeg(image, storage.quality, subsampled=image is not source), "JPEG"
+    height, width = image.shape[:2]
+    mean, std = (moment.ravel()[::-1] for moment in cv2.meanStdDev(image))
+    squares = mean**2 + std**2
+    return Stored(encoded, format, height, width, tuple(mean.tolist()), tuple(squares.tolist()))
+
+
+def _header(data: bytes) -> Image.Image:
+    """Reads type and size; decodes no pixel."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise BadImage(f"more than {MAX_PIXELS:,} pixels") from None
+    except Exception:  # Pillow's parsers meet strangers' bytes and raise whatever they trip over
+        raise BadImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
+    width, height = header.size
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"more than {MAX_PIXELS:,} pixels: {width} x {height}")
+    if header.mode not in _MODES:
+        raise BadImage(f"unsupported pixel type: {header.format} {header.mode}")
+    return header
+
+
+def _decode_bgr(data: bytes, header: Image.Image) -> np.ndarray:
+    """Decodes in full to upright uint8 [H, W, 3] in OpenCV's channel order."""
+    if header.format in ("JPEG", "MPO"):
+        if fault := jpeg.fault(data):
+            raise BadImage(f"damaged JPEG: {fault}")
+    if header.format == "TIFF" and header.mode == "RGBA":
+        return _drop_alpha(header)
+    try:
+        with _quiet():
+            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise BadImage(f"cannot be decoded: {error.err}") from None
+    if image is None:
+        raise BadImage(f"cut short or damaged ({header.format})")
+    turn = _UPRIGHT.get(_orientation(header))
+    return turn(image) if turn else image
+
+
+def _drop_alpha(header: Image.Image) -> np.ndarray:
+    """Decodes a TIFF with alpha, by which OpenCV would multiply the colours."""
+    try:
+        with _quiet():
+            return cv2.cvtColor(np.asarray(header.convert("RGB")), cv2.COLOR_RGB2BGR)
+    except Exception:  # as in `_header`
+        raise BadImage("cut short or damaged (TIFF)") from None
+
+
+def _is_plain_jpeg(data: bytes, header: Image.Image) -> bool:
+    """Whether every decoder makes the same pixels of the file: upright, 8-bit, grey or RGB."""
+    if header.format not in ("JPEG", "MPO") or header.mode not in ("L", "RGB"):
+        return False
+    return jpeg.is_common(data) and _orientation(header) not in _UPRIGHT
+
+
+def _orientation(header: Image.Image) -> int | None:
+    """Reads the EXIF orientation, as which Pillow also gives an AVIF's own."""
+    if header.format == "TIFF":
+        return None
+    try:
+        return Image.Image.getexif(header).get(_EXIF_ORIENTATION)  # a PNG's own decodes it all
+    except Exception:  # as in `_header`
+        return None
+
+
+def _reduced(image: np.ndarray, short_side: int) -> np.ndarray:
+    """Reduces the shorter side to `short_side`; returns `image` itself where it is no longer."""
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    if not 0 < short_side < shorter:
+        return image
+    size = [max(short_side, round(side * short_side / shorter)) for side in (width, height)]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _centre_square(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+def _jpeg(image: np.ndarray, quality: int, *, subsampled: bool) -> bytes:
+    factor = "420" if subsampled else "444"
+    sampling = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{factor}")
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    written, encoded = cv2.imencode(".jpg", image, options)
+    if not written:
+        raise BadImage(f"cannot be encoded as JPEG: {image.shape[1]} x {image.shape[0]} pixels")
+    return encoded.tobytes()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences libjpeg and libpng, which write to the process's stderr without asking anyone."""
+    with _stderr_lock, open(os.devnull, "wb") as nowhere:
+        stderr = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

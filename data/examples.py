@@ -1,0 +1,162 @@
+"""What a source of images is: where every image's bytes lie, its class, and its split."""
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.decode import Storage
+
+UNLABELLED = -1
+SPLIT_ORDER = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image's bytes.
+
+    Attributes:
+        name: Where it comes from, relative to its source, as in "tench/0001.jpg".
+        label: Index into the source's class names, or `UNLABELLED`.
+        path: The file that holds it.
+        offset: Where it starts in that file, in bytes.
+        size: In bytes; None for all that follows `offset`.
+    """
+
+    name: str
+    label: int
+    path: str
+    offset: int = 0
+    size: int | None = None
+
+    def read(self) -> bytes:
+        """Returns the image's bytes."""
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(-1 if self.size is None else self.size)
+
+
+Splits = dict[str, list[Example]]
+
+
+class Member(NamedTuple):
+    """An `Example` whose label is not known yet."""
+
+    name: str
+    path: str
+    offset: int
+    size: int
+
+
+Listing = dict[str, list[Member]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images to convert.
+
+    Attributes:
+        name: Short, for folders and messages.
+        class_names: In the order of the labels.
+        fingerprint: Hexadecimal digest; another one means other images.
+        list_splits: Makes the examples of "train" and, where there are any, "validation" and
+            "test"; images that lie in no file are first written below the folder it is given.
+        storage: How the source wants to be stored; None leaves it to the caller.
+        seed: Decides which examples are held out, and the stored order.
+        validation_fraction: Part of train that is held out where there is no validation.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    fingerprint: str
+    list_splits: Callable[[Path], Splits]
+    storage: Storage | None = None
+    seed: int = 0
+    validation_fraction: float = 0.1
+
+
+def labelled(listing: Listing, class_names: Sequence[str], split: str) -> list[Example]:
+    """Labels the members of every class by its place in `class_names`.
+
+    Raises:
+        ValueError: If a class is not among them.
+    """
+    labels = {name: label for label, name in enumerate(class_names)}
+    if unknown := [name for name in listing if name not in labels]:
+        raise ValueError(
+            f"class {unknown[0]!r} of the {split} split is not among the {len(labels)} classes of "
+            f"the train split, as in {listing[unknown[0]][0].name}"
+        )
+    return [
+        Example(member.name, labels[name], *member[1:])
+        for name in sorted(listing, key=labels.get)
+        for member in listing[name]
+    ]
+
+
+def hold_out(examples: list[Example], fraction: float, seed: int) -> Splits:
+    """Splits examples into train and validation, stratified by class.
+
+    Of every class with n >= 2 images max(1, round(fraction * n)) are held out, never all of them;
+    a single image stays in train.
+
+    Args:
+        examples: Labelled examples, in an order that does not change from run to run.
+        fraction: 0 <= fraction < 1; 0 for no validation.
+        seed: Decides which.
+
+    Returns:
+        "train" and, unless `fraction` is 0, "validation", both in the given order.
+
+    Raises:
+        ValueError: If `fraction` is out of range, or validation would be empty.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"validation_fraction must be at least 0 and below 1: {fraction}")
+    if fraction == 0:
+        return {"train": examples}
+    positions = defaultdict(list)
+    for position, example in enumerate(examples):
+        positions[example.label].append(position)
+    held = set()
+    for label, members in sorted(positions.items()):
+        if len(members) >= 2:
+            count = min(max(1, round(fraction * len(members))), len(members) - 1)
+            random = np.random.default_rng([seed, label])
+            held.update(random.choice(members, count, replace=False).tolist())
+    if not held:
+        raise ValueError(
+            "the validation split would be empty: no class has two images or more; add images, "
+            "name a folder with --val_data or use --validation_fraction=0"
+        )
+    return {
+        "train": [example for i, example in enumerate(examples) if i not in held],
+        "validation": [example for i, example in enumerate(examples) if i in held],
+    }
+
+
+def natural_order(name: str) -> tuple:
+    """Sort key under which "img2" comes before "img10"."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if i % 2 else part.lower() for i, part in enumerate(parts)], name
+
+
+def fingerprint_of_files(kind: str, class_names: Iterable[str], splits: Splits) -> str:
+    """Digests the names and labels of all examples, and size and time of every file."""
+    digest = hashlib.sha256(repr((kind, tuple(class_names))).encode())
+    files = set()
+    for split, examples in sorted(splits.items()):
+        for example in examples:
+            row = (split, example.name, example.label, example.offset, example.size)
+            if example.path not in files:
+                files.add(example.path)
+                status = os.stat(example.path)
+                row += (status.st_size, status.st_mtime_ns)
+            digest.update(repr(row).encode())
+    return digest.hexdigest()

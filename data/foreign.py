@@ -1,0 +1,110 @@
+"""Shards of other tools with the record keys the field shares (TF-slim, Model Garden).
+
+They are read through once; what was found goes, in the form of a `dataset.json`, into the cache
+folder, never into the user's.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import tensorflow as tf
+
+from data import records
+
+# Such shards do not say: ImageNet's, of pixels in 0..255.
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+
+
+def describe(folder: Path, splits: dict[str, list[Path]]) -> dict:
+    """What a dataset.json would say about these shards, from the cache if it is known.
+
+    Args:
+        folder: Where they lie, perhaps with a labels.txt of lines like "0:daisy".
+        splits: The shards by split.
+
+    Raises:
+        ValueError: A shard is damaged, or no record has a label.
+    """
+    fingerprint = hashlib.sha256()
+    for path in [folder / "labels.txt", *(path for paths in splits.values() for path in paths)]:
+        if path.is_file():
+            status = path.stat()
+            fingerprint.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    cache = Path(os.environ.get("CONVNETS_CACHE") or Path.home() / ".cache" / "convnets")
+    index = cache / f"index-{fingerprint.hexdigest()[:16]}.json"
+    if not index.is_file():
+        description = _index(folder, splits, fingerprint.hexdigest())
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = index.with_suffix(f".partial-{os.getpid()}")
+        unfinished.write_text(json.dumps(description, indent=1), encoding="utf-8")
+        unfinished.replace(index)
+    return json.loads(index.read_text(encoding="utf-8"))
+
+
+def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dict:
+    """Reads every record once: counts, labels, and whether all images are JPEGs of stated size."""
+    described, labels, plain = {}, set(), True
+    for split, paths in splits.items():
+        shards = []
+        for path in paths:
+            examples, shard_labels, shard_plain = _survey(path)
+            labels |= shard_labels
+            plain &= shard_plain
+            size = path.stat().st_size
+            shards.append({"file": path.name, "examples": examples, "bytes": size, "sha256": ""})
+        described[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
+    class_names, label_offset = _classes(folder, labels)
+    return {
+        "class_names": class_names,
+        "label_offset": label_offset,
+        "mean": _MEAN,
+        "std": _STD,
+        # Other images are prepared as these are taken to be: left at their own size.
+        "short_side": 0,
+        "quality": 95,
+        "encoding": "jpeg",
+        "record_encoding": "jpeg" if plain else "mixed",
+        "fingerprint": fingerprint,
+        "splits": described,
+    }
+
+
+def _survey(path: Path) -> tuple[int, set[int], bool]:
+    """Number of records, their labels, and whether all are JPEGs of stated size."""
+
+    def facts(serialized):
+        record = records.parse(serialized)
+        sized = (record["height"] > 0) & (record["width"] > 0)
+        return record["label"], sized & tf.io.is_jpeg(record["encoded"])
+
+    examples, labels, plain = 0, set(), True
+    try:
+        batches = tf.data.TFRecordDataset(str(path)).map(facts).batch(1024)
+        for batch_labels, batch_plain in batches.as_numpy_iterator():
+            examples += len(batch_labels)
+            labels.update(batch_labels.tolist())
+            plain &= bool(batch_plain.all())
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        reason = error.message.splitlines()[0]
+        raise ValueError(f"{path} is no whole shard of images. Received: {reason}") from error
+    return examples, labels, plain
+
+
+def _classes(folder: Path, labels: set[int]) -> tuple[list[str], int]:
+    """Class names from labels.txt ("0:daisy") or invented, and the label of the first class."""
+    names = {}
+    if (folder / "labels.txt").is_file():
+        lines = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(line for line in lines if line.strip()):
+            index, colon, name = line.partition(":")
+            numbered = colon and index.strip().isdigit()
+            names[int(index) if numbered else number] = (name if numbered else line).strip()
+    # TF-slim keeps label 0 of ImageNet for a background class that no image has.
+    known = (labels - {-1}) | {label for label in names if names[label] != "background"}
+    if not known:
+        raise ValueError(f"the shards in {folder} have no labels, expected {records.LABEL}")
+    offset = min(1, min(known))
+    return [names.get(i, f"class_{i - offset}") for i in range(offset, max(known) + 1)], offset

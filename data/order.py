@@ -1,0 +1,100 @@
+"""Which records come when: the plan of a training run or of a test, made of numbers only.
+
+The order of an epoch is a function of (seed, epoch). Shards come in a random order and are read in
+windows, small enough for memory; inside a window every record is as likely to come first as any
+other. A data set that fits into one window is thereby shuffled exactly.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+WINDOW_BYTES = 256 * 2**20
+
+
+class Window(NamedTuple):
+    """Some shards that are read at once, and which of their records are used.
+
+    Attributes:
+        shards: Indices of the shards, in the order in which they are read.
+        records: How many records they hold together.
+        skip: How many of the (shuffled) records are left out.
+        take: How many come then. Taking more than there are starts again from the first.
+        seed: Two int32 for everything random in the window.
+    """
+
+    shards: list[int]
+    records: int
+    skip: int
+    take: int
+    seed: tuple[int, int]
+
+
+def training_windows(
+    shards: Sequence, *, batch_size: int, seed: int, step: int, steps: int
+) -> list[Window]:
+    """The windows of a training run, from optimizer step `step` to the end.
+
+    The incomplete last batch of every epoch is left out; the order changes every epoch.
+
+    Args:
+        shards: Have `examples` and `bytes`.
+        batch_size: Examples per optimizer step.
+        seed: Not negative.
+        step: Optimizer updates done.
+        steps: Optimizer updates at the end of the run.
+
+    Raises:
+        ValueError: The shards hold less than one batch.
+    """
+    per_epoch = sum(shard.examples for shard in shards) // batch_size
+    if not per_epoch:
+        raise ValueError(
+            f"too few training examples, expected at least the batch size {batch_size}. "
+            f"Received: {sum(shard.examples for shard in shards)}"
+        )
+    planned = []
+    for epoch in range(step // per_epoch, -(-steps // per_epoch)):
+        begin = max(0, step - epoch * per_epoch) * batch_size
+        end = min(per_epoch, steps - epoch * per_epoch) * batch_size
+        planned += _epoch_windows(shards, seed, epoch, begin, end)
+    return planned
+
+
+def stored_windows(shards: Sequence, examples: int) -> list[Window]:
+    """All records once in stored order, one shard at a time, then some again up to `examples`."""
+    windows = [
+        Window([index], shard.examples, 0, shard.examples, (0, 0))
+        for index, shard in enumerate(shards)
+        if shard.examples
+    ]
+    missing = examples - sum(window.take for window in windows)
+    windows[-1] = windows[-1]._replace(take=windows[-1].take + missing)
+    return windows
+
+
+def _epoch_windows(shards, seed, epoch, begin, end):
+    """The windows of one epoch that hold its examples `begin` to `end`."""
+    random = np.random.default_rng((seed, epoch))
+    windows, first = [], 0
+    for members in _cut(shards, random.permutation(len(shards)).tolist()):
+        count = sum(shards[index].examples for index in members)
+        skip, stop = max(begin - first, 0), min(end - first, count)
+        key = tuple(random.integers(2**31, size=2).tolist())
+        if skip < stop:
+            windows.append(Window(members, count, skip, stop - skip, key))
+        first += count
+    return windows
+
+
+def _cut(shards, order):
+    """Cuts a sequence of shards into windows of at least one shard, of WINDOW_BYTES if it can."""
+    windows, size = [[]], 0
+    for index in order:
+        size += shards[index].bytes
+        if windows[-1] and size > WINDOW_BYTES:
+            windows.append([])
+            size = shards[index].bytes
+        windows[-1].append(index)
+    return windows

@@ -1,0 +1,72 @@
+"""Where images come from: `open_source(data)` for whatever `--data` names."""
+
+import os
+from dataclasses import replace
+
+from data.examples import Example, Source
+from data.folders import image_folder, list_images
+from data.imagenet import ilsvrc2012, images_in_archive, is_ilsvrc2012, readable_names
+from data.spooled import digits, tfds
+
+__all__ = ["KINDS", "Example", "Source", "image_files", "images_in_archive", "open_source"]
+
+KINDS = (  # the first that recognises the data opens it
+    (lambda data: data == "digits", digits),
+    (lambda data: data.startswith("tfds:"), tfds),
+    (is_ilsvrc2012, ilsvrc2012),
+    (os.path.isdir, image_folder),
+)
+
+
+def open_source(
+    data: str | os.PathLike,
+    *,
+    val_data: str | os.PathLike | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> Source:
+    """Finds out what `data` is and lists its images.
+
+    Args:
+        data: `digits`, `tfds:NAME`, or a folder: class folders, `train`, `val` and `test` folders
+            of them, or ILSVRC2012 as folders or archives.
+        val_data: A separate folder of class folders for validation.
+        validation_fraction: Part of train, 0 <= fraction < 1, held out where there is no
+            validation; 0 for none.
+        seed: Decides which, and the stored order.
+
+    Returns:
+        The source. Classes that are all WordNet ids of ILSVRC2012 have readable names.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no images, one class only, or otherwise not what is expected.
+    """
+    data = os.fspath(data)
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(
+            f"validation_fraction must be at least 0 and below 1: {validation_fraction}"
+        )
+    for recognises, open_kind in KINDS:
+        if recognises(data):
+            source = open_kind(
+                data, val_data=val_data, validation_fraction=validation_fraction, seed=seed
+            )
+            break
+    else:
+        kind = ValueError if os.path.exists(data) else FileNotFoundError
+        raise kind(f"{data}: no such folder; expected digits, tfds:NAME or a folder of images")
+    if len(source.class_names) < 2:
+        raise ValueError(
+            f"{data}: found {len(source.class_names)} class ({', '.join(source.class_names)}), "
+            "expected a folder for each of two or more classes"
+        )
+    return replace(source, class_names=readable_names(source.class_names))
+
+
+def image_files(folder: str | os.PathLike) -> list[str]:
+    """Returns the paths of the images in a folder and below it, sorted.
+
+    Files count by their extension; hidden ones are ignored.
+    """
+    return [member.path for member in list_images(folder)]

@@ -1,0 +1,135 @@
+"""Sources whose images lie in no files: they are written to a spool file before the conversion."""
+
+import functools
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data.decode import Storage
+from data.examples import Example, Source, Splits, hold_out
+from data.folders import SPLITS, name_of
+
+DIGITS_FRACTION = 0.2
+
+
+def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
+    """Opens scikit-learn's 1,797 handwritten digits of 8 x 8 pixels.
+
+    A stratified fifth is held out, whatever `validation_fraction` says. Source: E. Alpaydin and
+    C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+    """
+    _refuse_val_data(data, val_data)
+    version = importlib.metadata.version("scikit-learn")
+    return Source(
+        name="digits",
+        class_names=tuple("0123456789"),
+        fingerprint=hashlib.sha256(f"digits {version}".encode()).hexdigest(),
+        list_splits=functools.partial(_spool_digits, seed),
+        storage=Storage(short_side=8, encoding="raw"),
+        seed=seed,
+        validation_fraction=DIGITS_FRACTION,
+    )
+
+
+def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
+    """Opens `tfds:NAME`, any TFDS data set with the features "image" and "label".
+
+    It is downloaded and prepared if need be. Without a validation split a part of train is held
+    out.
+
+    Raises:
+        ValueError: If TFDS does not know it, or it lacks these features or a train split.
+    """
+    _refuse_val_data(data, val_data)
+    import tensorflow_datasets
+
+    builder = tensorflow_datasets.builder(data.removeprefix("tfds:"))
+    features = builder.info.features
+    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
+        raise ValueError(f"{data}: expected the features image and label, found {list(features)}")
+    builder.download_and_prepare()
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    if "train" not in sizes:
+        raise ValueError(f"{data}: expected a train split, found {sorted(sizes)}")
+    identity = (builder.info.full_name, sorted(sizes.items()), features["label"].names)
+    return Source(
+        name=name_of(data.removeprefix("tfds:").replace("/", "_")),
+        class_names=tuple(features["label"].names),
+        fingerprint=hashlib.sha256(repr(identity).encode()).hexdigest(),
+        list_splits=functools.partial(_spool_tfds, builder, validation_fraction, seed),
+        seed=seed,
+        validation_fraction=validation_fraction,
+    )
+
+
+def digit_images() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the digits as uint8 [1797, 8, 8], 0..255, and their classes, int64 [1797]."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return np.rint(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
+
+
+def _refuse_val_data(data: str, val_data: str | None):
+    if val_data is not None:
+        raise ValueError(f"val_data goes with a folder of images, not with {data}: {val_data}")
+
+
+def _spool_digits(seed: int, scratch: Path) -> Splits:
+    from sklearn.model_selection import train_test_split
+
+    images, labels = digit_images()
+    rows = [
+        (f"{label}/{i:04d}.png", label, _png(image))
+        for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True))
+    ]
+    examples = _spool(scratch / "digits", rows)
+    held = train_test_split(
+        np.arange(len(rows)), test_size=DIGITS_FRACTION, stratify=labels, random_state=seed
+    )
+    return {
+        split: [examples[i] for i in sorted(part)]
+        for split, part in zip(("train", "validation"), held, strict=True)
+    }
+
+
+def _spool_tfds(builder, validation_fraction: float, seed: int, scratch: Path) -> Splits:
+    from tensorflow_datasets import decode, features
+
+    encoded = isinstance(builder.info.features["image"], features.Image)
+    options = {"decoders": {"image": decode.SkipDecoding()}} if encoded else {}
+    to_bytes = bytes if encoded else _png
+    splits = {}
+    for name, split in SPLITS.items():
+        if name in builder.info.splits:
+            rows = builder.as_dataset(split=name, **options).as_numpy_iterator()
+            images = (
+                (f"{name}/{i:08d}", int(row["label"]), to_bytes(row["image"]))
+                for i, row in enumerate(rows)
+            )
+            splits[split] = _spool(scratch / split, images)
+    if "validation" not in splits:
+        splits |= hold_out(splits["train"], validation_fraction, seed)
+    return splits
+
+
+def _spool(path: Path, rows: Iterable[tuple[str, int, bytes]]) -> list[Example]:
+    """Appends images (name, label, bytes) to one file."""
+    examples, offset = [], 0
+    with open(path, "wb") as file:
+        for name, label, data in rows:
+            file.write(data)
+            examples.append(Example(name, label, str(path), offset, len(data)))
+            offset += len(data)
+    return examples
+
+
+def _png(image: np.ndarray) -> bytes:
+    """Encodes uint8 [H, W], [H, W, 1] or [H, W, 3] RGB."""
+    colour = image.ndim == 3 and image.shape[2] == 3
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if colour else image
+    return cv2.imencode(".png", bgr)[1].tobytes()

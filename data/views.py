@@ -1,0 +1,66 @@
+"""Where the test views of an image lie: the centre, five crops, ten crops.
+
+Sources: ten crops (four corners and the centre, each with its mirror image) are Krizhevsky,
+Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012,
+section 4.1. Departure: the paper cuts the central 256 x 256 square out first; here the corners
+are those of the whole stored image.
+"""
+
+import tensorflow as tf
+
+# Top and left edge of a view, as fractions of the room that the image leaves around the square.
+_CENTRE = (0.5, 0.5)
+_CORNERS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+_FIVE = (*_CORNERS, _CENTRE)
+
+# Number of views -> (top, left, mirrored) of each.
+VIEWS = {
+    1: ((*_CENTRE, False),),
+    5: tuple((*place, False) for place in _FIVE),
+    10: tuple((*place, mirrored) for mirrored in (False, True) for place in _FIVE),
+}
+
+
+def crop_side(shorter, size):
+    """The side of the square which becomes the network's input, in stored pixels.
+
+    Training and test take the same square, so that both see objects at the same scale: 7/8 of the
+    shorter side (224 of 256), more where that would mean enlarging, at most the whole image.
+
+    Args:
+        shorter: int32 [...], the shorter side of the stored images.
+        size: int, the side of the network's input.
+
+    Returns:
+        int32 [...].
+    """
+    return tf.minimum(shorter, tf.maximum(size, (7 * shorter + 4) // 8))
+
+
+def windows(height, width, size, crops):
+    """The views of images as windows into them.
+
+    Args:
+        height: int32 [...], of the stored images.
+        width: int32 [...].
+        size: int, the side of the network's input.
+        crops: how many views, a key of `VIEWS`.
+
+    Returns:
+        int32 [..., V, 4]: top, left, height, width of every view, inside the image.
+    """
+    top, left, _ = (tf.constant(column) for column in zip(*VIEWS[crops], strict=True))
+    side = crop_side(tf.minimum(height, width), size)
+
+    def placed(length, fraction):
+        room = tf.cast(length - side, tf.float32)[..., tf.newaxis]
+        return tf.cast(room * fraction, tf.int32)
+
+    tops = placed(height, top)
+    sides = tf.broadcast_to(side[..., tf.newaxis], tf.shape(tops))
+    return tf.stack([tops, placed(width, left), sides, sides], axis=-1)
+
+
+def mirrored(crops):
+    """Which of the views are mirrored: bool [V]."""
+    return tf.constant([flip for _, _, flip in VIEWS[crops]])

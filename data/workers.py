@@ -1,0 +1,202 @@
+"""Worker processes that decode and store images.
+
+They are started as commands of their own: `multiprocessing` would import the main module, and
+with it TensorFlow, in every one. Parent and worker exchange length-prefixed pickles over the
+worker's stdin and stdout, which nobody else can reach. A worker ends when its stdin closes,
+however the parent ended.
+"""
+
+import itertools
+import os
+import pickle
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+
+from data.decode import BadImage, Storage, Stored, store
+from data.examples import Example
+
+SECONDS_PER_IMAGE = 60
+
+_CHUNK_EXAMPLES = 32
+_CHUNK_BYTES = 8 << 20
+_CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait for slow ones
+_LENGTH = struct.Struct("<Q")
+_REPOSITORY = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image that does not become a record, and why."""
+
+    reason: str
+
+
+def stored(
+    examples: Iterable[Example], storage: Storage, workers: int
+) -> Iterator[Stored | Rejected]:
+    """Stores images in worker processes.
+
+    A worker that dies of a file, or needs more than `SECONDS_PER_IMAGE` for it, is replaced and
+    the file rejected.
+
+    Args:
+        examples: Where the images lie.
+        storage: How to store them.
+        workers: Number of processes.
+
+    Yields:
+        One result for every example, in their order.
+
+    Raises:
+        RuntimeError: If a worker fails for another reason than the image.
+    """
+    pending = deque()
+    idle = queue.SimpleQueue()
+    crew = [_Worker() for _ in range(workers)]
+    for worker in crew:
+        idle.put(worker)
+
+    def work(chunk: list[Example]) -> list[Stored | Rejected]:
+        worker = idle.get()
+        try:
+            return worker.store(chunk, storage)
+        finally:
+            idle.put(worker)
+
+    threads = ThreadPoolExecutor(workers)
+    try:
+        for chunk in _chunks(examples):
+            pending.append(threads.submit(work, chunk))
+            if len(pending) > _CHUNKS_AHEAD * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        for worker in crew:
+            worker.stop()
+
+
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Groups small files, so that a message to a worker is worth its while."""
+    chunk, size = [], 0
+    for example in examples:
+        chunk.append(example)
+        size += example.size or 0
+        if len(chunk) == _CHUNK_EXAMPLES or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+class _Worker:
+    """The parent's end of one worker process."""
+
+    def __init__(self):
+        self._stopped = False
+        self._start()
+
+    def store(self, chunk: list[Example], storage: Storage) -> list[Stored | Rejected]:
+        """Has a chunk stored; where the process dies of it, every image on its own."""
+        try:
+            _send(self._process.stdin, (chunk, storage))
+            results = _receive(self._process.stdout)
+        except (EOFError, BrokenPipeError):
+            if self._stopped:
+                return []
+            self._restart()
+            if len(chunk) == 1:
+                return [Rejected("decoder crashed")]
+            return list(itertools.chain(*(self.store([example], storage) for example in chunk)))
+        if isinstance(results, str):
+            raise RuntimeError(f"a conversion worker failed: {results}")
+        return results
+
+    def stop(self):
+        self._stopped = True
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from data import workers; workers.main()"],
+            cwd=_REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def _restart(self):
+        self._process.kill()
+        self._process.wait()
+        self._start()
+
+
+def _send(stream: BinaryIO, message: object):
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def _receive(stream: BinaryIO) -> object:
+    prefix = stream.read(_LENGTH.size)
+    if len(prefix) < _LENGTH.size:
+        raise EOFError
+    size = _LENGTH.unpack(prefix)[0]
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return pickle.loads(data)
+
+
+def _store(example: Example, storage: Storage) -> Stored | Rejected:
+    signal.alarm(SECONDS_PER_IMAGE)  # ends the process, in the middle of a decoder too
+    try:
+        return store(example.read(), storage)
+    except BadImage as error:
+        return Rejected(str(error))
+    except OSError as error:
+        return Rejected(f"cannot be read: {error.strerror}")
+    finally:
+        signal.alarm(0)
+
+
+def _serve(requests: BinaryIO, replies: BinaryIO):
+    """Answers chunks until the parent closes its end or is gone."""
+    while True:
+        try:
+            chunk, storage = _receive(requests)
+        except EOFError:
+            return
+        try:
+            results = [_store(example, storage) for example in chunk]
+        except Exception:
+            results = traceback.format_exc().replace("\n", " | ")
+        try:
+            _send(replies, results)
+        except BrokenPipeError:
+            return
+
+
+def main():
+    """Serves one parent over stdin and stdout."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it closes our stdin
+    cv2.setNumThreads(1)
+    with os.fdopen(os.dup(1), "wb") as replies:
+        os.dup2(2, 1)  # a stray print must not end up between the replies
+        _serve(sys.stdin.buffer, replies)
+        # Python would flush a reply that the parent no longer reads, and complain.
+        os._exit(0)

@@ -1,0 +1,1 @@
+"""Training, evaluation, checkpoints and run folders, for any network and any data."""

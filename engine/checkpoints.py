@@ -1,0 +1,185 @@
+"""Checkpoint files: one safetensors file holds everything that a run is.
+
+Every variable stands under its path, and a JSON text in the header's metadata says the rest:
+format version, step, flags, class names, the network and its preprocessing, versions, and the
+sha256 of the tensors. Nothing is unpickled and no model file is executed: the network is rebuilt
+from its name.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+import tensorflow as tf
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "convnets"
+_MODEL = "model/"
+_OPTIMIZER = "optimizer/"
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint file's content.
+
+    Attributes:
+        path: The file.
+        about: The JSON object of its header.
+        tensors: Arrays under the paths of their variables.
+    """
+
+    path: Path
+    about: dict
+    tensors: dict[str, np.ndarray]
+
+
+def named_variables(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None
+) -> dict[str, keras.Variable]:
+    """Every variable of a model, and of its optimizer, under a unique path."""
+    named = {_MODEL + variable.path: variable for variable in model.weights}
+    if optimizer is not None:
+        named |= {_OPTIMIZER + variable.path: variable for variable in optimizer.variables}
+    return named
+
+
+def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
+    """The variables' current values; of a mirrored variable the first replica's."""
+    return {name: np.asarray(variable.value.numpy()) for name, variable in variables.items()}
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """sha256, as hex digits, of the tensors' bytes in the order of their names."""
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        hasher.update(np.ascontiguousarray(tensors[name]).data)
+    return hasher.hexdigest()
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Digest of `model.weights` in the order of their paths; equal digests: identical models."""
+    return digest(values(named_variables(model)))
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping) -> None:
+    """Writes a checkpoint so that at any moment `path` is absent, the old or the new one, whole.
+
+    Args:
+        path: The file, in an existing folder.
+        tensors: Arrays by name.
+        about: JSON values; format version and digest are added.
+
+    Raises:
+        OSError: If it cannot be written (full disk, ...); no part of it is left.
+    """
+    about = {"format_version": FORMAT_VERSION, **about, "sha256": digest(tensors)}
+    metadata = {_METADATA_KEY: json.dumps(about)}
+
+    def save(temporary: Path) -> None:
+        try:
+            safetensors.numpy.save_file(dict(tensors), temporary, metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write checkpoint {path}: {error}") from error
+
+    replace(path, save)
+
+
+def replace(path: Path, save: Callable[[Path], None]) -> None:
+    """Makes `path` what `save(temporary)` writes, atomically and durably.
+
+    Args:
+        path: The file to make or replace.
+        save: Writes a file at the path that it is given, in the same folder.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(PermissionError):  # some file systems do not open folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def read(path: Path) -> Checkpoint:
+    """Reads and checks a checkpoint file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is damaged, of another program or of another format version.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})[_METADATA_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(
+            f"checkpoint {path} is damaged or not one of ours: {error or type(error).__name__}"
+        ) from error
+    if about.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"checkpoint {path} has format version {about.get('format_version')}, "
+            f"expected {FORMAT_VERSION}"
+        )
+    if digest(tensors) != about["sha256"]:
+        raise ValueError(f"checkpoint {path} is damaged: its tensors do not match their sha256")
+    return Checkpoint(path, about, tensors)
+
+
+def assign(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> None:
+    """Sets variables from a checkpoint.
+
+    Args:
+        variables: By name; each must be in the checkpoint with its shape.
+        checkpoint: Of the same network.
+
+    Raises:
+        ValueError: If the checkpoint is of another network.
+    """
+    for name in variables:
+        tensor = checkpoint.tensors.get(name)
+        found = None if tensor is None else tensor.shape
+        if found != tuple(variables[name].shape):
+            raise ValueError(
+                f"checkpoint {checkpoint.path} is of another network: {name} should have shape "
+                f"{tuple(variables[name].shape)}, found {found or 'nothing'}"
+            )
+    for name in variables:
+        variables[name].assign(checkpoint.tensors[name])
+
+
+def rebuild(
+    checkpoint: Checkpoint, build: Callable[..., keras.Model], image_size: int | None = None
+) -> keras.Model:
+    """The trained network of a checkpoint.
+
+    Args:
+        checkpoint: Its `about["network"]` holds the arguments of `build`.
+        build: Makes a network from its name and options.
+        image_size: Another side of the input than the trained one.
+
+    Raises:
+        ValueError: If the checkpoint's weights do not fit the network.
+    """
+    network = checkpoint.about["network"]
+    model = build(**{**network, "image_size": image_size or network["image_size"]})
+    assign(named_variables(model), checkpoint)
+    return model
+
+
+def versions() -> dict[str, str]:
+    """Versions of what bit-identical results depend on."""
+    return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}

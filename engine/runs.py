@@ -1,0 +1,241 @@
+"""Run folders: everything that one training writes, and finding it again.
+
+run.json                            how the run was started
+checkpoints/step-00000240.safetensors, best.safetensors
+metrics.csv                         one row per epoch
+train/ validation/                  TensorBoard event files
+train.log                           the console's lines
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from engine import checkpoints
+
+ROOT = Path("runs")
+METRICS = (
+    "epoch",
+    "step",
+    "learning_rate",
+    "train_loss",
+    "train_top1_accuracy",
+    "validation_loss",
+    "validation_top1_accuracy",
+    "validation_top5_accuracy",
+    "images_per_second",
+    "input_wait_fraction",
+)
+_SETTINGS = "run.json"
+_CHECKPOINTS = "checkpoints"
+_SUFFIX = ".safetensors"
+_BEST = f"best{_SUFFIX}"
+
+
+def new_folder(name: str) -> Path:
+    """`runs/NAME`, or the first of `runs/NAME-2`, `-3`, ... that does not exist."""
+    folder, number = ROOT / name, 1
+    while folder.exists():
+        number += 1
+        folder = ROOT / f"{name}-{number}"
+    return folder
+
+
+def newest() -> "Run":
+    """The run under `runs/` that was started or saved last.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    found = [Run(path.parent) for path in ROOT.glob(f"*/{_SETTINGS}")]
+    if not found:
+        raise FileNotFoundError(f"no run found: expected a folder with a {_SETTINGS} under {ROOT}/")
+    return max(found, key=lambda run: run.last_change)
+
+
+def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Checkpoint]:
+    """A checkpoint, and the folder where results about it belong.
+
+    Args:
+        place: A run folder or a checkpoint file; None for the newest run.
+        which: `best`, `last`, a step, or a checkpoint file, which needs no run folder.
+
+    Raises:
+        FileNotFoundError: If there is no such run or checkpoint.
+        ValueError: If the checkpoint is damaged.
+    """
+    for file in (place, which):
+        if file and Path(file).suffix == _SUFFIX:
+            folder = Path(file).parent
+            run = folder.parent if folder.name == _CHECKPOINTS else folder
+            return run, checkpoints.read(Path(file))
+    run = Run(place) if place else newest()
+    return run.folder, run.find(which)
+
+
+class Run:
+    """One run folder."""
+
+    def __init__(self, folder: Path | str) -> None:
+        """Names the folder; nothing is read or written yet."""
+        self.folder = Path(folder)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return (self.folder / _SETTINGS).is_file()
+
+    @property
+    def last_change(self) -> float:
+        """When the run was started or saved its last checkpoint, in seconds since 1970."""
+        return max(path.stat().st_mtime for path in (self.folder / _SETTINGS, *self.step_files()))
+
+    def step_files(self) -> list[Path]:
+        """The steps' checkpoint files, oldest first."""
+        return sorted((self.folder / _CHECKPOINTS).glob(f"step-*{_SUFFIX}"))
+
+    def start(self, settings: Mapping) -> None:
+        """Makes the folder and writes `run.json`: the settings, this command and this machine.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        (self.folder / _CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**settings, "command": sys.argv, "git_commit": _git_commit()}, indent=2)
+        checkpoints.replace(
+            self.folder / _SETTINGS, lambda temporary: temporary.write_text(text + "\n")
+        )
+
+    def settings(self) -> dict:
+        """What `start` wrote.
+
+        Raises:
+            FileNotFoundError: If no run was started here.
+            ValueError: If the file is damaged.
+        """
+        path = self.folder / _SETTINGS
+        if not path.is_file():
+            raise FileNotFoundError(f"no run in {self.folder}: expected a file {_SETTINGS} there")
+        try:
+            return json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+    def save(self, tensors: Mapping, about: Mapping, *, keep: int, best: bool) -> None:
+        """Writes the checkpoint of `about["step"]` and removes those beyond the newest `keep`.
+
+        Args:
+            tensors: Arrays by name.
+            about: See `checkpoints`.
+            keep: How many to keep besides the best, at least 1.
+            best: Whether this is the best so far.
+        """
+        path = self.folder / _CHECKPOINTS / _step_file(about["step"])
+        checkpoints.write(path, tensors, about)
+        if best:
+            checkpoints.replace(path.with_name(_BEST), lambda new: _link_or_copy(path, new))
+        for old in self.step_files()[:-keep]:
+            old.unlink()
+
+    def last(self, say: Callable[[str], None]) -> checkpoints.Checkpoint | None:
+        """The newest checkpoint that is whole, or None where none was written yet.
+
+        Args:
+            say: Is told about a damaged one.
+
+        Raises:
+            ValueError: If all are damaged.
+        """
+        files = self.step_files()
+        for path in reversed(files):
+            try:
+                return checkpoints.read(path)
+            except ValueError as error:
+                say(f"warning: {error}; trying the one before it")
+        if files:
+            raise ValueError(f"all checkpoints of {self.folder} are damaged")
+        return None
+
+    def find(self, which: str) -> checkpoints.Checkpoint:
+        """A checkpoint of this run.
+
+        Args:
+            which: `best` (the last one where nothing was validated), `last`, or a step.
+
+        Raises:
+            FileNotFoundError: If there is no such checkpoint.
+            ValueError: If it is damaged, or `which` is none of these.
+        """
+        folder = self.folder / _CHECKPOINTS
+        if not self.exists and not folder.is_dir():
+            raise FileNotFoundError(f"no run folder {self.folder}")
+        if which.isdecimal():
+            return checkpoints.read(folder / _step_file(int(which)))
+        if which not in ("best", "last"):
+            raise ValueError(f"expected best, last, a step or a checkpoint file, received {which}")
+        if which == "best" and (folder / _BEST).exists():
+            return checkpoints.read(folder / _BEST)
+        found = self.last(lambda line: print(line, file=sys.stderr))
+        if found is None:
+            raise FileNotFoundError(f"no checkpoint in {folder}")
+        return found
+
+    def keep_metrics(self, step: int) -> None:
+        """Drops rows of `metrics.csv` after `step`: a resumed run writes them again."""
+        rows = [row for row in self.metrics() if int(row["step"]) <= step]
+        self._write_metrics(rows)
+
+    def add_metrics(self, row: Mapping) -> None:
+        """Appends a row, replacing one of the same step."""
+        rows = [old for old in self.metrics() if int(old["step"]) < row["step"]]
+        self._write_metrics([*rows, row])
+
+    def metrics(self) -> list[dict]:
+        """The rows of `metrics.csv`, as texts."""
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return []
+        with open(path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _write_metrics(self, rows: list[Mapping]) -> None:
+        def save(temporary: Path) -> None:
+            with open(temporary, "w", newline="") as file:
+                writer = csv.DictWriter(file, METRICS)
+                writer.writeheader()
+                writer.writerows(rows)
+
+        checkpoints.replace(self.folder / "metrics.csv", save)
+
+    def log(self, line: str) -> None:
+        """Appends a line to `train.log`."""
+        with open(self.folder / "train.log", "a") as file:
+            file.write(line + "\n")
+
+
+def _step_file(step: int) -> str:
+    return f"step-{step:08d}{_SUFFIX}"
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _git_commit() -> str | None:
+    """The program's commit, with `-dirty` where files differ from it; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,111 @@
+"""What TensorBoard shows of a run: curves, pictures, flags and the graph."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class Summaries:
+    """Writes the event files of a run's `train/` and `validation/` folders."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens both writers lazily: a run that fails early leaves no event files."""
+        self._folder = folder
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+
+    def _writer(self, split: str) -> tf.summary.SummaryWriter:
+        if split not in self._writers:
+            self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
+        return self._writers[split]
+
+    def scalars(self, split: str, values: Mapping[str, float], step: int) -> None:
+        """Adds a point to the curve of each name."""
+        with self._writer(split).as_default(step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    def flags(self, flags: Mapping) -> None:
+        """Shows the settings as a table."""
+        rows = [f"| {name} | {value} |" for name, value in sorted(flags.items())]
+        with self._writer("train").as_default(0):
+            tf.summary.text("flags", "\n".join(["| flag | value |", "|---|---|", *rows]))
+
+    def graph(self, model: keras.Model) -> None:
+        """Shows the network, as it runs on one image."""
+        shape = (1, *model.input_shape[1:])
+
+        @tf.function(autograph=False)
+        def network(images):
+            return model(images, training=False)
+
+        concrete = network.get_concrete_function(tf.TensorSpec(shape, tf.float32))
+        with self._writer("train").as_default(0):
+            tf.summary.graph(concrete.graph)
+
+    def images(self, name: str, images: np.ndarray, step: int) -> None:
+        """Shows a batch as one picture.
+
+        Args:
+            name: The picture's.
+            images: uint8 [N, H, W, C].
+            step: Optimizer updates done.
+        """
+        with self._writer("train").as_default(step):
+            tf.summary.image(name, grid(images)[np.newaxis])
+
+    def filters(self, model: keras.Model, step: int) -> None:
+        """Shows the first layer's filters; those that feed different towers apart."""
+        for name, kernel in first_filters(model).items():
+            low, high = kernel.min(), kernel.max()
+            scaled = 255 * (kernel - low) / max(high - low, 1e-12)
+            pictures = np.moveaxis(scaled.astype(np.uint8), -1, 0)
+            zoom = max(1, 48 // kernel.shape[0])
+            self.images(name, pictures.repeat(zoom, axis=1).repeat(zoom, axis=2), step)
+
+    def flush(self) -> None:
+        """Makes what was added visible to TensorBoard."""
+        for writer in self._writers.values():
+            writer.flush()
+
+
+def first_filters(model: keras.Model) -> dict[str, np.ndarray]:
+    """The kernels of the first convolution, divided as the second one divides its input.
+
+    Returns:
+        float32 [k, k, C, N] by name: "filters", or "filters/tower1", "filters/tower2", ... where
+        the second convolution is grouped and so sees them apart (AlexNet). Empty without one.
+    """
+    layers = [layer for layer in model.layers if len(getattr(layer, "kernel", _NONE).shape) == 4]
+    if not layers:
+        return {}
+    kernel = layers[0].kernel.numpy()
+    towers = getattr(layers[1], "groups", 1) if len(layers) > 1 else 1
+    if towers == 1:
+        return {"filters": kernel}
+    parts = np.split(kernel, towers, axis=-1)
+    return {f"filters/tower{number}": part for number, part in enumerate(parts, 1)}
+
+
+_NONE = np.zeros(())
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+    """Lays images out in rows, as near to a square as they go, one pixel of black between them.
+
+    Args:
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        uint8 [rows * (H + 1), columns * (W + 1), C].
+    """
+    count, height, width, channels = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = np.zeros((rows * columns, height + 1, width + 1, channels), np.uint8)
+    sheet[:count, :height, :width] = images
+    sheet = sheet.reshape(rows, columns, height + 1, width + 1, channels)
+    return sheet.swapaxes(1, 2).reshape(rows * (height + 1), columns * (width + 1), channels)

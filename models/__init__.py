@@ -1,0 +1,118 @@
+"""Image classifiers by name: `build("resnet50", num_classes=1000)`."""
+
+import inspect
+
+import keras
+
+from models import alexnet, layers, lenet, resnet
+
+FAMILIES = (lenet, alexnet, resnet)
+
+VARIANTS = {name: row for family in FAMILIES for name, row in family.VARIANTS.items()}
+
+
+def names() -> list[str]:
+    """Returns the names that `build` knows, in alphabetical order."""
+    return sorted(VARIANTS)
+
+
+def policy(name: str) -> str:
+    """Returns the name of the augmentation policy that the paper of network `name` calls for.
+
+    Raises:
+        ValueError: If `name` is unknown.
+    """
+    return _variant(name).policy
+
+
+def image_size(name: str) -> int:
+    """Returns the height and width in pixels of the images of network `name` in its paper.
+
+    Raises:
+        ValueError: If `name` is unknown.
+    """
+    return _variant(name).image_size
+
+
+def build(
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int | None = None,
+    channels: int = 3,
+    aux_heads: bool = False,
+    mean=None,
+    std=None,
+    **options,
+) -> keras.Model:
+    """Builds a freshly initialised classifier.
+
+    Args:
+        name: One of `names()`.
+        num_classes: Number of classes K.
+        image_size: Height and width S in pixels; None: the paper's.
+        channels: Channels C of the images.
+        aux_heads: Whether to add the paper's auxiliary heads; no effect where it has none.
+        mean: Per channel, in 0..255, of the training images; None: ImageNet's.
+        std: The same. A network whose paper fixes either keeps its own.
+        **options: Keyword arguments of the network's graph, e.g. `dropout=0.2`.
+
+    Returns:
+        Functional model from float32 images [B, S, S, C] in 0..255 to a dict of float32 logits
+        [B, K]: "logits", with heads also "aux1", "aux2". Normalisation is its first layer.
+
+    Raises:
+        ValueError: If the name or an option is unknown, a number is not positive, `mean` or `std`
+            do not fit the channels, or the images are too small for the network.
+    """
+    variant = _variant(name)
+    size = variant.image_size if image_size is None else image_size
+    for what, number in (
+        ("num_classes", num_classes),
+        ("image_size", size),
+        ("channels", channels),
+    ):
+        if number < 1:
+            raise ValueError(f"{what} is not positive, expected 1 or more, received {number}")
+    images = keras.Input((size, size, channels), name="images")
+    x = layers.Normalize(
+        _pixel("mean", variant.mean, mean, layers.IMAGENET_MEAN, channels),
+        _pixel("std", variant.std, std, layers.IMAGENET_STD, channels),
+        name="normalize",
+    )(images)
+    outputs = variant.graph(x, num_classes, **_checked(name, options, aux_heads))
+    return keras.Model(images, outputs, name=name)
+
+
+def _variant(name):
+    if name not in VARIANTS:
+        raise ValueError(f"unknown model, expected one of {', '.join(names())}, received {name!r}")
+    return VARIANTS[name]
+
+
+def _checked(name, options, aux_heads):
+    """Returns the keyword arguments for the graph of network `name`."""
+    parameters = inspect.signature(_variant(name).graph).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if "aux_heads" in known:
+        options = options | {"aux_heads": aux_heads}
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(
+            f"unknown option of {name}, expected {' or '.join(known) or 'none'}, "
+            f"received {', '.join(unknown)}"
+        )
+    return options
+
+
+def _pixel(what, fixed, given, default, channels):
+    """Chooses a mean or std: the paper's, the caller's, or ImageNet's (its average for grey)."""
+    if fixed is not None:
+        return fixed
+    if given is None:
+        return default if channels == 3 else sum(default) / 3
+    given = tuple(float(value) for value in given)
+    if len(given) != channels or (what == "std" and min(given) <= 0):
+        positive = " above 0" if what == "std" else ""
+        raise ValueError(f"wrong {what}, expected {channels} numbers{positive}, received {given}")
+    return given

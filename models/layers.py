@@ -1,0 +1,294 @@
+"""What several families share: a row of their tables, and the layers Keras lacks or runs slowly.
+
+Pure Keras 3, except for two fast paths that are taken only on the TensorFlow backend: batch
+normalisation (one kernel instead of a dozen) and grouped convolution.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+Pixel = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One network: a row of a family's `VARIANTS`.
+
+    Attributes:
+        graph: Function `(x, num_classes, **options) -> {"logits": ..., "aux1": ...}` of the
+            normalised images x, float32 [B, S, S, C]. Its keyword-only arguments are the network's
+            options; a row is usually a `functools.partial` of the family's one graph.
+        image_size: S of the paper, pixels.
+        policy: Name of the augmentation that the paper's recipe calls for.
+        mean: What the paper subtracts, in 0..255; None: the mean of the data.
+        std: What the paper divides by, in 0..255; None: the standard deviation of the data.
+    """
+
+    graph: Callable
+    image_size: int
+    policy: str
+    mean: Pixel | None = None
+    std: Pixel | None = None
+
+
+class Normalize(keras.layers.Layer):
+    """`(images - mean) / std`, without variables, in float32 whatever the precision policy.
+
+    Args:
+        mean: One number or one per channel, in the units of the images (0..255).
+        std: The same.
+        name: Name of the layer.
+    """
+
+    def __init__(self, mean: Pixel, std: Pixel, *, name: str):
+        super().__init__(dtype="float32", trainable=False, name=name)
+        self.mean = np.asarray(mean, "float32")
+        self.std = np.asarray(std, "float32")
+
+    def call(self, images):
+        """Maps images [B, H, W, C] in 0..255 to float32 of the same shape."""
+        return (ops.cast(images, "float32") - self.mean) / self.std
+
+
+class LocalResponseNorm(keras.layers.Layer):
+    """Divides by the energy of the neighbouring channels (Krizhevsky 2012, section 3.3).
+
+    `y_i = x_i / (bias + alpha * sum_j x_j^2) ** 0.75`, j from i - radius to i + radius. alpha is
+    not divided by the window: Caffe's `local_size 5, alpha 1e-4` is `radius=2, alpha=2e-5` here.
+    The sum is a product with a band matrix, in float32 under every policy: on a CPU it costs what
+    TensorFlow's own kernel does, and it runs on every backend.
+
+    Args:
+        radius: Neighbours on each side; the paper's n = 5 is radius 2.
+        bias: The paper's k.
+        alpha: The paper's alpha.
+        **options: As for every Keras layer: name, dtype.
+    """
+
+    def __init__(self, *, radius: int = 2, bias: float = 2.0, alpha: float = 1e-4, **options):
+        super().__init__(**options)
+        self.radius, self.bias, self.alpha = radius, bias, alpha
+
+    def call(self, x):
+        """Maps [..., C] to the same shape in the layer's compute dtype."""
+        channel = np.arange(x.shape[-1])
+        band = (abs(channel[:, None] - channel) <= self.radius).astype("float32")
+        x = ops.cast(x, "float32")
+        inverse = ops.rsqrt(self.bias + self.alpha * ops.tensordot(ops.square(x), band, axes=1))
+        # d ** -0.75 = d ** -0.5 * d ** -0.25: two cheap instructions where a power is slow.
+        return ops.cast(x * inverse * ops.sqrt(inverse), self.compute_dtype)
+
+
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch normalisation: Keras' results, through TensorFlow's fused kernel where that is right.
+
+    The kernel sees one replica only, so above one the parent's synchronised statistics are used.
+    It returns the unbiased variance n / (n - 1); Keras keeps the biased one and so do we.
+
+    Args:
+        momentum: Weight that the moving averages keep at each step.
+        epsilon: Added to the variance.
+        **options: As for `keras.layers.BatchNormalization`.
+    """
+
+    def __init__(self, *, momentum: float = 0.9, epsilon: float = 1e-5, **options):
+        options.setdefault("synchronized", keras.backend.backend() == "tensorflow")
+        super().__init__(momentum=momentum, epsilon=epsilon, **options)
+
+    def call(self, inputs, training=None, mask=None):
+        """Maps [B, H, W, C] to the same shape; updates the moving statistics when training."""
+        if len(inputs.shape) != 4 or mask is not None or not _one_tensorflow_replica():
+            return super().call(inputs, training=training, mask=mask)
+        return self._fused(inputs, learning=bool(training and self.trainable))
+
+    def _fused(self, x, learning):
+        import tensorflow as tf
+
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=ops.ones_like(self.moving_mean) if self.gamma is None else self.gamma,
+            offset=ops.zeros_like(self.moving_mean) if self.beta is None else self.beta,
+            mean=[] if learning else self.moving_mean,
+            variance=[] if learning else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=learning,
+        )
+        if learning:
+            n = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+            self._follow(self.moving_mean, mean)
+            self._follow(self.moving_variance, variance * ((n - 1) / n))
+        return y
+
+    def _follow(self, average, value):
+        average.assign(average * self.momentum + value * (1 - self.momentum))
+
+
+class GroupedConv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with groups, without Keras' XLA function for them.
+
+    Measured on 2 CPU cores, forward and backward, milliseconds; the results are equal:
+
+                                            Keras   split + concat   grouped kernel
+        27 x 27 x 96 -> 256, 5 x 5, g 2      1471              144              135   (batch 32)
+        28 x 28 x 128, 3 x 3, g 32           4413               32               13   (batch 16)
+
+    oneDNN and cuDNN take the grouped kernel; where TensorFlow has neither it fails, and the
+    convolution is split.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        """Convolves [B, H, W, C] with a kernel [kh, kw, C / groups, filters]."""
+        if keras.backend.backend() != "tensorflow":
+            return super().convolution_op(inputs, kernel)
+        import tensorflow as tf
+
+        pieces = 1 if _grouped_kernels_run() else self.groups
+        images = tf.split(inputs, pieces, axis=-1)
+        kernels = tf.split(kernel, pieces, axis=-1)
+        maps = [
+            tf.nn.conv2d(*pair, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+            for pair in zip(images, kernels, strict=True)
+        ]
+        return tf.concat(maps, axis=-1)
+
+
+def conv(
+    x,
+    filters: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+    use_bias: bool = True,
+    kernel_initializer="glorot_uniform",
+    bias_initializer="zeros",
+    name: str,
+):
+    """Convolves with the symmetric padding of Caffe and Torch.
+
+    Keras' "same" samples other positions when a stride meets an even size.
+
+    Args:
+        x: [B, H, W, C].
+        filters: Channels of the result.
+        kernel_size: Height and width of the kernel.
+        stride: Step in pixels.
+        padding: Rows and columns of zeros on each side.
+        groups: Independent groups of channels, contiguous.
+        use_bias: Whether a bias is added.
+        kernel_initializer: As for Keras. An initializer object belongs to one layer only: used
+            twice it gives equal weights to equal shapes.
+        bias_initializer: The same.
+        name: Name of the layer.
+
+    Returns:
+        [B, H', W', filters] with H' = floor((H + 2 padding - kernel_size) / stride) + 1.
+
+    Raises:
+        ValueError: If x is smaller than the kernel.
+    """
+    _require(x, kernel_size, padding, name)
+    same = stride == 1 and 2 * padding == kernel_size - 1
+    if padding and not same:
+        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+    layer = GroupedConv2D if groups > 1 else keras.layers.Conv2D
+    return layer(
+        filters,
+        kernel_size,
+        strides=stride,
+        padding="same" if same else "valid",
+        groups=groups,
+        use_bias=use_bias,
+        kernel_initializer=kernel_initializer,
+        bias_initializer=bias_initializer,
+        name=name,
+    )(x)
+
+
+def pool(x, size: int, stride: int, *, kind="max", padding: int = 0, ceil=False, name: str):
+    """Pools over square windows.
+
+    Args:
+        x: [B, H, W, C].
+        size: Height and width of the window.
+        stride: Step in pixels.
+        kind: "max" or "average".
+        padding: Zeros on each side as in Torch: right for a maximum after a ReLU, and for an
+            average that counts them.
+        ceil: Rounds the size of the result up as Caffe does, by a last window that is cut off at
+            the border. Exact for a stride of 2.
+        name: Name of the layer.
+
+    Returns:
+        [B, H', W', C].
+
+    Raises:
+        ValueError: If x is smaller than the window, or `kind` is unknown.
+    """
+    layers = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
+    if kind not in layers:
+        raise ValueError(f"unknown pooling, expected one of {', '.join(layers)}, received {kind!r}")
+    _require(x, size, padding, name)
+    if padding:
+        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+    rest = (x.shape[1] - size) % stride
+    return layers[kind](size, stride, padding="same" if ceil and rest else "valid", name=name)(x)
+
+
+def relu(x, name: str):
+    """Rectifies x."""
+    return keras.layers.Activation("relu", name=name)(x)
+
+
+def logits(x, num_classes: int, *, kernel_initializer="glorot_uniform", name: str):
+    """Ends a network or an auxiliary head: [B, F] to float32 [B, K] under every policy."""
+    return keras.layers.Dense(
+        num_classes, kernel_initializer=kernel_initializer, dtype="float32", name=name
+    )(x)
+
+
+def _require(x, window, padding, name):
+    """Refuses an image that has shrunk below the next window."""
+    height, width = x.shape[1:3]
+    if min(height, width) + 2 * padding < window:
+        raise ValueError(
+            f"image_size is too small, expected at least {window - 2 * padding} pixels to be left "
+            f"at {name}, received {height} x {width}"
+        )
+
+
+def _one_tensorflow_replica():
+    """Whether this is TensorFlow on one replica, where a batch is all that is normalised over."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync == 1
+
+
+@functools.cache
+def _grouped_kernels_run():
+    """Whether TensorFlow's kernels here take groups in the backward pass too: tried once."""
+    import tensorflow as tf
+
+    with tf.init_scope():
+        try:
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=[1, 3, 3, 4],
+                filter=tf.ones([3, 3, 2, 4]),
+                out_backprop=tf.ones([1, 3, 3, 4]),
+                strides=[1, 1, 1, 1],
+                padding="SAME",
+            )
+        except tf.errors.OpError:
+            return False
+    return True

@@ -1,0 +1,113 @@
+"""Tests a trained network on images that it was not trained on.
+
+python test.py                        the newest run's best checkpoint, validation split
+python test.py RUN --crops=10         averaged over ten crops, the AlexNet paper's protocol
+python test.py RUN --split=test       the test split, which training never touches
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from absl import flags
+
+import console
+
+with console.quiet_import():
+    import tensorflow as tf
+
+    import models
+    from data import convert, datasets, pipeline, views
+    from engine import checkpoints, devices, runs, steps
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("data", None, "images, archives or shards; those of the run")
+flags.DEFINE_enum("split", "validation", ["validation", "test", "train"], "which images")
+flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
+flags.DEFINE_enum("crops", "1", [str(count) for count in views.VIEWS], "views of each image")
+flags.DEFINE_integer("image_size", None, "side of the crops in pixels; as trained", 1)
+flags.DEFINE_integer("batch_size", 100, "images at a time, over all replicas", 1)
+flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+
+
+def main(argv: list[str]) -> None:
+    """Parses the flags and tests each run or checkpoint that is named."""
+    named = console.parse(argv)
+    devices.configure(FLAGS.threads)
+    devices.set_precision("auto")
+    for place in named or [None]:
+        with console.user_errors():
+            folder, checkpoint = runs.open_checkpoint(place, FLAGS.checkpoint)
+            strategy = devices.make_strategy()
+            with strategy.scope():
+                model = checkpoints.rebuild(checkpoint, models.build, FLAGS.image_size)
+            dataset = open_data(checkpoint, FLAGS.data)
+            batches = test_batches(dataset, model.input_shape[1], strategy)
+        totals = steps.Evaluator(strategy, model).evaluate(batches)
+        report(folder, checkpoint, totals)
+
+
+def open_data(checkpoint: checkpoints.Checkpoint, data: str | None) -> datasets.Dataset:
+    """The run's data set, or another one with the same classes.
+
+    Raises:
+        ValueError: If the classes are not those that the network was trained on.
+    """
+    trained = checkpoint.about["flags"]
+    folder = convert.prepare(
+        data or trained["data"],
+        val_data=None if data else trained["val_data"],
+        image_size=checkpoint.about["network"]["image_size"],
+    )
+    dataset = datasets.load(folder)
+    if list(dataset.class_names) != checkpoint.about["class_names"]:
+        raise ValueError(
+            f"the classes of {dataset.folder} are not those of {checkpoint.path}: expected "
+            f"{_short(checkpoint.about['class_names'])}, received {_short(dataset.class_names)}"
+        )
+    return dataset
+
+
+def _short(names: list[str]) -> str:
+    return f"{len(names)} classes {', '.join(names[:3])}, ..."
+
+
+def test_batches(
+    dataset: datasets.Dataset, size: int, strategy: tf.distribute.Strategy
+) -> tf.data.Dataset:
+    """The split's views, in batches for the replicas."""
+    replicas = strategy.num_replicas_in_sync
+    return pipeline.test_batches(
+        dataset,
+        FLAGS.split,
+        size=size,
+        crops=int(FLAGS.crops),
+        batch_size=max(1, FLAGS.batch_size // replicas),
+        threads=FLAGS.threads,
+        replicas=replicas,
+    )
+
+
+def report(folder: Path, checkpoint: checkpoints.Checkpoint, totals: steps.Totals) -> None:
+    """Prints the accuracies and writes them into the run's test.json."""
+    means = totals.means
+    result = {
+        "top1_accuracy": means["top1_accuracy"],
+        "top5_accuracy": means["top5_accuracy"],
+        "loss": means["loss"],
+        "examples": int(totals.examples),
+        "crops": int(FLAGS.crops),
+        "checkpoint": str(checkpoint.path),
+        "step": checkpoint.about["step"],
+        "split": FLAGS.split,
+    }
+    (folder / "test.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(
+        f"top-1 {100 * result['top1_accuracy']:.2f} %  top-5 {100 * result['top5_accuracy']:.2f} %"
+        f"  (n = {result['examples']})"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv)

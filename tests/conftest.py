@@ -1,0 +1,54 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Converted data goes here, never into the home folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CONVNETS_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture
+def command():
+    """Runs a script of the project to its end: `command("train.py", "--epochs=1")`."""
+
+    def run(*words, **options):
+        return subprocess.run(
+            [sys.executable, *map(str, words)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **options,
+        )
+
+    return run
+
+
+def photograph(seed, height=80, width=100):
+    """A picture of smooth coloured noise, uint8 [H, W, 3]."""
+    noise = np.random.default_rng(seed).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """A flat folder of 48 JPEG files in 3 class folders."""
+    root = tmp_path_factory.mktemp("data") / "photographs"
+    for seed in range(48):
+        folder = root / f"class_{seed % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{seed}.jpg"), photograph(seed))
+    return root

@@ -1,0 +1,83 @@
+"""Trains 20 steps on N logical CPU devices and writes the weights: `replicas.py MODEL N FILE.npz`.
+
+A script of its own, because TensorFlow mixes the collectives of two strategies in one process.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import keras
+import tensorflow as tf
+from conftest import photograph
+
+import models
+from engine import checkpoints, devices, optimizers, steps
+from models import layers
+
+BATCH, STEPS, RATE = 16, 20, 0.01
+
+
+def alexnet():
+    """The two-tower net without its dropout, whose masks differ from replica to replica."""
+    return models.build("alexnet", 10, image_size=67, dropout=0.0)
+
+
+def batch_norm():
+    """Smooth: where a ReLU is, one rounding in millions flips a unit and moves all gradients."""
+    images = keras.Input((32, 32, 3), name="images")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalize")(images)
+    for index in (1, 2):
+        x = keras.layers.Conv2D(16, 3, strides=2, use_bias=False, name=f"conv{index}")(x)
+        x = keras.layers.Activation("tanh")(layers.BatchNorm(name=f"norm{index}")(x))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(images, {"logits": keras.layers.Dense(10, name="fc")(x)})
+
+
+NETWORKS = {"alexnet": alexnet, "batch_norm": batch_norm}
+
+
+def main(name, replicas, file):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
+    tf.config.set_logical_device_configuration(cpu, logical)
+    strategy = devices.make_strategy()
+    if strategy.num_replicas_in_sync != replicas:
+        sys.exit(f"{strategy.num_replicas_in_sync} replicas")
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        model = NETWORKS[name]()
+        optimizer = optimizers.build("momentum", RATE, 0.9)
+    trainer = steps.Trainer(
+        strategy, model, optimizer, batch_size=BATCH, weight_decay=5e-4, seed=0
+    )
+    generator = np.random.default_rng(0)
+    size = model.input_shape[1]
+    images = np.stack([photograph(seed, size, size) for seed in range(BATCH * STEPS)])
+    labels = generator.integers(0, 10, BATCH * STEPS, dtype=np.int32)
+    weights = np.ones(BATCH * STEPS, np.float32)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels, weights))
+    batches = batches.batch(BATCH // replicas)
+    iterator = trainer.iterate(batches)
+    for count in (1, 4, STEPS - 5):
+        progress = trainer.train(iterator, [RATE] * count)
+    padded = tf.data.Dataset.from_tensor_slices(
+        (images[:12, None], labels[:12], np.array([1] * 11 + [0], np.float32))
+    ).batch(12 // replicas)
+    totals = steps.Evaluator(strategy, model).evaluate(padded)
+    tensors = checkpoints.values(checkpoints.named_variables(model, optimizer))
+    np.savez(
+        file,
+        examples=progress.totals.examples,
+        loss=progress.totals.loss,
+        evaluated=totals.examples,
+        evaluation_loss=totals.loss,
+        **tensors,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,188 @@
+import keras
+import numpy as np
+import pytest
+
+from engine import checkpoints, runs
+
+
+def network(units=3):
+    inputs = keras.Input((4,), name="images")
+    hidden = keras.layers.Dense(units, name="hidden")(inputs)
+    outputs = keras.layers.BatchNormalization(name="norm")(hidden)
+    return keras.Model(inputs, {"logits": outputs})
+
+
+def tensors(seed=0):
+    generator = np.random.default_rng(seed)
+    return {"b/kernel": generator.normal(size=(3, 2)).astype(np.float32), "a": np.array(7, np.int64)}
+
+
+def saved(folder, seed=0, **about):
+    path = folder / "x.safetensors"
+    checkpoints.write(path, tensors(seed), {"step": 1, **about})
+    return path
+
+
+def test_what_is_written_is_read(tmp_path):
+    checkpoint = checkpoints.read(saved(tmp_path, flags={"epochs": 3}))
+    assert checkpoint.about["flags"] == {"epochs": 3}
+    assert set(checkpoint.tensors) == {"a", "b/kernel"}
+    for name, tensor in tensors().items():
+        np.testing.assert_array_equal(checkpoint.tensors[name], tensor)
+        assert checkpoint.tensors[name].dtype == tensor.dtype
+
+
+def test_nothing_but_the_file_is_left(tmp_path):
+    assert list(tmp_path.iterdir()) == []
+    path = saved(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = saved(tmp_path)
+    before = path.read_bytes()
+
+    def fails(temporary):
+        temporary.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.replace(path, fails)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path):
+    path = saved(tmp_path)
+    whole = path.read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    for position in range(8 + header, len(whole)):
+        path.write_bytes(
+            whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :]
+        )
+        with pytest.raises(ValueError, match="damaged"):
+            checkpoints.read(path)
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="damaged"):
+            checkpoints.read(path)
+
+
+def test_another_format_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 99)
+    path = saved(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="format version 99"):
+        checkpoints.read(path)
+
+
+def test_assign_sets_every_variable_and_refuses_another_network(tmp_path):
+    model, other = network(), network()
+    path = tmp_path / "x.safetensors"
+    checkpoints.write(path, checkpoints.values(checkpoints.named_variables(model)), {"step": 0})
+    checkpoint = checkpoints.read(path)
+    assert checkpoints.weights_digest(model) != checkpoints.weights_digest(other)
+    checkpoints.assign(checkpoints.named_variables(other), checkpoint)
+    assert checkpoints.weights_digest(model) == checkpoints.weights_digest(other)
+    with pytest.raises(ValueError, match=r"another network: .*\(4, 5\), found \(4, 3\)"):
+        checkpoints.assign(checkpoints.named_variables(network(5)), checkpoint)
+
+
+def test_digest_is_of_all_weights_in_the_order_of_their_paths():
+    model = network()
+    before = checkpoints.weights_digest(model)
+    model.get_layer("norm").moving_mean.assign([1.0, 2.0, 3.0])
+    assert checkpoints.weights_digest(model) != before
+    assert checkpoints.digest({"a": np.zeros(1), "b": np.ones(1)}) == checkpoints.digest(
+        {"b": np.ones(1), "a": np.zeros(1)}
+    )
+
+
+def save_steps(run, *numbers, keep=9, best=()):
+    for number in numbers:
+        run.save(tensors(number), {"step": number}, keep=keep, best=number in best)
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = runs.Run(tmp_path / "run")
+    run.start({"flags": {}})
+    return run
+
+
+def test_the_newest_are_kept_and_the_best_survives(run):
+    save_steps(run, 1, 2, 3, 4, keep=2, best=[1])
+    assert [path.name for path in run.step_files()] == [
+        "step-00000003.safetensors",
+        "step-00000004.safetensors",
+    ]
+    assert run.find("best").about["step"] == 1
+    assert run.find("last").about["step"] == 4
+    assert run.find("3").about["step"] == 3
+
+
+def test_best_is_the_last_where_nothing_was_validated(run):
+    save_steps(run, 1, 2)
+    assert run.find("best").about["step"] == 2
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(run):
+    save_steps(run, 1, 2)
+    newest = run.step_files()[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    said = []
+    assert run.last(said.append).about["step"] == 1
+    assert newest.name in said[0]
+
+
+def test_when_all_are_damaged_it_is_an_error(run):
+    save_steps(run, 1, 2)
+    for path in run.step_files():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="all checkpoints"):
+        run.last(lambda line: None)
+
+
+def test_missing_checkpoints_and_runs(run, tmp_path):
+    assert run.last(print) is None
+    for which in ("best", "last", "7"):
+        with pytest.raises(FileNotFoundError):
+            run.find(which)
+    with pytest.raises(ValueError, match="expected best, last"):
+        run.find("newest")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        runs.Run(tmp_path / "nowhere").find("best")
+
+
+def test_metrics_rows_after_a_step_are_dropped_and_repeated_rows_replaced(run):
+    row = dict.fromkeys(runs.METRICS, 0.5)
+    for step in (10, 20, 30):
+        run.add_metrics({**row, "step": step})
+    run.add_metrics({**row, "step": 30, "epoch": 3})
+    run.keep_metrics(20)
+    assert [int(each["step"]) for each in run.metrics()] == [10, 20]
+
+
+def test_folders_are_numbered_and_the_newest_run_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no run found"):
+        runs.newest()
+    first = runs.Run(runs.new_folder("digits-lenet5"))
+    first.start({})
+    second = runs.Run(runs.new_folder("digits-lenet5"))
+    second.start({})
+    assert second.folder.name == "digits-lenet5-2"
+    save_steps(first, 1)
+    assert runs.newest().folder == first.folder
+
+
+def test_one_checkpoint_file_is_enough(run, tmp_path):
+    save_steps(run, 1, best=[1])
+    file = run.folder / "checkpoints" / "best.safetensors"
+    for place, which in ((None, str(file)), (str(file), "best"), (str(run.folder), "best")):
+        folder, checkpoint = runs.open_checkpoint(place, which)
+        assert (folder, checkpoint.about["step"]) == (run.folder, 1)
+    lonely = tmp_path / "moved.safetensors"
+    lonely.write_bytes(file.read_bytes())
+    folder, checkpoint = runs.open_checkpoint(None, str(lonely))
+    assert (folder, checkpoint.about["step"]) == (tmp_path, 1)

@@ -1,0 +1,333 @@
+"""convert: the same bytes every time, all of it or nothing, every input accounted for."""
+
+import collections
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data import convert, decode, records, sources
+from data.decode import Storage
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Three classes of 20 JPEG files of 30 x 40 pixels and more."""
+    root = tmp_path_factory.mktemp("photographs") / "photographs"
+    for i in range(60):
+        folder = root / f"class_{i % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        size = (40 + i, 30 + i)
+        cv2.imwrite(str(folder / f"{i}.jpg"), cv2.resize(noise, size))
+    return root
+
+
+def converted(source, output, storage=None, **options):
+    options = {"workers": 2, "progress": False, **options}
+    return convert.convert(source, output, storage or Storage(short_side=32), **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def rows(folder, split):
+    """The records of a split, in stored order."""
+    paths = sorted(map(str, Path(folder).glob(f"{split}-*.tfrecord")))
+    return [records.parse(row, filename=True) for row in tf.data.TFRecordDataset(paths)]
+
+
+def names(folder, split):
+    return [row["filename"].numpy().decode() for row in rows(folder, split)]
+
+
+def rejected(folder):
+    with open(Path(folder) / "rejected.csv", newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_everything_is_stored_once_in_a_shuffled_order(photographs, tmp_path):
+    source = sources.open_source(photographs)
+    description = converted(source, tmp_path / "out", shards=4)
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text()) == description
+    splits = source.list_splits(tmp_path)
+    labels = {e.name: e.label for examples in splits.values() for e in examples}
+    for split, examples in splits.items():
+        stored = names(tmp_path / "out", split)
+        assert sorted(stored) == sorted(example.name for example in examples)
+        assert stored != [example.name for example in examples]
+        for row in rows(tmp_path / "out", split):
+            assert labels[row["filename"].numpy().decode()] == int(row["label"])
+            height, width, _ = decode.decode(row["encoded"].numpy()).shape
+            assert (height, width) == (int(row["height"]), int(row["width"]))
+            assert height <= 32
+    assert rejected(tmp_path / "out") == [["path", "reason"]]
+
+
+def test_the_description_fits_the_shards(photographs, tmp_path):
+    description = converted(sources.open_source(photographs), tmp_path / "out", shards=4)
+    listed = {"dataset.json", "rejected.csv"}
+    for split, count in (("train", 54), ("validation", 6)):
+        entry = description["splits"][split]
+        assert entry["examples"] == count == sum(s["examples"] for s in entry["shards"])
+        for i, shard in enumerate(entry["shards"]):
+            assert shard["file"] == records.shard_name(split, i, len(entry["shards"]))
+            data = (tmp_path / "out" / shard["file"]).read_bytes()
+            assert len(data) == shard["bytes"]
+            assert hashlib.sha256(data).hexdigest() == shard["sha256"]
+            listed.add(shard["file"])
+    assert len(description["splits"]["train"]["shards"]) == 4
+    assert set(contents(tmp_path / "out")) == listed
+    assert description["class_names"] == ["class_0", "class_1", "class_2"]
+    expected = {"format_version": 1, "name": "photographs", "short_side": 32, "quality": 95}
+    expected |= {"encoding": "jpeg", "seed": 0, "validation_fraction": 0.1}
+    assert expected.items() <= description.items()
+
+
+def test_mean_and_deviation_are_those_of_the_stored_train_pixels(photographs, tmp_path):
+    storage = Storage(short_side=16, encoding="raw")
+    description = converted(sources.open_source(photographs), tmp_path / "out", storage)
+    stored = rows(tmp_path / "out", "train")
+    pixels = np.stack([np.frombuffer(row["encoded"].numpy(), np.uint8) for row in stored])
+    pixels = pixels.reshape(-1, 3).astype(float)
+    np.testing.assert_allclose(description["mean"], pixels.mean(axis=0))
+    np.testing.assert_allclose(description["std"], pixels.std(axis=0))
+
+
+def test_the_same_bytes_with_any_number_of_workers(photographs, tmp_path):
+    source = sources.open_source(photographs)
+    for workers in (1, 3):
+        converted(source, tmp_path / str(workers), workers=workers, shards=3)
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+    other = sources.open_source(photographs, seed=1)
+    converted(other, tmp_path / "other", shards=3)
+    assert names(tmp_path / "other", "train") != names(tmp_path / "1", "train")
+
+
+def test_small_jpegs_keep_their_bytes(photographs, tmp_path):
+    source = sources.open_source(photographs, validation_fraction=0)
+    converted(source, tmp_path / "out", Storage(short_side=0))
+    for row in rows(tmp_path / "out", "train"):
+        path = photographs / row["filename"].numpy().decode()
+        assert row["encoded"].numpy() == path.read_bytes()
+
+
+def damaged_copy(photographs, folder, count):
+    root = folder / "damaged"
+    shutil.copytree(photographs, root)
+    files = sorted(root.rglob("*.jpg"))[:count]
+    for file in files:
+        file.write_bytes(b"this, is\nno image")
+    return root, [str(file.relative_to(root)) for file in files]
+
+
+def test_bad_files_are_listed_and_left_out(photographs, tmp_path):
+    root, bad = damaged_copy(photographs, tmp_path, 10)
+    description = converted(sources.open_source(root), tmp_path / "out")
+    table = rejected(tmp_path / "out")
+    assert table[0] == ["path", "reason"]
+    assert sorted(path for path, _ in table[1:]) == bad
+    assert all("not an image" in reason for _, reason in table[1:])
+    assert description["rejected"] == 10
+    stored = names(tmp_path / "out", "train") + names(tmp_path / "out", "validation")
+    assert len(stored) == 50 and not set(stored) & set(bad)
+    assert (root / bad[0]).read_bytes() == b"this, is\nno image"
+
+
+def test_too_many_bad_files_stop_the_conversion(photographs, tmp_path):
+    root, bad = damaged_copy(photographs, tmp_path, 11)
+    with pytest.raises(RuntimeError, match=r"^11 of 60 images .*\.jpg \(not an image") as error:
+        converted(sources.open_source(root), tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged"]
+    converted(sources.open_source(root), tmp_path / "out", max_bad=0.2)
+    assert len(rejected(tmp_path / "out")) == 12
+
+
+def test_a_split_without_images_left_is_an_error(tmp_path):
+    for i in range(4):
+        path = tmp_path / "x" / f"{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"bad")
+    with pytest.raises(RuntimeError, match="train split"):
+        converted(sources.open_source(tmp_path / "x"), tmp_path / "out")
+
+
+def test_shards_left_empty_are_left_out(photographs, tmp_path):
+    root, bad = damaged_copy(photographs, tmp_path, 9)
+    source = sources.open_source(root, validation_fraction=0)
+    description = converted(source, tmp_path / "out", shards=60)
+    shards = description["splits"]["train"]["shards"]
+    assert [shard["examples"] for shard in shards] == [1] * 51
+    assert shards[-1]["file"] == "train-00050-of-00051.tfrecord"
+
+
+def test_outputs_that_are_taken_are_refused(photographs, tmp_path):
+    source = sources.open_source(photographs)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    (tmp_path / "empty").mkdir()
+    converted(source, tmp_path / "empty")
+    before = contents(tmp_path / "empty")
+    for taken in ("mine", "empty"):
+        with pytest.raises(ValueError, match=taken):
+            converted(source, tmp_path / taken)
+    assert contents(tmp_path / "empty") == before
+    for wrong in ({"shards": 0}, {"workers": 0}, {"max_bad": 2}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            converted(source, tmp_path / "out", **wrong)
+
+
+def test_too_little_space_is_found_before_the_work(photographs, tmp_path, monkeypatch):
+    usage = collections.namedtuple("usage", "total used free")(10**9, 10**9, 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match="too little space"):
+        converted(sources.open_source(photographs), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_digits(tmp_path):
+    source = sources.open_source("digits")
+    description = converted(source, tmp_path / "out", source.storage)
+    assert {split: entry["examples"] for split, entry in description["splits"].items()} == {
+        "train": 1437,
+        "validation": 360,
+    }
+    assert description["encoding"] == "raw" and description["short_side"] == 8
+    assert len(rows(tmp_path / "out", "validation")[0]["encoded"].numpy()) == 8 * 8 * 3
+    assert "scratch" not in str(sorted(contents(tmp_path / "out")))
+
+
+def test_prepare_converts_once_and_again_after_a_change(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path / "cache"))
+    root = shutil.copytree(photographs, tmp_path / "my photos")
+
+    def prepare(**options):
+        return convert.prepare(root, progress=False, **{"image_size": 32, **options})
+
+    first = prepare()
+    assert re.fullmatch(r"my_photos-[0-9a-f]{16}", first.name)
+    times = {path: path.stat().st_mtime_ns for path in first.iterdir()}
+    assert prepare() == first
+    assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == times
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == [
+        "converting,",
+        "converted",
+    ]
+    assert prepare(image_size=224) == first  # both are stored at 256 pixels
+    assert prepare(image_size=299) != first
+    assert prepare(validation_fraction=0.5) != first
+    (root / "class_0" / "0.jpg").unlink()
+    assert prepare() != first
+
+
+def test_prepare_takes_shards_as_they_are(photographs, tmp_path):
+    converted(sources.open_source(photographs), tmp_path / "out")
+    assert convert.prepare(tmp_path / "out", image_size=32) == tmp_path / "out"
+    assert not convert.is_converted(photographs) and not convert.is_converted("digits")
+    (tmp_path / "out" / "dataset.json").unlink()
+    assert convert.is_converted(tmp_path / "out")
+    with pytest.raises(ValueError, match="val_data"):
+        convert.prepare(tmp_path / "out", image_size=32, val_data=photographs)
+
+
+def test_of_two_conversions_at_once_the_first_wins(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path))
+    describe = convert._description
+
+    def overtaken(source, storage, written):
+        folder = tmp_path / f"{source.name}-{convert.fingerprint(source, storage)[:16]}"
+        folder.mkdir()
+        (folder / "dataset.json").write_text("the other's")
+        return describe(source, storage, written)
+
+    monkeypatch.setattr(convert, "_description", overtaken)
+    folder = convert.prepare(photographs, image_size=32, progress=False)
+    assert contents(folder) == {"dataset.json": b"the other's"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_dead_conversions_left_is_removed_and_nothing_else(photographs, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = socket.gethostname()
+    stale = tmp_path / f"out.partial-{host}-{dead.pid}"
+    kept = [tmp_path / f"out.partial-{host}-{os.getppid()}", tmp_path / "out.partial-elsewhere-1"]
+    for folder in (stale, *kept):
+        folder.mkdir()
+    converted(sources.open_source(photographs), tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "out", *kept])
+
+
+def test_the_command(photographs, tmp_path, command):
+    options = ("--short_side=16", "--encoding=raw", "--workers=1")
+    result = command("-m", "data.convert", photographs, tmp_path / "out", *options)
+    assert result.returncode == 0
+    assert "train 54, validation 6; 3 classes; 0 rejected" in result.stdout
+    assert [line.split()[0] for line in result.stderr.splitlines()] == ["converting", "converted"]
+    description = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (description["short_side"], description["encoding"]) == (16, "raw")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["/nonexistent", "out"], 2, "nonexistent"),
+        (["digits", "out", "--no_such_flag"], 2, "no_such_flag"),
+        (["digits", "out", "--short_side=0"], 2, "short_side"),
+        (["BAD", "out"], 1, "train split"),
+    ],
+)
+def test_errors_of_the_command(arguments, code, word, tmp_path, monkeypatch, capsys):
+    for i in range(4):
+        path = tmp_path / "BAD" / f"{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"bad")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        convert.main(arguments)
+    assert end.value.code == code
+    printed = capsys.readouterr().err.splitlines()
+    errors = [line for line in printed if line.startswith("error: ")]
+    assert len(errors) == 1 and word in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["BAD"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_conversion_leaves_nothing_that_looks_finished(number, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
+    for i in range(400):
+        path = tmp_path / "x" / f"{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if i == 0:
+            cv2.imwrite(str(path), noise)
+        else:
+            os.link(tmp_path / "x" / "0" / "0.png", path)
+    command = [sys.executable, "-m", "data.convert", tmp_path / "x", tmp_path / "out"]
+    process = subprocess.Popen(
+        [*map(str, command), "--workers=1"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("out.partial-*/*.unnamed")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    errors = process.communicate(timeout=20)[1]
+    assert process.returncode != 0 and "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+    assert bool(list(tmp_path.glob("out.partial-*"))) == (number == signal.SIGKILL)

@@ -1,0 +1,311 @@
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data import augment, datasets, decode, order, pipeline, pixels, records
+
+STILL = augment.POLICIES["none"]
+
+
+def photo(height, width, seed=0):
+    """A picture with structure at all scales, so that its JPEG is not trivial."""
+    noise = np.random.default_rng(seed).integers(0, 256, [height // 8 + 2, width // 8 + 2, 3])
+    return cv2.resize(noise.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def encoded(image, encoding):
+    if encoding == "raw":
+        return image.tobytes()
+    extension = {"jpeg": ".jpg", "mixed": ".png"}[encoding]
+    return cv2.imencode(extension, image[..., ::-1])[1].tobytes()
+
+
+def write_dataset(folder, images, *, shards=1, encoding="raw", offset=0):
+    """A data set of images whose labels are their numbers, in the same train and test splits."""
+    serialized = [
+        records.example_bytes(
+            encoded=encoded(image, encoding),
+            format=encoding.upper(),
+            label=label + offset,
+            height=image.shape[0],
+            width=image.shape[1],
+            filename=f"{label}",
+        )
+        for label, image in enumerate(images)
+    ]
+    written = []
+    for index, part in enumerate(np.array_split(np.array(serialized, object), shards)):
+        path = folder / records.shard_name("train", index, shards)
+        written.append(datasets.Shard(str(path), *records.write_shard(path, part.tolist())))
+    splits = {"train": tuple(written), "test": tuple(written)}
+    names = tuple(map(str, range(len(images))))
+    zeros = (0.0, 0.0, 0.0)
+    return datasets.Dataset(folder, names, zeros, zeros, {}, splits, "", encoding, offset)
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """103 raw images of 8 x 8 in 7 shards; image i is grey i."""
+    images = [np.full([8, 8, 3], number, np.uint8) for number in range(103)]
+    return write_dataset(tmp_path_factory.mktemp("numbered"), images, shards=7)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Five JPEGs of different sizes."""
+    sizes = [(64, 64), (70, 91), (99, 65), (40, 50), (200, 160)]
+    images = [photo(*size, seed) for seed, size in enumerate(sizes)]
+    return write_dataset(tmp_path_factory.mktemp("photos"), images, encoding="jpeg")
+
+
+def train(dataset, policy=STILL, **options):
+    defaults = {"size": 8, "batch_size": 10, "seed": 0, "steps": 10, "threads": 2}
+    batches = pipeline.train_batches(dataset, policy, **{**defaults, **options})
+    return list(batches.as_numpy_iterator())
+
+
+def test(dataset, **options):
+    defaults = {"size": 8, "crops": 1, "batch_size": 10, "threads": 2}
+    batches = pipeline.test_batches(dataset, "test", **{**defaults, **options})
+    return list(batches.as_numpy_iterator())
+
+
+test.__test__ = False
+
+
+def labels_of(batches):
+    return np.concatenate([batch[1] for batch in batches])
+
+
+@pytest.fixture(params=["one window", "a window per shard"])
+def windows(request, monkeypatch):
+    if request.param == "a window per shard":
+        monkeypatch.setattr(order, "WINDOW_BYTES", 1)
+    return request.param
+
+
+def test_an_epoch_holds_every_record_once_less_the_incomplete_batch(numbered, windows):
+    batches = train(numbered, steps=20)
+    images, labels, weights = batches[0]
+    assert images.shape == (10, 8, 8, 3) and images.dtype == np.uint8
+    assert labels.dtype == np.int32 and weights.tolist() == [1.0] * 10
+    for images, labels, _ in batches:
+        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+    first, second = labels_of(batches).reshape([2, 100])
+    assert len(set(first)) == len(set(second)) == 100
+    assert set(first) != set(second)  # others are left out
+    assert (first != second).mean() > 0.9
+
+
+def test_one_window_is_shuffled_over_all_shards(numbered):
+    labels = labels_of(train(numbered))
+    assert abs(np.corrcoef(labels, np.arange(100))[0, 1]) < 0.3
+    assert (abs(np.diff(labels)) > 15).mean() > 0.5  # a shard holds 15 neighbours
+
+
+def test_shards_come_in_another_order_every_epoch(numbered, monkeypatch):
+    monkeypatch.setattr(order, "WINDOW_BYTES", 1)
+    orders = {
+        tuple(
+            window.shards[0]
+            for window in order.training_windows(
+                numbered.shards("train"), batch_size=103, seed=0, step=epoch, steps=epoch + 1
+            )
+        )
+        for epoch in range(5)
+    }
+    assert len(orders) == 5
+
+
+@pytest.mark.parametrize("step", [1, 7, 10, 23])
+def test_a_start_in_the_middle_continues_exactly(numbered, windows, step):
+    policy = dataclasses.replace(augment.POLICIES["cifar"], warp=augment.small_warp)
+    whole, rest = (train(numbered, policy, step=s, steps=25) for s in (0, step))
+    assert len(rest) == 25 - step
+    for expected, got in zip(whole[step:], rest, strict=True):
+        for column, same in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(column, same)
+
+
+def test_a_start_in_the_middle_reads_the_window_it_is_in_and_later_ones(numbered, monkeypatch):
+    monkeypatch.setattr(order, "WINDOW_BYTES", 1)
+    shards, options = numbered.shards("train"), {"batch_size": 10, "seed": 0, "steps": 10}
+    whole = order.training_windows(shards, step=0, **options)
+    rest = order.training_windows(shards, step=5, **options)
+    assert len(rest) == 4 and 0 < rest[0].skip < rest[0].records
+    assert rest[1:] == whole[-3:] and rest[0].shards == whole[3].shards
+
+
+def test_a_run_is_a_function_of_its_seed_alone(numbered):
+    policy = augment.POLICIES["cifar"]
+    runs = [
+        train(numbered, policy, seed=seed, threads=threads, steps=3)
+        for seed, threads in ((0, 1), (0, 3), (1, 1))
+    ]
+    images = [np.concatenate([batch[0] for batch in run]) for run in runs]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert (images[0] != images[2]).mean() > 0.5
+
+
+def test_replicas_share_the_batches_of_one_device(numbered):
+    whole = train(numbered, augment.POLICIES["cifar"], steps=3)
+    parts = train(numbered, augment.POLICIES["cifar"], steps=3, per_batch=5)
+    assert len(parts) == 6
+    for column in range(3):
+        np.testing.assert_array_equal(
+            np.concatenate([batch[column] for batch in whole]),
+            np.concatenate([batch[column] for batch in parts]),
+        )
+    with pytest.raises(ValueError, match="per_batch must divide batch_size 10. Received: 3"):
+        train(numbered, per_batch=3)
+
+
+def test_a_batch_larger_than_the_split_is_refused(numbered):
+    with pytest.raises(ValueError, match="batch size 104. Received: 103"):
+        train(numbered, batch_size=104)
+
+
+def test_half_of_the_images_are_mirrored(tmp_path):
+    ramp = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None], [8, 8, 3]).copy()
+    dataset = write_dataset(tmp_path, [ramp] * 64)
+    policy = dataclasses.replace(STILL, mirror=True)
+    images = np.concatenate([images for images, *_ in train(dataset, policy, steps=12)])
+    plain, turned = ((images == expected).all(axis=(1, 2, 3)) for expected in (ramp, ramp[:, ::-1]))
+    assert (plain ^ turned).all()
+    assert 40 < turned.sum() < 80  # of 120
+
+
+@pytest.mark.parametrize("name", augment.POLICIES)
+def test_every_policy_gives_images_of_the_networks_size(photos, name):
+    images, labels, _ = train(photos, augment.POLICIES[name], size=48, batch_size=5, steps=2)[1]
+    assert images.shape == (5, 48, 48, 3) and sorted(labels) == list(range(5))
+    assert images.std(axis=(1, 2, 3)).min() > 10
+
+
+def test_a_decoded_window_is_that_of_the_decoded_image():
+    random = np.random.default_rng(0)
+    image = photo(90, 120)
+    jpeg = encoded(image, "jpeg")
+    whole = decode.decode(jpeg)
+    record = {"encoded": tf.constant(jpeg), "height": tf.constant(90), "width": tf.constant(120)}
+    read = tf.function(pixels.OPEN["jpeg"](record)[2], autograph=False)
+    for _ in range(100):
+        h, w = random.integers(1, 91), random.integers(1, 121)
+        y, x = random.integers(0, 91 - h), random.integers(0, 121 - w)
+        got = read(tf.constant([y, x, h, w], tf.int32)).numpy()
+        np.testing.assert_array_equal(got, whole[y : y + h, x : x + w])
+
+
+def test_outside_of_the_image_is_zero():
+    image = photo(8, 9)
+    raw = {"encoded": encoded(image, "raw"), "height": 8, "width": 9}
+    height, width, read = pixels.OPEN["raw"](raw)
+    padded = np.pad(image, [(4, 4), (4, 4), (0, 0)])
+    for y, x in ((-4, -3), (0, 1), (4, 4), (-1, 2)):
+        got = pixels.read_padded(read, height, width, tf.constant([y, x, 8, 8])).numpy()
+        np.testing.assert_array_equal(got, padded[y + 4 : y + 12, x + 4 : x + 12])
+
+
+def test_resizing():
+    image = photo(20, 20)
+    np.testing.assert_array_equal(pixels.resized(tf.constant(image), 20), image)
+    larger = pixels.resized(tf.constant(image), 31).numpy()
+    np.testing.assert_allclose(larger, cv2.resize(image, (31, 31)), atol=1)
+    board = np.indices([64, 64]).sum(0) % 2 * np.full([3, 1, 1], 255)
+    grey = pixels.resized(tf.constant(board.transpose(1, 2, 0), tf.uint8), 16).numpy()
+    assert abs(grey.astype(int) - 127).max() < 20  # all pixels count, none is skipped
+
+
+@pytest.mark.parametrize("keep", [0, 14, 16])
+def test_a_shard_with_another_number_of_records_stops_the_run(numbered, tmp_path, keep):
+    shards = list(numbered.shards("train"))
+    lines = [line.numpy() for line in tf.data.TFRecordDataset(shards[0].path)]
+    path = tmp_path / "changed.tfrecord"
+    records.write_shard(path, (lines * 2)[:keep])
+    shards[0] = dataclasses.replace(shards[0], path=str(path))
+    splits = {"train": tuple(shards), "test": tuple(shards)}
+    damaged = dataclasses.replace(numbered, splits=splits)
+    for read in (train, test):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"shards changed|was empty"):
+            read(damaged)
+
+
+@pytest.mark.parametrize(("replicas", "expected"), [(1, 11), (4, 12)])
+def test_a_test_sees_every_image_once_in_stored_order(numbered, replicas, expected):
+    batches = test(numbered, replicas=replicas)
+    assert len(batches) == expected
+    views, labels, weights = (np.concatenate(column) for column in zip(*batches, strict=True))
+    assert views.shape == (10 * expected, 1, 8, 8, 3) and labels.dtype == np.int32
+    assert weights.tolist() == [1.0] * 103 + [0.0] * (10 * expected - 103)
+    np.testing.assert_array_equal(labels[:103], np.arange(103))
+    np.testing.assert_array_equal(views[:, 0, 0, 0, 0], labels)
+
+
+def test_filling_up_may_take_more_examples_than_there_are(photos):
+    batches = test(photos, batch_size=4, replicas=4)
+    assert np.concatenate([weights for *_, weights in batches]).tolist() == [1] * 5 + [0] * 11
+
+
+def test_ten_views_are_numpy_slices_of_the_image(photos):
+    views = test(photos, size=64, crops=10, batch_size=5)[0][0][2]
+    image = decode.decode(encoded(photo(99, 65, 2), "jpeg"))
+    side, (top, left) = 64, (99 - 64, 65 - 64)
+    corners = [(0, 0), (0, left), (top, 0), (top, left), (top // 2, left // 2)]
+    five = np.stack([image[y : y + side, x : x + side] for y, x in corners])
+    np.testing.assert_array_equal(views, np.concatenate([five, five[:, :, ::-1]]))
+
+
+def test_one_view_is_the_centre_of_the_ten(photos):
+    one, ten = (test(photos, size=48, crops=crops, batch_size=5)[0][0] for crops in (1, 10))
+    np.testing.assert_array_equal(one[:, 0], ten[:, 4])
+
+
+@pytest.mark.parametrize("crops", [1, 10])
+@pytest.mark.parametrize("encoding", ["jpeg", "raw"])
+def test_an_image_in_memory_gets_the_views_of_its_record(tmp_path, encoding, crops):
+    storage = decode.Storage(short_side=60, encoding=encoding)
+    stored = decode.store(encoded(photo(90, 75), "jpeg"), storage)
+    record = records.example_bytes(
+        encoded=stored.encoded, format=stored.format, label=0, height=stored.height,
+        width=stored.width, filename="",
+    )  # fmt: skip
+    path = tmp_path / "one.tfrecord"
+    shard = datasets.Shard(str(path), *records.write_shard(path, [record]))
+    dataset = datasets.Dataset(
+        tmp_path, ("a",), (0,) * 3, (1,) * 3, {}, {"test": (shard,)}, "", encoding
+    )
+    expected = test(dataset, size=48, crops=crops, batch_size=1)[0][0][0]
+    views = pipeline.views_of(stored, size=48, crops=crops)
+    assert views.shape == (crops, 48, 48, 3)
+    np.testing.assert_array_equal(views, expected)
+
+
+def test_foreign_records_of_any_kind_with_labels_from_one(tmp_path):
+    images = [photo(40, 30, seed) for seed in range(3)]
+    dataset = write_dataset(tmp_path, images, encoding="mixed", offset=1)
+    views, labels, _ = test(dataset, size=30, batch_size=3)[0]
+    assert labels.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(views[:, 0], np.stack(images)[:, 5:35])
+
+
+def test_shorter_side_is_the_images_not_the_options(photos, numbered):
+    assert pipeline.shorter_side(numbered) == 8
+    assert pipeline.shorter_side(photos) == 65
+
+
+def test_an_empty_or_unknown_split_is_refused(numbered):
+    with pytest.raises(ValueError, match=r"train, test. Received: validation"):
+        pipeline.test_batches(numbered, "validation", size=8, crops=1, batch_size=1, threads=1)
+    empty = dataclasses.replace(numbered, splits={"test": ()})
+    with pytest.raises(ValueError, match="empty"):
+        test(empty)
+
+
+def test_plans_cover_long_runs_quickly(numbered):
+    shards = numbered.shards("train")
+    windows = order.training_windows(shards, batch_size=100, seed=0, step=0, steps=500)
+    assert sum(window.take for window in windows) == 50_000
+    assert len({window.seed for window in windows}) == 500

@@ -1,0 +1,106 @@
+"""workers: results in order, whatever happens to a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data import workers
+from data.decode import Storage, Stored
+from data.examples import Example
+from data.workers import Rejected
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def examples(tmp_path):
+    made = []
+    for i in range(70):
+        path = tmp_path / f"{i}.png"
+        cv2.imwrite(str(path), np.full((4 + i, 4, 3), i, np.uint8))
+        made.append(Example(path.name, 0, str(path)))
+    return made
+
+
+class Bomb:
+    """Kills the process that unpickles it, as a decoder's crash would."""
+
+    size = 0
+
+    def __reduce__(self):
+        return os.abort, ()
+
+
+def test_results_come_in_order_and_bad_files_are_rejected(examples, tmp_path):
+    (tmp_path / "40.png").write_bytes(b"no image")
+    (tmp_path / "50.png").unlink()
+    results = list(workers.stored(examples, Storage(), 2))
+    rejected = {i: r.reason for i, r in enumerate(results) if isinstance(r, Rejected)}
+    assert sorted(rejected) == [40, 50]
+    assert "not an image" in rejected[40] and "No such file" in rejected[50]
+    heights = [result.height for result in results if isinstance(result, Stored)]
+    assert heights == [4 + i for i in range(70) if i not in (40, 50)]
+
+
+def test_a_crash_costs_one_file(examples):
+    examples[33] = Bomb()
+    results = list(workers.stored(examples, Storage(), 2))
+    assert results[33] == Rejected("decoder crashed")
+    assert [result.height for result in results[34:]] == [4 + i for i in range(34, 70)]
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_bad_file(examples):
+    with pytest.raises(RuntimeError, match="worker failed.*short_side"):
+        list(workers.stored(examples, None, 1))
+
+
+def test_stopping_early_leaves_no_process(examples, monkeypatch):
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
+    )
+    results = workers.stored(examples, Storage(), 2)
+    next(results)
+    results.close()
+    assert len(started) == 2 and all(process.returncode is not None for process in started)
+
+
+PARENT = """
+import subprocess, sys
+from data import workers
+from data.decode import Storage
+from data.examples import Example
+class Popen(subprocess.Popen):
+    def __init__(self, *a, **k):
+        super().__init__(*a, **k)
+        print(self.pid, flush=True)
+subprocess.Popen = Popen
+everything = (Example("x", 0, sys.argv[1]) for _ in range(10**6))
+for i, _ in enumerate(workers.stored(everything, Storage(), 2)):
+    if i == 100:
+        print("busy", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent_and_say_nothing(number, examples):
+    command = [sys.executable, "-c", PARENT, examples[0].path]
+    parent = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    lines = [parent.stdout.readline().strip() for _ in range(3)]
+    assert lines[-1] == "busy"
+    parent.send_signal(number)
+    assert parent.communicate(timeout=20)[1] == ""
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in lines[:2]):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
