@@ -6,6 +6,7 @@ python classify.py img.jpg --checkpoint=best.safetensors    one file is enough
 """
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ BATCH_SIZE = 32
 def main(argv: list[str]) -> None:
     """Parses the flags and classifies every image that is named."""
     places = console.parse(argv)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `classify.py ... | head` ends quietly
     devices.configure(FLAGS.threads)
     devices.set_precision("auto")
     with console.user_errors():

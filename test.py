@@ -14,8 +14,6 @@ from absl import flags
 import console
 
 with console.quiet_import():
-    import tensorflow as tf
-
     import models
     from data import convert, datasets, pipeline, views
     from engine import checkpoints, devices, runs, steps
@@ -36,16 +34,25 @@ def main(argv: list[str]) -> None:
     named = console.parse(argv)
     devices.configure(FLAGS.threads)
     devices.set_precision("auto")
+    crops = int(FLAGS.crops)
     for place in named or [None]:
         with console.user_errors():
             folder, checkpoint = runs.open_checkpoint(place, FLAGS.checkpoint)
             strategy = devices.make_strategy()
+            replicas = strategy.num_replicas_in_sync
             with strategy.scope():
                 model = checkpoints.rebuild(checkpoint, models.build, FLAGS.image_size)
-            dataset = open_data(checkpoint, FLAGS.data)
-            batches = test_batches(dataset, model.input_shape[1], strategy)
+            batches = pipeline.test_batches(
+                open_data(checkpoint, FLAGS.data),
+                FLAGS.split,
+                size=model.input_shape[1],
+                crops=crops,
+                batch_size=max(1, FLAGS.batch_size // replicas),
+                threads=FLAGS.threads,
+                replicas=replicas,
+            )
         totals = steps.Evaluator(strategy, model).evaluate(batches)
-        report(folder, checkpoint, totals)
+        report(folder, totals, crops=crops, split=FLAGS.split, checkpoint=str(checkpoint.path))
 
 
 def open_data(checkpoint: checkpoints.Checkpoint, data: str | None) -> datasets.Dataset:
@@ -73,35 +80,9 @@ def _short(names: list[str]) -> str:
     return f"{len(names)} classes {', '.join(names[:3])}, ..."
 
 
-def test_batches(
-    dataset: datasets.Dataset, size: int, strategy: tf.distribute.Strategy
-) -> tf.data.Dataset:
-    """The split's views, in batches for the replicas."""
-    replicas = strategy.num_replicas_in_sync
-    return pipeline.test_batches(
-        dataset,
-        FLAGS.split,
-        size=size,
-        crops=int(FLAGS.crops),
-        batch_size=max(1, FLAGS.batch_size // replicas),
-        threads=FLAGS.threads,
-        replicas=replicas,
-    )
-
-
-def report(folder: Path, checkpoint: checkpoints.Checkpoint, totals: steps.Totals) -> None:
-    """Prints the accuracies and writes them into the run's test.json."""
-    means = totals.means
-    result = {
-        "top1_accuracy": means["top1_accuracy"],
-        "top5_accuracy": means["top5_accuracy"],
-        "loss": means["loss"],
-        "examples": int(totals.examples),
-        "crops": int(FLAGS.crops),
-        "checkpoint": str(checkpoint.path),
-        "step": checkpoint.about["step"],
-        "split": FLAGS.split,
-    }
+def report(folder: Path, totals: steps.Totals, **how: str | int) -> None:
+    """Prints the accuracies and writes them, with how they were found, into the run's test.json."""
+    result = {**totals.means, "examples": int(totals.examples), **how}
     (folder / "test.json").write_text(json.dumps(result, indent=2) + "\n")
     print(
         f"top-1 {100 * result['top1_accuracy']:.2f} %  top-5 {100 * result['top5_accuracy']:.2f} %"

@@ -60,13 +60,13 @@ class Policy:
     colour: Callable | None = None
 
 
-def centre_window(height, width, size, draws):
+def centre_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
     """The central square: the same as the single test view."""
     del draws
     return views.windows(height, width, size, crops=1)[..., 0, :]
 
 
-def random_window(height, width, size, draws):
+def random_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
     """The square of the test view, anywhere in the image."""
     side = views.crop_side(tf.minimum(height, width), size)
     top = _below(height - side + 1, draws[..., 0])
@@ -74,7 +74,7 @@ def random_window(height, width, size, draws):
     return tf.stack([top, left, side, side], axis=-1)
 
 
-def padded_window(height, width, size, draws):
+def padded_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
     """The central square moved by up to 4/32 of its side, beyond the image's border too."""
     top, left, side, _ = tf.unstack(centre_window(height, width, size, draws), axis=-1)
     padding = tf.cast(tf.round(_CIFAR_PADDING * tf.cast(side, tf.float32)), tf.int32)
@@ -83,7 +83,7 @@ def padded_window(height, width, size, draws):
     return tf.stack([top, left, side, side], axis=-1)
 
 
-def resized_window(height, width, size, draws):
+def resized_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
     """A rectangle of 8 to 100 % of the image's area and an aspect ratio of 3/4 to 4/3.
 
     The usual definition draws area and ratio until the rectangle fits. Here the ratio is drawn
@@ -103,7 +103,7 @@ def resized_window(height, width, size, draws):
     return tf.stack([top, left, crop_height, crop_width], axis=-1)
 
 
-def small_warp(image, draws):
+def small_warp(image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Turns a square image by up to 12 degrees and shifts it by up to a tenth of its side.
 
     Bilinear; what comes in from outside is black.
@@ -124,7 +124,7 @@ def small_warp(image, draws):
     )[0]
 
 
-def pca_noise(images, draws):
+def pca_noise(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Adds a multiple of the principal axes of ImageNet's colours to every image.
 
     Krizhevsky et al., section 4.1: along each axis a normal deviate of standard deviation 0.1,
@@ -143,7 +143,7 @@ def pca_noise(images, draws):
     return images + shift[:, tf.newaxis, tf.newaxis, :]
 
 
-def colour_jitter(images, draws):
+def colour_jitter(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Changes brightness, then contrast, then saturation, each by a factor in 0.6..1.4.
 
     As in fb.resnet.torch, but always in this order and not clipped. Contrast is about the image's
@@ -172,7 +172,7 @@ POLICIES = {
 }
 
 
-def colour_draws(seed, step, batch_size):
+def colour_draws(seed: int, step: tf.Tensor | int, batch_size: int) -> tf.Tensor:
     """The draws for the colour of a whole batch.
 
     Args:

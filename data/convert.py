@@ -8,39 +8,27 @@ bytes, however many workers there are.
 
 import argparse
 import contextlib
-import csv
-import hashlib
-import io
-import json
 import os
-import platform
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import cv2
-import numpy as np
-import PIL
 from tqdm import tqdm
 
 import console
 from data.decode import ENCODINGS, Storage
 from data.examples import Source
 from data.sources import open_source
-from data.unfinished import unfinished, write
+from data.unfinished import unfinished
 
 with console.quiet_import():
-    import tensorflow as tf
-
-    from data.datasets import FORMAT_VERSION, SHARD_NAME
-    from data.shards import Written, check_space, write_splits
-
-DESCRIPTION = "dataset.json"
-REJECTED = "rejected.csv"
+    from data.datasets import SHARD_NAME
+    from data.description import DESCRIPTION, fingerprint, write_description
+    from data.shards import check_space, write_splits
 
 _CROP_OF_IMAGE = 0.875  # test crops of 224 of 256: K. He et al., arXiv:1512.03385
 
@@ -107,10 +95,7 @@ def _convert(source: Source, folder: Path, storage: Storage, *, progress: bool, 
             written = write_splits(
                 folder, splits, storage, seed=source.seed, advance=advance, **options
             )
-    write(folder / REJECTED, _csv(written.rejected))
-    description = _description(source, storage, written)
-    write(folder / DESCRIPTION, json.dumps(description, indent=1).encode() + b"\n")
-    return description
+    return write_description(folder, source, storage, written)
 
 
 def prepare(
@@ -166,12 +151,6 @@ def is_converted(data: str | os.PathLike) -> bool:
     )
 
 
-def fingerprint(source: Source, storage: Storage) -> str:
-    """Digests a source and all options that change the images stored from it."""
-    options = (FORMAT_VERSION, astuple(storage), source.seed, source.validation_fraction)
-    return hashlib.sha256(f"{source.fingerprint} {options}".encode()).hexdigest()
-
-
 def _check_free(output: Path):
     if (output / DESCRIPTION).exists():
         raise AlreadyConvertedError(
@@ -202,36 +181,6 @@ def _progress(images: int, name: str, wanted: bool) -> Iterator[Callable[[], obj
         seconds = time.monotonic() - start
         rate = f"{images / seconds:,.0f} images/s"
         print(f"converted {images} images in {seconds:.0f} s, {rate}", file=sys.stderr, flush=True)
-
-
-def _description(source: Source, storage: Storage, written: Written) -> dict:
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": source.name,
-        "class_names": list(source.class_names),
-        "mean": written.mean,
-        "std": written.std,
-        **asdict(storage),
-        "fingerprint": fingerprint(source, storage),
-        "seed": source.seed,
-        "validation_fraction": source.validation_fraction,
-        "rejected": len(written.rejected),
-        "made_with": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "pillow": PIL.__version__,
-            "tensorflow": tf.__version__,
-        },
-        "splits": written.splits,
-    }
-
-
-def _csv(rows: list[tuple[str, str]]) -> bytes:
-    """The table of rejected images, in UTF-8 but for names that are not."""
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *rows])
-    return os.fsencode(table.getvalue())
 
 
 class _Parser(argparse.ArgumentParser):

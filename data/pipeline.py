@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from data import augment, order, pixels, records, views
+from data.datasets import Dataset
+from data.decode import Stored
 
 _DRAWS = augment.GEOMETRY_DRAWS + 1  # the last one mirrors
 _DRAWS_STREAM = 1
@@ -23,7 +25,16 @@ _as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def train_batches(
-    dataset, policy, *, size, batch_size, seed, step=0, steps, threads, per_batch=None
+    dataset: Dataset,
+    policy: augment.Policy,
+    *,
+    size: int,
+    batch_size: int,
+    seed: int,
+    step: int = 0,
+    steps: int,
+    threads: int,
+    per_batch: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of the train split, from optimizer step `step` to the end of the run.
 
@@ -31,8 +42,8 @@ def train_batches(
     on `seed` and on the step, on nothing else.
 
     Args:
-        dataset: A `datasets.Dataset`.
-        policy: An `augment.Policy`.
+        dataset: Where from.
+        policy: How images are varied.
         size: Side of the images in pixels, S.
         batch_size: Examples per optimizer step.
         seed: Not negative.
@@ -66,23 +77,24 @@ def train_batches(
 
     batches = _batches(windows, shuffled, _augmented(dataset, policy, size), per_batch, threads)
     if policy.mirror:
-        batches = batches.map(
-            lambda images, labels, weights, mirror: (
-                pixels.mirrored(images, mirror),
-                labels,
-                weights,
-            )
-        )
+        batches = batches.map(_as_it_is(_mirrored))
     return batches.prefetch(2).with_options(_options(threads))
 
 
 def test_batches(
-    dataset, split, *, size, crops, batch_size, threads, replicas=1
+    dataset: Dataset,
+    split: str,
+    *,
+    size: int,
+    crops: int,
+    batch_size: int,
+    threads: int,
+    replicas: int = 1,
 ) -> tf.data.Dataset:
     """Batches of test views: every image of a split once, in stored order.
 
     Args:
-        dataset: A `datasets.Dataset`.
+        dataset: Where from.
         split: One of its splits.
         size: Side of the views in pixels, S.
         crops: Number of views, V, a key of `views.VIEWS`.
@@ -110,15 +122,19 @@ def test_batches(
         return tf.gather(_read(shards, window), places % window["records"]), weights
 
     batches = _batches(windows, stored, _viewed(dataset, size, crops), batch_size, threads)
-    batches = batches.map(lambda images, labels, weights: (_turned(images, crops), labels, weights))
+
+    def turned(images, labels, weights):
+        return _turned(images, crops), labels, weights
+
+    batches = batches.map(_as_it_is(turned))
     return batches.prefetch(2).with_options(_options(threads))
 
 
-def views_of(stored, *, size, crops) -> np.ndarray:
+def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
     """The test views of one image in memory, by the same operations as those of records.
 
     Args:
-        stored: A `decode.Stored`: what a conversion would have written.
+        stored: What a conversion would have written of it.
         size: Side of the views in pixels, S.
         crops: Number of views, V, a key of `views.VIEWS`.
 
@@ -130,7 +146,7 @@ def views_of(stored, *, size, crops) -> np.ndarray:
     return _turned(_views(opened, size, crops)[tf.newaxis], crops)[0].numpy()
 
 
-def shorter_side(dataset, sample=100) -> int:
+def shorter_side(dataset: Dataset, sample: int = 100) -> int:
     """The median shorter side, in stored pixels, of the first training images."""
     open_image = pixels.OPEN[dataset.encoding]
     first = tf.data.TFRecordDataset([shard.path for shard in dataset.shards("train")]).take(sample)
@@ -164,13 +180,11 @@ def _read(shards, window):
     """All records of a window; TensorFlow itself does not notice a shard cut between two."""
     paths = tf.constant([shard.path for shard in shards])
     files = tf.gather(paths, tf.boolean_mask(window["shards"], window["shards"] >= 0))
-    found = tf.data.TFRecordDataset(files).batch(tf.cast(window["records"], tf.int64) + 1)
-    serialized = found.get_single_element()
-    whole = tf.debugging.Assert(
-        tf.equal(tf.size(serialized), window["records"]),
-        ["shards changed: records expected, found, files", window["records"], tf.size(serialized)]
-        + [files],
-    )
+    at_most = tf.cast(window["records"], tf.int64) + 1
+    serialized = tf.data.TFRecordDataset(files).batch(at_most).get_single_element()
+    found = tf.size(serialized)
+    facts = ["shards changed: records expected, found, files", window["records"], found, files]
+    whole = tf.debugging.Assert(tf.equal(found, window["records"]), facts)
     with tf.control_dependencies([whole]):
         return tf.identity(serialized)
 
@@ -218,12 +232,16 @@ def _views(opened, size, crops):
     return tf.stack([pixels.resized(pixels.cut(image, w), size) for w in tf.unstack(windows)])
 
 
+def _mirrored(images, labels, weights, mirror):
+    return pixels.mirrored(images, mirror), labels, weights
+
+
 def _turned(images, crops):
     """Mirrors those views of a batch [B, V, S, S, 3] that are mirrored."""
-    mirror = views.mirrored(crops)
     if not any(flip for _, _, flip in views.VIEWS[crops]):
         return images
-    return pixels.mirrored(images, tf.broadcast_to(mirror, tf.shape(images)[:2]))
+    mirror = tf.broadcast_to(views.mirrored(crops), tf.shape(images)[:2])
+    return pixels.mirrored(images, mirror)
 
 
 def _label(record, dataset):

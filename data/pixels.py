@@ -4,6 +4,7 @@ Only what a window needs is decoded, and nothing is resized that already has its
 """
 
 import functools
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -53,12 +54,14 @@ def _open_mixed(record):
 OPEN = {"jpeg": _open_jpeg, "raw": _open_raw, "mixed": _open_mixed}
 
 
-def cut(image, window):
+def cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     """A window (top, left, height, width) out of an image [H, W, 3]."""
     return tf.slice(image, tf.pad(window[:2], [[0, 1]]), tf.concat([window[2:], [3]], axis=0))
 
 
-def read_padded(read, height, width, window):
+def read_padded(
+    read: Callable, height: tf.Tensor, width: tf.Tensor, window: tf.Tensor
+) -> tf.Tensor:
     """Reads a window which may reach outside the image; it is zero there.
 
     Args:
@@ -77,7 +80,7 @@ def read_padded(read, height, width, window):
     return tf.pad(image, tf.pad(tf.stack([corner - first, last - end], axis=1), [[0, 1], [0, 0]]))
 
 
-def resized(image, size):
+def resized(image: tf.Tensor, size: int) -> tf.Tensor:
     """An image at the network's size.
 
     Bilinear; with a filter as wide as the reduction where that is 2 or more, since bilinear alone
@@ -103,7 +106,7 @@ def resized(image, size):
     return tf.ensure_shape(tf.switch_case(way, ways), [size, size, 3])
 
 
-def mirrored(images, mirror):
+def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
     """Mirrors some images left to right.
 
     Args:

@@ -47,6 +47,8 @@ def open_source(
         raise ValueError(
             f"validation_fraction must be at least 0 and below 1: {validation_fraction}"
         )
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0: {seed}")
     for recognises, open_kind in KINDS:
         if recognises(data):
             source = open_kind(

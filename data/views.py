@@ -21,7 +21,7 @@ VIEWS = {
 }
 
 
-def crop_side(shorter, size):
+def crop_side(shorter: tf.Tensor, size: int) -> tf.Tensor:
     """The side of the square which becomes the network's input, in stored pixels.
 
     Training and test take the same square, so that both see objects at the same scale: 7/8 of the
@@ -37,7 +37,7 @@ def crop_side(shorter, size):
     return tf.minimum(shorter, tf.maximum(size, (7 * shorter + 4) // 8))
 
 
-def windows(height, width, size, crops):
+def windows(height: tf.Tensor, width: tf.Tensor, size: int, crops: int) -> tf.Tensor:
     """The views of images as windows into them.
 
     Args:
@@ -61,6 +61,6 @@ def windows(height, width, size, crops):
     return tf.stack([tops, placed(width, left), sides, sides], axis=-1)
 
 
-def mirrored(crops):
+def mirrored(crops: int) -> tf.Tensor:
     """Which of the views are mirrored: bool [V]."""
     return tf.constant([flip for _, _, flip in VIEWS[crops]])

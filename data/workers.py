@@ -132,7 +132,7 @@ class _Worker:
 
     def _start(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from data import workers; workers.main()"],
+            [sys.executable, "-c", "from data import workers; workers.main()", os.getcwd()],
             cwd=_REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -192,7 +192,8 @@ def _serve(requests: BinaryIO, replies: BinaryIO):
 
 
 def main():
-    """Serves one parent over stdin and stdout."""
+    """Serves one parent, from its folder, over stdin and stdout."""
+    os.chdir(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it closes our stdin
     cv2.setNumThreads(1)
     with os.fdopen(os.dup(1), "wb") as replies:

@@ -191,7 +191,9 @@ class Trainer:
             NotFinite: If a loss or gradient is not finite; the weights are spoiled then.
         """
         step, count = self.step, len(rates)
-        padded = tf.constant(rates + [0.0] * (MAX_STEPS - count), tf.float32)  # one shape, one trace
+        padded = tf.constant(
+            rates + [0.0] * (MAX_STEPS - count), tf.float32
+        )  # one shape, one trace
         done, finite, sums, norm, waited = self._train(iterator, padded, tf.constant(count))
         if not finite:
             raise NotFinite(step + int(done) - 1, rates[int(done) - 1])

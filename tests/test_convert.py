@@ -249,15 +249,15 @@ def test_prepare_takes_shards_as_they_are(photographs, tmp_path):
 
 def test_of_two_conversions_at_once_the_first_wins(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path))
-    describe = convert._description
+    describe = convert.write_description
 
-    def overtaken(source, storage, written):
+    def overtaken(unfinished, source, storage, written):
         folder = tmp_path / f"{source.name}-{convert.fingerprint(source, storage)[:16]}"
         folder.mkdir()
         (folder / "dataset.json").write_text("the other's")
-        return describe(source, storage, written)
+        return describe(unfinished, source, storage, written)
 
-    monkeypatch.setattr(convert, "_description", overtaken)
+    monkeypatch.setattr(convert, "write_description", overtaken)
     folder = convert.prepare(photographs, image_size=32, progress=False)
     assert contents(folder) == {"dataset.json": b"the other's"}
     assert list(tmp_path.iterdir()) == [folder]

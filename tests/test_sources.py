@@ -163,6 +163,7 @@ WRONG = {
     "class not in train": (["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"], {}, "'c'.*val"),
     "empty validation": (["train/a/1.jpg", "train/b/1.jpg", "val/x.txt"], {}, "validation split"),
     "two validations": (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], {}, "val and valid"),
+    "seed": (["a/1.jpg", "b/1.jpg"], {"seed": -1}, "seed"),
     "fraction": (["a/1.jpg", "b/1.jpg"], {"validation_fraction": 1.0}, "validation_fraction"),
 }
 

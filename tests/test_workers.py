@@ -49,6 +49,12 @@ def test_results_come_in_order_and_bad_files_are_rejected(examples, tmp_path):
     assert heights == [4 + i for i in range(70) if i not in (40, 50)]
 
 
+def test_relative_paths_are_those_of_the_parent(examples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = list(workers.stored([Example("7.png", 0, "7.png")], Storage(), 1))
+    assert [result.height for result in results] == [11]
+
+
 def test_a_crash_costs_one_file(examples):
     examples[33] = Bomb()
     results = list(workers.stored(examples, Storage(), 2))

@@ -1,0 +1,329 @@
+"""The scripts as a user runs them, each in its own process."""
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
+
+
+def train(*words):
+    return [sys.executable, "train.py", *map(str, words)]
+
+
+def finished(run_dir, *words):
+    """Trains to the end; returns the step and the digest of the last line."""
+    done = subprocess.run(
+        train(f"--run_dir={run_dir}", *words), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return DONE.fullmatch(done.stdout.splitlines()[-1]).groups()
+
+
+def step_files(run_dir):
+    return sorted(path.name for path in run_dir.glob("checkpoints/step-*.safetensors"))
+
+
+def wait_for_checkpoint(run_dir, process):
+    before = step_files(run_dir)
+    while process.poll() is None and step_files(run_dir) == before:
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A finished run with no flags but where to write; the process and the folder."""
+    run_dir = tmp_path_factory.mktemp("runs") / "digits"
+    done = subprocess.run(train(f"--run_dir={run_dir}"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done, run_dir
+
+
+def metrics(run_dir):
+    with open(run_dir / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def best_accuracy(run_dir):
+    return max(float(row["validation_top1_accuracy"]) for row in metrics(run_dir))
+
+
+def test_the_digits_are_learnt_on_a_quiet_console(digits):
+    done, run_dir = digits
+    assert best_accuracy(run_dir) >= 0.975
+    assert DONE.fullmatch(done.stdout.splitlines()[-1])
+    noise = re.compile("oneDNN|cuda|absl::InitializeLog|WARNING|Traceback")
+    assert not noise.search(done.stdout + done.stderr), done.stdout + done.stderr
+
+
+def test_the_run_folder_is_complete(digits):
+    _, run_dir = digits
+    settings = json.loads((run_dir / "run.json").read_text())
+    assert settings["class_names"] == [str(digit) for digit in range(10)]
+    assert settings["flags"]["model"] == "lenet5"
+    assert settings["flags"]["batch_size"] == 128
+    assert {"versions", "device", "precision", "data", "git_commit"} <= set(settings)
+    rows = metrics(run_dir)
+    assert [int(row["epoch"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert all(float(row["input_wait_fraction"]) <= 1 for row in rows)
+    assert len(step_files(run_dir)) == 2
+    assert (run_dir / "checkpoints" / "best.safetensors").exists()
+
+
+def test_tensorboard_finds_curves_pictures_flags_and_graph(digits):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, run_dir = digits
+    shown = {}
+    for split in ("train", "validation"):
+        events = EventAccumulator(str(run_dir / split), {"tensors": 0})
+        events.Reload()
+        shown[split] = events.Tags()
+    assert {"loss", "top1_accuracy", "top5_accuracy"} <= set(shown["validation"]["tensors"])
+    expected = {
+        "loss",
+        "top1_accuracy",
+        "top5_accuracy",
+        "learning_rate",
+        "images_per_second",
+        "input_wait_fraction",
+        "weight_norm",
+        "gradient_norm",
+        "augmented",
+        "filters",
+        "flags",
+    }
+    assert expected <= set(shown["train"]["tensors"])
+    assert shown["train"]["graph"]
+
+
+def test_test_equals_the_best_row_whatever_the_batch_size(digits, command):
+    _, run_dir = digits
+    done = command("test.py", run_dir, "--batch_size=77")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((run_dir / "test.json").read_text())
+    assert result["top1_accuracy"] == pytest.approx(best_accuracy(run_dir), abs=1e-9)
+    assert (result["examples"], result["crops"], result["split"]) == (360, 1, "validation")
+    expected = f"top-1 {100 * result['top1_accuracy']:.2f} %  top-5 100.00 %  (n = 360)"
+    assert done.stdout.splitlines()[-1] == expected
+
+
+def test_classify_names_the_samples(digits, command, tmp_path):
+    _, run_dir = digits
+    text = tmp_path / "text.jpg"
+    text.write_text("not an image")
+    samples = sorted((ROOT / "data" / "samples").glob("digit_*.png"))
+    done = command("classify.py", f"--run_dir={run_dir}", "--json", text, *samples)
+    assert done.returncode == 1
+    bad, *rows = map(json.loads, done.stdout.splitlines())
+    assert set(bad) == {"image", "error"} and bad["image"] == str(text)
+    named = [row["predictions"][0]["class"] for row in rows]
+    assert len(rows) == 10 and sum(name == str(digit) for digit, name in enumerate(named)) >= 9
+    assert all(len(row["predictions"]) == 5 for row in rows)
+
+
+def test_one_checkpoint_file_is_enough_to_classify(digits, command, tmp_path):
+    _, run_dir = digits
+    shutil.copy(run_dir / "checkpoints" / "best.safetensors", tmp_path / "net.safetensors")
+    image = ROOT / "data" / "samples" / "digit_3.png"
+    done = command("classify.py", image, f"--checkpoint={tmp_path}/net.safetensors", "--top_k=2")
+    assert done.returncode == 0, done.stderr
+    first, *classes = done.stdout.splitlines()
+    assert first == str(image) and len(classes) == 2 and classes[0].split()[-1] == "3"
+
+
+def test_a_finished_run_says_so_again(digits):
+    done, run_dir = digits
+    before = step_files(run_dir)
+    assert finished(run_dir, "--resume") == DONE.search(done.stdout).groups()
+    assert step_files(run_dir) == before
+
+
+# Name: (flags, training steps between two checkpoints); small, but dropout, PCA noise, BatchNorm.
+KILLED = {
+    "lenet5": ["--data=digits", "--epochs=60", "--checkpoint_steps=25"],
+    "alexnet": [
+        "--data={photographs}",
+        "--model=alexnet",
+        "--image_size=67",
+        "--batch_size=8",
+        "--epochs=5",
+        "--checkpoint_steps=3",
+    ],
+    "cifar_resnet20": [
+        "--data={photographs}",
+        "--model=cifar_resnet20",
+        "--batch_size=8",
+        "--epochs=16",
+        "--checkpoint_steps=7",
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KILLED)
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(name, photographs, tmp_path):
+    words = [word.format(photographs=photographs) for word in KILLED[name]]
+    expected = finished(tmp_path / "whole", *words)
+    run_dir, kills = tmp_path / "killed", 0
+    for _ in range(3):
+        resume = ["--resume"] if (run_dir / "run.json").exists() else []
+        process = subprocess.Popen(
+            train(f"--run_dir={run_dir}", *resume, *words),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for_checkpoint(run_dir, process)
+        time.sleep(random.uniform(0, 0.6))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills >= 2
+    assert finished(run_dir, "--resume") == expected
+    assert [row["step"] for row in metrics(run_dir)] == [
+        row["step"] for row in metrics(tmp_path / "whole")
+    ]
+    for mine, others in zip(metrics(run_dir), metrics(tmp_path / "whole"), strict=True):
+        for column in ("learning_rate", "train_loss", "validation_loss"):
+            assert mine[column] == others[column]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_prints_what_resumes(number, code, tmp_path):
+    words = ["--epochs=40", "--checkpoint_steps=50"]
+    run_dir = tmp_path / "run"
+    process = subprocess.Popen(
+        train(f"--run_dir={run_dir}", *words),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_checkpoint(run_dir, process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert f"python train.py --resume --run_dir={run_dir}" in output.splitlines()[-1]
+    assert finished(run_dir, "--resume") == finished(tmp_path / "whole", *words)
+
+
+def test_stopping_early_validates_and_going_on_changes_nothing(photographs, tmp_path):
+    """Away from an epoch's end a stop leaves the schedule's state alone (plateau counts epochs)."""
+    words = [
+        f"--data={photographs}",
+        "--model=cifar_resnet20",
+        "--batch_size=8",
+        "--patience=1",
+        "--learning_rate=0.1",
+        "--epochs=3",
+    ]
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    assert finished(run_dir, *words, "--max_steps=8")[0] == "8"
+    assert [row["step"] for row in metrics(run_dir)] == ["5", "8"]
+    assert (run_dir / "checkpoints" / "best.safetensors").exists()
+    assert finished(run_dir, "--resume", "--max_steps=1000") == finished(whole, *words)
+    assert [row["learning_rate"] for row in metrics(whole)] == [
+        row["learning_rate"] for row in metrics(run_dir) if row["step"] != "8"
+    ]
+
+
+def test_a_run_without_a_checkpoint_starts_over_and_says_so(digits, tmp_path):
+    _, run_dir = digits
+    shutil.copytree(run_dir, tmp_path / "run", ignore=lambda folder, names: ["checkpoints"])
+    done = subprocess.run(
+        train("--resume", f"--run_dir={tmp_path}/run", "--max_steps=2"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "before its first checkpoint: from step 0" in done.stdout
+    assert "done: step 2 " in done.stdout
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(digits, tmp_path):
+    done, run_dir = digits
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    newest = copy / "checkpoints" / step_files(copy)[-1]
+    newest.write_bytes(newest.read_bytes()[:-9])
+    again = subprocess.run(
+        train("--resume", f"--run_dir={copy}"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert newest.name in again.stdout and "damaged" in again.stdout
+    assert DONE.search(again.stdout).groups() == DONE.search(done.stdout).groups()
+
+
+def listing(root):
+    """All files but those that tools leave behind."""
+    found = set()
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        found |= {os.path.join(folder, name) for name in files}
+    return found
+
+
+def wrong(*words, holds, script="train.py"):
+    return pytest.param(script, words, holds, id=" ".join([script, *words])[:60])
+
+
+WRONG = [
+    wrong("--data=/nonexistent", holds="/nonexistent"),
+    wrong("--data={empty}", holds="{empty}"),
+    wrong("--data={one}", holds="class"),
+    wrong("--model=alexnot", holds="alexnot"),
+    wrong("--augment=nothing_like_it", holds="nothing_like_it"),
+    wrong("--batch_size=0", holds="batch_size"),
+    wrong("--batch_size=2000", holds="1437 training images"),
+    wrong("--learning_rate=-1", holds="learning_rate"),
+    wrong("--milestones=half", holds="milestones"),
+    wrong("--image_size=3", "--model=alexnet", holds="3"),
+    wrong("--no_such_flag=1", holds="no_such_flag"),
+    wrong("--resume", "--run_dir={empty}/none", holds="none"),
+    wrong("--run_dir={run}", holds="run"),
+    wrong("--resume", "--run_dir={run}", "--model=alexnet", holds="--model=lenet5"),
+    wrong("--resume", "--run_dir={run}", "--epochs=99", holds="epochs"),
+    wrong("{empty}/none", script="test.py", holds="none"),
+    wrong("{run}", "--crops=3", script="test.py", holds="crops"),
+    wrong("{run}", "--data={photographs}", script="test.py", holds="classes"),
+    wrong("{run}", "--split=test", script="test.py", holds="test"),
+    wrong("--run_dir={run}", script="classify.py", holds="image"),
+    wrong("--run_dir={empty}/none", "data/samples/digit_1.png", script="classify.py", holds="none"),
+    wrong("--run_dir={run}", "nowhere.png", script="classify.py", holds="nowhere.png"),
+]
+
+
+@pytest.mark.parametrize("script, words, holds", WRONG)
+def test_wrong_input_is_one_error_line(
+    script, words, holds, digits, photographs, command, tmp_path
+):
+    places = {"empty": tmp_path / "empty", "one": tmp_path / "one", "run": digits[1]}
+    places["photographs"] = photographs
+    places["empty"].mkdir()
+    shutil.copytree(photographs / "class_0", places["one"] / "a")
+    before = listing(ROOT), listing(digits[1])
+    done = command(script, *(word.format(**places) for word in words))
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and holds.format(**places) in errors[0], done.stderr
+    assert "Traceback" not in done.stderr
+    assert (listing(ROOT), listing(digits[1])) == before
+
+
+@pytest.mark.parametrize("script", ["train.py", "test.py", "classify.py"])
+def test_help_explains_and_exits_with_0(script, command):
+    done = command(script, "--help")
+    assert done.returncode == 0
+    assert "python " + script in done.stdout and "--threads" in done.stdout
