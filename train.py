@@ -219,6 +219,7 @@ class Training:
         )
         self.evaluator = steps.Evaluator(self.strategy, self.model)
         self.variables = checkpoints.named_variables(self.model, self.optimizer)
+        self.validation = self._validation_batches()
         self.summaries = summaries.Summaries(run.folder)
         self.state = State()
         self.meter = progress.Meter()
@@ -420,7 +421,9 @@ class Training:
 
     def _finish_epoch(self, step: int, rate: float, line: progress.Line) -> None:
         """Validates, writes the metrics row, moves the schedule at a true end, saves."""
-        train, validation = self.state.totals.means, self._validate()
+        train, validation = self.state.totals.means, {}
+        if self.validation is not None:
+            validation = self.evaluator.evaluate(self.validation).means
         epoch = math.ceil(step / self.steps_per_epoch)
         text = f"epoch {epoch}/{self.options.epochs}  {self._describe(step)}"
         row = {
@@ -450,11 +453,11 @@ class Training:
         self.state.best_accuracy = max(accuracy, self.state.best_accuracy)
         self._save(step, best=best)
 
-    def _validate(self) -> dict[str, float]:
-        """Means over the validation split's centre crops; empty without such a split."""
+    def _validation_batches(self) -> tf.data.Dataset | None:
+        """The validation split's centre crops; made once, read every epoch."""
         if not self.dataset.num_examples("validation"):
-            return {}
-        batches = pipeline.test_batches(
+            return None
+        return pipeline.test_batches(
             self.dataset,
             "validation",
             size=self.network["image_size"],
@@ -463,7 +466,6 @@ class Training:
             threads=self.options.threads,
             replicas=self.replicas,
         )
-        return self.evaluator.evaluate(batches).means
 
     def _save(self, step: int, *, best: bool = False) -> None:
         about = {
