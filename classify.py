@@ -9,7 +9,6 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from absl import flags
 
@@ -41,32 +40,18 @@ def main(argv: list[str]) -> None:
     devices.configure(FLAGS.threads)
     devices.set_precision("auto")
     with console.user_errors():
-        paths = [path for place in places for path in images(place)]
-        if not paths:
+        images = [image for place in places for image in sources.open_images(place)]
+        if not images:
             raise ValueError(f"expected image files or folders of images, received {places}")
         _, checkpoint = runs.open_checkpoint(FLAGS.run_dir, FLAGS.checkpoint)
         model = checkpoints.rebuild(checkpoint, models.build)
     classifier = Classifier(model, checkpoint.about, int(FLAGS.crops), FLAGS.top_k)
     show = show_json if FLAGS.json else show_table
     failed = 0
-    for result in classifier.results(paths):
+    for result in classifier.results(images):
         show(result)
         failed += "error" in result
     sys.exit(console.FAILED if failed else 0)
-
-
-def images(place: str) -> list[str]:
-    """A file as it is, whatever its name; of a folder every image in it.
-
-    Raises:
-        FileNotFoundError: If there is no such file or folder.
-    """
-    path = Path(place)
-    if path.is_dir():
-        return sources.image_files(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no image or folder {place}")
-    return [place]
 
 
 class Classifier:
@@ -79,16 +64,16 @@ class Classifier:
         self._storage = decode.Storage(**about["storage"])
         self._crops, self._top_k = crops, top_k
 
-    def results(self, paths: list[str]) -> Iterator[dict]:
+    def results(self, images: list[sources.Example]) -> Iterator[dict]:
         """Per image `{"image", "predictions"}` or `{"image", "error"}`, in order."""
-        for start in range(0, len(paths), BATCH_SIZE):
-            yield from self._batch(paths[start : start + BATCH_SIZE])
+        for start in range(0, len(images), BATCH_SIZE):
+            yield from self._batch(images[start : start + BATCH_SIZE])
 
-    def _batch(self, paths: list[str]) -> list[dict]:
-        results, views_of = [{"image": path} for path in paths], {}
-        for index, path in enumerate(paths):
+    def _batch(self, images: list[sources.Example]) -> list[dict]:
+        results, views_of = [{"image": image.name} for image in images], {}
+        for index, image in enumerate(images):
             try:
-                stored = decode.store(Path(path).read_bytes(), self._storage)
+                stored = decode.store(image.read(), self._storage)
                 size = self._model.input_shape[1]
                 views_of[index] = pipeline.views_of(stored, size=size, crops=self._crops)
             except (OSError, ValueError) as error:

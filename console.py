@@ -48,15 +48,29 @@ def fail(message: object, code: int = WRONG_INPUT) -> None:
     sys.exit(code)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as an exception, so that what was begun is cleaned up."""
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Ends the process with one error line: wrong input with 2, work that failed with 1."""
+    """Ends the process with one error line: for wrong input, work that failed, a signal."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except (ValueError, OSError) as error:
         fail(error)
     except RuntimeError as error:
         fail(error, FAILED)
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, _Terminated)
+        fail("interrupted", 128 + (signal.SIGTERM if terminated else signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:

@@ -116,7 +116,7 @@ def candidates(options: argparse.Namespace, scratch: Path) -> dict[str, Iterator
     for name, storage in STORAGES.items():
         convert.convert(source, scratch / name, storage)
         converted[name] = datasets.load(scratch / name)
-    files = sources.image_files(options.data)
+    files = [example.path for example in sources.open_images(options.data)]
     originals = [Path(file).read_bytes() for file in files]
     reduced = [decode.store(jpeg, STORAGES["jpeg"]).encoded for jpeg in originals]
     size, threads = options.size, options.threads

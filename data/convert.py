@@ -9,7 +9,6 @@ bytes, however many workers there are.
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import console
+from data import cache
 from data.decode import ENCODINGS, Storage
 from data.examples import Source
 from data.sources import open_source
@@ -130,8 +130,7 @@ def prepare(
         return Path(data)
     source = open_source(data, val_data=val_data, validation_fraction=validation_fraction)
     storage = source.storage or Storage(max(256, round(image_size / _CROP_OF_IMAGE)))
-    cache = Path(os.environ.get("CONVNETS_CACHE") or "~/.cache/convnets").expanduser()
-    folder = cache / f"{source.name}-{fingerprint(source, storage)[:16]}"
+    folder = cache.folder() / f"{source.name}-{fingerprint(source, storage)[:16]}"
     if (folder / DESCRIPTION).is_file():
         print(f"{data}: converted before, in {folder}", flush=True)
         return folder
@@ -207,7 +206,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None):
     """Converts what the command line names and prints a summary."""
     args = _parse(argv)
-    with console.user_errors(), _interruptible():
+    with console.user_errors():
         start = time.monotonic()
         source = open_source(
             args.source,
@@ -226,18 +225,6 @@ def main(argv: list[str] | None = None):
             max_bad=args.max_bad,
         )
         print(_summary(args.output, description, time.monotonic() - start))
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ends with one line on Ctrl-C and SIGTERM, after what has been written is removed."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.fail("interrupted, nothing has been converted", 130)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _summary(output: str, description: dict, seconds: float) -> str:

@@ -6,12 +6,12 @@ folder, never into the user's.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import tensorflow as tf
 
-from data import records
+from data import cache, records
+from data.unfinished import write
 
 # Such shards do not say: ImageNet's, of pixels in 0..255.
 _MEAN = (123.675, 116.28, 103.53)
@@ -33,14 +33,11 @@ def describe(folder: Path, splits: dict[str, list[Path]]) -> dict:
         if path.is_file():
             status = path.stat()
             fingerprint.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
-    cache = Path(os.environ.get("CONVNETS_CACHE") or Path.home() / ".cache" / "convnets")
-    index = cache / f"index-{fingerprint.hexdigest()[:16]}.json"
+    index = cache.folder() / f"index-{fingerprint.hexdigest()[:16]}.json"
     if not index.is_file():
         description = _index(folder, splits, fingerprint.hexdigest())
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = index.with_suffix(f".partial-{os.getpid()}")
-        unfinished.write_text(json.dumps(description, indent=1), encoding="utf-8")
-        unfinished.replace(index)
+        index.parent.mkdir(parents=True, exist_ok=True)
+        write(index, json.dumps(description, indent=1).encode())
     return json.loads(index.read_text(encoding="utf-8"))
 
 

@@ -3,12 +3,12 @@
 import os
 from dataclasses import replace
 
-from data.examples import Example, Source
+from data.examples import UNLABELLED, Example, Source
 from data.folders import image_folder, list_images
 from data.imagenet import ilsvrc2012, images_in_archive, is_ilsvrc2012, readable_names
 from data.spooled import digits, tfds
 
-__all__ = ["KINDS", "Example", "Source", "image_files", "images_in_archive", "open_source"]
+__all__ = ["KINDS", "Example", "Source", "open_images", "open_source"]
 
 KINDS = (  # the first that recognises the data opens it
     (lambda data: data == "digits", digits),
@@ -66,9 +66,24 @@ def open_source(
     return replace(source, class_names=readable_names(source.class_names))
 
 
-def image_files(folder: str | os.PathLike) -> list[str]:
-    """Returns the paths of the images in a folder and below it, sorted.
+def open_images(place: str | os.PathLike) -> list[Example]:
+    """Lists images to classify: a file whatever its name, a folder's, or a .tar file's.
 
-    Files count by their extension; hidden ones are ignored.
+    In a folder, and below it, files count by their extension; hidden ones are ignored.
+
+    Returns:
+        Unlabelled examples; of files the name is the path.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If a .tar file is not a whole one.
     """
-    return [member.path for member in list_images(folder)]
+    if os.path.isdir(place):
+        paths = [member.path for member in list_images(place)]
+    elif not os.path.exists(place):
+        raise FileNotFoundError(f"no image or folder {place}")
+    elif os.fspath(place).endswith(".tar"):
+        return images_in_archive(place)
+    else:
+        paths = [os.fspath(place)]
+    return [Example(path, UNLABELLED, path) for path in paths]

@@ -88,10 +88,11 @@ class LocalResponseNorm(keras.layers.Layer):
 
 
 class BatchNorm(keras.layers.BatchNormalization):
-    """Batch normalisation: Keras' results, through TensorFlow's fused kernel where that is right.
+    """Batch normalisation: Keras' results, trained through TensorFlow's fused kernel.
 
     The kernel sees one replica only, so above one the parent's synchronised statistics are used.
-    It returns the unbiased variance n / (n - 1); Keras keeps the biased one and so do we.
+    It returns the unbiased variance n / (n - 1); Keras keeps the biased one and so do we. At
+    inference it gains little, and TensorFlow fails where it fuses it with a tanh.
 
     Args:
         momentum: Weight that the moving averages keep at each step.
@@ -105,26 +106,26 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         """Maps [B, H, W, C] to the same shape; updates the moving statistics when training."""
-        if len(inputs.shape) != 4 or mask is not None or not _one_tensorflow_replica():
+        learning = training and self.trainable and mask is None
+        if not learning or len(inputs.shape) != 4 or not _one_tensorflow_replica():
             return super().call(inputs, training=training, mask=mask)
-        return self._fused(inputs, learning=bool(training and self.trainable))
+        return self._learn(inputs)
 
-    def _fused(self, x, learning):
+    def _learn(self, x):
         import tensorflow as tf
 
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=ops.ones_like(self.moving_mean) if self.gamma is None else self.gamma,
             offset=ops.zeros_like(self.moving_mean) if self.beta is None else self.beta,
-            mean=[] if learning else self.moving_mean,
-            variance=[] if learning else self.moving_variance,
+            mean=[],
+            variance=[],
             epsilon=self.epsilon,
-            is_training=learning,
+            is_training=True,
         )
-        if learning:
-            n = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-            self._follow(self.moving_mean, mean)
-            self._follow(self.moving_variance, variance * ((n - 1) / n))
+        n = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+        self._follow(self.moving_mean, mean)
+        self._follow(self.moving_variance, variance * ((n - 1) / n))
         return y
 
     def _follow(self, average, value):

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -20,21 +21,31 @@ def cache(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def command():
+@pytest.fixture(scope="session")
+def command(cache, tmp_path_factory):
     """Runs a script of the project to its end: `command("train.py", "--epochs=1")`."""
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "forkserver.py")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    folder = tmp_path_factory.mktemp("command")
+    stdout, stderr = folder / "stdout", folder / "stderr"
 
-    def run(*words, **options):
-        return subprocess.run(
-            [sys.executable, *map(str, words)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            **options,
-        )
+    def run(*words):
+        argv = [str(word) for word in words]
+        request = {"argv": argv, "stdout": str(stdout), "stderr": str(stderr)}
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(argv, code, stdout.read_text(), stderr.read_text())
 
-    return run
+    yield run
+    server.stdin.close()
+    server.wait()
 
 
 def photograph(seed, height=80, width=100):

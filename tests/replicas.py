@@ -1,22 +1,18 @@
-"""Trains 20 steps on N logical CPU devices and writes the weights: `replicas.py MODEL N FILE.npz`.
+"""Trains 20 steps on N logical CPU devices: `python -m tests.replicas NETWORK N FILE.npz`.
 
-A script of its own, because TensorFlow mixes the collectives of two strategies in one process.
+A process of its own, because TensorFlow mixes the collectives of two strategies in one.
 """
 
 import sys
-from pathlib import Path
-
-import numpy as np
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import keras
+import numpy as np
 import tensorflow as tf
-from conftest import photograph
 
 import models
 from engine import checkpoints, devices, optimizers, steps
 from models import layers
+from tests.conftest import photograph
 
 BATCH, STEPS, RATE = 16, 20, 0.01
 

@@ -14,7 +14,10 @@ def network(units=3):
 
 def tensors(seed=0):
     generator = np.random.default_rng(seed)
-    return {"b/kernel": generator.normal(size=(3, 2)).astype(np.float32), "a": np.array(7, np.int64)}
+    return {
+        "b/kernel": generator.normal(size=(3, 2)).astype(np.float32),
+        "a": np.array(7, np.int64),
+    }
 
 
 def saved(folder, seed=0, **about):
@@ -57,9 +60,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path):
     whole = path.read_bytes()
     header = int.from_bytes(whole[:8], "little")
     for position in range(8 + header, len(whole)):
-        path.write_bytes(
-            whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :]
-        )
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         with pytest.raises(ValueError, match="damaged"):
             checkpoints.read(path)
     for length in range(0, len(whole), 7):

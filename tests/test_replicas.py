@@ -1,17 +1,18 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from conftest import ROOT
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["batch_norm", "alexnet"])
-def test_two_replicas_train_to_the_weights_of_one(model, command, tmp_path):
-    results = []
-    for replicas in (1, 2):
-        file = tmp_path / f"{replicas}.npz"
-        done = command("tests/replicas.py", model, replicas, file)
-        assert done.returncode == 0, done.stderr
-        results.append(np.load(file))
-    one, two = results
+def test_two_replicas_train_to_the_weights_of_one(model, tmp_path):
+    for replicas in ("1", "2"):
+        words = [sys.executable, "-m", "tests.replicas", model, replicas, tmp_path / replicas]
+        subprocess.run(words, cwd=ROOT, check=True)
+    one, two = (np.load(tmp_path / f"{replicas}.npz") for replicas in ("1", "2"))
     assert set(one.files) == set(two.files)
     assert one["examples"] == two["examples"] == 15 * 16
     assert one["evaluated"] == two["evaluated"] == 11

@@ -135,7 +135,8 @@ def test_only_visible_images_count(tmp_path):
     root = tree(tmp_path, "a/1.jpg", "a/.2.jpg", "a/3.txt", ".hidden/1.jpg", "b/1.gif", "c/x.csv")
     splits = sources.open_source(root, validation_fraction=0).list_splits(tmp_path)
     assert [example.name for example in splits["train"]] == ["a/1.jpg", "b/1.gif"]
-    assert sources.image_files(root) == [str(root / "a/1.jpg"), str(root / "b/1.gif")]
+    listed = sources.open_images(root)
+    assert [image.name for image in listed] == [str(root / "a/1.jpg"), str(root / "b/1.gif")]
 
 
 def test_links_in_a_circle_end(tmp_path):
@@ -341,7 +342,7 @@ def test_only_plain_files_of_an_archive_are_images(tmp_path):
             info = tarfile.TarInfo(name)
             info.size = 3
             archive.addfile(info, io.BytesIO(b"abc"))
-    images = sources.images_in_archive(tmp_path / "x.tar")
+    images = sources.open_images(tmp_path / "x.tar")
     assert [(image.name, image.label, image.read()) for image in images] == [("b.jpg", -1, b"abc")]
 
 
