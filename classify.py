@@ -108,4 +108,4 @@ def show_table(result: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv)
+    console.run(main)

@@ -98,6 +98,14 @@ def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[
     return positional[1:]
 
 
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs a script's main; Ctrl-C ends it with one line."""
+    try:
+        main(sys.argv)
+    except KeyboardInterrupt:
+        fail("interrupted", 128 + signal.SIGINT)
+
+
 class Interrupts:
     """Notes SIGINT and SIGTERM so that the step can be finished; a second one ends at once."""
 

@@ -6,7 +6,6 @@ python test.py RUN --split=test       the test split, which training never touch
 """
 
 import json
-import sys
 from pathlib import Path
 
 from absl import flags
@@ -52,6 +51,8 @@ def main(argv: list[str]) -> None:
                 replicas=replicas,
             )
         totals = steps.Evaluator(strategy, model).evaluate(batches)
+        if len(named) > 1:
+            print(checkpoint.path)
         report(folder, totals, crops=crops, split=FLAGS.split, checkpoint=str(checkpoint.path))
 
 
@@ -91,4 +92,4 @@ def report(folder: Path, totals: steps.Totals, **how: str | int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv)
+    console.run(main)

@@ -268,7 +268,7 @@ class Training:
 
     def begin(self) -> None:
         """Writes the folder of a new run."""
-        self.run.start(
+        self.run.write_settings(
             {
                 "flags": vars(self.options),
                 "precision": self.precision,
@@ -310,6 +310,7 @@ class Training:
             steps.Totals(**checkpoint.about["totals"]), checkpoint.about["best_accuracy"]
         )
         self.run.keep_metrics(self.trainer.step)
+        self.run.write_settings({**settings, "flags": vars(self.options)})
         self._introduce()
         self.say(f"resuming at step {self.trainer.step}")
 
@@ -359,6 +360,8 @@ class Training:
         try:
             if self.trainer.step < self.end:
                 self._loop(interrupts)
+        except tf.errors.OpError as error:
+            console.fail(error.message.partition("\n")[0], console.FAILED)
         except (steps.NotFinite, OSError) as error:
             console.fail(error, console.FAILED)
         if interrupts.received and self.trainer.step < self.end:
@@ -485,4 +488,4 @@ class Training:
 
 
 if __name__ == "__main__":
-    main(sys.argv)
+    console.run(main)

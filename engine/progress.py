@@ -13,8 +13,8 @@ class Meter:
     """Images per second and the share of the time spent waiting for input."""
 
     def __init__(self) -> None:
-        """Starts at zero; the first call ever is left out, it traces the graph."""
-        self._traced = False
+        """Starts at zero."""
+        self._calls = 0
         self.reset()
 
     def reset(self) -> None:
@@ -22,21 +22,25 @@ class Meter:
         self._images, self._seconds, self._waited = 0, 0.0, 0.0
 
     def add(self, images: int, seconds: float, waited: float) -> None:
-        """Counts one call of the training step, and how long of it waited for batches."""
-        if self._traced:
-            self._images += images
-            self._seconds += seconds
-            self._waited += waited
-        self._traced = True
+        """Counts one call of the training step, and how long of it waited for batches.
+
+        The very first one traces the graph; it counts only until there is another.
+        """
+        if self._calls == 1:
+            self.reset()
+        self._calls += 1
+        self._images += images
+        self._seconds += seconds
+        self._waited += waited
 
     @property
     def images_per_second(self) -> float:
-        """Over the time of the training steps alone; not a number before the second call."""
+        """Over the time of the training steps alone; not a number before the first call."""
         return self._images / self._seconds if self._seconds else math.nan
 
     @property
     def input_wait_fraction(self) -> float:
-        """In [0, 1]; not a number before the second call."""
+        """In [0, 1]; not a number before the first call."""
         return self._waited / self._seconds if self._seconds else math.nan
 
 

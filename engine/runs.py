@@ -99,8 +99,8 @@ class Run:
         """The steps' checkpoint files, oldest first."""
         return sorted((self.folder / _CHECKPOINTS).glob(f"step-*{_SUFFIX}"))
 
-    def start(self, settings: Mapping) -> None:
-        """Makes the folder and writes `run.json`: the settings, this command and this machine.
+    def write_settings(self, settings: Mapping) -> None:
+        """Makes the folder and writes `run.json`: the settings, this command and commit.
 
         Raises:
             OSError: If the folder cannot be written.
@@ -112,7 +112,7 @@ class Run:
         )
 
     def settings(self) -> dict:
-        """What `start` wrote.
+        """What `write_settings` wrote.
 
         Raises:
             FileNotFoundError: If no run was started here.

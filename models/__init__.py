@@ -34,6 +34,15 @@ def image_size(name: str) -> int:
     return _variant(name).image_size
 
 
+def aux_weight(name: str) -> float:
+    """Returns the weight of each auxiliary head's loss in the paper of network `name`; 0: none.
+
+    Raises:
+        ValueError: If `name` is unknown.
+    """
+    return _variant(name).aux_weight
+
+
 def build(
     name: str,
     num_classes: int,

@@ -119,10 +119,17 @@ def _normal(stddev):
     return keras.initializers.RandomNormal(stddev=stddev)
 
 
-_row = partial(layers.Variant, image_size=227, policy="alexnet", std=1.0)
+_row = partial(
+    layers.Variant,
+    image_size=227,
+    policy="alexnet",
+    std=1.0,
+    paper="Krizhevsky et al. 2012",
+    year=2012,
+)
 
 VARIANTS = {
-    "alexnet": _row(alexnet),
+    "alexnet": _row(alexnet, error="40.7/18.2 top-1/top-5, 10 crops"),
     "alexnet_bn": _row(partial(alexnet, norm="batch")),
     "alexnet_one_tower": _row(partial(alexnet, towers=1)),
     "alexnet_one_gpu": _row(partial(alexnet, towers=1, filters=(48, 128, 192, 192, 256))),
@@ -136,6 +143,14 @@ VARIANTS = {
             conv_stddev=(0.01, 0.01, 0.03, 0.03, 0.03),
         ),
         image_size=224,
+        paper="Krizhevsky 2014",
+        year=2014,
+        error="42.33 top-1 (recalled)",
     ),
-    "caffenet": _row(partial(alexnet, lrn=CAFFE_LRN, pool_first=True, dense_stddev=0.005)),
+    "caffenet": _row(
+        partial(alexnet, lrn=CAFFE_LRN, pool_first=True, dense_stddev=0.005),
+        paper="Jia et al. 2014",
+        year=2014,
+        error="42.6/19.6 top-1/top-5, 1 crop",
+    ),
 }

@@ -17,6 +17,19 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 Pixel = float | tuple[float, ...]
 
+# The options that several families share; what they mean is the same in all of them.
+ACTIVATIONS = {
+    "relu": "relu",
+    "tanh": "tanh",
+    "abs_tanh": lambda x: ops.abs(ops.tanh(x)),
+    "sigmoid": "sigmoid",
+    "elu": "elu",
+    "swish": "silu",
+    "crelu": None,
+}
+NORMS = ("none", "lrn", "batch")
+POOLINGS = ("max_overlapping", "max", "average_overlapping", "average")
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -30,6 +43,10 @@ class Variant:
         policy: Name of the augmentation that the paper's recipe calls for.
         mean: What the paper subtracts, in 0..255; None: the mean of the data.
         std: What the paper divides by, in 0..255; None: the standard deviation of the data.
+        paper: Short citation, e.g. "Krizhevsky et al. 2012".
+        year: Of the paper's first appearance.
+        error: Published error in % with its protocol, e.g. "40.7/18.2 top-1/top-5"; "" if none.
+        aux_weight: Weight of every auxiliary head's loss in the paper; 0: it has none.
     """
 
     graph: Callable
@@ -37,6 +54,10 @@ class Variant:
     policy: str
     mean: Pixel | None = None
     std: Pixel | None = None
+    paper: str = ""
+    year: int = 0
+    error: str = ""
+    aux_weight: float = 0.0
 
 
 class Normalize(keras.layers.Layer):
@@ -132,6 +153,14 @@ class BatchNorm(keras.layers.BatchNormalization):
         average.assign(average * self.momentum + value * (1 - self.momentum))
 
 
+class ConcatenatedReLU(keras.layers.Layer):
+    """The rectified x and the rectified -x, side by side: twice the channels."""
+
+    def call(self, x):
+        """Maps [..., C] to [..., 2 C]."""
+        return ops.relu(ops.concatenate([x, -x], axis=-1))
+
+
 class GroupedConv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` with groups, without Keras' XLA function for them.
 
@@ -164,10 +193,10 @@ class GroupedConv2D(keras.layers.Conv2D):
 def conv(
     x,
     filters: int,
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     *,
     stride: int = 1,
-    padding: int = 0,
+    padding: int | tuple[int, int] = 0,
     groups: int = 1,
     use_bias: bool = True,
     kernel_initializer="glorot_uniform",
@@ -181,9 +210,9 @@ def conv(
     Args:
         x: [B, H, W, C].
         filters: Channels of the result.
-        kernel_size: Height and width of the kernel.
+        kernel_size: Height and width of the kernel; one number for both.
         stride: Step in pixels.
-        padding: Rows and columns of zeros on each side.
+        padding: Rows and columns of zeros on each side; one number for both.
         groups: Independent groups of channels, contiguous.
         use_bias: Whether a bias is added.
         kernel_initializer: As for Keras. An initializer object belongs to one layer only: used
@@ -197,9 +226,10 @@ def conv(
     Raises:
         ValueError: If x is smaller than the kernel.
     """
-    _require(x, kernel_size, padding, name)
-    same = stride == 1 and 2 * padding == kernel_size - 1
-    if padding and not same:
+    kernel, border = np.broadcast_to(kernel_size, 2), np.broadcast_to(padding, 2)
+    _require(x, (kernel - 2 * border).max(), 0, name)
+    same = stride == 1 and (2 * border == kernel - 1).all()
+    if border.any() and not same:
         x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
     layer = GroupedConv2D if groups > 1 else keras.layers.Conv2D
     return layer(
@@ -236,8 +266,7 @@ def pool(x, size: int, stride: int, *, kind="max", padding: int = 0, ceil=False,
         ValueError: If x is smaller than the window, or `kind` is unknown.
     """
     layers = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-    if kind not in layers:
-        raise ValueError(f"unknown pooling, expected one of {', '.join(layers)}, received {kind!r}")
+    require_one_of("pooling", kind, layers)
     _require(x, size, padding, name)
     if padding:
         x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
@@ -248,6 +277,57 @@ def pool(x, size: int, stride: int, *, kind="max", padding: int = 0, ceil=False,
 def relu(x, name: str):
     """Rectifies x."""
     return keras.layers.Activation("relu", name=name)(x)
+
+
+def activation(x, kind: str, *, name: str):
+    """Applies one of the activations that the papers compare.
+
+    Args:
+        x: [..., C].
+        kind: One of `ACTIVATIONS`: abs_tanh is |tanh x| (Jarrett et al. 2009), crelu appends the
+            rectified negative (Shang et al. 2016, arXiv:1603.05201), swish is x sigmoid(x).
+        name: Name of the layer.
+
+    Returns:
+        The same shape; for crelu [..., 2 C].
+
+    Raises:
+        ValueError: If `kind` is unknown.
+    """
+    require_one_of("activation", kind, ACTIVATIONS)
+    if kind == "crelu":
+        return ConcatenatedReLU(name=name)(x)
+    return keras.layers.Activation(ACTIVATIONS[kind], name=name)(x)
+
+
+def halve(x, kind: str, *, name: str):
+    """Halves the maps by one of the poolings that the papers compare.
+
+    Args:
+        x: [B, H, W, C].
+        kind: One of `POOLINGS`. Overlapping windows are 3 x 3, cut off at the border as in Caffe,
+            the others 2 x 2; both have a stride of 2.
+        name: Name of the layer.
+
+    Returns:
+        [B, floor(H / 2), floor(W / 2), C].
+
+    Raises:
+        ValueError: If x is smaller than the window, or `kind` is unknown.
+    """
+    require_one_of("pooling", kind, POOLINGS)
+    function, _, overlapping = kind.partition("_")
+    return pool(x, 3 if overlapping else 2, 2, kind=function, ceil=bool(overlapping), name=name)
+
+
+def require_one_of(what: str, given, known):
+    """Refuses an option that is not in its table.
+
+    Raises:
+        ValueError: If `given` is not in `known`.
+    """
+    if given not in known:
+        raise ValueError(f"unknown {what}, expected one of {', '.join(known)}, received {given!r}")
 
 
 def logits(x, num_classes: int, *, kernel_initializer="glorot_uniform", name: str):

@@ -40,4 +40,12 @@ def _conv(x, filters, name):
     return keras.layers.Activation("tanh", name=name.replace("conv", "tanh"))(x)
 
 
-VARIANTS = {"lenet5": layers.Variant(lenet5, image_size=32, policy="cifar")}
+VARIANTS = {
+    "lenet5": layers.Variant(
+        lenet5,
+        image_size=32,
+        policy="cifar",
+        paper="LeCun et al. 1998",
+        year=1998,
+    )
+}

@@ -107,7 +107,7 @@ def save_steps(run, *numbers, keep=9, best=()):
 @pytest.fixture
 def run(tmp_path):
     run = runs.Run(tmp_path / "run")
-    run.start({"flags": {}})
+    run.write_settings({"flags": {}})
     return run
 
 
@@ -169,9 +169,9 @@ def test_folders_are_numbered_and_the_newest_run_is_found(tmp_path, monkeypatch)
     with pytest.raises(FileNotFoundError, match="no run found"):
         runs.newest()
     first = runs.Run(runs.new_folder("digits-lenet5"))
-    first.start({})
+    first.write_settings({})
     second = runs.Run(runs.new_folder("digits-lenet5"))
-    second.start({})
+    second.write_settings({})
     assert second.folder.name == "digits-lenet5-2"
     save_steps(first, 1)
     assert runs.newest().folder == first.folder

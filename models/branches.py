@@ -1,0 +1,108 @@
+"""Inception modules from tables: branches of convolutions and pools, side by side.
+
+A branch is a tuple of steps, a module a dict of branches by name. The steps:
+
+    (64, 3)              64 filters of 3 x 3, as many pixels as before
+    (64, (1, 7))         the same, 1 pixel high and 7 wide
+    (64, 3, 2)           with a stride of 2
+    (64, 3, 2, VALID)    without padding: the papers' "V"
+    ("max", 3)           the largest of 3 x 3 pixels; also "average", stride and VALID
+    {...}                a module: its branches are concatenated
+
+Average pools divide by the pixels of the image inside their window, as TensorFlow's do. Strided
+convolutions and pools without VALID sample as in Caffe: `kernel // 2` zeros on each side of the
+one, a last window cut off at the border for the other.
+"""
+
+import keras
+
+from models import layers
+
+VALID = "valid"
+
+
+def module(x, branches: dict, *, conv, name: str):
+    """Concatenates what the branches make of x.
+
+    Args:
+        x: [B, H, W, C].
+        branches: Steps by the name of the branch.
+        conv: Function `(x, filters, kernel_size, stride=1, padding="same", *, name)`, e.g.
+            `conv_norm_relu`.
+        name: Prefix of the layers' names.
+
+    Returns:
+        [B, H', W', sum of the branches' channels].
+    """
+    maps = [chain(x, steps, conv=conv, name=f"{name}_{key}") for key, steps in branches.items()]
+    return keras.layers.Concatenate(name=f"{name}_concat")(maps)
+
+
+def chain(x, steps: tuple, *, conv, name: str):
+    """Takes steps one after another; the layers of step i are called `name_i_...`.
+
+    Args:
+        x: [B, H, W, C].
+        steps: As above.
+        conv: As for `module`.
+        name: Prefix of the layers' names.
+
+    Returns:
+        [B, H', W', C'].
+    """
+    for number, step in enumerate(steps, start=1):
+        x = _step(x, step, conv, f"{name}_{number}")
+    return x
+
+
+def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=True, name: str):
+    """Convolves, normalises and rectifies: the unit of every Inception from the second on.
+
+    Args:
+        x: [B, H, W, C].
+        filters: Channels of the result.
+        kernel_size: Height and width; one number for both.
+        stride: Step in pixels.
+        padding: "same" for `kernel_size // 2` zeros on each side, VALID for none.
+        scale: Whether the normalisation has a gamma.
+        name: Prefix of the layers' names.
+
+    Returns:
+        [B, H', W', filters].
+    """
+    x = layers.conv(
+        x,
+        filters,
+        kernel_size,
+        stride=stride,
+        padding=border(kernel_size, padding),
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )
+    x = layers.BatchNorm(epsilon=1e-3, scale=scale, name=f"{name}_norm")(x)
+    return layers.relu(x, name=f"{name}_relu")
+
+
+def border(kernel_size: int | tuple[int, int], padding: str) -> tuple[int, int]:
+    """Returns the rows and columns of zeros on each side that `padding` stands for."""
+    if padding == VALID:
+        return (0, 0)
+    height, width = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    return (height // 2, width // 2)
+
+
+def _step(x, step, conv, name):
+    if isinstance(step, dict):
+        return module(x, step, conv=conv, name=name)
+    what, *geometry = step
+    if isinstance(what, int):
+        return conv(x, what, *geometry, name=name)
+    return _pool(x, what, *geometry, name=f"{name}_{what}")
+
+
+def _pool(x, kind, size, stride=1, padding="same", *, name):
+    if stride > 1 or padding == VALID:
+        return layers.pool(x, size, stride, kind=kind, ceil=padding != VALID, name=name)
+    pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
+    return pools[kind](size, 1, padding="same", name=name)(x)

@@ -1,0 +1,85 @@
+import os
+import signal
+import sys
+
+import pytest
+from absl import flags
+
+import console
+from engine import progress
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (ValueError("wrong,\nexpected one"), 2),
+        (FileNotFoundError("no such file"), 2),
+        (RuntimeError("too many"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_are_one_line_and_a_code(error, code, capsys):
+    with pytest.raises(SystemExit) as end, console.user_errors():
+        raise error
+    lines = capsys.readouterr().err.splitlines()
+    assert end.value.code == code
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+
+
+def test_sigterm_unwinds_and_the_handler_comes_back():
+    before, cleaned = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(SystemExit) as end, console.user_errors():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+    assert end.value.code == 143 and cleaned
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture
+def flag_values():
+    values = flags.FlagValues()
+    flags.DEFINE_integer("number", 7, "", flag_values=values, lower_bound=1)
+    return values
+
+
+def test_flags_can_be_parsed_again(flag_values):
+    assert console.parse(["x", "--number=3", "a", "b"], flag_values) == ["a", "b"]
+    assert flag_values.number == 3
+    assert console.parse(["x"], flag_values) == []
+    assert flag_values.number == 7 and not flag_values["number"].present
+
+
+@pytest.mark.parametrize("word", ["--number=0", "--number=x", "--nothing=1"])
+def test_a_wrong_flag_is_a_user_error(word, flag_values, capsys):
+    with pytest.raises(SystemExit) as end:
+        console.parse(["x", word], flag_values)
+    assert end.value.code == 2
+    assert word.strip("-").partition("=")[0] in capsys.readouterr().err
+
+
+def test_an_import_is_quiet_unless_it_fails(capfd):
+    with console.quiet_import():
+        os.write(2, b"noise\n")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ImportError), console.quiet_import():
+        os.write(2, b"why\n")
+        raise ImportError
+    assert capfd.readouterr().err == "why\n"
+    print("after", file=sys.stderr)
+    assert capfd.readouterr().err == "after\n"
+
+
+def test_the_meter_leaves_the_tracing_call_out():
+    meter = progress.Meter()
+    meter.add(10, 5.0, 1.0)
+    assert (meter.images_per_second, meter.input_wait_fraction) == (2.0, 0.2)
+    meter.add(10, 1.0, 0.5)
+    meter.add(20, 2.0, 0.1)
+    assert meter.images_per_second == 10.0
+    assert meter.input_wait_fraction == pytest.approx(0.2)
+    meter.reset()
+    meter.add(8, 2.0, 0.0)
+    assert meter.images_per_second == 4.0

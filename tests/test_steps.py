@@ -1,0 +1,122 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine import checkpoints, optimizers, steps
+
+BATCH, SIZE, CLASSES = 8, 6, 7
+
+
+def network(dropout=0.5):
+    keras.utils.set_random_seed(3)
+    images = keras.Input((SIZE, SIZE, 3), name="images")
+    x = keras.layers.Rescaling(1 / 255, name="normalize")(images)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv1")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dropout(dropout, name="drop1")(x)
+    return keras.Model(images, {"logits": keras.layers.Dense(CLASSES, name="fc2")(x)})
+
+
+def trainer(model, **options):
+    optimizer = optimizers.build("momentum", 0.1, 0.9)
+    options = {"batch_size": BATCH, "weight_decay": 1e-3, "seed": 0, **options}
+    return steps.Trainer(tf.distribute.get_strategy(), model, optimizer, **options)
+
+
+def batches(count=6):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count * BATCH, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = generator.integers(0, CLASSES, count * BATCH, dtype=np.int32)
+    weights = np.ones(count * BATCH, np.float32)
+    return tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(BATCH)
+
+
+def trained(*calls, seed=0):
+    """Digest and totals after the steps of each call."""
+    model, totals = network(), steps.Totals()
+    of_model = trainer(model, seed=seed)
+    iterator = of_model.iterate(batches(sum(calls)))
+    for count in calls:
+        totals += of_model.train(iterator, [0.1] * count).totals
+    assert of_model.step == sum(calls)
+    return checkpoints.weights_digest(model), totals
+
+
+def test_steps_in_one_call_are_the_steps_of_many():
+    assert trained(6) == trained(1, 2, 3)
+    assert trained(6)[1].examples == 6 * BATCH
+
+
+def test_the_seed_decides_the_dropout_masks():
+    assert trained(4)[0] != trained(4, seed=1)[0]
+
+
+def test_dropout_masks_follow_the_clock_and_no_hidden_state():
+    model = keras.Sequential(
+        [keras.layers.Dropout(0.5, name="a"), keras.layers.Dropout(0.5, name="b")]
+    )
+    ones = tf.ones((1, 500))
+    model(ones)
+    step = tf.Variable(5, dtype=tf.int64)
+    steps.set_clock(model, seed=0, step=step)
+
+    def masks():
+        return [layer(ones, training=True).numpy() > 0 for layer in model.layers]
+
+    first = masks()
+    np.testing.assert_array_equal(masks(), first)
+    assert (first[0] != first[1]).any()
+    step.assign(6)
+    assert (masks()[0] != first[0]).any()
+    step.assign(5)
+    np.testing.assert_array_equal(masks(), first)
+
+
+def test_a_loss_that_is_not_finite_names_its_step():
+    model = network()
+    of_model = trainer(model)
+    iterator = of_model.iterate(batches())
+    of_model.train(iterator, [0.1])
+    with pytest.raises(steps.NotFinite, match="step 3, learning rate 0.25") as raised:
+        of_model.train(iterator, [0.1, 3e38, 0.25, 0.1])  # the second spoils the third
+    assert raised.value.step == 3
+
+
+def test_weight_decay_and_learning_rate_do_what_the_paper_says():
+    """One step without momentum's memory: w <- w - rate * (gradient + decay * w)."""
+    before, plain, decayed = (network(dropout=0.0) for _ in range(3))
+    for model, decay in ((plain, 0.0), (decayed, 0.5)):
+        of_model = trainer(model, weight_decay=decay)
+        of_model.train(of_model.iterate(batches(1)), [0.1])
+    for start, without, with_decay in zip(
+        before.trainable_weights, plain.trainable_weights, decayed.trainable_weights, strict=True
+    ):
+        shrunk = 0.1 * 0.5 * start.numpy() if len(start.shape) > 1 else 0
+        np.testing.assert_allclose(with_decay.numpy(), without.numpy() - shrunk, atol=1e-6)
+
+
+def test_prediction_averages_the_probabilities_of_the_views():
+    model = network()
+    views = np.random.default_rng(1).integers(0, 256, (3, 5, SIZE, SIZE, 3), dtype=np.uint8)
+    probabilities = [
+        tf.nn.softmax(model(tf.cast(views[:, index], tf.float32), training=False)["logits"])
+        for index in range(5)
+    ]
+    found = np.exp(steps.predict(model, tf.constant(views)))
+    np.testing.assert_allclose(found, np.mean(probabilities, axis=0), rtol=1e-5)
+
+
+def test_evaluation_counts_every_example_once_and_padding_never():
+    model = network()
+    generator = np.random.default_rng(2)
+    views = generator.integers(0, 256, (BATCH * 2, 1, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = generator.integers(0, CLASSES, BATCH * 2, dtype=np.int32)
+    weights = np.array([1] * 11 + [0] * 5, np.float32)
+    dataset = tf.data.Dataset.from_tensor_slices((views, labels, weights)).batch(BATCH)
+    totals = steps.Evaluator(tf.distribute.get_strategy(), model).evaluate(dataset)
+    order = np.argsort(-steps.predict(model, tf.constant(views)).numpy(), axis=1)
+    hits = order == labels[:, None]
+    assert totals.examples == 11
+    assert totals.top1 == hits[:11, 0].sum()
+    assert totals.top5 == hits[:11, :5].sum()
