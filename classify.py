@@ -17,14 +17,16 @@ import console
 with console.quiet_import():
     import numpy as np
 
-    import models
+    import trained
     from data import decode, pipeline, sources, views
-    from engine import checkpoints, devices, runs, steps
+    from engine import devices, steps
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("run_dir", None, "the run folder; the newest")
 flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
+flags.DEFINE_string("model", None, "a network with --init_from, without any run")
+flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras wrote")
 flags.DEFINE_integer("top_k", 5, "how many classes to name", 1)
 flags.DEFINE_enum("crops", "1", [str(count) for count in views.VIEWS], "views of each image")
 flags.DEFINE_bool("json", False, "one JSON object per image and line")
@@ -43,9 +45,10 @@ def main(argv: list[str]) -> None:
         images = [image for place in places for image in sources.open_images(place)]
         if not images:
             raise ValueError(f"expected image files or folders of images, received {places}")
-        _, checkpoint = runs.open_checkpoint(FLAGS.run_dir, FLAGS.checkpoint)
-        model = checkpoints.rebuild(checkpoint, models.build)
-    classifier = Classifier(model, checkpoint.about, int(FLAGS.crops), FLAGS.top_k)
+        network = trained.open_network(
+            FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
+        )
+    classifier = Classifier(network, int(FLAGS.crops), FLAGS.top_k)
     show = show_json if FLAGS.json else show_table
     failed = 0
     for result in classifier.results(images):
@@ -55,13 +58,11 @@ def main(argv: list[str]) -> None:
 
 
 class Classifier:
-    """A network with what its checkpoint says of classes and preprocessing."""
+    """A network that names images."""
 
-    def __init__(self, model, about: dict, crops: int, top_k: int) -> None:
-        """Takes a rebuilt model, its checkpoint's header, views per image and how many names."""
-        self._model = model
-        self._class_names = about["class_names"]
-        self._storage = decode.Storage(**about["storage"])
+    def __init__(self, network: trained.Trained, crops: int, top_k: int) -> None:
+        """Takes a network, the views of each image and how many classes to name."""
+        self._network = network
         self._crops, self._top_k = crops, top_k
 
     def results(self, images: list[sources.Example]) -> Iterator[dict]:
@@ -73,21 +74,22 @@ class Classifier:
         results, views_of = [{"image": image.name} for image in images], {}
         for index, image in enumerate(images):
             try:
-                stored = decode.store(image.read(), self._storage)
-                size = self._model.input_shape[1]
+                stored = decode.store(image.read(), self._network.storage)
+                size = self._network.model.input_shape[1]
                 views_of[index] = pipeline.views_of(stored, size=size, crops=self._crops)
             except (OSError, ValueError) as error:
                 results[index]["error"] = str(error)
         if views_of:
-            log_probabilities = steps.predict(self._model, np.stack(list(views_of.values())))
-            for index, row in zip(views_of, np.exp(log_probabilities), strict=True):
+            batch = np.stack(list(views_of.values()))
+            probabilities = np.exp(steps.predict(self._network.model, batch))
+            for index, row in zip(views_of, probabilities, strict=True):
                 results[index]["predictions"] = self._top(row)
         return results
 
     def _top(self, probabilities: np.ndarray) -> list[dict]:
         best = np.argsort(-probabilities, kind="stable")[: self._top_k]
         return [
-            {"class": self._class_names[label], "probability": float(probabilities[label])}
+            {"class": self._network.class_names[label], "probability": float(probabilities[label])}
             for label in best
         ]
 

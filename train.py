@@ -35,6 +35,7 @@ with console.quiet_import():
         steps,
         summaries,
     )
+    from models import keras_weights
 
 FLAGS = flags.FLAGS
 
@@ -56,6 +57,12 @@ flags.DEFINE_float("decay", 0.1, "factor of one decay, for step and plateau", 0.
 flags.DEFINE_integer("patience", 5, "epochs without improvement before plateau decays", 1)
 flags.DEFINE_float("warmup_epochs", 0, "epochs in which the learning rate rises linearly", 0)
 flags.DEFINE_enum("augment", None, list(augment.POLICIES), "augmentation; by network and data")
+flags.DEFINE_string("activation", None, "of AlexNet, VGG and the CIFAR nets; the paper's")
+flags.DEFINE_string("norm", None, "none, lrn or batch, of AlexNet, GoogLeNet, VGG; the paper's")
+flags.DEFINE_string("pooling", None, "of AlexNet and the CIFAR nets; the paper's")
+flags.DEFINE_float("dropout", None, "fraction that is dropped; the paper's", 0.0, 1.0)
+flags.DEFINE_float("width", None, "multiplier of the channels, of MobileNet and WRN", 0.0)
+flags.DEFINE_string("init_from", None, "start from weights: keras, or a file that Keras wrote")
 flags.DEFINE_integer("seed", 0, "everything random is a function of it", 0)
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "auto: the fastest that is safe here")
 flags.DEFINE_integer("checkpoint_steps", None, "save every N steps too, not only every epoch", 1)
@@ -74,6 +81,7 @@ HARMLESS = {
     "threads",
     "log_device_placement",
 }
+VARIED = ("activation", "norm", "pooling", "dropout", "width")  # the networks' own options
 CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
 
@@ -102,6 +110,7 @@ def default_model(data: str) -> str:
 
 def start(options: SimpleNamespace) -> "Training":
     """Sets up a new run; nothing is written but converted data before all is checked."""
+    devices.configure(options.threads, options.log_device_placement)
     options.model = options.model or default_model(options.data)
     if options.run_dir and runs.Run(options.run_dir).step_files():
         raise ValueError(
@@ -144,6 +153,7 @@ def resume(options: SimpleNamespace, given: set[str]) -> "Training":
             )
     changed = {name: getattr(options, name) for name in given}
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})
+    devices.configure(options.threads, options.log_device_placement)
     dataset = open_data(options)
     if dataset.fingerprint != settings["data"]["fingerprint"]:
         raise ValueError(
@@ -157,10 +167,21 @@ def resume(options: SimpleNamespace, given: set[str]) -> "Training":
 
 
 def open_data(options: SimpleNamespace) -> datasets.Dataset:
-    """The data set as shards; converted now if it was not before."""
+    """The data set as shards; converted now if it was not before and the network can be built."""
     size = options.image_size or models.image_size(options.model)
-    folder = convert.prepare(options.data, val_data=options.val_data, image_size=size)
-    return datasets.load(folder)
+
+    def check() -> None:
+        models.build(options.model, num_classes=2, image_size=size, **network_options(options))
+
+    return datasets.load(
+        convert.prepare(options.data, val_data=options.val_data, image_size=size, check=check)
+    )
+
+
+def network_options(options: SimpleNamespace) -> dict:
+    """The network's own options that were given, and those that weights from elsewhere need."""
+    given = {name: vars(options)[name] for name in VARIED if vars(options)[name] is not None}
+    return given | (keras_weights.options(options.model) if options.init_from else {})
 
 
 @dataclasses.dataclass
@@ -186,7 +207,6 @@ class Training:
             ValueError: If flags, network and data do not go together.
         """
         self.run, self.options, self.dataset = run, options, dataset
-        devices.configure(options.threads, options.log_device_placement)
         self.strategy = devices.make_strategy()
         self.precision = devices.set_precision(options.precision)
         self.replicas = self.strategy.num_replicas_in_sync
@@ -199,12 +219,13 @@ class Training:
             "image_size": options.image_size or models.image_size(options.model),
             "mean": list(dataset.mean),
             "std": list(dataset.std),
+            **network_options(options),
         }
         self.policy = augment.POLICIES[options.augment]
         self.schedule = self._schedule()
         keras.utils.set_random_seed(options.seed)
         with self.strategy.scope():
-            self.model = models.build(**self.network)
+            self.model = models.build(**self.network, aux_heads=True)
             self.optimizer = optimizers.build(
                 options.optimizer, options.learning_rate, options.momentum
             )
@@ -216,6 +237,7 @@ class Training:
             weight_decay=options.weight_decay,
             seed=options.seed,
             colour=self._colour if self.policy.colour else None,
+            aux_weight=models.aux_weight(options.model),
         )
         self.evaluator = steps.Evaluator(self.strategy, self.model)
         self.variables = checkpoints.named_variables(self.model, self.optimizer)
@@ -267,7 +289,8 @@ class Training:
         self.run.log(line)
 
     def begin(self) -> None:
-        """Writes the folder of a new run."""
+        """Starts at step 0: takes weights from elsewhere, then writes the folder of the run."""
+        weights = self._weights_from_elsewhere()
         self.run.write_settings(
             {
                 "flags": vars(self.options),
@@ -283,6 +306,8 @@ class Training:
             }
         )
         self._introduce()
+        if weights:
+            self.say(weights)
         self.summaries.flags(vars(self.options))
         self.summaries.graph(self.model)
         self._show_batch()
@@ -313,6 +338,14 @@ class Training:
         self.run.write_settings({**settings, "flags": vars(self.options)})
         self._introduce()
         self.say(f"resuming at step {self.trainer.step}")
+
+    def _weights_from_elsewhere(self) -> str:
+        """Loads those of `--init_from`; returns a line about it, empty without."""
+        source = self.options.init_from
+        if not source:
+            return ""
+        kept = keras_weights.load(self.options.model, self.model, source)
+        return f"weights from {source}; new: {', '.join(kept) or 'none'}"
 
     def _introduce(self) -> None:
         """Says what is trained on what."""

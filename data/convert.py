@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import console
 from data import cache
-from data.decode import ENCODINGS, Storage
+from data.decode import ENCODINGS, Storage, storage_for
 from data.examples import Source
 from data.sources import open_source
 from data.unfinished import unfinished
@@ -29,8 +29,6 @@ with console.quiet_import():
     from data.datasets import SHARD_NAME
     from data.description import DESCRIPTION, fingerprint, write_description
     from data.shards import check_space, write_splits
-
-_CROP_OF_IMAGE = 0.875  # test crops of 224 of 256: K. He et al., arXiv:1512.03385
 
 
 class AlreadyConvertedError(ValueError):
@@ -104,6 +102,7 @@ def prepare(
     image_size: int,
     val_data: str | os.PathLike | None = None,
     validation_fraction: float = 0.1,
+    check: Callable[[], object] = lambda: None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -117,6 +116,7 @@ def prepare(
         image_size: Side of the crops it is for, in pixels; images are stored with room for them.
         val_data: As for `open_source`.
         validation_fraction: As for `open_source`.
+        check: Called before a conversion: may raise what would make it useless.
         workers: As for `convert`.
         progress: As for `convert`.
 
@@ -129,11 +129,12 @@ def prepare(
             raise ValueError(f"val_data goes with a folder of images, not with shards: {val_data}")
         return Path(data)
     source = open_source(data, val_data=val_data, validation_fraction=validation_fraction)
-    storage = source.storage or Storage(max(256, round(image_size / _CROP_OF_IMAGE)))
+    storage = source.storage or storage_for(image_size)
     folder = cache.folder() / f"{source.name}-{fingerprint(source, storage)[:16]}"
     if (folder / DESCRIPTION).is_file():
         print(f"{data}: converted before, in {folder}", flush=True)
         return folder
+    check()
     print(f"{data}: converting, once, into {folder}", flush=True)
     with contextlib.suppress(AlreadyConvertedError):  # by another process at the same time
         convert(source, folder, storage, workers=workers, progress=progress)

@@ -21,6 +21,7 @@ from PIL import Image
 from data import jpeg
 
 MAX_PIXELS = 178_000_000
+_CROP_OF_IMAGE = 0.875  # test crops of 224 of 256: K. He et al., arXiv:1512.03385
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 ENCODINGS = ("jpeg", "raw")
 
@@ -70,6 +71,11 @@ class Storage:
             )
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality must be 1 to 100: {self.quality}")
+
+
+def storage_for(image_size: int) -> Storage:
+    """How to store images for crops of `image_size` pixels: with room for 7/8 of them, or 256."""
+    return Storage(max(256, round(image_size / _CROP_OF_IMAGE)))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ def readable_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def class_names() -> tuple[str, ...]:
+    """Returns the readable names of the 1,000 classes, in the order of their WordNet ids."""
+    return readable_names(sorted(_rows()))
+
+
 def is_ilsvrc2012(data: str) -> bool:
     """Whether a folder holds the training images under their original name."""
     return (Path(data) / TRAIN).is_dir() or (Path(data) / f"{TRAIN}.tar").is_file()

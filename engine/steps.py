@@ -146,17 +146,20 @@ class Trainer:
         weight_decay: float,
         seed: int,
         colour: Colour | None = None,
+        aux_weight: float = 0.0,
     ) -> None:
         """Prepares the step; the optimizer is built and the random layers follow the clock.
 
         Args:
             strategy: In whose scope model and optimizer were made.
-            model: Maps float32 images in 0..255 to {"logits": [B, K]}.
+            model: Maps float32 images in 0..255 to {"logits": [B, K]}, and to the same of
+                auxiliary heads under other names.
             optimizer: A Keras optimizer without decay or clipping of its own.
             batch_size: Global: examples of one update over all replicas.
             weight_decay: The papers' lambda (`losses.l2`).
             seed: Of the random layers.
             colour: The augmentation policy's colour part, or none.
+            aux_weight: Of the loss of every auxiliary head.
         """
         self._strategy = strategy
         self._model = model
@@ -164,6 +167,7 @@ class Trainer:
         self._batch_size = batch_size
         self._weight_decay = weight_decay
         self._colour = colour
+        self._aux_weight = aux_weight
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         set_clock(model, seed, optimizer.iterations)
@@ -235,8 +239,12 @@ class Trainer:
             step = tf.cast(tf.convert_to_tensor(optimizer.iterations), tf.int64)
             images = self._colour(images, step, context.replica_id_in_sync_group)
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)["logits"]
+            heads = model(images, training=True)
+            logits = heads.pop("logits")
             loss = losses.cross_entropy(logits, labels, weights) / self._batch_size
+            for auxiliary in heads.values():
+                weight = self._aux_weight / self._batch_size
+                loss += weight * losses.cross_entropy(auxiliary, labels, weights)
             if self._weight_decay:
                 loss += losses.l2(model.trainable_variables, self._weight_decay) / replicas
         variables = model.trainable_variables

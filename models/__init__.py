@@ -1,12 +1,76 @@
 """Image classifiers by name: `build("resnet50", num_classes=1000)`."""
 
+import contextlib
 import inspect
+import sys
 
-import keras
+import console
 
-from models import alexnet, layers, lenet, resnet
+with console.quiet_import():  # `python -m models` runs this file before any other
+    import keras
 
-FAMILIES = (lenet, alexnet, resnet)
+    from models import (
+        alexnet,
+        all_cnn,
+        cifarnet,
+        densenet,
+        dpn,
+        dsn,
+        fractalnet,
+        highway,
+        inception_resnet,
+        inception_v1,
+        inception_v2,
+        inception_v3,
+        inception_v4,
+        layers,
+        lenet,
+        mobilenet,
+        nasnet,
+        nin,
+        overfeat,
+        preresnet,
+        resnet,
+        resnext,
+        squeezenet,
+        stochastic_depth,
+        study2017,
+        vgg,
+        wide_resnet,
+        xception,
+        zfnet,
+    )
+
+FAMILIES = (
+    lenet,
+    alexnet,
+    zfnet,
+    overfeat,
+    nin,
+    vgg,
+    inception_v1,
+    inception_v2,
+    inception_v3,
+    inception_v4,
+    inception_resnet,
+    xception,
+    nasnet,
+    resnet,
+    resnext,
+    wide_resnet,
+    preresnet,
+    stochastic_depth,
+    densenet,
+    fractalnet,
+    dpn,
+    cifarnet,
+    all_cnn,
+    dsn,
+    highway,
+    squeezenet,
+    mobilenet,
+    study2017,
+)
 
 VARIANTS = {name: row for family in FAMILIES for name, row in family.VARIANTS.items()}
 
@@ -90,7 +154,19 @@ def build(
         name="normalize",
     )(images)
     outputs = variant.graph(x, num_classes, **_checked(name, options, aux_heads))
-    return keras.Model(images, outputs, name=name)
+    with _deep_recursion():
+        return keras.Model(images, outputs, name=name)
+
+
+@contextlib.contextmanager
+def _deep_recursion():
+    """Keras walks a graph by recursion, a call for each layer; Python allows a thousand."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(usual, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 def _variant(name):

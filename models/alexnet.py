@@ -23,8 +23,6 @@ from models import layers
 PAPER_LRN = {"radius": 2, "bias": 2.0, "alpha": 1e-4}
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
 
-NORMS = ("lrn", "batch", "none")
-
 
 def alexnet(
     x,
@@ -33,7 +31,9 @@ def alexnet(
     filters=(96, 256, 384, 384, 256),
     towers: int = 2,
     padding: int = 0,
+    activation: str = "relu",
     norm: str = "lrn",
+    pooling: str = "max_overlapping",
     lrn=PAPER_LRN,
     pool_first: bool = False,
     conv_stddev=(0.01, 0.01, 0.01, 0.01, 0.01),
@@ -48,7 +48,9 @@ def alexnet(
         filters: Channels of the convolutions, over all towers.
         towers: 2 for the paper's two GPUs, which exchange maps only at conv3 and the dense layers.
         padding: Zeros around the image, pixels on each side.
+        activation: One of `layers.ACTIVATIONS`.
         norm: "lrn" after conv1 and conv2, "batch" after all five convolutions, or "none".
+        pooling: One of `layers.POOLINGS`; the paper's overlap (section 3.4).
         lrn: Arguments of `layers.LocalResponseNorm`.
         pool_first: Whether to pool before local response normalisation.
         conv_stddev: Of the convolutions' initial weights.
@@ -59,13 +61,20 @@ def alexnet(
         {"logits": float32 [B, K]}.
 
     Raises:
-        ValueError: If `norm` is unknown.
+        ValueError: If `activation`, `norm` or `pooling` is unknown.
     """
-    if norm not in NORMS:
-        raise ValueError(f"unknown norm, expected one of {', '.join(NORMS)}, received {norm!r}")
-    conv = partial(_conv, filters=filters, stddev=conv_stddev, batch_norm=norm == "batch")
-    shrink = partial(_shrink, lrn=lrn if norm == "lrn" else None, pool_first=pool_first)
-    dense = partial(_dense, stddev=dense_stddev, dropout=dropout)
+    layers.require_one_of("norm", norm, layers.NORMS)
+    conv = partial(
+        _conv,
+        filters=filters,
+        stddev=conv_stddev,
+        activation=activation,
+        batch_norm=norm == "batch",
+    )
+    shrink = partial(
+        _shrink, lrn=lrn if norm == "lrn" else None, pooling=pooling, pool_first=pool_first
+    )
+    dense = partial(_dense, stddev=dense_stddev, activation=activation, dropout=dropout)
 
     x = conv(x, 1, 11, stride=4, padding=padding, bias=0.0)  # 55 x 55 x 96
     x = shrink(x, 1)  # 27 x 27 x 96
@@ -74,14 +83,14 @@ def alexnet(
     x = conv(x, 3, 3, padding=1, bias=0.0)  # 13 x 13 x 384
     x = conv(x, 4, 3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 384
     x = conv(x, 5, 3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 256
-    x = layers.pool(x, 3, 2, ceil=True, name="pool5")  # 6 x 6 x 256
+    x = layers.halve(x, pooling, name="pool5")  # 6 x 6 x 256
     x = keras.layers.Flatten(name="flatten")(x)
     x = dense(x, 6)
     x = dense(x, 7)
     return {"logits": layers.logits(x, num_classes, kernel_initializer=_normal(0.01), name="fc8")}
 
 
-def _conv(x, number, kernel_size, *, filters, stddev, bias, batch_norm, **options):
+def _conv(x, number, kernel_size, *, filters, stddev, bias, activation, batch_norm, **options):
     x = layers.conv(
         x,
         filters[number - 1],
@@ -94,24 +103,24 @@ def _conv(x, number, kernel_size, *, filters, stddev, bias, batch_norm, **option
     )
     if batch_norm:
         x = layers.BatchNorm(name=f"norm{number}")(x)
-    return layers.relu(x, name=f"relu{number}")
+    return layers.activation(x, activation, name=f"{activation}{number}")
 
 
-def _shrink(x, number, *, lrn, pool_first):
-    """Normalises and pools, in the order asked for; the pools overlap (section 3.4)."""
+def _shrink(x, number, *, lrn, pooling, pool_first):
+    """Normalises and pools, in the order asked for."""
     if lrn and not pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
-    x = layers.pool(x, 3, 2, ceil=True, name=f"pool{number}")
+    x = layers.halve(x, pooling, name=f"pool{number}")
     if lrn and pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
     return x
 
 
-def _dense(x, number, *, stddev, dropout):
+def _dense(x, number, *, stddev, activation, dropout):
     x = keras.layers.Dense(
         4096, kernel_initializer=_normal(stddev), bias_initializer="ones", name=f"fc{number}"
     )(x)
-    x = layers.relu(x, name=f"relu{number}")
+    x = layers.activation(x, activation, name=f"{activation}{number}")
     return keras.layers.Dropout(dropout, name=f"drop{number}")(x)
 
 

@@ -9,9 +9,9 @@ A branch is a tuple of steps, a module a dict of branches by name. The steps:
     ("max", 3)           the largest of 3 x 3 pixels; also "average", stride and VALID
     {...}                a module: its branches are concatenated
 
-Average pools divide by the pixels of the image inside their window, as TensorFlow's do. Strided
-convolutions and pools without VALID sample as in Caffe: `kernel // 2` zeros on each side of the
-one, a last window cut off at the border for the other.
+Without VALID a stride of 2 leaves ceil(n / 2) of n pixels. Convolutions have `kernel // 2` zeros on
+each side, pools windows that are cut off at the border: where n is even, both sample as in Caffe.
+Average pools divide by the pixels of the image inside their window, as TensorFlow's do.
 """
 
 import keras
@@ -58,6 +58,8 @@ def chain(x, steps: tuple, *, conv, name: str):
 def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=True, name: str):
     """Convolves, normalises and rectifies: the unit of every Inception from the second on.
 
+    Moving averages keep 0.9 at each step; the 0.9997 of the published models needs their long runs.
+
     Args:
         x: [B, H, W, C].
         filters: Channels of the result.
@@ -84,6 +86,29 @@ def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=T
     return layers.relu(x, name=f"{name}_relu")
 
 
+def pool(x, kind: str, size: int, stride: int = 1, padding: str = "same", *, name: str):
+    """Pools over square windows.
+
+    Args:
+        x: [B, H, W, C].
+        kind: "max" or "average".
+        size: Height and width of the window.
+        stride: Step in pixels.
+        padding: "same" for windows that are cut off at the border, VALID for whole ones only.
+        name: Name of the layer.
+
+    Returns:
+        [B, H', W', C].
+
+    Raises:
+        ValueError: If no whole window fits where only whole ones count.
+    """
+    if padding == VALID:
+        return layers.pool(x, size, stride, kind=kind, name=name)
+    pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
+    return pools[kind](size, stride, padding="same", name=name)(x)
+
+
 def border(kernel_size: int | tuple[int, int], padding: str) -> tuple[int, int]:
     """Returns the rows and columns of zeros on each side that `padding` stands for."""
     if padding == VALID:
@@ -98,11 +123,4 @@ def _step(x, step, conv, name):
     what, *geometry = step
     if isinstance(what, int):
         return conv(x, what, *geometry, name=name)
-    return _pool(x, what, *geometry, name=f"{name}_{what}")
-
-
-def _pool(x, kind, size, stride=1, padding="same", *, name):
-    if stride > 1 or padding == VALID:
-        return layers.pool(x, size, stride, kind=kind, ceil=padding != VALID, name=name)
-    pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-    return pools[kind](size, 1, padding="same", name=name)(x)
+    return pool(x, what, *geometry, name=f"{name}_{what}")

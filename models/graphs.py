@@ -1,8 +1,21 @@
 """What can be read off a built network: its cost, and which layers of another one are the same."""
 
 import math
+from typing import NamedTuple
 
 import keras
+
+
+class Pair(NamedTuple):
+    """A layer with weights in each of two graphs of one network, and the layers that feed them.
+
+    `before` counts too: it has weights or several inputs, or is the input.
+    """
+
+    ours: keras.Layer
+    theirs: keras.Layer
+    ours_before: keras.Layer
+    theirs_before: keras.Layer
 
 
 def parameters(weights) -> int:
@@ -31,7 +44,7 @@ def activations(model: keras.Model) -> int:
     return sum(math.prod(output.shape[1:]) for output in outputs)
 
 
-def same_layers(ours: keras.Tensor, theirs: keras.Tensor, models) -> list[tuple]:
+def same_layers(ours: keras.Model, theirs: keras.Model, output: str = "logits") -> list[Pair]:
     """Pairs the layers with weights of two graphs of the same network, whatever their names.
 
     Walks back from an output of each. Layers without weights are passed over, so padding,
@@ -40,35 +53,32 @@ def same_layers(ours: keras.Tensor, theirs: keras.Tensor, models) -> list[tuple]
     `x + y` may be written `y + x`.
 
     Args:
-        ours: Symbolic output of the first graph.
-        theirs: The same of the second.
-        models: The two models, which contain the outputs.
+        ours: The first graph.
+        theirs: The second, with a single output.
+        output: Which output of `ours` is the other's.
 
     Returns:
-        [(our layer, their layer), ...] from the outputs back to the inputs.
+        The pairs, from the outputs back to the inputs.
 
     Raises:
         ValueError: If the graphs differ.
     """
-    graphs = [_Graph(model) for model in models]
-    pairs = {}
-    waiting = [(graphs[0].origin(ours), graphs[1].origin(theirs))]
+    graphs = _Graph(ours), _Graph(theirs)
+    waiting = [(graphs[0].origin(ours.output[output]), graphs[1].origin(theirs.output))]
+    partners, pairs = {}, []
     while waiting:
-        pair = waiting.pop()
-        known = pairs.setdefault(*pair)
-        if known is not pair[1] or bool(pair[0].weights) != bool(pair[1].weights):
-            raise ValueError(_mismatch(*pair))
-        if not graphs[0].visit(pair[0]):
+        mine, other = pair = waiting.pop()
+        if mine in partners and partners[mine] is other:
             continue
         sources = [graph.sources(layer) for graph, layer in zip(graphs, pair, strict=True)]
-        if len(sources[0]) != len(sources[1]):
-            raise ValueError(_mismatch(*pair))
+        same = bool(mine.weights) == bool(other.weights) and len(sources[0]) == len(sources[1])
+        if mine in partners or not same:
+            raise ValueError(f"the networks differ: {mine.name} of ours, {other.name} of Keras'")
+        partners[mine] = other
         waiting += zip(*sources, strict=True)
-    return [(mine, other) for mine, other in pairs.items() if mine.weights]
-
-
-def _mismatch(mine, other):
-    return f"the networks differ, expected what feeds {mine.name}, received what feeds {other.name}"
+        if mine.weights:
+            pairs.append(Pair(mine, other, sources[0][0], sources[1][0]))
+    return pairs
 
 
 class _Graph:
@@ -80,13 +90,6 @@ class _Graph:
             for layer in model.layers
             for output in keras.tree.flatten(layer.output)
         }
-        self._visited = set()
-
-    def visit(self, layer):
-        """Whether this is the first visit."""
-        new = layer not in self._visited
-        self._visited.add(layer)
-        return new
 
     def origin(self, tensor):
         """The layer that counts from which a tensor comes."""

@@ -13,7 +13,7 @@ import h5py
 import keras
 import numpy as np
 
-_NAMES = {  # of a layer's class in a .weights.h5; a subclass counts as itself there, and has none
+_NAMES = {  # class of a layer with weights -> its name in a .weights.h5
     "BatchNormalization": "batch_normalization",
     "Conv2D": "conv2d",
     "Dense": "dense",
@@ -28,7 +28,7 @@ def read(path: str | os.PathLike, model: keras.Model, head: str) -> dict[str, li
     Args:
         path: The file.
         model: The network as Keras builds it; its variables are not changed.
-        head: Name of the layer that may have another number of classes in the file.
+        head: Name of the layer that is left out if the file has another number of classes.
 
     Returns:
         Float32 arrays in the order of `layer.weights`, by the names of the model's layers.
@@ -42,26 +42,35 @@ def read(path: str | os.PathLike, model: keras.Model, head: str) -> dict[str, li
         raise FileNotFoundError(f"no weights file, expected a .h5 of Keras, received {path}")
     try:
         with h5py.File(path, "r") as file:
-            return {
-                layer.name: [
-                    _array(file, where, weight.shape, any_last=layer.name == head)
-                    for where, weight in zip(places, layer.weights, strict=True)
-                ]
-                for layer, places in _places(file, model)
-            }
-    except (OSError, KeyError, ValueError) as error:
-        reason = error.args[0] if error.args else error
+            return _read(file, model, head)
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"wrong weights file, expected one that Keras wrote for {model.name}, "
-            f"received {path}: {reason}"
+            f"received {path}: {error.args[0] if error.args else error}"
         ) from error
+
+
+def _read(file, model, head):
+    arrays = {}
+    for layer, places in _places(file, model):
+        found = [_dataset(file, where) for where in places]
+        shapes = [
+            (data.shape, tuple(w.shape)) for data, w in zip(found, layer.weights, strict=True)
+        ]
+        if layer.name == head and all(a != b and a[:-1] == b[:-1] for a, b in shapes):
+            continue
+        for where, (shape, expected) in zip(places, shapes, strict=True):
+            if shape != expected:
+                raise ValueError(f"{where} has shape {shape} instead of {expected}")
+        arrays[layer.name] = [data[()].astype("float32") for data in found]
+    return arrays
 
 
 def _places(file, model) -> Iterator[tuple[keras.Layer, list[str]]]:
     """Yields every layer with weights and where the file keeps them."""
-    if "layers" in file:
+    if _has(file, "layers"):
         return _keras3_places(model)
-    return _keras2_places(file["model_weights"] if "model_weights" in file else file, model)
+    return _keras2_places(file, "model_weights" if _has(file, "model_weights") else "", model)
 
 
 def _keras3_places(model):
@@ -75,9 +84,10 @@ def _keras3_places(model):
         yield layer, [f"{folder}/vars/{index}" for index in range(len(layer.weights))]
 
 
-def _keras2_places(file, model):
+def _keras2_places(file, folder, model):
     """By order: names that Keras made up itself differ from one session to the next."""
-    stored = [(name, _strings(file[name], "weight_names")) for name in _strings(file, "layer_names")]
+    names = [f"{folder}/{name}" for name in _strings(_item(file, folder), "layer_names")]
+    stored = [(name, _strings(_item(file, name), "weight_names")) for name in names]
     stored = [(name, weights) for name, weights in stored if weights]
     layers = [layer for layer in model.layers if layer.weights]
     if len(stored) != len(layers):
@@ -85,7 +95,7 @@ def _keras2_places(file, model):
     for layer, (name, weights) in zip(layers, stored, strict=True):
         if len(weights) != len(layer.weights):
             raise ValueError(f"{len(weights)} arrays of {name} instead of {len(layer.weights)}")
-        yield layer, [f"{file.name}/{name}/{weight}" for weight in weights]
+        yield layer, [f"{name}/{weight}" for weight in weights]
 
 
 def _strings(group, key):
@@ -100,18 +110,26 @@ def _strings(group, key):
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
-def _array(file, where, shape, *, any_last):
-    """Reads one array that lies in this file itself and has the expected shape."""
-    item = file
+def _item(group, where):
+    """What lies at a path inside this very file: links may lead to any other."""
     for part in filter(None, where.split("/")):
-        if not isinstance(item.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{where} is not in this file")
-        item = item[part]
+        if not isinstance(group, h5py.Group) or not _has(group, part):
+            raise ValueError(f"{where} is missing")
+        if group.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"{where} is a link")
+        group = group[part]
+    return group
+
+
+def _has(group, name):
+    """Like `name in group`, which would open the file that a link leads to."""
+    return group.id.links.exists(name.encode())
+
+
+def _dataset(file, where):
+    item = _item(file, where)
     if not isinstance(item, h5py.Dataset) or item.dtype.kind != "f":
         raise ValueError(f"{where} is no array of floats")
     if item.external or item.is_virtual:
-        raise ValueError(f"{where} is not in this file")
-    expected, found = tuple(shape), item.shape
-    if found != expected and not (any_last and found[:-1] == expected[:-1]):
-        raise ValueError(f"{where} has shape {found} instead of {expected}")
-    return item[()].astype("float32")
+        raise ValueError(f"{where} keeps its numbers in another file")
+    return item

@@ -50,11 +50,11 @@ C_V1 = {"1x1": ((192, 1),), "3x3": ((192, 1), (192, (1, 3)), (192, (3, 1)))}
 C_V2 = {"1x1": ((192, 1),), "3x3": ((192, 1), (224, (1, 3)), (256, (3, 1)))}
 
 
-def reduction_a(k: int, l: int, m: int, n: int) -> dict:  # noqa: E741
-    """Returns figure 7's module with the channels of table 1."""
+def reduction_a(reduce: int, middle: int, last: int, single: int) -> dict:
+    """Returns figure 7's module with the channels of table 1: its k, l, m, n."""
     return {
-        "3x3": ((n, 3, 2, VALID),),
-        "double_3x3": ((k, 1), (l, 3), (m, 3, 2, VALID)),
+        "3x3": ((single, 3, 2, VALID),),
+        "double_3x3": ((reduce, 1), (middle, 3), (last, 3, 2, VALID)),
         "pool": (("max", 3, 2, VALID),),
     }
 

@@ -66,7 +66,7 @@ def googlenet(
         if aux_heads and key in HEADS:
             outputs[HEADS[key]] = _head(x, num_classes, conv, HEADS[key])
         if key in POOLED:
-            x = layers.pool(x, 3, 2, ceil=True, name=f"pool_{key}")  # 14 x 14 x 480, 7 x 7 x 832
+            x = branches.pool(x, "max", 3, 2, name=f"pool_{key}")  # 14 x 14 x 480, 7 x 7 x 832
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     outputs["logits"] = layers.logits(x, num_classes, kernel_initializer=_xavier(), name="fc")
@@ -75,14 +75,14 @@ def googlenet(
 
 def _stem(x, conv, *, lrn):
     x = conv(x, 64, 7, 2, name="conv1")  # 112 x 112 x 64
-    x = layers.pool(x, 3, 2, ceil=True, name="pool1")  # 56 x 56 x 64
+    x = branches.pool(x, "max", 3, 2, name="pool1")  # 56 x 56 x 64
     if lrn:
         x = layers.LocalResponseNorm(**CAFFE_LRN, name="norm1")(x)
     x = conv(x, 64, 1, name="conv2_reduce")
     x = conv(x, 192, 3, name="conv2")  # 56 x 56 x 192
     if lrn:
         x = layers.LocalResponseNorm(**CAFFE_LRN, name="norm2")(x)
-    return layers.pool(x, 3, 2, ceil=True, name="pool2")
+    return branches.pool(x, "max", 3, 2, name="pool2")
 
 
 def _module(one, three_reduce, three, five_reduce, five, projection):

@@ -69,7 +69,9 @@ FIGURE_9 = (
 )
 
 
-def inception_v4(x, num_classes: int, *, modules=FIGURE_9, dropout: float = 0.2, scale=True):
+def inception_v4(
+    x, num_classes: int, *, modules=FIGURE_9, dropout: float = 0.2, scale: bool = True
+):
     """A branching stem, then sixteen modules at 35, 17 and 8 pixels.
 
     Args:

@@ -154,11 +154,15 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 class ConcatenatedReLU(keras.layers.Layer):
-    """The rectified x and the rectified -x, side by side: twice the channels."""
+    """The rectified x and the rectified -x of every channel, next to each other.
+
+    So groups of contiguous channels, AlexNet's towers, stay together.
+    """
 
     def call(self, x):
-        """Maps [..., C] to [..., 2 C]."""
-        return ops.relu(ops.concatenate([x, -x], axis=-1))
+        """Maps [B, ..., C] to [B, ..., 2 C]."""
+        pairs = ops.relu(ops.stack([x, -x], axis=-1))
+        return ops.reshape(pairs, (-1, *x.shape[1:-1], 2 * x.shape[-1]))
 
 
 class GroupedConv2D(keras.layers.Conv2D):
@@ -245,6 +249,33 @@ def conv(
     )(x)
 
 
+def separable(x, filters: int, kernel_size: int, *, stride: int = 1, name: str):
+    """Convolves each channel by itself, then every pixel, with TensorFlow's "same" padding.
+
+    Weights start so that both keep the variance; Keras' default for the first is far too small.
+
+    Args:
+        x: [B, H, W, C].
+        filters: Channels of the result.
+        kernel_size: Height and width of the kernel of each channel.
+        stride: Step in pixels.
+        name: Name of the layer.
+
+    Returns:
+        [B, ceil(H / stride), ceil(W / stride), filters].
+    """
+    return keras.layers.SeparableConv2D(
+        filters,
+        kernel_size,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer=keras.initializers.RandomNormal(stddev=1 / kernel_size),
+        pointwise_initializer="he_normal",
+        name=name,
+    )(x)
+
+
 def pool(x, size: int, stride: int, *, kind="max", padding: int = 0, ceil=False, name: str):
     """Pools over square windows.
 
@@ -284,8 +315,8 @@ def activation(x, kind: str, *, name: str):
 
     Args:
         x: [..., C].
-        kind: One of `ACTIVATIONS`: abs_tanh is |tanh x| (Jarrett et al. 2009), crelu appends the
-            rectified negative (Shang et al. 2016, arXiv:1603.05201), swish is x sigmoid(x).
+        kind: One of `ACTIVATIONS`: abs_tanh is |tanh x| (Jarrett et al. 2009), crelu keeps the
+            rectified negative too (Shang et al. 2016, arXiv:1603.05201), swish is x sigmoid(x).
         name: Name of the layer.
 
     Returns:
@@ -335,6 +366,39 @@ def logits(x, num_classes: int, *, kernel_initializer="glorot_uniform", name: st
     return keras.layers.Dense(
         num_classes, kernel_initializer=kernel_initializer, dtype="float32", name=name
     )(x)
+
+
+def class_average(x, num_classes: int, *, padding: int = 0, kernel_initializer, name: str):
+    """Ends a network as Network in Network does: rectified maps of the classes, averaged.
+
+    Args:
+        x: [B, H, W, C].
+        num_classes: Number of classes K.
+        padding: Of the 1 x 1 convolution.
+        kernel_initializer: As for Keras.
+        name: Name of the 1 x 1 convolution.
+
+    Returns:
+        float32 [B, K] under every policy.
+    """
+    x = conv(x, num_classes, 1, padding=padding, kernel_initializer=kernel_initializer, name=name)
+    x = relu(x, name=f"{name}_relu")
+    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="average")(x)
+
+
+def he_normal(fan: str = "fan_out"):
+    """He et al. (2015), not truncated as `keras.initializers.HeNormal` is; a new one per layer."""
+    return keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal")
+
+
+def pooled_logits(x, num_classes: int):
+    """Ends a network: averages every map [B, H, W, C], then float32 logits [B, K].
+
+    The weights start uniform in 1 / sqrt(C), as in Torch's published training code.
+    """
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    return logits(x, num_classes, kernel_initializer=uniform, name="fc")
 
 
 def _require(x, window, padding, name):

@@ -1,12 +1,17 @@
-"""ResNet, for ImageNet and for CIFAR.
+"""ResNet, for ImageNet and for CIFAR, with the plain networks that it cures and its wide form.
 
 Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun, "Deep residual learning for image recognition",
-CVPR 2016, arXiv:1512.03385. Transcribes table 1 (ImageNet) and section 4.2 (CIFAR, 6n + 2 layers).
+CVPR 2016, arXiv:1512.03385. Transcribes table 1 (ImageNet) and section 4.2 (CIFAR, 6n + 2 layers;
+"plain": without shortcuts). `wide_resnet50_2` and `wide_resnet101_2` follow Sergey Zagoruyko, Nikos
+Komodakis, "Wide residual networks", BMVC 2016, arXiv:1605.07146: 3 x 3 convolutions twice as wide.
 
-Departures: bottlenecks stride in the 3 x 3 convolution ("v1.5", as in Torch), not in the first
-1 x 1. Images are standardised, where the paper subtracts the mean of every pixel. Weights start
-as in He et al. (2015), normal over the outgoing connections, and the classifier's uniform in
-1 / sqrt(features), both as in Torch's published training code.
+Departures: bottlenecks stride in the 3 x 3 convolution ("v1.5", as in Torch) except in the "_v1"
+rows, which stride in the first 1 x 1 as the paper does. Images are standardised, where the paper
+subtracts the mean of every pixel. Weights start as in He et al. (2015), normal over the outgoing
+connections, and the classifier's uniform in 1 / sqrt(features), both as in Torch's published
+training code. The convolutions have no biases; with `use_bias=True, epsilon=1.001e-5` the "_v1"
+rows are the networks of Keras Applications, whose images have the mean (123.68, 116.779, 103.939)
+subtracted, standard deviation 1, and channels in the order blue, green, red.
 """
 
 from functools import partial
@@ -24,21 +29,35 @@ DEPTHS_101 = (3, 4, 23, 3)
 DEPTHS_152 = (3, 8, 36, 3)
 
 
-def resnet(x, num_classes: int, *, stem, block, depths, filters: int = 64):
+def resnet(
+    x,
+    num_classes: int,
+    *,
+    stem,
+    block,
+    depths,
+    filters: int = 64,
+    use_bias: bool = False,
+    epsilon: float = 1e-5,
+):
     """Stages of residual blocks; each halves the maps and doubles the channels of the one before.
 
     Args:
         x: Standardised images, float32 [B, S, S, C].
         num_classes: Number of classes K.
-        stem: Function `(x, filters)`: what comes before the stages.
-        block: Function `(x, filters, *, stride, name)`: one residual block.
+        stem: Function `(x, filters, *, conv)`: what comes before the stages.
+        block: Function `(x, filters, *, stride, name, conv)`: one residual block, whose
+            convolutions are made by `conv`, a partial `conv_norm`.
         depths: Blocks in each stage.
         filters: Channels of the stem and of the 3 x 3 convolutions of the first stage.
+        use_bias: Whether convolutions have biases, which batch normalisation makes superfluous.
+        epsilon: Of batch normalisation.
 
     Returns:
         {"logits": float32 [B, K]}.
     """
-    x = stem(x, filters)  # 56 x 56 x 64; cifar 32 x 32 x 16
+    conv = partial(conv_norm, use_bias=use_bias, norm=partial(batch_norm, epsilon=epsilon))
+    x = stem(x, filters, conv=conv)  # 56 x 56 x 64; cifar 32 x 32 x 16
     for stage, depth in enumerate(depths, start=1):
         # resnet18: 56 x 56 x 64, 28 x 28 x 128, 14 x 14 x 256, 7 x 7 x 512
         # resnet50: 56 x 56 x 256, 28 x 28 x 512, 14 x 14 x 1024, 7 x 7 x 2048
@@ -46,36 +65,39 @@ def resnet(x, num_classes: int, *, stem, block, depths, filters: int = 64):
         for index in range(1, depth + 1):
             stride = 2 if stage > 1 and index == 1 else 1
             name = f"stage{stage}_block{index}"
-            x = block(x, filters * 2 ** (stage - 1), stride=stride, name=name)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    return {"logits": layers.logits(x, num_classes, kernel_initializer=uniform, name="fc")}
+            x = block(x, filters * 2 ** (stage - 1), stride=stride, name=name, conv=conv)
+    return {"logits": layers.pooled_logits(x, num_classes)}
 
 
-def imagenet_stem(x, filters: int):
+def imagenet_stem(x, filters: int, *, conv):
     """7 x 7 convolution and 3 x 3 pool, both with stride 2."""
-    x = _conv_norm(x, filters, 7, stride=2, name="stem")  # 112 x 112 x 64
+    x = conv(x, filters, 7, stride=2, name="stem")  # 112 x 112 x 64
     x = layers.relu(x, name="stem_relu")
     return layers.pool(x, 3, 2, padding=1, name="stem_pool")
 
 
-def cifar_stem(x, filters: int):
+def cifar_stem(x, filters: int, *, conv):
     """One 3 x 3 convolution."""
-    return layers.relu(_conv_norm(x, filters, 3, name="stem"), name="stem_relu")
+    return layers.relu(conv(x, filters, 3, name="stem"), name="stem_relu")
 
 
-def projection(x, filters: int, *, stride: int, name: str):
+def projection(x, filters: int, *, stride: int, name: str, conv):
     """Option B: a 1 x 1 convolution where the shape changes, else the identity."""
     if stride == 1 and x.shape[-1] == filters:
         return x
-    return _conv_norm(x, filters, 1, stride=stride, name=f"{name}_shortcut")
+    return conv(x, filters, 1, stride=stride, name=f"{name}_shortcut")
 
 
-def zero_padding(x, filters: int, *, stride: int, name: str):
+def zero_padding(x, filters: int, *, stride: int, name: str, conv=None):
     """Option A: every second pixel and additional channels of zeros; no parameters."""
     if stride == 1 and x.shape[-1] == filters:
         return x
     return SubsampleAndPad(filters, stride, name=f"{name}_shortcut")(x)
+
+
+def no_shortcut(x, filters: int, *, stride: int, name: str, conv=None):
+    """None, for the plain networks (section 3.3)."""
+    return None
 
 
 class SubsampleAndPad(keras.layers.Layer):
@@ -97,12 +119,26 @@ class SubsampleAndPad(keras.layers.Layer):
         return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.filters - x.shape[-1])))
 
 
-def basic(x, filters: int, *, stride: int, name: str, shortcut=projection):
-    """Two 3 x 3 convolutions and a shortcut (figure 5, left)."""
-    y = _conv_norm(x, filters, 3, stride=stride, name=name, number=1)
+def basic(x, filters: int, *, stride: int, name: str, conv, shortcut=projection, gate=None):
+    """Two 3 x 3 convolutions and a shortcut (figure 5, left).
+
+    Args:
+        x: [B, H, W, C].
+        filters: Channels of the result.
+        stride: Step of the first convolution, pixels.
+        name: Prefix of the layers' names.
+        conv: A partial `conv_norm`.
+        shortcut: `projection`, `zero_padding`, `no_shortcut` or one with their arguments.
+        gate: Function of the residual before it is added; None: the identity.
+
+    Returns:
+        [B, H / stride, W / stride, filters].
+    """
+    y = conv(x, filters, 3, stride=stride, name=name, number=1)
     y = layers.relu(y, name=f"{name}_relu1")
-    y = _conv_norm(y, filters, 3, name=name, number=2)
-    return _add(y, shortcut(x, filters, stride=stride, name=name), name)
+    y = conv(y, filters, 3, name=name, number=2)
+    y = gate(y) if gate else y
+    return _add(y, shortcut(x, filters, stride=stride, name=name, conv=conv), name)
 
 
 def bottleneck(
@@ -111,6 +147,8 @@ def bottleneck(
     *,
     stride: int,
     name: str,
+    conv,
+    strided: int = 2,
     groups: int = 1,
     group_width: int = 64,
     shortcut=projection,
@@ -120,30 +158,55 @@ def bottleneck(
     Args:
         x: [B, H, W, C].
         filters: Channels of the plain 3 x 3 convolution; a quarter of the result's.
-        stride: Step of the 3 x 3 convolution, pixels.
+        stride: Step of the strided convolution, pixels.
         name: Prefix of the layers' names.
+        conv: A partial `conv_norm`.
+        strided: Number of the strided convolution: 1 in the paper, 2 in "v1.5".
         groups: Groups of the 3 x 3 convolution (ResNeXt's cardinality).
         group_width: Channels of a group in the first stage; 128 with one group is a "wide" ResNet.
-        shortcut: `projection` or `zero_padding`.
+        shortcut: As for `basic`.
 
     Returns:
         [B, H / stride, W / stride, 4 filters].
     """
     width = filters * group_width // 64 * groups
-    y = _conv_norm(x, width, 1, name=name, number=1)
+    first, second = (stride, 1) if strided == 1 else (1, stride)
+    y = conv(x, width, 1, stride=first, name=name, number=1)
     y = layers.relu(y, name=f"{name}_relu1")
-    y = _conv_norm(y, width, 3, stride=stride, groups=groups, name=name, number=2)
+    y = conv(y, width, 3, stride=second, groups=groups, name=name, number=2)
     y = layers.relu(y, name=f"{name}_relu2")
-    y = _conv_norm(y, 4 * filters, 1, name=name, number=3)
-    return _add(y, shortcut(x, 4 * filters, stride=stride, name=name), name)
+    y = conv(y, 4 * filters, 1, name=name, number=3)
+    return _add(y, shortcut(x, 4 * filters, stride=stride, name=name, conv=conv), name)
 
 
-def _add(residual, shortcut, name):
-    x = keras.layers.Add(name=f"{name}_add")([residual, shortcut])
-    return layers.relu(x, name=f"{name}_relu")
+def conv_norm(
+    x,
+    filters: int,
+    kernel_size: int,
+    *,
+    norm,
+    use_bias: bool = False,
+    stride: int = 1,
+    groups: int = 1,
+    name: str,
+    number="",
+):
+    """Convolves with the padding that keeps the size at stride 1, then normalises.
 
+    Args:
+        x: [B, H, W, C].
+        filters: Channels of the result.
+        kernel_size: Height and width of the kernel, odd.
+        norm: Function `(x, *, name)`.
+        use_bias: Whether a bias is added.
+        stride: Step in pixels.
+        groups: Independent groups of channels.
+        name: Prefix of the layers' names.
+        number: Their suffix.
 
-def _conv_norm(x, filters, kernel_size, *, stride=1, groups=1, name, number=""):
+    Returns:
+        [B, ceil(H / stride), ceil(W / stride), filters].
+    """
     x = layers.conv(
         x,
         filters,
@@ -151,34 +214,63 @@ def _conv_norm(x, filters, kernel_size, *, stride=1, groups=1, name, number=""):
         stride=stride,
         padding=kernel_size // 2,
         groups=groups,
-        use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        use_bias=use_bias,
+        kernel_initializer=layers.he_normal("fan_out"),
         name=f"{name}_conv{number}",
     )
-    return layers.BatchNorm(momentum=0.9, epsilon=1e-5, name=f"{name}_norm{number}")(x)
+    return norm(x, name=f"{name}_norm{number}")
 
 
-def _imagenet(block, depths):
+def batch_norm(x, *, name: str, epsilon: float):
+    """Normalises over the batch."""
+    return layers.BatchNorm(momentum=0.9, epsilon=epsilon, name=name)(x)
+
+
+def _add(residual, shortcut, name):
+    x = residual
+    if shortcut is not None:
+        x = keras.layers.Add(name=f"{name}_add")([residual, shortcut])
+    return layers.relu(x, name=f"{name}_relu")
+
+
+_row = partial(layers.Variant, paper="He et al. 2016", year=2015)
+_wide = {"paper": "Zagoruyko & Komodakis 2016", "year": 2016}
+
+bottleneck_v1 = partial(bottleneck, strided=1)
+bottleneck_wide = partial(bottleneck, group_width=128)
+
+
+def _imagenet(block, depths, error, **source):
     graph = partial(resnet, stem=imagenet_stem, block=block, depths=depths)
-    return layers.Variant(graph, image_size=224, policy="inception")
+    error = f"{error} top-1/top-5, 1 crop"
+    return _row(graph, image_size=224, policy="inception", error=error, **source)
 
 
-def _cifar(n):
+def _cifar(n, error="", shortcut=zero_padding):
     """The network of 6n + 2 layers."""
-    block = partial(basic, shortcut=zero_padding)
+    block = partial(basic, shortcut=shortcut)
     graph = partial(resnet, stem=cifar_stem, block=block, depths=(n, n, n), filters=16)
-    return layers.Variant(graph, image_size=32, policy="cifar")
+    return _row(graph, image_size=32, policy="cifar", error=error and f"{error} CIFAR-10+")
 
 
+# Errors: "v1.5" as the published Torch code reproduces them, "_v1" of the authors' own weights,
+# wide_resnet101_2 of torchvision's.
 VARIANTS = {
-    "resnet18": _imagenet(basic, DEPTHS_18),
-    "resnet34": _imagenet(basic, DEPTHS_34),
-    "resnet50": _imagenet(bottleneck, DEPTHS_50),
-    "resnet101": _imagenet(bottleneck, DEPTHS_101),
-    "resnet152": _imagenet(bottleneck, DEPTHS_152),
-    "cifar_resnet20": _cifar(3),
-    "cifar_resnet32": _cifar(5),
-    "cifar_resnet44": _cifar(7),
-    "cifar_resnet56": _cifar(9),
-    "cifar_resnet110": _cifar(18),
+    "resnet18": _imagenet(basic, DEPTHS_18, "30.43/10.76"),
+    "resnet34": _imagenet(basic, DEPTHS_34, "26.73/8.74"),
+    "resnet50": _imagenet(bottleneck, DEPTHS_50, "24.01/7.02"),
+    "resnet101": _imagenet(bottleneck, DEPTHS_101, "22.44/6.21"),
+    "resnet152": _imagenet(bottleneck, DEPTHS_152, "22.16/6.16"),
+    "resnet50_v1": _imagenet(bottleneck_v1, DEPTHS_50, "24.7/7.8"),
+    "resnet101_v1": _imagenet(bottleneck_v1, DEPTHS_101, "23.6/7.1"),
+    "resnet152_v1": _imagenet(bottleneck_v1, DEPTHS_152, "23.0/6.7"),
+    "wide_resnet50_2": _imagenet(bottleneck_wide, DEPTHS_50, "21.9/5.79", **_wide),
+    "wide_resnet101_2": _imagenet(bottleneck_wide, DEPTHS_101, "21.2/5.7", **_wide),
+    "cifar_resnet20": _cifar(3, "8.75"),
+    "cifar_resnet32": _cifar(5, "7.51"),
+    "cifar_resnet44": _cifar(7, "7.17"),
+    "cifar_resnet56": _cifar(9, "6.97"),
+    "cifar_resnet110": _cifar(18, "6.43"),
+    "cifar_plain20": _cifar(3, shortcut=no_shortcut),
+    "cifar_plain56": _cifar(9, shortcut=no_shortcut),
 }

@@ -1,119 +1,30 @@
-"""The networks: counts, maps, outputs, gradients, and what `models.build` refuses."""
+"""The networks against tests/networks.csv, what `models.build` promises, and what it refuses."""
 
 import math
 import pathlib
-from typing import NamedTuple
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from outlines import NETWORKS, outline
 
 import models
 
-
-class Published(NamedTuple):
-    classes: int
-    trainable: int
-    non_trainable: int
-    multiply_adds: float  # millions
+WITH_HEADS = [name for name, row in NETWORKS.items() if row["trainable_with_aux_heads"]]
+VERY_DEEP = ("cifar_preresnet1001", "cifar_resnet1202_sd")
 
 
-ONE_GPU_KERNELS = 11 * 11 * 3 * 48 + 5 * 5 * 48 * 128 + 3 * 3 * (128 * 192 + 192**2 + 192 * 256)
-ONE_GPU_DENSE = 6 * 6 * 256 * 4096 + 4096 * 4096 + 4096 * 1000
-ONE_GPU_BIASES = 48 + 128 + 192 + 192 + 256 + 4096 + 4096 + 1000
-ONE_GPU_CONV_MULTIPLY_ADDS = (
-    55**2 * 11 * 11 * 3 * 48
-    + 27**2 * 5 * 5 * 48 * 128
-    + 13**2 * 3 * 3 * (128 * 192 + 192**2 + 192 * 256)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name in VERY_DEEP else [])
+        for name in models.names()
+    ],
 )
-
-PUBLISHED = {
-    "lenet5": Published(10, 62_006, 0, 0.65),
-    "alexnet": Published(1000, 60_965_224, 0, 724.4),
-    "alexnet_bn": Published(1000, 60_966_600, 2_752, 724.4),
-    "alexnet_one_tower": Published(1000, 62_378_344, 0, 1135.3),
-    "alexnet_one_gpu": Published(
-        1000,
-        ONE_GPU_KERNELS + ONE_GPU_DENSE + ONE_GPU_BIASES,
-        0,
-        (ONE_GPU_CONV_MULTIPLY_ADDS + ONE_GPU_DENSE) / 1e6,
-    ),
-    "alexnet_owt": Published(1000, 61_100_840, 0, 714.2),
-    "caffenet": Published(1000, 60_965_224, 0, 724.4),
-    "resnet18": Published(1000, 11_689_512, 9_600, 1814.1),
-    "resnet34": Published(1000, 21_797_672, 17_024, 3663.8),
-    "resnet50": Published(1000, 25_557_032, 53_120, 4089.2),
-    "resnet101": Published(1000, 44_549_160, 105_344, 7801.4),
-    "resnet152": Published(1000, 60_192_808, 151_424, 11513.6),
-    "cifar_resnet20": Published(10, 269_722, 1_376, 40.6),
-    "cifar_resnet32": Published(10, 464_154, 2_272, 68.9),
-    "cifar_resnet44": Published(10, 658_586, 3_168, 97.2),
-    "cifar_resnet56": Published(10, 853_018, 4_064, 125.5),
-    "cifar_resnet110": Published(10, 1_727_962, 8_096, 252.9),
-}
-
-ALEXNET = {
-    "relu1": (55, 55, 96),
-    "pool1": (27, 27, 96),
-    "relu2": (27, 27, 256),
-    "pool2": (13, 13, 256),
-    "relu3": (13, 13, 384),
-    "relu4": (13, 13, 384),
-    "relu5": (13, 13, 256),
-    "pool5": (6, 6, 256),
-    "flatten": (9216,),
-}
-BASIC = {
-    "stem_conv": (112, 112, 64),
-    "stem_pool": (56, 56, 64),
-    "stage1_block2_relu": (56, 56, 64),
-    "stage2_block2_relu": (28, 28, 128),
-    "stage3_block2_relu": (14, 14, 256),
-    "stage4_block2_relu": (7, 7, 512),
-}
-BOTTLENECK = {
-    "stem_pool": (56, 56, 64),
-    "stage1_block3_relu": (56, 56, 256),
-    "stage2_block1_conv1": (56, 56, 128),
-    "stage2_block1_conv2": (28, 28, 128),
-    "stage2_block4_relu": (28, 28, 512),
-    "stage3_block6_relu": (14, 14, 1024),
-    "stage4_block3_relu": (7, 7, 2048),
-}
-CIFAR = {
-    "stem_relu": (32, 32, 16),
-    "stage1_block3_relu": (32, 32, 16),
-    "stage2_block3_relu": (16, 16, 32),
-    "stage3_block3_relu": (8, 8, 64),
-}
-MAPS = {
-    "lenet5": {
-        "conv1": (28, 28, 6),
-        "pool2": (14, 14, 6),
-        "conv3": (10, 10, 16),
-        "pool4": (5, 5, 16),
-        "conv5": (1, 1, 120),
-    },
-    "alexnet": ALEXNET | {"norm1": (55, 55, 96), "norm2": (27, 27, 256)},
-    "alexnet_bn": ALEXNET | {"norm5": (13, 13, 256)},
-    "alexnet_one_tower": ALEXNET,
-    "alexnet_one_gpu": {"relu1": (55, 55, 48), "pool5": (6, 6, 256)},
-    "alexnet_owt": {"relu1": (55, 55, 64), "pool2": (13, 13, 192), "pool5": (6, 6, 256)},
-    "caffenet": ALEXNET | {"norm1": (27, 27, 96), "norm2": (13, 13, 256)},
-    "resnet18": BASIC,
-    "resnet34": BASIC,
-    "resnet50": BOTTLENECK,
-    "resnet101": BOTTLENECK,
-    "resnet152": BOTTLENECK,
-    **dict.fromkeys((name for name in models.names() if name.startswith("cifar_resnet")), CIFAR),
-}
-
-
-@pytest.fixture(scope="module", params=models.names())
 def network(request):
-    keras.backend.clear_session()
-    return models.build(request.param, PUBLISHED[request.param].classes)
+    return outline(request.param)
 
 
 def count(variables):
@@ -122,36 +33,30 @@ def count(variables):
 
 def multiply_adds(model):
     """Of convolutions and dense layers, for one image."""
-    weighted = [layer for layer in model.layers if hasattr(layer, "kernel")]
     return sum(
-        math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape) for layer in weighted
+        math.prod(layer.output.shape[1:-1]) * math.prod(weight.shape)
+        for layer in model.layers
+        for weight in layer.weights
+        if len(weight.shape) > 1
     )
 
 
-def test_parameter_counts(network):
-    published = PUBLISHED[network.name]
-    assert count(network.trainable_weights) == published.trainable
-    assert count(network.non_trainable_weights) == published.non_trainable
-
-
-def test_multiply_adds(network):
-    assert multiply_adds(network) / 1e6 == pytest.approx(
-        PUBLISHED[network.name].multiply_adds, rel=0.005
-    )
-
-
-def test_feature_maps(network):
-    expected = MAPS[network.name]
-    assert {name: network.get_layer(name).output.shape[1:] for name in expected} == expected
+def test_counts(network):
+    row = NETWORKS[network.name]
+    assert count(network.trainable_weights) == int(row["trainable"])
+    assert count(network.non_trainable_weights) == int(row["non_trainable"])
+    assert multiply_adds(network) / 1e6 == pytest.approx(float(row["madds_millions"]), rel=0.005)
 
 
 def test_contract(network):
     size = models.image_size(network.name)
     assert network.input.dtype == "float32" and network.input.shape == (None, size, size, 3)
     assert {key: (value.shape, value.dtype) for key, value in network.output.items()} == {
-        "logits": ((None, PUBLISHED[network.name].classes), "float32")
+        "logits": ((None, int(NETWORKS[network.name]["classes"])), "float32")
     }
-    assert network.layers[-1].activation is keras.activations.linear
+    assert not any(
+        getattr(layer, "activation", None) is keras.activations.softmax for layer in network.layers
+    )
     assert type(network.layers[1]).__name__ == "Normalize" and not network.layers[1].weights
 
 
@@ -163,28 +68,53 @@ def test_every_layer_is_named_by_hand(network):
     assert len(set(paths)) == len(paths)
 
 
-def test_the_arithmetic_of_one_gpu():
-    assert PUBLISHED["alexnet_one_gpu"].trainable == 59_798_312
+@pytest.mark.parametrize("name", WITH_HEADS)
+def test_auxiliary_heads(name):
+    plain, trained = outline(name), outline(name, aux_heads=True)
+    assert count(trained.trainable_weights) == int(NETWORKS[name]["trainable_with_aux_heads"])
+    assert {v.path: v.shape for v in plain.weights}.items() <= {
+        v.path: v.shape for v in trained.weights
+    }.items()
+    heads = trained.output.keys() - {"logits"}
+    assert heads == {f"aux{number}" for number in range(1, len(heads) + 1)} and heads
+    assert all(value.dtype == "float32" for value in trained.output.values())
+    assert {value.shape for value in trained.output.values()} == {plain.output["logits"].shape}
+    assert 0 < models.aux_weight(name) < 1
 
 
-def test_ten_classes():
-    model = models.build("resnet18", 10)
-    assert count(model.trainable_weights) == 11_689_512 - (1000 - 10) * (512 + 1)
+def test_auxiliary_heads_are_ignored_where_the_paper_has_none():
+    assert list(outline("lenet5", aux_heads=True).output) == ["logits"]
 
 
-def test_shortcuts_without_projection_have_no_parameters():
-    layer = models.resnet.SubsampleAndPad(6, 2, name="shortcut")
-    x = np.arange(5 * 5 * 2, dtype="float32").reshape(1, 5, 5, 2)
-    y = np.asarray(layer(x))
-    assert y.shape == (1, 3, 3, 6) and not layer.weights
-    np.testing.assert_array_equal(y[..., :2], x[:, ::2, ::2])
-    assert not y[..., 2:].any()
+@pytest.mark.parametrize("family", models.FAMILIES, ids=lambda family: family.__name__[7:])
+def test_another_number_of_classes(family):
+    name = min(family.VARIANTS, key=lambda name: float(NETWORKS[name]["madds_millions"]))
+    usual = int(NETWORKS[name]["classes"])
+    other = 1010 - usual
+    model = outline(name, other)
+    assert model.output["logits"].shape == (None, other)
+    per_class = count(model.trainable_weights[-2:]) / other
+    added = count(model.trainable_weights) - int(NETWORKS[name]["trainable"])
+    assert added == (other - usual) * per_class
 
 
 REDUCED = {
     "lenet5": {},
     "alexnet": {"image_size": 67},
     "alexnet_bn": {"image_size": 67},
+    "zfnet": {"image_size": 68},
+    "overfeat_fast": {"image_size": 71},
+    "nin": {"image_size": 67},
+    "nin_cifar": {"image_size": 12},
+    "vgg11": {"image_size": 32},
+    "vgg11_bn": {"image_size": 32},
+    "cifarnet": {"image_size": 16},
+    "all_cnn_c": {"image_size": 16},
+    "dsn": {"image_size": 12, "aux_heads": True},
+    "highway19": {"image_size": 16},
+    "squeezenet1_0": {"image_size": 64},
+    "mobilenet_025": {"image_size": 64},
+    "study2017_mixed": {"image_size": 16},
     "resnet18": {"image_size": 64, "depths": (1, 1, 1, 1)},
     "resnet50": {"image_size": 64, "depths": (1, 1, 1, 1)},
     "cifar_resnet20": {"image_size": 16, "depths": (1, 1, 1)},
@@ -206,10 +136,14 @@ def test_gradients_reach_every_variable(name, precision):
     labels = np.arange(4)
     images = np.random.default_rng(1).uniform(0, 255, (4, *model.input_shape[1:]))
     with tf.GradientTape() as tape:
-        logits = model(tf.constant(images, "float32"), training=True)["logits"]
-        loss = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        outputs = model(tf.constant(images, "float32"), training=True)
+        loss = sum(
+            keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            for logits in outputs.values()
+        )
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    assert logits.dtype == "float32" and np.isfinite(logits).all()
+    for logits in outputs.values():
+        assert logits.dtype == "float32" and np.isfinite(logits).all()
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         assert gradient is not None and np.isfinite(gradient).all(), variable.path
         assert np.any(gradient), variable.path
@@ -243,40 +177,16 @@ def test_weights_follow_the_seed():
     assert not all(map(np.array_equal, first, other))
 
 
-def test_layers_of_equal_shape_start_differently():
-    model = models.build("cifar_resnet20", 10)
-    first, second = (model.get_layer(f"stage1_block1_conv{i}").kernel.numpy() for i in (1, 2))
-    assert not np.array_equal(first, second)
-    assert np.std(first) == pytest.approx(math.sqrt(2 / (3 * 3 * 16)), rel=0.1)
-
-
-def test_alexnet_starts_as_in_the_paper():
-    model = models.build("alexnet", 10, image_size=67)
-    ones = [
-        name
-        for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-        if (model.get_layer(name).bias.numpy() == 1).all()
-    ]
-    assert ones == ["conv2", "conv4", "conv5", "fc6", "fc7"]
-    for name in ("conv1", "conv3", "fc7"):
-        assert np.std(model.get_layer(name).kernel.numpy()) == pytest.approx(0.01, rel=0.02)
-
-
-def test_towers_meet_only_in_conv3():
-    groups = {
-        name: models.build(name, 10, image_size=67).get_layer
-        for name in ("alexnet", "alexnet_one_gpu")
-    }
-    of = {name: [get(f"conv{i}").groups for i in range(1, 6)] for name, get in groups.items()}
-    assert of == {"alexnet": [1, 2, 1, 2, 2], "alexnet_one_gpu": [1] * 5}
-
-
 def test_tables_are_complete():
     folder = pathlib.Path(models.__file__).parent
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "layers"}
-    assert files == {family.__name__.split(".")[-1] for family in models.FAMILIES}
+    families = {
+        path.stem
+        for path in folder.glob("[!_]*.py")
+        if re.search("^VARIANTS", path.read_text(), re.MULTILINE)
+    }
+    assert families == {family.__name__.split(".")[-1] for family in models.FAMILIES}
     assert len(models.names()) == sum(len(family.VARIANTS) for family in models.FAMILIES)
-    assert models.names() == sorted(PUBLISHED)
+    assert models.names() == sorted(NETWORKS)
     assert all("Departures:" in family.__doc__ for family in models.FAMILIES)
 
 
@@ -291,8 +201,12 @@ def test_policies():
     [
         ({"name": "alexnot"}, "unknown model, expected one of alexnet, .* received 'alexnot'"),
         ({"colour": 1}, "unknown option of alexnet, expected filters or .* received colour"),
-        ({"name": "lenet5", "norm": 1}, "unknown option of lenet5, expected none, received norm"),
-        ({"norm": "layer"}, "unknown norm, expected one of lrn, batch, none, received 'layer'"),
+        ({"name": "lenet5", "norm": 1}, "unknown option of lenet5, expected .* received norm"),
+        ({"norm": "layer"}, "unknown norm, expected one of none, lrn, batch, received 'layer'"),
+        ({"activation": "gelu"}, "unknown activation, expected one of relu, .* received 'gelu'"),
+        ({"pooling": "min"}, "unknown pooling, expected one of max_over.* received 'min'"),
+        ({"name": "highway19", "activation": "crelu"}, "unknown activation, .* received 'crelu'"),
+        ({"name": "mobilenet_100", "width": 0.01}, "width is too small, .* received 0.01"),
         ({"num_classes": 0}, "num_classes is not positive, expected 1 or more, received 0"),
         ({"image_size": 0}, "image_size is not positive, expected 1 or more, received 0"),
         ({"image_size": 8}, "image_size is too small, expected .* conv1, received 8 x 8"),
@@ -306,10 +220,6 @@ def test_refuses(arguments, complaint):
     with pytest.raises(ValueError, match=complaint) as error:
         models.build(**{"name": "alexnet", "num_classes": 10} | arguments)
     assert "\n" not in str(error.value)
-
-
-def test_auxiliary_heads_are_ignored_where_the_paper_has_none():
-    assert list(models.build("lenet5", 10, aux_heads=True).output) == ["logits"]
 
 
 @pytest.mark.slow

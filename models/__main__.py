@@ -1,0 +1,156 @@
+"""Shows the networks: `python -m models [NAME ...] [--batch_size=N] [--markdown]`.
+
+One row for each network: the paper and what it reports, and what the built network costs, for 10
+classes where the images have 32 pixels, else for 1000. With names only those, and below the table
+the layers of each with the shapes they put out.
+
+- paper, year: the citation, and when it first appeared
+- error: in %, of a single network on the validation images, as the paper reports it
+- parameters: those that are trained
+- MB: all weights as float32, in millions of bytes, those that are not trained included
+- multiply-adds: of convolutions and dense layers, for one image, in millions
+- memory: in millions of bytes, for one training step of N images in float32,
+  4 x (weights + 2 x parameters + N x activations): gradients and one optimizer slot such as
+  momentum's are as large as the parameters; activations are the outputs of all layers, of which
+  a framework may keep fewer
+"""
+
+import argparse
+import inspect
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import keras
+
+import console
+import models
+from models import graphs
+
+_FLOAT = 4  # bytes of a float32
+
+
+class Column(NamedTuple):
+    """A column of a table; text is set to the left, numbers to the right."""
+
+    title: str
+    width: int
+    is_text: bool = False
+
+
+def _columns(names: list[str], batch_size: int) -> list[Column]:
+    rows = [models.VARIANTS[name] for name in names]
+    texts = {
+        "name": names,
+        "paper": [row.paper for row in rows],
+        "year": ["1998"],
+        "error": [row.error for row in rows],
+    }
+    numbers = ("input", "parameters", "MB", "multiply-adds", f"memory, N = {batch_size}")
+    return [
+        *(_text_column(title, cells) for title, cells in texts.items()),
+        *(Column(title, max(len(title), 11)) for title in numbers),
+    ]
+
+
+def _text_column(title: str, cells: Iterable[str]) -> Column:
+    return Column(title, max(map(len, [title, *cells])), is_text=True)
+
+
+def _row(name: str, model: keras.Model, batch_size: int) -> list[str]:
+    variant = models.VARIANTS[name]
+    parameters = graphs.parameters(model.trainable_weights)
+    weights = graphs.parameters(model.weights)
+    numbers = weights + 2 * parameters + batch_size * graphs.activations(model)
+    return [
+        name,
+        variant.paper,
+        str(variant.year or ""),
+        variant.error,
+        f"{variant.image_size} x {variant.image_size}",
+        f"{parameters:,}",
+        f"{_FLOAT * weights / 1e6:,.1f}",
+        f"{graphs.multiply_adds(model) / 1e6:,.1f}",
+        f"{_FLOAT * numbers / 1e6:,.0f}",
+    ]
+
+
+def _layer_columns(rows: list[list[str]]) -> list[Column]:
+    texts = zip(("layer", "type", "output"), zip(*rows, strict=True), strict=False)
+    numbers = Column("weights", 11), Column("multiply-adds", 14)
+    return [*(_text_column(title, cells) for title, cells in texts), *numbers]
+
+
+def _layer_rows(model: keras.Model) -> list[list[str]]:
+    rows = []
+    for layer in model.layers:
+        shape = " x ".join(map(str, layer.output.shape[1:]))
+        costs = graphs.parameters(layer.weights), graphs.layer_multiply_adds(layer)
+        rows.append(
+            [layer.name, type(layer).__name__, shape, *(f"{n:,}" if n else "" for n in costs)]
+        )
+    return rows
+
+
+def _outline(name: str) -> keras.Model:
+    """The network without memory or values for its weights: the whole table in a minute."""
+    keras.backend.clear_session()
+    with keras.StatelessScope(initialize_variables=False):
+        return models.build(name, 10 if models.image_size(name) == 32 else 1000)
+
+
+def _print(columns: list[Column], rows: Iterable[list[str]], markdown: bool):
+    """Prints each row as soon as it is known."""
+    edge, between = ("| ", " | ") if markdown else ("", "  ")
+
+    def line(cells):
+        padded = (
+            f"{cell:{'<' if column.is_text else '>'}{column.width}}"
+            for cell, column in zip(cells, columns, strict=True)
+        )
+        print((edge + between.join(padded) + edge[::-1]).rstrip(), flush=True)
+
+    line([column.title for column in columns])
+    end = ":" if markdown else "-"
+    line(["-" * (each.width - 1) + ("-" if each.is_text else end) for each in columns])
+    for row in rows:
+        line(row)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        console.fail(message)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m models",
+        description=inspect.cleandoc(__doc__),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks; none: all")
+    parser.add_argument("--batch_size", type=int, default=128, help="N of the memory (128)")
+    parser.add_argument("--markdown", action="store_true", help="as the README has it")
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        parser.error(f"wrong batch_size, expected 1 or more, received {args.batch_size}")
+    return args
+
+
+def main(argv: list[str] | None = None):
+    """Prints what the command line asks for."""
+    args = _parse(argv)
+    with console.user_errors():
+        names = args.names or list(models.VARIANTS)
+        for name in names:
+            models.image_size(name)
+        rows = (_row(name, _outline(name), args.batch_size) for name in names)
+        _print(_columns(names, args.batch_size), rows, args.markdown)
+        for name in args.names:
+            print(f"\n{name}\n")
+            layers = _layer_rows(_outline(name))
+            _print(_layer_columns(layers), layers, args.markdown)
+
+
+if __name__ == "__main__":
+    main()

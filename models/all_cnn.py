@@ -1,0 +1,75 @@
+"""All-CNN-C: convolutions with a stride of 2 instead of pools.
+
+Jost Tobias Springenberg, Alexey Dosovitskiy, Thomas Brox, Martin Riedmiller, "Striving for
+simplicity: the all convolutional net", ICLR 2015 workshop, arXiv:1412.6806. Transcribes tables 1
+and 2, model C.
+
+Departures: images are standardised where the paper whitens them. The seventh convolution does not
+pad, as in the public Caffe form. Weights start as in He et al. (2015), the paper says nothing.
+"""
+
+import keras
+
+from models import layers
+
+#         filters, kernel, stride, padding; one filter of 1 x 1 for each class follows
+CONVOLUTIONS = (
+    (96, 3, 1, 1),
+    (96, 3, 1, 1),
+    (96, 3, 2, 1),  # 16 x 16
+    (192, 3, 1, 1),
+    (192, 3, 1, 1),
+    (192, 3, 2, 1),  # 8 x 8
+    (192, 3, 1, 0),  # 6 x 6
+    (192, 1, 1, 0),
+)
+
+
+def all_cnn(x, num_classes: int, *, activation: str = "relu", dropout: float = 0.5):
+    """Nine convolutions, of which two halve the maps, and averaged class maps.
+
+    Args:
+        x: Standardised images, float32 [B, 32, 32, C].
+        num_classes: Number of classes K.
+        activation: One of `layers.ACTIVATIONS`; the class maps are always rectified.
+        dropout: Fraction dropped of the maps that have been halved; of the image, two fifths of it.
+
+    Returns:
+        {"logits": float32 [B, K]}.
+
+    Raises:
+        ValueError: If `activation` is unknown.
+    """
+    x = keras.layers.Dropout(0.4 * dropout, name="drop0")(x)
+    for number, (filters, kernel_size, stride, padding) in enumerate(CONVOLUTIONS, start=1):
+        x = layers.conv(
+            x,
+            filters,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            kernel_initializer=_he(),
+            name=f"conv{number}",
+        )
+        x = layers.activation(x, activation, name=f"{activation}{number}")
+        if stride == 2:
+            x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
+    return {
+        "logits": layers.class_average(x, num_classes, kernel_initializer=_he(), name="classes")
+    }
+
+
+def _he():
+    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+
+
+VARIANTS = {
+    "all_cnn_c": layers.Variant(
+        all_cnn,
+        image_size=32,
+        policy="cifar",
+        paper="Springenberg et al. 2015",
+        year=2014,
+        error="7.25 on CIFAR-10, augmented",
+    )
+}

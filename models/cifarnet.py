@@ -1,0 +1,79 @@
+"""CifarNet.
+
+Alex Krizhevsky's cuda-convnet layer definitions for CIFAR-10 (2011) in the form that TensorFlow's
+tutorial and TF-slim made common. Transcribes TF-slim's `cifarnet`; there is no paper.
+
+Departures: images are standardised with the data's mean and deviation, not each with its own.
+"""
+
+import keras
+
+from models import layers
+
+LRN = {"radius": 4, "bias": 1.0, "alpha": 0.001 / 9}
+
+
+def cifarnet(
+    x,
+    num_classes: int,
+    *,
+    activation: str = "relu",
+    pooling: str = "max",
+    dropout: float = 0.5,
+):
+    """Two convolutions and three dense layers; the first block pools before it normalises.
+
+    Args:
+        x: Standardised images, float32 [B, 32, 32, C].
+        num_classes: Number of classes K.
+        activation: One of `layers.ACTIVATIONS`.
+        pooling: One of `layers.POOLINGS`.
+        dropout: Fraction of fc3's outputs that is dropped.
+
+    Returns:
+        {"logits": float32 [B, K]}.
+
+    Raises:
+        ValueError: If `activation` or `pooling` is unknown.
+    """
+
+    def active(x, number):
+        return layers.activation(x, activation, name=f"{activation}{number}")
+
+    x = active(_conv(x, "conv1"), 1)  # 32 x 32 x 64
+    x = layers.halve(x, pooling, name="pool1")  # 16 x 16 x 64
+    x = layers.LocalResponseNorm(**LRN, name="norm1")(x)
+    x = active(_conv(x, "conv2"), 2)  # 16 x 16 x 64
+    x = layers.LocalResponseNorm(**LRN, name="norm2")(x)
+    x = layers.halve(x, pooling, name="pool2")  # 8 x 8 x 64
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = active(_dense(x, 384, "fc3"), 3)
+    x = keras.layers.Dropout(dropout, name="drop3")(x)
+    x = active(_dense(x, 192, "fc4"), 4)
+    return {
+        "logits": layers.logits(x, num_classes, kernel_initializer=_normal(1 / 192), name="fc5")
+    }
+
+
+def _conv(x, name):
+    return layers.conv(x, 64, 5, padding=2, kernel_initializer=_normal(0.05), name=name)
+
+
+def _dense(x, units, name):
+    return keras.layers.Dense(
+        units,
+        kernel_initializer=_normal(0.04),
+        bias_initializer=keras.initializers.Constant(0.1),
+        name=name,
+    )(x)
+
+
+def _normal(stddev):
+    return keras.initializers.TruncatedNormal(stddev=stddev)
+
+
+VARIANTS = {
+    "cifarnet": layers.Variant(
+        cifarnet, image_size=32, policy="cifar", paper="Krizhevsky 2011", year=2011
+    )
+}

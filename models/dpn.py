@@ -1,0 +1,141 @@
+"""Dual path networks: a residual path that is added to beside a dense path that is appended to.
+
+Yunpeng Chen, Jianan Li, Huaxin Xiao, Xiaojie Jin, Shuicheng Yan, Jiashi Feng, "Dual path
+networks", NIPS 2017, arXiv:1707.01629. Transcribes table 1 (DPN-92, DPN-98) and table 6 (DPN-131);
+DPN-68 and DPN-107 follow the authors' code, and so do the colour constants.
+
+Departures: none in the graph. DPN-107's published error comes after training on 5000 classes more.
+Weights start as in He et al. (2015) over the incoming connections.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from models import layers
+
+WIDTHS_68 = (64, 128, 256, 512)
+WIDTHS = (256, 512, 1024, 2048)
+
+
+class Table(NamedTuple):
+    """One column of the paper's table."""
+
+    stem: tuple[int, int]  # kernel size, channels
+    bottleneck: int  # channels of the first stage's 3 x 3 convolutions; every stage doubles them
+    groups: int
+    depths: tuple[int, ...]  # blocks of conv2 to conv5
+    increments: tuple[int, ...]  # channels that each block of a stage appends
+    widths: tuple[int, ...] = WIDTHS  # channels of the residual path
+
+
+#                  stem  3 x 3   G        blocks             appended          added
+DPN_68 = Table((3, 10), 128, 32, (3, 4, 12, 3), (16, 32, 32, 64), WIDTHS_68)
+DPN_92 = Table((7, 64), 96, 32, (3, 4, 20, 3), (16, 32, 24, 128))
+DPN_98 = Table((7, 96), 160, 40, (3, 6, 20, 3), (16, 32, 32, 128))
+DPN_131 = Table((7, 128), 160, 40, (4, 8, 28, 3), (16, 32, 32, 128))
+DPN_107 = Table((7, 128), 200, 50, (4, 8, 20, 3), (20, 64, 64, 128))
+
+
+def dpn(x, num_classes: int, *, table: Table, depths=None):
+    """Stages of dual path blocks.
+
+    Args:
+        x: Standardised images, float32 [B, S, S, C].
+        num_classes: Number of classes K.
+        table: Column of the paper's table.
+        depths: Blocks in each stage; None: the table's.
+
+    Returns:
+        {"logits": float32 [B, K]}.
+    """
+    kernel_size, filters = table.stem
+    x = _conv(x, filters, kernel_size, stride=2, name="stem_conv")  # 112 x 112 x 64
+    x = layers.pool(_activate(x, name="stem"), 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
+    paths = None
+    rows = zip(depths or table.depths, table.widths, table.increments, strict=True)
+    for stage, (depth, width, increment) in enumerate(rows, start=1):
+        # dpn92: 56 x 56 x 336, 28 x 28 x 704, 14 x 14 x 1552, 7 x 7 x 2688
+        block = partial(
+            _block,
+            filters=table.bottleneck * 2 ** (stage - 1),
+            width=width,
+            increment=increment,
+            groups=table.groups,
+        )
+        for index in range(1, depth + 1):
+            name = f"stage{stage}_block{index}"
+            if index == 1:
+                stride = 1 if stage == 1 else 2
+                paths = _project(x, width, increment, stride=stride, name=name)
+                paths = block(x, paths, stride=stride, name=name)
+            else:
+                paths = block(x, paths, stride=1, name=name)
+            x = keras.layers.Concatenate(name=f"{name}_concat")(paths)
+    return {"logits": layers.pooled_logits(_activate(x, name="final"), num_classes)}
+
+
+def _project(x, width, increment, *, stride, name):
+    """Starts a stage: the residual path [B, H, W, width] and the dense one, two increments."""
+    x = _activate(x, name=f"{name}_project")
+    x = _conv(x, width + 2 * increment, 1, stride=stride, name=f"{name}_project_conv")
+    return ops.split(x, [width], axis=-1)
+
+
+def _block(x, paths, *, filters, width, increment, groups, stride, name):
+    """Returns both paths after one block; x is the concatenation of those before."""
+    residual, dense = paths
+    y = _conv(_activate(x, name=name, number=1), filters, 1, name=f"{name}_conv1")
+    y = _activate(y, name=name, number=2)
+    y = _conv(y, filters, 3, stride=stride, groups=groups, name=f"{name}_conv2")
+    y = _activate(y, name=name, number=3)
+    added, appended = ops.split(
+        _conv(y, width + increment, 1, name=f"{name}_conv3"), [width], axis=-1
+    )
+    return (
+        keras.layers.Add(name=f"{name}_add")([residual, added]),
+        keras.layers.Concatenate(name=f"{name}_dense")([dense, appended]),
+    )
+
+
+def _activate(x, *, name, number=""):
+    x = layers.BatchNorm(momentum=0.9, epsilon=1e-3, name=f"{name}_norm{number}")(x)
+    return layers.relu(x, name=f"{name}_relu{number}")
+
+
+def _conv(x, filters, kernel_size, *, stride=1, groups=1, name):
+    return layers.conv(
+        x,
+        filters,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        use_bias=False,
+        kernel_initializer=layers.he_normal("fan_in"),
+        name=name,
+    )
+
+
+def _row(table, error):
+    return layers.Variant(
+        partial(dpn, table=table),
+        image_size=224,
+        policy="inception",
+        mean=(124.0, 117.0, 104.0),
+        std=1 / 0.0167,
+        paper="Chen et al. 2017",
+        year=2017,
+        error=f"{error} top-1/top-5, 1 crop",
+    )
+
+
+VARIANTS = {
+    "dpn68": _row(DPN_68, "23.57/6.93"),
+    "dpn92": _row(DPN_92, "20.73/5.37"),
+    "dpn98": _row(DPN_98, "20.15/5.15"),
+    "dpn131": _row(DPN_131, "19.93/5.12"),
+    "dpn107": _row(DPN_107, "19.75/4.94"),
+}

@@ -1,0 +1,86 @@
+"""Deeply supervised network: Network in Network for CIFAR with a head at every convolution.
+
+Chen-Yu Lee, Saining Xie, Patrick Gallagher, Zhengyou Zhang, Zhuowen Tu, "Deeply-supervised nets",
+AISTATS 2015, arXiv:1409.5185. Transcribes section 4.1 as in the authors' configuration.
+
+Departures: the losses are softmax cross entropies where the paper has squared hinges for CIFAR-10;
+the companions' weight stays 0.001 where the paper lets it decay; images are standardised where the
+paper whitens them.
+"""
+
+import keras
+
+from models import layers
+
+#   kernel of a convolution; filters of it and of the 1 x 1 ones after it. The last block's last one
+#   has one filter for each class.
+BLOCKS = (
+    (5, (192, 160, 96)),  # 32 x 32, pooled to 16 x 16
+    (5, (192, 192, 192)),  # 16 x 16, pooled to 8 x 8
+    (3, (192, 192)),  # 8 x 8
+)
+
+
+def dsn(
+    x,
+    num_classes: int,
+    *,
+    aux_heads: bool = False,
+    activation: str = "relu",
+    pooling: str = "max_overlapping",
+    dropout: float = 0.5,
+):
+    """Three blocks and averaged class maps; the companions classify what conv1, 2 and 3 return.
+
+    Args:
+        x: Standardised images, float32 [B, 32, 32, C].
+        num_classes: Number of classes K.
+        aux_heads: Whether to add the companions.
+        activation: One of `layers.ACTIVATIONS`; the class maps are always rectified.
+        pooling: One of `layers.POOLINGS`.
+        dropout: Fraction of the pooled maps that is dropped.
+
+    Returns:
+        {"logits": float32 [B, K]}; with heads also "aux1", "aux2", "aux3".
+
+    Raises:
+        ValueError: If `activation` or `pooling` is unknown.
+    """
+    companions = {}
+    for number, (kernel_size, filters) in enumerate(BLOCKS, start=1):
+        for index, width in enumerate(filters):
+            name = f"mlp{number}_{index}" if index else f"conv{number}"
+            size = 1 if index else kernel_size
+            x = layers.conv(
+                x, width, size, padding=size // 2, kernel_initializer=_normal(), name=name
+            )
+            if aux_heads and index == 0:
+                companions[f"aux{number}"] = _companion(x, num_classes, f"aux{number}")
+            x = layers.activation(x, activation, name=f"{name}_{activation}")
+        if number < len(BLOCKS):
+            x = layers.halve(x, pooling, name=f"pool{number}")
+            x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
+    logits = layers.class_average(x, num_classes, kernel_initializer=_normal(), name="classes")
+    return {"logits": logits, **companions}
+
+
+def _companion(x, num_classes, name):
+    x = keras.layers.Flatten(name=f"{name}_flatten")(x)
+    return layers.logits(x, num_classes, kernel_initializer=_normal(), name=name)
+
+
+def _normal():
+    return keras.initializers.RandomNormal(stddev=0.05)
+
+
+VARIANTS = {
+    "dsn": layers.Variant(
+        dsn,
+        image_size=32,
+        policy="cifar",
+        paper="Lee et al. 2015",
+        year=2014,
+        error="7.97 on CIFAR-10, augmented",
+        aux_weight=0.001,
+    )
+}

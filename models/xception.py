@@ -1,0 +1,92 @@
+"""Xception.
+
+Francois Chollet, "Xception: deep learning with depthwise separable convolutions", CVPR 2017,
+arXiv:1610.02357. Transcribes figure 5.
+
+Images are scaled to -1..1. The paper's figures are for one centre crop of 299 pixels, 87.5 % of the
+shorter side.
+
+Departures: weights start so that every convolution keeps the variance (He et al. 2015, depthwise
+kernels from N(0, 1 / pixels of the kernel)), which the paper leaves open. The optional dense
+layers before the classifier are left out.
+"""
+
+import keras
+
+from models import branches, layers
+
+# Channels of each block's separable convolutions. All but the middle blocks halve the maps.
+ENTRY = ((128, 128), (256, 256), (728, 728))  # 74 x 74 x 128, 37 x 37 x 256, 19 x 19 x 728
+MIDDLE = ((728, 728, 728),) * 8  # 19 x 19 x 728
+EXIT = ((728, 1024),)  # 10 x 10 x 1024
+LAST = (1536, 2048)  # 10 x 10 x 2048
+
+
+def xception(x, num_classes: int, *, middle=MIDDLE, dropout: float = 0.5):
+    """Two convolutions, twelve residual blocks and two separable convolutions.
+
+    Args:
+        x: Images scaled to -1..1, float32 [B, 299, 299, C].
+        num_classes: Number of classes K.
+        middle: Channels of the blocks of the middle flow.
+        dropout: Fraction of the last 2048 features that is dropped.
+
+    Returns:
+        {"logits": float32 [B, K]}.
+    """
+    x = branches.conv_norm_relu(x, 32, 3, 2, branches.VALID, name="block1_1")  # 149 x 149 x 32
+    x = branches.conv_norm_relu(x, 64, 3, 1, branches.VALID, name="block1_2")  # 147 x 147 x 64
+    blocks = (*ENTRY, *middle, *EXIT)
+    for number, filters in enumerate(blocks, start=2):
+        x = _block(x, filters, halve=filters not in middle, name=f"block{number}")
+    for number, filters in enumerate(LAST, start=1):
+        name = f"block{len(blocks) + 2}_{number}"
+        x = _separable_norm(x, filters, name)
+        x = layers.relu(x, name=f"{name}_relu")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.Dropout(dropout, name="drop")(x)
+    return {"logits": layers.logits(x, num_classes, name="fc")}
+
+
+def _block(x, filters, *, halve, name):
+    """Rectified separable convolutions and a shortcut; the first block's input already is."""
+    y = x
+    for number, channels in enumerate(filters, start=1):
+        if (name, number) != ("block2", 1):
+            y = layers.relu(y, name=f"{name}_{number}_relu")
+        y = _separable_norm(y, channels, f"{name}_{number}")
+    if halve:
+        y = keras.layers.MaxPooling2D(3, 2, padding="same", name=f"{name}_pool")(y)
+        x = layers.conv(
+            x,
+            filters[-1],
+            1,
+            stride=2,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"{name}_shortcut_conv",
+        )
+        x = _norm(x, f"{name}_shortcut")
+    return keras.layers.Add(name=f"{name}_add")([y, x])
+
+
+def _separable_norm(x, filters, name):
+    return _norm(layers.separable(x, filters, 3, name=f"{name}_conv"), name)
+
+
+def _norm(x, name):
+    return layers.BatchNorm(epsilon=1e-3, name=f"{name}_norm")(x)
+
+
+VARIANTS = {
+    "xception": layers.Variant(
+        xception,
+        image_size=299,
+        policy="inception",
+        mean=127.5,
+        std=127.5,
+        paper="Chollet 2017",
+        year=2016,
+        error="21.0/5.5 top-1/top-5, 1 crop (recalled)",
+    )
+}

@@ -1,0 +1,78 @@
+"""ZFNet.
+
+Matthew Zeiler, Rob Fergus, "Visualizing and understanding convolutional networks", ECCV 2014,
+arXiv:1311.2901. Transcribes figure 3.
+
+Images are mean-subtracted and stay on the 0..255 scale, as for AlexNet.
+
+Departures: the first convolution pads 1 pixel, the pools round up as Caffe's and the fourth to
+sixth layers pad too, which the figure's sizes of maps ask for. The contrast is normalised with
+AlexNet's constants, the paper gives none. Filters of the first layer are not rescaled during
+training.
+"""
+
+from functools import partial
+
+import keras
+
+from models import layers
+
+#         filters, kernel, stride, padding: figure 3
+CONVOLUTIONS = (
+    (96, 7, 2, 1),  # 110 x 110, pooled to 55 x 55
+    (256, 5, 2, 0),  # 26 x 26, pooled to 13 x 13
+    (384, 3, 1, 1),
+    (384, 3, 1, 1),
+    (256, 3, 1, 1),  # 13 x 13, pooled to 6 x 6
+)
+POOLED = (1, 2, 5)
+NORMALIZED = (1, 2)
+
+
+def zfnet(x, num_classes: int, *, dropout: float = 0.5):
+    """Five convolutions and three dense layers.
+
+    Args:
+        x: Mean-subtracted images on the scale of 0..255, float32 [B, 224, 224, C].
+        num_classes: Number of classes K.
+        dropout: Fraction of fc6's and fc7's outputs that is dropped.
+
+    Returns:
+        {"logits": float32 [B, K]}.
+    """
+    for number, (filters, kernel_size, stride, padding) in enumerate(CONVOLUTIONS, start=1):
+        x = layers.conv(
+            x,
+            filters,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            kernel_initializer=_normal(),
+            name=f"conv{number}",
+        )
+        x = layers.relu(x, name=f"relu{number}")
+        if number in POOLED:
+            x = layers.halve(x, "max_overlapping", name=f"pool{number}")
+        if number in NORMALIZED:
+            x = layers.LocalResponseNorm(name=f"norm{number}")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for number in (6, 7):
+        x = keras.layers.Dense(4096, kernel_initializer=_normal(), name=f"fc{number}")(x)
+        x = layers.relu(x, name=f"relu{number}")
+        x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
+    return {"logits": layers.logits(x, num_classes, kernel_initializer=_normal(), name="fc8")}
+
+
+_normal = partial(keras.initializers.RandomNormal, stddev=0.01)
+
+VARIANTS = {
+    "zfnet": layers.Variant(
+        zfnet,
+        image_size=224,
+        policy="alexnet",
+        std=1.0,
+        paper="Zeiler & Fergus 2014",
+        year=2013,
+        error="38.3/16.4 top-1/top-5, 10 crops",
+    )
+}

@@ -1,0 +1,95 @@
+"""A trained network with what must be known to use it: from a run, or with Keras' weights."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+import models
+from data import decode, imagenet
+from engine import checkpoints, runs
+from models import keras_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network and its surroundings.
+
+    Attributes:
+        model: Maps float32 images in 0..255 to {"logits": [B, K]}.
+        class_names: Of the K classes.
+        storage: How images are stored before they are cropped for it.
+        data: What it was trained on, as `--data` and `--val_data`; None if not by us.
+        image_size: Side in pixels that it was trained at.
+        name: The checkpoint's path, or where else its weights come from.
+        folder: Of the run, where results about it belong; None without one.
+    """
+
+    model: keras.Model
+    class_names: list[str]
+    storage: decode.Storage
+    data: tuple[str, str | None] | None
+    image_size: int
+    name: str
+    folder: Path | None
+
+
+def open_network(
+    place: str | None,
+    which: str,
+    *,
+    model: str | None = None,
+    init_from: str | None = None,
+    image_size: int | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Trained:
+    """Opens a checkpoint, or with `model` and `init_from` a network with Keras' weights.
+
+    Args:
+        place: As for `runs.open_checkpoint`.
+        which: As for `runs.open_checkpoint`.
+        model: One of `keras_weights.names()`.
+        init_from: "keras", or a weights file that Keras wrote.
+        image_size: Another side of the input than it was trained at, in pixels.
+        strategy: In whose scope the model is made; none for one device.
+
+    Raises:
+        FileNotFoundError: If there is no such run, checkpoint or file.
+        ValueError: If the file is damaged or does not fit its network.
+        RuntimeError: If Keras' download fails.
+    """
+    with (strategy or tf.distribute.get_strategy()).scope():
+        if model is None and init_from is None:
+            return _from_run(*runs.open_checkpoint(place, which), image_size)
+        if model is None or init_from is None:
+            raise ValueError("--model and --init_from go together, received only one of them")
+        return _from_keras(model, init_from, image_size)
+
+
+def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int | None) -> Trained:
+    about = checkpoint.about
+    return Trained(
+        checkpoints.rebuild(checkpoint, models.build, image_size),
+        about["class_names"],
+        decode.Storage(**about["storage"]),
+        (about["flags"]["data"], about["flags"]["val_data"]),
+        about["network"]["image_size"],
+        str(checkpoint.path),
+        folder,
+    )
+
+
+def _from_keras(name: str, source: str, image_size: int | None) -> Trained:
+    classes = imagenet.class_names()
+    model = models.build(name, len(classes), image_size=image_size, **keras_weights.options(name))
+    keras_weights.load(name, model, source)
+    return Trained(
+        model,
+        list(classes),
+        decode.storage_for(models.image_size(name)),
+        None,
+        models.image_size(name),
+        f"{name} with weights from {source}",
+        None,
+    )
