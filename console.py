@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the work failed part-way; 2 the user's input is wrong; 128
 signal n. A leaf: it knows nothing of models, data or training.
 """
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -71,6 +72,14 @@ def user_errors() -> Iterator[None]:
         fail("interrupted", 128 + (signal.SIGTERM if terminated else signal.SIGINT))
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+class Parser(argparse.ArgumentParser):
+    """For modules that run with `-m`: a wrong argument is a user error."""
+
+    def error(self, message: str) -> None:
+        """Prints the error line and exits with 2."""
+        fail(message)
 
 
 def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:

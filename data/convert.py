@@ -183,13 +183,8 @@ def _progress(images: int, name: str, wanted: bool) -> Iterator[Callable[[], obj
         print(f"converted {images} images in {seconds:.0f} s, {rate}", file=sys.stderr, flush=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        console.fail(message)
-
-
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m data.convert", description=__doc__, allow_abbrev=False)
+    parser = console.Parser(prog="python -m data.convert", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", help="digits, tfds:NAME or a folder of images")
     parser.add_argument("output", help="folder to make")
     parser.add_argument("--short_side", type=int, help="pixels; 0 keeps every size (256)")

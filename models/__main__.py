@@ -116,13 +116,8 @@ def _print(columns: list[Column], rows: Iterable[list[str]], markdown: bool):
         line(row)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        console.fail(message)
-
-
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = console.Parser(
         prog="python -m models",
         description=inspect.cleandoc(__doc__),
         formatter_class=argparse.RawDescriptionHelpFormatter,

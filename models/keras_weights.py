@@ -160,13 +160,12 @@ def _build(origin, model, *, downloaded):
 
 def _copy(model, theirs, arrays, origin):
     """Sets every layer that the arrays have weights for; returns the names of the others."""
-    left = {layer.name for layer in model.layers if layer.weights}
-    for pair in graphs.same_layers(model, theirs):
-        values = _values(pair, arrays, origin)
-        if values is not None:
-            pair.ours.set_weights(values)
-            left.remove(pair.ours.name)
-    return sorted(left)
+    pairs = graphs.same_layers(model, theirs)
+    values = {pair.ours: _values(pair, arrays, origin) for pair in pairs}
+    copied = {layer: weights for layer, weights in values.items() if weights is not None}
+    for layer, weights in copied.items():
+        layer.set_weights(weights)
+    return sorted(layer.name for layer in model.layers if layer.weights and layer not in copied)
 
 
 def _values(pair, arrays, origin):
