@@ -88,7 +88,8 @@ SUMMARY_STEPS = 50
 
 def main(argv: list[str]) -> None:
     """Parses the flags, sets everything up, trains."""
-    console.parse(argv)
+    if unexpected := console.parse(argv):
+        console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
     if not FLAGS.resume:
         model = FLAGS.model or default_model(FLAGS.data)
         recipe = Path(__file__).parent / "recipes" / f"{model}.flags"

@@ -13,13 +13,17 @@ import traceback
 
 
 def run(argv, stdout, stderr):
-    """Runs a script as `python SCRIPT ...` does; ends the process."""
+    """Runs a script as `python SCRIPT ...` does, or `-m MODULE`; ends the process."""
     for descriptor, path in ((1, stdout), (2, stderr)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    start = runpy.run_path
+    if argv[0] == "-m":
+        start, argv = runpy.run_module, argv[1:]
+        sys.modules.pop(argv[0], None)
     sys.argv = argv
     code = 0
     try:
-        runpy.run_path(argv[0], run_name="__main__")
+        start(argv[0], run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

@@ -1,5 +1,6 @@
 """`python -m models`: the table of networks, their layers, and what it refuses."""
 
+import pathlib
 import re
 
 import keras
@@ -114,3 +115,14 @@ def test_refuses(arguments, complaint, capsys):
     output = capsys.readouterr()
     assert output.out == "" and output.err.count("\n") == 1
     assert re.fullmatch(complaint, output.err)
+
+
+def test_the_readme_has_this_table():
+    lines = (pathlib.Path(__file__).parent.parent / "README.md").read_text().splitlines()
+    rows = {cells(line)[0]: cells(line) for line in lines if line.startswith("| ")}
+    assert set(models.names()) <= set(rows)
+    for name in models.names():
+        variant = models.VARIANTS[name]
+        assert rows[name][1:4] == [variant.paper, str(variant.year or ""), variant.error]
+    for name in ("lenet5", "alexnet", "cifar_resnet20", "mobilenet_025"):
+        assert rows[name] == table._row(name, table._outline(name), batch_size=128)

@@ -11,8 +11,11 @@ import subprocess
 import sys
 import time
 
+import keras
 import pytest
 from conftest import ROOT
+
+from engine import runs
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
@@ -234,6 +237,46 @@ def test_stopping_early_validates_and_going_on_changes_nothing(photographs, tmp_
     assert len(set(rates)) > 1
 
 
+@pytest.mark.slow
+def test_stochastic_depth_follows_the_clock(photographs, tmp_path, finished):
+    words = [f"--data={photographs}", "--model=cifar_resnet110_sd", "--image_size=8"]
+    words += ["--batch_size=4", "--epochs=1"]
+    assert finished(tmp_path / "stopped", *words, "--max_steps=3")[0] == "3"
+    resumed = finished(tmp_path / "stopped", "--resume", "--max_steps=6")
+    assert resumed == finished(tmp_path / "whole", *words, "--max_steps=6")
+
+
+def test_networks_options_and_heads_are_kept_in_the_checkpoint(photographs, tmp_path, command):
+    words = ["--model=googlenet", "--norm=batch", "--image_size=64", "--batch_size=4"]
+    run_dir = tmp_path / "run"
+    words += [f"--data={photographs}", f"--run_dir={run_dir}", "--max_steps=1"]
+    assert command("train.py", *words).returncode == 0
+    checkpoint = runs.Run(run_dir).find("last")
+    assert checkpoint.about["network"]["norm"] == "batch"
+    assert any(name.startswith("model/aux2") for name in checkpoint.tensors)
+    assert any(name.endswith("moving_mean") for name in checkpoint.tensors)
+    done = command("test.py", run_dir)
+    assert done.returncode == 0 and "(n = 6)" in done.stdout, done.stderr
+
+
+def test_keras_weights_are_used_without_a_run_and_to_start_from(
+    photographs, tmp_path, command, finished
+):
+    file = tmp_path / "mobilenet.weights.h5"
+    keras.applications.MobileNet((64, 64, 3), alpha=0.25, weights=None, classes=1000).save_weights(
+        file
+    )
+    image = next(photographs.rglob("*.jpg"))
+    words = ["--model=mobilenet_025", f"--init_from={file}"]
+    done = command("classify.py", image, "--json", *words)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["predictions"]) == 5
+    words += ["--image_size=64", "--batch_size=4", "--max_steps=1"]
+    with_weights = finished(tmp_path / "a", f"--data={photographs}", *words)
+    file.unlink()
+    assert finished(tmp_path / "a", "--resume") == with_weights
+
+
 def test_a_run_without_a_checkpoint_starts_over_and_says_so(digits, tmp_path, command):
     *_, run_dir = digits
     shutil.copytree(run_dir, tmp_path / "run", ignore=lambda folder, names: ["checkpoints"])
@@ -278,10 +321,11 @@ WRONG = [
     wrong("--learning_rate=-1", holds="learning_rate"),
     wrong("--milestones=half", holds="milestones"),
     wrong("--image_size=3", "--model=alexnet", holds="3"),
+    wrong("{photographs}", holds="--data={photographs}"),
     wrong("--activation=silly", holds="silly"),
     wrong("--init_from=/nowhere.h5", "--model=mobilenet_025", holds="/nowhere.h5"),
     wrong("--init_from=keras", holds="lenet5"),
-    wrong("x.png", "--model=vgg16", script="classify.py", holds="init_from"),
+    wrong("data/samples/digit_1.png", "--model=vgg16", script="classify.py", holds="init_from"),
     wrong("--width=2", holds="width"),
     wrong("--no_such_flag=1", holds="no_such_flag"),
     wrong("--resume", "--run_dir={empty}/none", holds="none"),
