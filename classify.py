@@ -6,6 +6,7 @@ python classify.py img.jpg --checkpoint=best.safetensors    one file is enough
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -42,9 +43,9 @@ def main(argv: list[str]) -> None:
     devices.configure(FLAGS.threads)
     devices.set_precision("auto")
     with console.user_errors():
-        images = [image for place in places for image in sources.open_images(place)]
-        if not images:
-            raise ValueError(f"expected image files or folders of images, received {places}")
+        images = [image for place in places for image in listed(place)]
+        if not any(os.path.exists(image.path) for image in images):
+            raise FileNotFoundError(f"expected image files or folders of images, received {places}")
         network = trained.open_network(
             FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
         )
@@ -55,6 +56,14 @@ def main(argv: list[str]) -> None:
         show(result)
         failed += "error" in result
     sys.exit(console.FAILED if failed else 0)
+
+
+def listed(place: str) -> list[sources.Example]:
+    """The images of a place; one that does not exist is found out when it is read."""
+    try:
+        return sources.open_images(place)
+    except FileNotFoundError:
+        return [sources.Example(place, sources.UNLABELLED, place)]
 
 
 class Classifier:

@@ -108,11 +108,15 @@ def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a script's main; Ctrl-C ends it with one line."""
+    """Runs a script's main; Ctrl-C and TensorFlow's own errors end it with one line."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
+    tensorflow_errors = sys.modules["tensorflow"].errors.OpError
     try:
         main(sys.argv)
     except KeyboardInterrupt:
         fail("interrupted", 128 + signal.SIGINT)
+    except tensorflow_errors as error:  # a damaged shard, too little memory
+        fail(error.message.strip().partition("\n")[0], FAILED)
 
 
 class Interrupts:

@@ -28,6 +28,7 @@ flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras
 flags.DEFINE_enum("crops", "1", [str(count) for count in views.VIEWS], "views of each image")
 flags.DEFINE_integer("image_size", None, "side of the crops in pixels; as trained", 1)
 flags.DEFINE_integer("batch_size", 100, "images at a time, over all replicas", 1)
+flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 
 
@@ -37,10 +38,10 @@ def main(argv: list[str]) -> None:
     devices.configure(FLAGS.threads)
     devices.set_precision("auto")
     crops = int(FLAGS.crops)
-    for place in named or [None]:
-        with console.user_errors():
-            strategy = devices.make_strategy()
-            network = trained.open_network(
+    with console.user_errors():
+        strategy = devices.make_strategy()
+        networks = [
+            trained.open_network(
                 place,
                 FLAGS.checkpoint,
                 model=FLAGS.model,
@@ -48,38 +49,55 @@ def main(argv: list[str]) -> None:
                 image_size=FLAGS.image_size,
                 strategy=strategy,
             )
-            replicas = strategy.num_replicas_in_sync
-            batches = pipeline.test_batches(
-                open_data(network, FLAGS.data),
-                FLAGS.split,
-                size=network.model.input_shape[1],
-                crops=crops,
-                batch_size=max(1, FLAGS.batch_size // replicas),
-                threads=FLAGS.threads,
-                replicas=replicas,
-            )
+            for place in named or [None]
+        ]
+        sets = [
+            open_data(network, FLAGS.data, FLAGS.split, verify=FLAGS.verify) for network in networks
+        ]
+    replicas = strategy.num_replicas_in_sync
+    for network, dataset in zip(networks, sets, strict=True):
+        batches = pipeline.test_batches(
+            dataset,
+            FLAGS.split,
+            size=network.model.input_shape[1],
+            crops=crops,
+            batch_size=max(1, FLAGS.batch_size // replicas),
+            threads=FLAGS.threads,
+            replicas=replicas,
+        )
         totals = steps.Evaluator(strategy, network.model).evaluate(batches)
-        if len(named) > 1:
+        if len(networks) > 1:
             print(network.name)
-        report(network.folder, totals, crops=crops, split=FLAGS.split, checkpoint=network.name)
+        with console.user_errors():
+            report(network.folder, totals, crops=crops, split=FLAGS.split, checkpoint=network.name)
 
 
-def open_data(network: trained.Trained, data: str | None) -> datasets.Dataset:
+def open_data(
+    network: trained.Trained, data: str | None, split: str, *, verify: bool
+) -> datasets.Dataset:
     """The network's own data set, or another one with the same classes.
 
     Raises:
-        ValueError: If the classes are not those that the network knows.
+        ValueError: If the data has changed, its classes are not those that the network knows, or
+            the split does not exist or has no labels.
     """
     if data is None and network.data is None:
         raise ValueError("--data is missing, expected images to test on")
-    data, val_data = (data, None) if data else network.data
-    folder = convert.prepare(data, val_data=val_data, image_size=network.image_size)
-    dataset = datasets.load(folder)
+    of_run = network.data if data is None else (data, None)
+    dataset = convert.open_dataset(
+        of_run[0],
+        val_data=of_run[1],
+        image_size=network.image_size,
+        expected=network.data_fingerprint if data is None else None,
+        verify=verify,
+    )
     if list(dataset.class_names) != network.class_names:
         raise ValueError(
-            f"the classes of {data} are not those of {network.name}: expected "
+            f"the classes of {of_run[0]} are not those of {network.name}: expected "
             f"{_short(network.class_names)}, received {_short(dataset.class_names)}"
         )
+    if not pipeline.has_labels(dataset, split):
+        raise ValueError(f"the {split} split of {of_run[0]} has no labels: use classify.py on it")
     return dataset
 
 

@@ -8,7 +8,9 @@ python train.py --flagfile=recipes/alexnet_imagenet.flags --data=ILSVRC2012
 """
 
 import dataclasses
+import functools
 import math
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -69,6 +71,7 @@ flags.DEFINE_integer("checkpoint_steps", None, "save every N steps too, not only
 flags.DEFINE_integer("keep", 2, "how many checkpoints to keep besides the best", 1)
 flags.DEFINE_integer("max_steps", None, "stop after N optimizer updates in all", 1)
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
 flags.DEFINE_bool("log_device_placement", False, "print the device of every operation")
 
 # What --resume may change, because it does not change what is trained.
@@ -79,8 +82,10 @@ HARMLESS = {
     "keep",
     "max_steps",
     "threads",
+    "verify",
     "log_device_placement",
 }
+RECIPES = Path(__file__).parent / "recipes"
 VARIED = ("activation", "norm", "pooling", "dropout", "width")  # the networks' own options
 CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
@@ -90,15 +95,16 @@ def main(argv: list[str]) -> None:
     """Parses the flags, sets everything up, trains."""
     if unexpected := console.parse(argv):
         console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
+    own = [flag for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.name != "help"]
+    given = {flag.name for flag in own if flag.present}
     if not FLAGS.resume:
-        model = FLAGS.model or default_model(FLAGS.data)
-        recipe = Path(__file__).parent / "recipes" / f"{model}.flags"
+        recipe = RECIPES / f"{FLAGS.model or default_model(FLAGS.data)}.flags"
         if recipe.exists() and not any(word.lstrip("-").startswith("flagfile") for word in argv):
             print(f"settings: those of recipes/{recipe.name} where no flag is given")
             console.parse([argv[0], f"--flagfile={recipe}", *argv[1:]])
-    own = [flag for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.name != "help"]
     options = SimpleNamespace(**{flag.name: flag.value for flag in own})
-    given = {flag.name for flag in own if flag.present}
+    if "optimizer" in given and "learning_rate" not in given:
+        options.learning_rate = None  # the recipe's is for its own optimizer
     with console.user_errors():
         training = resume(options, given) if options.resume else start(options)
     training.go()
@@ -111,13 +117,13 @@ def default_model(data: str) -> str:
 
 def start(options: SimpleNamespace) -> "Training":
     """Sets up a new run; nothing is written but converted data before all is checked."""
-    devices.configure(options.threads, options.log_device_placement)
     options.model = options.model or default_model(options.data)
     if options.run_dir and runs.Run(options.run_dir).step_files():
         raise ValueError(
             f"the run folder {options.run_dir} holds checkpoints already, expected a new one; "
             "add --resume to go on with it"
         )
+    check(options)
     dataset = open_data(options)
     if options.learning_rate is None:
         options.learning_rate = optimizers.OPTIMIZERS[options.optimizer].learning_rate
@@ -125,12 +131,55 @@ def start(options: SimpleNamespace) -> "Training":
         options.batch_size = min(128, dataset.num_examples("train"))
     if options.augment is None:
         options.augment = default_policy(options.model, dataset.class_names)
+    training = Training(options, dataset, options.precision)
     if not options.run_dir:
-        name = options.data.rpartition(":")[2]
-        options.run_dir = str(runs.new_folder(f"{Path(name).resolve().name}-{options.model}"))
-    training = Training(runs.Run(options.run_dir), options, dataset)
+        options.run_dir = str(runs.make_folder(f"{data_name(options.data)}-{options.model}"))
     training.begin()
     return training
+
+
+def check(options: SimpleNamespace) -> None:
+    """Finds what is wrong with the flags before data is converted for hours.
+
+    Raises:
+        ValueError: If a flag's value is out of range.
+        FileNotFoundError: If the file of `--init_from` does not exist.
+    """
+    devices.configure(options.threads, options.log_device_placement)
+    for name, value in vars(options).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name} expects a finite number, received {value}")
+    if options.seed >= 2**32:
+        raise ValueError(f"--seed expects a number below {2**32}, received {options.seed}")
+    milestones(options)
+    replicas = devices.make_strategy().num_replicas_in_sync
+    if options.batch_size and options.batch_size % replicas:
+        raise ValueError(
+            f"--batch_size is global and must be divisible by the {replicas} replicas, "
+            f"received {options.batch_size}"
+        )
+    if options.init_from not in (None, keras_weights.DOWNLOAD):
+        if not Path(options.init_from).is_file():
+            raise FileNotFoundError(f"--init_from expects a file, received {options.init_from}")
+    network_options(options)
+
+
+def milestones(options: SimpleNamespace) -> tuple[float, ...]:
+    """Where `--schedule=step` decays, as numbers.
+
+    Raises:
+        ValueError: If they are not fractions.
+    """
+    try:
+        fractions = tuple(float(text) for text in options.milestones)
+    except ValueError:
+        fractions = (math.nan,)
+    if not all(0 < fraction < 1 for fraction in fractions):
+        raise ValueError(
+            "--milestones expects fractions of --epochs such as 0.5,0.75, "
+            f"received {','.join(options.milestones)}"
+        )
+    return fractions
 
 
 def default_policy(model: str, class_names: tuple[str, ...]) -> str:
@@ -139,11 +188,18 @@ def default_policy(model: str, class_names: tuple[str, ...]) -> str:
     return "digits" if characters else models.policy(model)
 
 
+def data_name(data: str) -> str:
+    """What `--data` is called in the name of the run folder."""
+    if data.startswith("tfds:"):
+        return data.removeprefix("tfds:").replace("/", "_")
+    return Path(data).resolve().name
+
+
 def resume(options: SimpleNamespace, given: set[str]) -> "Training":
     """Sets up an earlier run as it was, except for harmless flags given anew."""
     run = runs.Run(options.run_dir) if options.run_dir else runs.newest()
     settings = run.settings()
-    saved = settings["flags"]
+    saved = {**vars(options), **settings["flags"]}  # an older run may lack the newest flags
     harmless = HARMLESS | ({"epochs"} if saved["schedule"] in ("constant", "plateau") else set())
     for name in sorted(given):
         value = getattr(options, name)
@@ -155,28 +211,26 @@ def resume(options: SimpleNamespace, given: set[str]) -> "Training":
     changed = {name: getattr(options, name) for name in given}
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})
     devices.configure(options.threads, options.log_device_placement)
-    dataset = open_data(options)
-    if dataset.fingerprint != settings["data"]["fingerprint"]:
-        raise ValueError(
-            f"the data of {options.data} changed since {run.folder} was started: expected "
-            f"fingerprint {settings['data']['fingerprint']}, received {dataset.fingerprint}"
-        )
-    options.precision = settings["precision"]
-    training = Training(run, options, dataset)
+    dataset = open_data(options, expected=settings["data"]["fingerprint"])
+    training = Training(options, dataset, settings["precision"])
     training.restore(settings)
     return training
 
 
-def open_data(options: SimpleNamespace) -> datasets.Dataset:
+def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets.Dataset:
     """The data set as shards; converted now if it was not before and the network can be built."""
     size = options.image_size or models.image_size(options.model)
-
-    def check() -> None:
-        models.build(options.model, num_classes=2, image_size=size, **network_options(options))
-
-    return datasets.load(
-        convert.prepare(options.data, val_data=options.val_data, image_size=size, check=check)
+    dataset = convert.open_dataset(
+        options.data,
+        val_data=options.val_data,
+        image_size=size,
+        check=lambda: models.build(options.model, 2, image_size=size, **network_options(options)),
+        expected=expected,
+        verify=options.verify,
     )
+    if not dataset.num_examples("train"):
+        raise ValueError(f"{options.data} has no training images, expected a train split")
+    return dataset
 
 
 def network_options(options: SimpleNamespace) -> dict:
@@ -201,17 +255,17 @@ class State:
 class Training:
     """One run: its network, its state and its loop."""
 
-    def __init__(self, run: runs.Run, options: SimpleNamespace, dataset: datasets.Dataset) -> None:
-        """Builds everything for step 0.
+    def __init__(self, options: SimpleNamespace, dataset: datasets.Dataset, precision: str) -> None:
+        """Builds everything for step 0; writes nothing.
 
         Raises:
             ValueError: If flags, network and data do not go together.
         """
-        self.run, self.options, self.dataset = run, options, dataset
+        self.options, self.dataset = options, dataset
         self.strategy = devices.make_strategy()
-        self.precision = devices.set_precision(options.precision)
+        self.precision = devices.set_precision(precision)
         self.replicas = self.strategy.num_replicas_in_sync
-        self.steps_per_epoch = self._check_batch_size()
+        self.steps_per_epoch = self._count_steps()
         self.total = options.epochs * self.steps_per_epoch
         self.end = min(self.total, options.max_steps or self.total)
         self.network = {
@@ -243,37 +297,36 @@ class Training:
         self.evaluator = steps.Evaluator(self.strategy, self.model)
         self.variables = checkpoints.named_variables(self.model, self.optimizer)
         self.validation = self._validation_batches()
-        self.summaries = summaries.Summaries(run.folder)
         self.state = State()
         self.meter = progress.Meter()
 
-    def _check_batch_size(self) -> int:
+    @property
+    def run(self) -> runs.Run:
+        """The run folder."""
+        return runs.Run(self.options.run_dir)
+
+    @functools.cached_property
+    def summaries(self) -> summaries.Summaries:
+        """What TensorBoard shows of the run."""
+        return summaries.Summaries(self.run.folder)
+
+    def _count_steps(self) -> int:
+        """Steps of an epoch."""
         batch_size, examples = self.options.batch_size, self.dataset.num_examples("train")
         if batch_size > examples:
             raise ValueError(
                 f"--batch_size={batch_size} is more than the {examples} training images"
             )
-        if batch_size % self.replicas:
-            raise ValueError(
-                f"--batch_size is global and must be divisible by the {self.replicas} replicas, "
-                f"received {batch_size}"
-            )
         return examples // batch_size
 
     def _schedule(self) -> schedules.Schedule:
         options = self.options
-        try:
-            milestones = tuple(float(text) for text in options.milestones)
-        except ValueError as error:
-            raise ValueError(
-                f"--milestones expects fractions such as 0.5,0.75, received {options.milestones}"
-            ) from error
         return schedules.Schedule(
             options.schedule,
             options.learning_rate,
             self.total,
             warmup_steps=round(options.warmup_epochs * self.steps_per_epoch),
-            milestones=milestones,
+            milestones=milestones(options),
             decay=options.decay,
             plateau=schedules.Plateau(options.patience),
         )
@@ -315,6 +368,7 @@ class Training:
 
     def restore(self, settings: dict) -> None:
         """Takes up the newest checkpoint of the run, if it has one."""
+        self.run.remove_litter()
         checkpoint = self.run.last(self.say)
         if checkpoint is None:
             self.say(f"{self.run.folder} was stopped before its first checkpoint: from step 0")
@@ -394,12 +448,11 @@ class Training:
         try:
             if self.trainer.step < self.end:
                 self._loop(interrupts)
-        except tf.errors.OpError as error:
-            console.fail(error.message.partition("\n")[0], console.FAILED)
         except (steps.NotFinite, OSError) as error:
             console.fail(error, console.FAILED)
         if interrupts.received and self.trainer.step < self.end:
-            self.say(f"stopped; go on with: python train.py --resume --run_dir={self.run.folder}")
+            run_dir = shlex.quote(self.options.run_dir)
+            self.say(f"stopped; go on with: python train.py --resume --run_dir={run_dir}")
             sys.exit(interrupts.exit_code)
         digest = checkpoints.weights_digest(self.model)
         self.say(f"done: step {self.trainer.step}  weights sha256 {digest}")
@@ -420,6 +473,8 @@ class Training:
             line.update(step, self._describe(step))
             if self._due(step, self.steps_per_epoch, SUMMARY_STEPS):
                 self._summarise(step, rates[-1], done)
+            if not math.isfinite(self.trainer.weight_norm()):
+                raise steps.NotFinite(step - 1, rates[-1])
             if step == self.end or self._due(step, self.steps_per_epoch):
                 self._finish_epoch(step, rates[-1], line)
             elif interrupts.received or self._due(step, self.options.checkpoint_steps):
@@ -511,6 +566,7 @@ class Training:
             "network": self.network,
             "class_names": self.dataset.class_names,
             "storage": self.dataset.storage,
+            "data_fingerprint": self.dataset.fingerprint,
             "versions": checkpoints.versions(),
             "device": devices.describe(self.strategy, self.options.threads),
             "schedule": self.schedule.state,

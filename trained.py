@@ -21,15 +21,17 @@ class Trained:
         class_names: Of the K classes.
         storage: How images are stored before they are cropped for it.
         data: What it was trained on, as `--data` and `--val_data`; None if not by us.
+        data_fingerprint: Of that data; None if not by us.
         image_size: Side in pixels that it was trained at.
         name: The checkpoint's path, or where else its weights come from.
-        folder: Of the run, where results about it belong; None without one.
+        folder: Of its run, where results about it belong; None without one.
     """
 
     model: keras.Model
     class_names: list[str]
     storage: decode.Storage
     data: tuple[str, str | None] | None
+    data_fingerprint: str | None
     image_size: int
     name: str
     folder: Path | None
@@ -74,9 +76,10 @@ def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int 
         about["class_names"],
         decode.Storage(**about["storage"]),
         (about["flags"]["data"], about["flags"]["val_data"]),
+        about["data_fingerprint"],
         about["network"]["image_size"],
         str(checkpoint.path),
-        folder,
+        folder if runs.Run(folder).exists else None,
     )
 
 
@@ -88,6 +91,7 @@ def _from_keras(name: str, source: str, image_size: int | None) -> Trained:
         model,
         list(classes),
         decode.storage_for(models.image_size(name)),
+        None,
         None,
         models.image_size(name),
         f"{name} with weights from {source}",

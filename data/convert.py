@@ -26,7 +26,7 @@ from data.sources import open_source
 from data.unfinished import unfinished
 
 with console.quiet_import():
-    from data.datasets import SHARD_NAME
+    from data.datasets import SHARD_NAME, Dataset, load
     from data.description import DESCRIPTION, fingerprint, write_description
     from data.shards import check_space, write_splits
 
@@ -103,6 +103,7 @@ def prepare(
     val_data: str | os.PathLike | None = None,
     validation_fraction: float = 0.1,
     check: Callable[[], object] = lambda: None,
+    expected: str | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -117,6 +118,7 @@ def prepare(
         val_data: As for `open_source`.
         validation_fraction: As for `open_source`.
         check: Called before a conversion: may raise what would make it useless.
+        expected: The fingerprint that the data must have.
         workers: As for `convert`.
         progress: As for `convert`.
 
@@ -130,7 +132,9 @@ def prepare(
         return Path(data)
     source = open_source(data, val_data=val_data, validation_fraction=validation_fraction)
     storage = source.storage or storage_for(image_size)
-    folder = cache.folder() / f"{source.name}-{fingerprint(source, storage)[:16]}"
+    found = fingerprint(source, storage)
+    _check_fingerprint(data, expected, found)
+    folder = cache.folder() / f"{source.name}-{found[:16]}"
     if (folder / DESCRIPTION).is_file():
         print(f"{data}: converted before, in {folder}", flush=True)
         return folder
@@ -141,10 +145,34 @@ def prepare(
     return folder
 
 
+def open_dataset(
+    data: str | os.PathLike, *, expected: str | None = None, verify: bool = False, **options
+) -> Dataset:
+    """Opens `data` as shards, converted where need be.
+
+    Args:
+        data: As for `prepare`.
+        expected: The fingerprint that the data must have.
+        verify: Whether to compare every shard's sha256, which reads all bytes.
+        **options: As for `prepare`.
+
+    Raises:
+        ValueError: If the data has changed, or a shard is damaged; and as `prepare`.
+    """
+    dataset = load(prepare(data, expected=expected, **options), verify=verify)
+    _check_fingerprint(data, expected, dataset.fingerprint)
+    return dataset
+
+
+def _check_fingerprint(data: str | os.PathLike, expected: str | None, found: str):
+    if expected not in (None, found):
+        raise ValueError(f"{data} has changed: expected fingerprint {expected}, received {found}")
+
+
 def is_converted(data: str | os.PathLike) -> bool:
     """Whether a path is a folder of shards, ours or another tool's."""
     folder = Path(data)
-    if not folder.is_dir():
+    if data == "digits" or not folder.is_dir():
         return False
     return (folder / DESCRIPTION).is_file() or any(
         SHARD_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_file()

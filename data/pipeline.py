@@ -146,6 +146,12 @@ def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
     return _turned(_views(opened, size, crops)[tf.newaxis], crops)[0].numpy()
 
 
+def has_labels(dataset, split) -> bool:
+    """Whether the first image of a split has a label, as all or none have."""
+    first = tf.data.TFRecordDataset([shard.path for shard in dataset.shards(split)]).take(1)
+    return all(int(records.parse(serialized)["label"]) >= 0 for serialized in first)
+
+
 def shorter_side(dataset: Dataset, sample: int = 100) -> int:
     """The median shorter side, in stored pixels, of the first training images."""
     open_image = pixels.OPEN[dataset.encoding]

@@ -55,9 +55,11 @@ class Line:
 
     def update(self, step: int, text: str) -> None:
         """Shows a step of an epoch that goes on or has just ended."""
-        if not sys.stderr.isatty():
-            return
         epoch = math.ceil(step / self._steps_per_epoch)
+        if not sys.stderr.isatty():
+            if step % self._steps_per_epoch and self._is_time():
+                print(f"epoch {epoch}/{self._epochs}  {text}", flush=True)
+            return
         if self._bar is None:
             label = f"epoch {epoch}/{self._epochs}"
             self._bar = tqdm(total=self._steps_per_epoch, desc=label, unit="step", leave=False)
@@ -69,10 +71,16 @@ class Line:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        elif not last and time.monotonic() - self._printed < LINE_SECONDS:
+        elif not last and not self._is_time():
             return
-        self._printed = time.monotonic()
         print(text, flush=True)
+
+    def _is_time(self) -> bool:
+        """Whether the last line is long ago; then this is the time of the next."""
+        if time.monotonic() - self._printed < LINE_SECONDS:
+            return False
+        self._printed = time.monotonic()
+        return True
 
 
 def duration(seconds: float) -> str:

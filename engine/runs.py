@@ -37,13 +37,16 @@ _SUFFIX = ".safetensors"
 _BEST = f"best{_SUFFIX}"
 
 
-def new_folder(name: str) -> Path:
-    """`runs/NAME`, or the first of `runs/NAME-2`, `-3`, ... that does not exist."""
+def make_folder(name: str) -> Path:
+    """Makes `runs/NAME`, or the first of `runs/NAME-2`, `-3`, ... that does not exist."""
     folder, number = ROOT / name, 1
-    while folder.exists():
-        number += 1
-        folder = ROOT / f"{name}-{number}"
-    return folder
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = ROOT / f"{name}-{number}"
 
 
 def newest() -> "Run":
@@ -136,14 +139,19 @@ class Run:
             best: Whether this is the best so far.
         """
         path = self.folder / _CHECKPOINTS / _step_file(about["step"])
-        checkpoints.write(path, tensors, about)
-        if best:
-            checkpoints.replace(path.with_name(_BEST), lambda new: _link_or_copy(path, new))
+        if best:  # first: once the step's file is there, nothing makes up for a missing best
+            checkpoints.write(path.with_name(_BEST), tensors, about)
+            checkpoints.replace(path, lambda new: _link_or_copy(path.with_name(_BEST), new))
+        else:
+            checkpoints.write(path, tensors, about)
+        damaged = [file for file in self.step_files() if file.name > path.name]
+        for file in damaged:
+            file.unlink()
         for old in self.step_files()[:-keep]:
             old.unlink()
 
     def last(self, say: Callable[[str], None]) -> checkpoints.Checkpoint | None:
-        """The newest checkpoint that is whole, or None where none was written yet.
+        """The newest checkpoint that is whole, at last the best; None where none was written yet.
 
         Args:
             say: Is told about a damaged one.
@@ -151,7 +159,8 @@ class Run:
         Raises:
             ValueError: If all are damaged.
         """
-        files = self.step_files()
+        best = self.folder / _CHECKPOINTS / _BEST
+        files = [path for path in (best, *self.step_files()) if path.exists()]
         for path in reversed(files):
             try:
                 return checkpoints.read(path)
@@ -184,6 +193,11 @@ class Run:
         if found is None:
             raise FileNotFoundError(f"no checkpoint in {folder}")
         return found
+
+    def remove_litter(self) -> None:
+        """Removes what processes that were killed while writing have left."""
+        for path in [*self.folder.glob(".*.tmp"), *self.folder.glob(f"{_CHECKPOINTS}/.*.tmp")]:
+            path.unlink(missing_ok=True)
 
     def keep_metrics(self, step: int) -> None:
         """Drops rows of `metrics.csv` after `step`: a resumed run writes them again."""

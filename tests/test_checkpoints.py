@@ -122,6 +122,42 @@ def test_the_newest_are_kept_and_the_best_survives(run):
     assert run.find("3").about["step"] == 3
 
 
+def test_a_kill_while_saving_leaves_no_step_without_its_best(run, monkeypatch):
+    save_steps(run, 1, best=[1])
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "_link_or_copy", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_steps(run, 2, best=[2])
+    assert run.find("best").about["step"] == 2
+    assert run.find("last").about["step"] == 1
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_a_good_one(run):
+    save_steps(run, 1, 3)
+    (run.folder / "checkpoints" / "step-00000003.safetensors").write_bytes(b"")
+    save_steps(run, 2, keep=1)
+    assert [path.name for path in run.step_files()] == ["step-00000002.safetensors"]
+
+
+def test_the_best_is_used_when_all_others_are_damaged(run):
+    save_steps(run, 1, 2, best=[1])
+    for path in run.step_files():
+        path.unlink()
+        path.write_bytes(b"")
+    assert run.last(lambda line: None).about["step"] == 1
+
+
+def test_litter_of_killed_processes_is_removed(run):
+    save_steps(run, 1)
+    litter = run.folder / "checkpoints" / ".step-00000002.safetensors.123.tmp"
+    litter.write_bytes(b"half")
+    run.remove_litter()
+    assert not litter.exists() and len(run.step_files()) == 1
+
+
 def test_best_is_the_last_where_nothing_was_validated(run):
     save_steps(run, 1, 2)
     assert run.find("best").about["step"] == 2
@@ -168,9 +204,9 @@ def test_folders_are_numbered_and_the_newest_run_is_found(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no run found"):
         runs.newest()
-    first = runs.Run(runs.new_folder("digits-lenet5"))
+    first = runs.Run(runs.make_folder("digits-lenet5"))
     first.write_settings({})
-    second = runs.Run(runs.new_folder("digits-lenet5"))
+    second = runs.Run(runs.make_folder("digits-lenet5"))
     second.write_settings({})
     assert second.folder.name == "digits-lenet5-2"
     save_steps(first, 1)

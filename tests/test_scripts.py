@@ -320,6 +320,9 @@ WRONG = [
     wrong("--batch_size=2000", holds="1437 training images"),
     wrong("--learning_rate=-1", holds="learning_rate"),
     wrong("--milestones=half", holds="milestones"),
+    wrong("--milestones=30,60", holds="30,60"),
+    wrong("--learning_rate=nan", holds="learning_rate"),
+    wrong("--seed=5000000000", holds="seed"),
     wrong("--image_size=3", "--model=alexnet", holds="3"),
     wrong("{photographs}", holds="--data={photographs}"),
     wrong("--activation=silly", holds="silly"),
@@ -357,6 +360,30 @@ def test_wrong_input_is_one_error_line(
     assert len(errors) == 1 and holds.format(**places) in errors[0], done.stderr
     assert "Traceback" not in done.stderr
     assert (listing(ROOT), listing(digits[2])) == before
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, command):
+    done = command("train.py", "--learning_rate=1e38", "--max_steps=1", f"--run_dir={tmp_path}/run")
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "step 0, learning rate 1e+38" in errors[0]
+    assert step_files(tmp_path / "run") == []
+
+
+def test_a_recipes_learning_rate_is_for_its_own_optimizer(tmp_path, command):
+    words = ["train.py", "--optimizer=adam", "--max_steps=1", f"--run_dir={tmp_path}/run"]
+    assert command(*words).returncode == 0
+    assert runs.Run(tmp_path / "run").settings()["flags"]["learning_rate"] == 1e-3
+
+
+def test_a_missing_image_is_an_error_among_others(digits, command):
+    image = ROOT / "data" / "samples" / "digit_1.png"
+    done = command("classify.py", f"--run_dir={digits[2]}", "--json", "nowhere.png", image)
+    assert done.returncode == 1
+    assert [set(json.loads(line)) for line in done.stdout.splitlines()] == [
+        {"image", "error"},
+        {"image", "predictions"},
+    ]
 
 
 @pytest.mark.parametrize("script", ["train.py", "test.py", "classify.py"])
