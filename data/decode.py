@@ -21,6 +21,7 @@ from PIL import Image
 from data import jpeg
 
 MAX_PIXELS = 178_000_000
+_MAX_JPEG_SIDE = 65_500  # of libjpeg
 _CROP_OF_IMAGE = 0.875  # test crops of 224 of 256: K. He et al., arXiv:1512.03385
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 ENCODINGS = ("jpeg", "raw")
@@ -229,12 +230,17 @@ def _centre_square(image: np.ndarray) -> np.ndarray:
 
 
 def _jpeg(image: np.ndarray, quality: int, *, subsampled: bool) -> bytes:
+    height, width = image.shape[:2]
+    if max(height, width) > _MAX_JPEG_SIDE:  # OpenCV would report it on stderr
+        raise BadImage(
+            f"more than {_MAX_JPEG_SIDE:,} pixels on a side, too long for JPEG: {width} x {height}"
+        )
     factor = "420" if subsampled else "444"
     sampling = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{factor}")
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     written, encoded = cv2.imencode(".jpg", image, options)
     if not written:
-        raise BadImage(f"cannot be encoded as JPEG: {image.shape[1]} x {image.shape[0]} pixels")
+        raise BadImage(f"cannot be encoded as JPEG: {width} x {height} pixels")
     return encoded.tobytes()
 
 

@@ -27,7 +27,8 @@ def image_folder(
     """Opens a folder of images.
 
     Classes are the folders of the train split (of `data` itself in the flat layout) that hold an
-    image, in natural order; deeper folders belong to their class. Files count by their extension
+    image, in natural order; deeper folders belong to their class. Beside other classes, a "train"
+    that holds images and no folders is a class. Files count by their extension
     (`EXTENSIONS`, any case); what they are is found out by their content. Other files and hidden
     ones are ignored.
 
@@ -102,7 +103,23 @@ def _split_folders(data: str) -> dict[str, Path]:
                 both = f"{found[split].name} and {path.name}"
                 raise ValueError(f"{data}: expected one {split} folder, found {both}")
             found[split] = path
-    return found if "train" in found else {"train": Path(data)}
+    if "train" not in found or _is_class(found["train"]):
+        return {"train": Path(data)}
+    return found
+
+
+def _is_class(train: Path) -> bool:
+    """Whether a folder called train is a class of the flat layout."""
+    entries = [entry for entry in train.iterdir() if entry.name[0] != "."]
+    if any(entry.is_dir() for entry in entries):
+        return False
+    others = [path for path in train.parent.iterdir() if path.is_dir() and path.name[0] != "."]
+    others = [path for path in others if path.name.lower() not in SPLITS]
+    return _holds_images(train) and any(map(_holds_images, others))
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(True for _ in _walk(str(folder), "", set()))
 
 
 def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Member]:

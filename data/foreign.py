@@ -28,11 +28,13 @@ def describe(folder: Path, splits: dict[str, list[Path]]) -> dict:
     Raises:
         ValueError: A shard is damaged, or no record has a label.
     """
-    fingerprint = hashlib.sha256()
+    fingerprint, home = hashlib.sha256(), folder.resolve()
     for path in [folder / "labels.txt", *(path for paths in splits.values() for path in paths)]:
         if path.is_file():
             status = path.stat()
-            fingerprint.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+            fingerprint.update(
+                f"{home / path.name} {status.st_size} {status.st_mtime_ns}\n".encode()
+            )
     index = cache.folder() / f"index-{fingerprint.hexdigest()[:16]}.json"
     if not index.is_file():
         description = _index(folder, splits, fingerprint.hexdigest())

@@ -54,7 +54,8 @@ def is_ilsvrc2012(data: str) -> bool:
 def ilsvrc2012(data: str, *, val_data: str | None, validation_fraction: float, seed: int) -> Source:
     """Opens ILSVRC2012: `ILSVRC2012_img_{train,val,test}`, each as a folder or as a .tar file.
 
-    The validation images are flat; line i of the development kit's ground truth (folder or
+    The folder of train holds a folder or a .tar file per class; of both, the .tar file counts. The
+    validation images are flat; line i of the development kit's ground truth (folder or
     .tar.gz) is the ILSVRC2012_ID of image i in the order of names. Without validation images a
     part of train is held out. Folders and archives give the same examples in the same order.
 
@@ -68,8 +69,9 @@ def ilsvrc2012(data: str, *, val_data: str | None, validation_fraction: float, s
         The source; its classes are those of train, as WordNet ids in their order.
 
     Raises:
-        ValueError: If an archive is damaged, a name is not a WordNet id, the ground truth is
-            missing or does not fit the images, or a class is not in train.
+        ValueError: If an archive is damaged, a name is not a WordNet id, there are no images where
+            they belong, the ground truth is missing or does not fit them, or a class is not in
+            train.
     """
     root = Path(data)
     train = _train_listing(root)
@@ -162,7 +164,7 @@ class _Window:
 
 def _train_listing(root: Path) -> Listing:
     if (root / TRAIN).is_dir():
-        listing = list_class_folders(root / TRAIN)
+        listing = list_class_folders(root / TRAIN) | _class_archives(root / TRAIN)
     else:
         listing = _classes_in_archive(root / f"{TRAIN}.tar")
     for wnid, members in listing.items():
@@ -176,6 +178,16 @@ def _train_listing(root: Path) -> Listing:
     return listing
 
 
+def _class_archives(folder: Path) -> Listing:
+    """Lists a folder of one archive per class, as unpacking the archive of train leaves it."""
+    listing = {}
+    for path in sorted(folder.glob("[!.]*.tar")):
+        with open(path, "rb") as file:
+            if images := _images_of_class(path.stem, file, path, path):
+                listing[path.stem] = images
+    return listing
+
+
 def _classes_in_archive(path: Path) -> Listing:
     """Lists an archive of one archive per class."""
     listing = {}
@@ -184,14 +196,21 @@ def _classes_in_archive(path: Path) -> Listing:
             wnid, suffix = archive[:-4], archive[-4:]
             if suffix != ".tar":
                 raise ValueError(f"{path}: expected one .tar per class in it, found {archive!r}")
-            images = [
-                Member(f"{wnid}/{name}", str(path), offset, size)
-                for name, offset, size in _members(file, f"{path}: {archive}", start, length)
-                if name.lower().endswith(EXTENSIONS)
-            ]
-            if images:
-                listing[wnid] = sorted(images)
+            where = f"{path}: {archive}"
+            if images := _images_of_class(wnid, file, path, where, start, length):
+                listing[wnid] = images
     return listing
+
+
+def _images_of_class(
+    wnid: str, file: BinaryIO, path: Path, where: str | Path, *part: int
+) -> list[Member]:
+    """Lists the archive of one class, the whole file or a part of it: offset and size."""
+    return sorted(
+        Member(f"{wnid}/{name}", str(path), offset, size)
+        for name, offset, size in _members(file, where, *part)
+        if name.lower().endswith(EXTENSIONS)
+    )
 
 
 def _flat_images(path: Path) -> list[Example]:
@@ -206,11 +225,17 @@ def _flat_images(path: Path) -> list[Example]:
 
 
 def _validation_listing(root: Path) -> Listing:
-    """Lists the validation images by class; empty where there are none."""
+    """Lists the validation images by class; empty where there is no folder or archive of them."""
     if any(_WNID.fullmatch(path.name) for path in root.glob(f"{VALIDATION}/*/")):
-        return list_class_folders(root / VALIDATION)
+        if listing := list_class_folders(root / VALIDATION):
+            return listing
     images = _flat_images(root / VALIDATION)
-    wnids = _ground_truth(root) if images else []
+    if not images:
+        for place in (root / VALIDATION, root / f"{VALIDATION}.tar"):
+            if place.exists():
+                raise ValueError(f"{place}: no images found; expected the validation images")
+        return {}
+    wnids = _ground_truth(root)
     if len(wnids) != len(images):
         raise ValueError(
             f"{root}: the ground truth has {len(wnids)} lines, expected one for each of the "

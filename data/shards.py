@@ -18,7 +18,7 @@ from data.workers import Rejected, stored
 
 _MAX_SHARDS = 1024
 _SHARD_EXAMPLES = 1250
-_SHARD_BYTES = 64 << 20
+_SHARD_BYTES = {"jpeg": 128 << 20, "raw": 64 << 20}  # a training holds whole shards in memory
 _TOLERATED = 10  # rejected images, whatever `max_bad` says
 
 
@@ -57,8 +57,8 @@ def write_splits(
         splits: What to store, "train" among them.
         storage: How.
         seed: Decides the stored order.
-        shards: Of the train split, the others in proportion; None for 1,250 examples each (64 MiB
-            of raw pixels) and no more than 1,024 shards.
+        shards: Of the train split, the others in proportion; None for 1,250 examples each, or
+            more for no more than 1,024 shards, but about 128 MiB (64 MiB of raw pixels) at most.
         workers: Processes that decode.
         max_bad: Part of all images, 0..1, that may be rejected; 10 always may.
         advance: Called after every image.
@@ -69,7 +69,7 @@ def write_splits(
     ordered = {
         split: _stored_order(splits[split], split, seed) for split in SPLIT_ORDER if split in splits
     }
-    per_shard = _examples_per_shard(len(splits["train"]), storage, shards)
+    per_shard = _examples_per_shard(splits["train"], storage, shards)
     everything = list(itertools.chain(*ordered.values()))
     tally = _Tally(len(everything), max_bad)
     with contextlib.closing(stored(everything, storage, workers)) as results:
@@ -148,13 +148,13 @@ def _stored_order(examples: list[Example], split: str, seed: int) -> list[Exampl
     return [examples[i] for i in order]
 
 
-def _examples_per_shard(train: int, storage: Storage, shards: int | None) -> int:
+def _examples_per_shard(train: list[Example], storage: Storage, shards: int | None) -> int:
     if shards is not None:
-        return math.ceil(train / shards)
-    wanted = _SHARD_EXAMPLES
-    if storage.encoding == "raw":
-        wanted = min(wanted, max(1, _SHARD_BYTES // (3 * storage.short_side**2)))
-    return max(wanted, math.ceil(train / _MAX_SHARDS))
+        return math.ceil(len(train) / shards)
+    wanted = max(_SHARD_EXAMPLES, math.ceil(len(train) / _MAX_SHARDS))
+    size = sum(_estimated_bytes(example.size, storage) for example in train)
+    fitting = _SHARD_BYTES[storage.encoding] * len(train) // max(1, size)
+    return max(1, min(wanted, fitting))
 
 
 def _write_split(

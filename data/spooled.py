@@ -1,9 +1,11 @@
 """Sources whose images lie in no files: they are written to a spool file before the conversion."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from data.examples import Example, Source, Splits, hold_out
 from data.folders import SPLITS, name_of
 
 DIGITS_FRACTION = 0.2
+_CAUSE_CHARACTERS = 400
 
 
 def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
@@ -42,22 +45,26 @@ def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) ->
     out.
 
     Raises:
-        ValueError: If TFDS does not know it, or it lacks these features or a train split.
+        ValueError: If TFDS does not know it or cannot get it, or it lacks these features or a
+            train split.
     """
     _refuse_val_data(data, val_data)
     import tensorflow_datasets
 
-    builder = tensorflow_datasets.builder(data.removeprefix("tfds:"))
+    name = data.removeprefix("tfds:")
+    with _tfds_errors(data):
+        builder = tensorflow_datasets.builder(name)
     features = builder.info.features
     if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
         raise ValueError(f"{data}: expected the features image and label, found {list(features)}")
-    builder.download_and_prepare()
+    with _tfds_errors(data):
+        builder.download_and_prepare()
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     if "train" not in sizes:
         raise ValueError(f"{data}: expected a train split, found {sorted(sizes)}")
     identity = (builder.info.full_name, sorted(sizes.items()), features["label"].names)
     return Source(
-        name=name_of(data.removeprefix("tfds:").replace("/", "_")),
+        name=name_of(name.replace("/", "_")),
         class_names=tuple(features["label"].names),
         fingerprint=hashlib.sha256(repr(identity).encode()).hexdigest(),
         list_splits=functools.partial(_spool_tfds, builder, validation_fraction, seed),
@@ -77,6 +84,17 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
 def _refuse_val_data(data: str, val_data: str | None):
     if val_data is not None:
         raise ValueError(f"val_data goes with a folder of images, not with {data}: {val_data}")
+
+
+@contextlib.contextmanager
+def _tfds_errors(data: str) -> Iterator[None]:
+    """Makes one line of what stops TFDS: an unknown name, files to fetch by hand, no network."""
+    try:
+        yield
+    except Exception as error:  # of any type: its own, AssertionError, those of requests
+        cause = str(error).partition("\nAvailable datasets")[0]
+        cause = textwrap.shorten(cause, _CAUSE_CHARACTERS, placeholder=" ...")
+        raise ValueError(f"{data}: TFDS cannot provide it: {cause or repr(error)}") from error
 
 
 def _spool_digits(seed: int, scratch: Path) -> Splits:

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import convert, decode, records, sources
+from data import convert, decode, records, shards, sources
 from data.decode import Storage
+from data.examples import Example
 
 ROOT = Path(__file__).parent.parent
 
@@ -176,6 +177,23 @@ def test_shards_left_empty_are_left_out(photographs, tmp_path):
     shards = description["splits"]["train"]["shards"]
     assert [shard["examples"] for shard in shards] == [1] * 51
     assert shards[-1]["file"] == "train-00050-of-00051.tfrecord"
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "storage", "expected"),
+    [
+        (5_000, 130_000, Storage(), 1250),
+        (5_000_000, 100_000, Storage(64), 4883),  # 1,024 shards
+        (5_000, 5 << 20, Storage(short_side=0), 25),  # 128 MiB
+        (5_000_000, 5 << 20, Storage(short_side=0), 25),
+        (10, 1 << 30, Storage(short_side=0), 1),
+        (5_000, 5 << 20, Storage(256, encoding="raw"), 341),  # 64 MiB
+    ],
+)
+def test_a_shard_fits_into_memory(count, size, storage, expected):
+    examples = [Example("x", 0, "x", 0, size)] * count
+    assert shards._examples_per_shard(examples, storage, None) == expected
+    assert shards._examples_per_shard(examples, storage, 2) == count / 2
 
 
 def test_outputs_that_are_taken_are_refused(photographs, tmp_path):

@@ -171,6 +171,14 @@ def test_foreign_shards_are_read_once_until_they_change(tmp_path, monkeypatch):
     assert datasets.load(folder).num_examples("train") == 3
 
 
+def test_the_way_to_foreign_shards_does_not_count(tmp_path, monkeypatch):
+    folder = write_foreign(tmp_path / "folder", {"train-0-of-1": [0, 1]})
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    ways = (folder, "folder", "folder/../folder", "link")
+    assert len({datasets.load(way).fingerprint for way in ways}) == 1
+
+
 def test_incomplete_and_damaged_foreign_shards(tmp_path):
     folder = write_foreign(tmp_path / "bad", {"train-00000-of-00002": [0, 1]})
     with pytest.raises(ValueError, match="expected 2 files. Received: 1"):

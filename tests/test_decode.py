@@ -217,6 +217,16 @@ def test_other_images_of_their_own_size_become_jpegs_without_subsampling():
     assert Image.open(io.BytesIO(cmyk.encoded)).mode == "RGB"
 
 
+def test_images_too_long_for_jpeg_are_refused_quietly(capfd):
+    strip = saved(Image.new("L", (65_501, 2)), "PNG")
+    with pytest.raises(BadImage, match="65,500 pixels on a side.*65501 x 2"):
+        decode.store(strip, Storage())
+    assert capfd.readouterr().err == ""
+    assert decode.store(strip, Storage(2, encoding="raw")).width == 2
+    longest = saved(Image.new("L", (65_500, 2)), "PNG")
+    assert decode.store(longest, Storage()).width == 65_500
+
+
 def test_raw_is_the_centre_square():
     pixels = photograph(3, 40, 60)
     stored = decode.store(saved(Image.fromarray(pixels), "PNG"), Storage(40, encoding="raw"))

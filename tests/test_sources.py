@@ -123,6 +123,15 @@ def test_split_folders(validation, tmp_path):
     }
 
 
+def test_a_train_folder_of_images_is_a_class_beside_other_classes(tmp_path):
+    root = tree(tmp_path, "train/1.jpg", "train/2.jpg", "car/1.jpg", "car/2.jpg")
+    source = sources.open_source(root)
+    assert source.class_names == ("car", "train")
+    assert {row[1] for row in listed(source, tmp_path)["train"]} == {"car", "train"}
+    tree(root, "train/a/1.jpg", "train/b/1.jpg")
+    assert sources.open_source(root, validation_fraction=0).class_names == ("a", "b")
+
+
 def test_a_separate_validation_folder(tmp_path):
     root = tree(tmp_path / "x", "a/1.jpg", "b/1.jpg")
     other = tree(tmp_path / "y", "b/9.jpg")
@@ -159,6 +168,7 @@ def test_word_net_ids_get_readable_names(tmp_path):
 WRONG = {
     "no class folders": (["1.jpg"], {}, "no images.*CLASS"),
     "nothing": ([], {}, "no images"),
+    "splits without classes": (["train/1.jpg", "val/1.jpg"], {}, "no images.*CLASS"),
     "one class": (["a/1.jpg", "a/2.jpg"], {}, "1 class"),
     "single images": (["a/1.jpg", "b/1.jpg"], {}, "validation split would be empty"),
     "class not in train": (["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"], {}, "'c'.*val"),
@@ -268,6 +278,41 @@ def test_ilsvrc2012_is_the_same_as_folders_and_as_archives(ilsvrc, tmp_path):
         (f"ILSVRC2012_test_{i:08d}.JPEG", None) for i in (1, 2, 3, 4)
     ]
     assert not list(tmp_path.glob("**/*.tmp"))
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_a_folder_of_an_archive_per_class_is_the_same_again(unpacked, ilsvrc, tmp_path):
+    folders, archives = ilsvrc
+    with tarfile.open(archives / f"{imagenet.TRAIN}.tar") as archive:
+        archive.extractall(archives / imagenet.TRAIN, filter="data")
+    (archives / f"{imagenet.TRAIN}.tar").unlink()
+    tree(archives / imagenet.TRAIN, "._n01440764.tar")
+    if unpacked:  # one class whole, its archive gone; another one in part
+        path = f"{imagenet.TRAIN}/n01440764"
+        shutil.copytree(folders / path, archives / path)
+        (archives / f"{path}.tar").unlink()
+        tree(archives / imagenet.TRAIN, "n01443537/n01443537_1.JPEG")
+    source = sources.open_source(archives)
+    assert listed(source, tmp_path) == listed(sources.open_source(folders), tmp_path)
+    damaged = archives / imagenet.TRAIN / "n01443537.tar"
+    damaged.write_bytes(damaged.read_bytes()[:600])
+    with pytest.raises(ValueError, match=f"{damaged}: not a whole uncompressed tar"):
+        sources.open_source(archives)
+
+
+def test_validation_images_that_are_missing_are_named(ilsvrc, tmp_path):
+    folders, archives = ilsvrc
+    place = folders / imagenet.VALIDATION
+    shutil.rmtree(place)
+    tar(archives / f"{imagenet.VALIDATION}.tar", [])
+    for path in ("", "n01440764"):
+        (place / path).mkdir()
+        with pytest.raises(ValueError, match=f"{place}: no images found"):
+            sources.open_source(folders)
+    with pytest.raises(ValueError, match=f"{place.name}.tar: no images found"):
+        sources.open_source(archives)
+    other = tree(tmp_path / "other", "n01440764/1.JPEG")
+    assert len(listed(sources.open_source(folders, val_data=other), tmp_path)["validation"]) == 1
 
 
 def test_without_validation_images_a_part_of_train_is_held_out(ilsvrc, tmp_path):
@@ -402,3 +447,27 @@ def test_tfds(kind, tmp_path, monkeypatch):
         assert pixels.shape == (9, 12, 3) and pixels[0, 0, 2] == 7
         assert pixels[0, 0, 0] == 50 + example.label == 50 + pixels[0, 0, 1] % 3
     assert sources.open_source("tfds:shapes").fingerprint == source.fingerprint
+
+
+@pytest.mark.parametrize("step", ["builder", "download_and_prepare"])
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ValueError("No such name.\nAvailable datasets:\n\t- mnist"), "No such name.$"),
+        (AssertionError("Manual directory\nis empty. " + "Go on. " * 99), "directory is empty.*Go"),
+        (ConnectionError(), "ConnectionError"),
+    ],
+)
+def test_what_stops_tfds_is_one_line(step, error, cause, tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def fail(*_):
+        raise error
+
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
+    builder = shapes_builder(tfds, tfds.features.FeaturesDict(features), tmp_path)
+    monkeypatch.setattr(tfds, "builder", lambda name: builder)
+    monkeypatch.setattr(tfds if step == "builder" else builder, step, fail)
+    with pytest.raises(ValueError, match=f"^tfds:shapes: .*{cause}") as raised:
+        sources.open_source("tfds:shapes")
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
