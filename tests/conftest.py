@@ -1,5 +1,7 @@
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).parent.parent
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,6 +50,32 @@ def command(cache, tmp_path_factory):
     yield run
     server.stdin.close()
     server.wait()
+
+
+def started(*words, **streams):
+    """A training in a process of its own."""
+    return subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, **streams)
+
+
+@pytest.fixture
+def finished(command):
+    """Trains to the end; returns the step and the digest of the last line."""
+
+    def train(run_dir, *words):
+        done = command("train.py", f"--run_dir={run_dir}", *words)
+        assert done.returncode == 0, done.stderr
+        return DONE.fullmatch(done.stdout.splitlines()[-1]).groups()
+
+    return train
+
+
+def step_files(run_dir):
+    return sorted(path.name for path in run_dir.glob("checkpoints/step-*.safetensors"))
+
+
+def metrics(run_dir):
+    with open(run_dir / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def photograph(seed, height=80, width=100):

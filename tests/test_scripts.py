@@ -1,51 +1,15 @@
 """The scripts as a user runs them, each in its own process."""
 
-import csv
 import json
 import os
-import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import pytest
-from conftest import ROOT
+from conftest import DONE, PIPES, ROOT, metrics, started, step_files
 
 from engine import runs
-
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
-
-
-def started(*words, **streams):
-    """A training in a process of its own."""
-    return subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, **streams)
-
-
-@pytest.fixture
-def finished(command):
-    """Trains to the end; returns the step and the digest of the last line."""
-
-    def train(run_dir, *words):
-        done = command("train.py", f"--run_dir={run_dir}", *words)
-        assert done.returncode == 0, done.stderr
-        return DONE.fullmatch(done.stdout.splitlines()[-1]).groups()
-
-    return train
-
-
-def step_files(run_dir):
-    return sorted(path.name for path in run_dir.glob("checkpoints/step-*.safetensors"))
-
-
-def wait_for_checkpoint(run_dir, process):
-    before = step_files(run_dir)
-    while process.poll() is None and step_files(run_dir) == before:
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +20,6 @@ def digits(tmp_path_factory):
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     return output, errors, run_dir
-
-
-def metrics(run_dir):
-    with open(run_dir / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def best_accuracy(run_dir):
@@ -156,94 +115,6 @@ def test_a_finished_run_says_so_again(digits, finished):
     before = step_files(run_dir)
     assert finished(run_dir, "--resume") == DONE.search(output).groups()
     assert step_files(run_dir) == before
-
-
-# Small, but with dropout and PCA noise (alexnet), with BatchNorm (cifar_resnet20).
-STOPPED = {
-    "lenet5": ["--data=digits", "--epochs=30", "--checkpoint_steps=25"],
-    "alexnet": [
-        "--data={photographs}",
-        "--model=alexnet",
-        "--image_size=67",
-        "--batch_size=8",
-        "--epochs=5",
-        "--checkpoint_steps=3",
-    ],
-    "cifar_resnet20": [
-        "--data={photographs}",
-        "--model=cifar_resnet20",
-        "--batch_size=8",
-        "--epochs=12",
-        "--checkpoint_steps=7",
-    ],
-}
-KILLS = [signal.SIGKILL] * 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, signals",
-    [
-        ("lenet5", [*KILLS, signal.SIGINT, signal.SIGTERM]),
-        ("alexnet", KILLS),
-        ("cifar_resnet20", KILLS),
-    ],
-)
-def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(
-    name, signals, photographs, tmp_path, finished
-):
-    words = [word.format(photographs=photographs) for word in STOPPED[name]]
-    whole, run_dir = tmp_path / "whole", tmp_path / "stopped"
-    expected, stops = finished(whole, *words), 0
-    for number in signals:
-        resume = ["--resume"] if (run_dir / "run.json").exists() else []
-        process = started(f"--run_dir={run_dir}", *resume, *words, **PIPES)
-        wait_for_checkpoint(run_dir, process)
-        time.sleep(random.uniform(0, 0.3))
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=120)
-        if process.returncode == 0:
-            continue  # it had ended before
-        stops += 1
-        if number == signal.SIGKILL:
-            assert process.returncode == -number
-        else:
-            assert process.returncode == 128 + number, errors
-            assert f"python train.py --resume --run_dir={run_dir}" in output.splitlines()[-1]
-    assert stops >= len(signals) - 1
-    assert finished(run_dir, "--resume") == expected
-    for mine, others in zip(metrics(run_dir), metrics(whole), strict=True):
-        for column in ("step", "learning_rate", "train_loss", "validation_loss"):
-            assert mine[column] == others[column]
-
-
-def test_stopping_early_validates_and_going_on_changes_nothing(photographs, tmp_path, finished):
-    """Away from an epoch's end a stop leaves the schedule's state alone (plateau counts epochs)."""
-    words = [
-        f"--data={photographs}",
-        "--model=lenet5",
-        "--schedule=plateau",
-        "--patience=1",
-        "--batch_size=8",
-        "--epochs=4",
-    ]
-    whole, run_dir = tmp_path / "whole", tmp_path / "run"
-    assert finished(run_dir, *words, "--max_steps=8")[0] == "8"
-    assert [row["step"] for row in metrics(run_dir)] == ["5", "8"]
-    assert (run_dir / "checkpoints" / "best.safetensors").exists()
-    assert finished(run_dir, "--resume", "--max_steps=1000") == finished(whole, *words)
-    rates = [row["learning_rate"] for row in metrics(whole)]
-    assert rates == [row["learning_rate"] for row in metrics(run_dir) if row["step"] != "8"]
-    assert len(set(rates)) > 1
-
-
-@pytest.mark.slow
-def test_stochastic_depth_follows_the_clock(photographs, tmp_path, finished):
-    words = [f"--data={photographs}", "--model=cifar_resnet110_sd", "--image_size=8"]
-    words += ["--batch_size=4", "--epochs=1"]
-    assert finished(tmp_path / "stopped", *words, "--max_steps=3")[0] == "3"
-    resumed = finished(tmp_path / "stopped", "--resume", "--max_steps=6")
-    assert resumed == finished(tmp_path / "whole", *words, "--max_steps=6")
 
 
 def test_networks_options_and_heads_are_kept_in_the_checkpoint(photographs, tmp_path, command):

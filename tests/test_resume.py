@@ -1,0 +1,102 @@
+"""A training that is stopped, at any moment, ends as if it had not been."""
+
+import random
+import signal
+import time
+
+import pytest
+from conftest import PIPES, metrics, started, step_files
+
+
+def wait_for_checkpoint(run_dir, process):
+    before = step_files(run_dir)
+    while process.poll() is None and step_files(run_dir) == before:
+        time.sleep(0.02)
+
+
+# Small, but with dropout and PCA noise (alexnet), with BatchNorm (cifar_resnet20).
+STOPPED = {
+    "lenet5": ["--data=digits", "--epochs=30", "--checkpoint_steps=25"],
+    "alexnet": [
+        "--data={photographs}",
+        "--model=alexnet",
+        "--image_size=67",
+        "--batch_size=8",
+        "--epochs=5",
+        "--checkpoint_steps=3",
+    ],
+    "cifar_resnet20": [
+        "--data={photographs}",
+        "--model=cifar_resnet20",
+        "--batch_size=8",
+        "--epochs=12",
+        "--checkpoint_steps=7",
+    ],
+}
+KILLS = [signal.SIGKILL] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, signals",
+    [
+        ("lenet5", [*KILLS, signal.SIGINT, signal.SIGTERM]),
+        ("alexnet", KILLS),
+        ("cifar_resnet20", KILLS),
+    ],
+)
+def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(
+    name, signals, photographs, tmp_path, finished
+):
+    words = [word.format(photographs=photographs) for word in STOPPED[name]]
+    whole, run_dir = tmp_path / "whole", tmp_path / "stopped"
+    expected, stops = finished(whole, *words), 0
+    for number in signals:
+        resume = ["--resume"] if (run_dir / "run.json").exists() else []
+        process = started(f"--run_dir={run_dir}", *resume, *words, **PIPES)
+        wait_for_checkpoint(run_dir, process)
+        time.sleep(random.uniform(0, 0.3))
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=120)
+        if process.returncode == 0:
+            continue  # it had ended before
+        stops += 1
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == 128 + number, errors
+            assert f"python train.py --resume --run_dir={run_dir}" in output.splitlines()[-1]
+    assert stops >= len(signals) - 1
+    assert finished(run_dir, "--resume") == expected
+    for mine, others in zip(metrics(run_dir), metrics(whole), strict=True):
+        for column in ("step", "learning_rate", "train_loss", "validation_loss"):
+            assert mine[column] == others[column]
+
+
+def test_stopping_early_validates_and_going_on_changes_nothing(photographs, tmp_path, finished):
+    """Away from an epoch's end a stop leaves the schedule's state alone (plateau counts epochs)."""
+    words = [
+        f"--data={photographs}",
+        "--model=lenet5",
+        "--schedule=plateau",
+        "--patience=1",
+        "--batch_size=8",
+        "--epochs=4",
+    ]
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    assert finished(run_dir, *words, "--max_steps=8")[0] == "8"
+    assert [row["step"] for row in metrics(run_dir)] == ["5", "8"]
+    assert (run_dir / "checkpoints" / "best.safetensors").exists()
+    assert finished(run_dir, "--resume", "--max_steps=1000") == finished(whole, *words)
+    rates = [row["learning_rate"] for row in metrics(whole)]
+    assert rates == [row["learning_rate"] for row in metrics(run_dir) if row["step"] != "8"]
+    assert len(set(rates)) > 1
+
+
+@pytest.mark.slow
+def test_stochastic_depth_follows_the_clock(photographs, tmp_path, finished):
+    words = [f"--data={photographs}", "--model=cifar_resnet110_sd", "--image_size=8"]
+    words += ["--batch_size=4", "--epochs=1"]
+    assert finished(tmp_path / "stopped", *words, "--max_steps=3")[0] == "3"
+    resumed = finished(tmp_path / "stopped", "--resume", "--max_steps=6")
+    assert resumed == finished(tmp_path / "whole", *words, "--max_steps=6")
