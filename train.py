@@ -462,7 +462,8 @@ class Training:
         iterator = self.trainer.iterate(self._batches(step, self.end))
         line = progress.Line(self.options.epochs, self.steps_per_epoch)
         count = 1
-        while step < self.end and not interrupts.received:
+        stopping = False
+        while step < self.end and not stopping:
             rates = [self.schedule.rate(step + i) for i in range(count)]
             began = time.perf_counter()
             done = self.trainer.train(iterator, rates)
@@ -473,11 +474,14 @@ class Training:
             line.update(step, self._describe(step))
             if self._due(step, self.steps_per_epoch, SUMMARY_STEPS):
                 self._summarise(step, rates[-1], done)
-            if not math.isfinite(self.trainer.weight_norm()):
+            stopping = interrupts.received is not None  # looked at once: who stops has saved
+            ends = step == self.end or self._due(step, self.steps_per_epoch)
+            saves = ends or stopping or self._due(step, self.options.checkpoint_steps)
+            if saves and not math.isfinite(self.trainer.weight_norm()):
                 raise steps.NotFinite(step - 1, rates[-1])
-            if step == self.end or self._due(step, self.steps_per_epoch):
+            if ends:
                 self._finish_epoch(step, rates[-1], line)
-            elif interrupts.received or self._due(step, self.options.checkpoint_steps):
+            elif saves:
                 self._save(step)
             count = self._call_size(step, count, seconds)
 
