@@ -26,7 +26,7 @@ with console.quiet_import():
     import tensorflow as tf
 
     import models
-    from data import augment, convert, datasets, pipeline
+    from data import augment, convert, datasets, decoded, pipeline
     from engine import (
         checkpoints,
         devices,
@@ -71,6 +71,7 @@ flags.DEFINE_integer("checkpoint_steps", None, "save every N steps too, not only
 flags.DEFINE_integer("keep", 2, "how many checkpoints to keep besides the best", 1)
 flags.DEFINE_integer("max_steps", None, "stop after N optimizer updates in all", 1)
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+flags.DEFINE_enum("cache", "auto", decoded.CACHES, "decode all images to memory; auto: if small")
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
 flags.DEFINE_bool("log_device_placement", False, "print the device of every operation")
 
@@ -82,6 +83,7 @@ HARMLESS = {
     "keep",
     "max_steps",
     "threads",
+    "cache",
     "verify",
     "log_device_placement",
 }
@@ -431,6 +433,7 @@ class Training:
             steps=end,
             threads=self.options.threads,
             per_batch=self.options.batch_size // self.replicas,
+            cache=self.options.cache,
         )
 
     def _show_batch(self, count: int = 16) -> None:
@@ -561,6 +564,7 @@ class Training:
             batch_size=self.options.batch_size // self.replicas,
             threads=self.options.threads,
             replicas=self.replicas,
+            cache=self.options.cache,
         )
 
     def _save(self, step: int, *, best: bool = False) -> None:

@@ -1,9 +1,9 @@
 """Augmentation: what one training image, or one batch of them, may be turned into.
 
 All randomness arrives as uniform draws from the clock, so every operation is a pure function of
-its arguments. Geometry is per image on uint8: a policy says which window of the stored image
-becomes the network's input, in batches or one by one; mirroring is left to the pipeline. Colour is
-per batch, on the device, on float32 in 0..255.
+its arguments. Geometry is on uint8: a policy says which window of the stored image becomes the
+network's input, for many images or one; mirroring is left to the pipeline. Colour is per batch,
+on the device, on float32 in 0..255.
 
 Sources: `alexnet` is Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.1; `cifar` is He et al.,
 arXiv:1512.03385, section 4.2; `inception` is Szegedy et al., arXiv:1409.4842, section 6, with the
@@ -47,7 +47,8 @@ class Policy:
             is cut out. Heights and widths are int32 [...] of stored images, `size` is the side of
             the network's input, draws are float32 [..., GEOMETRY_DRAWS], uniform in [0, 1).
         outside: windows may reach outside the image, which is zero there.
-        warp: None, or `(image, draws) -> image` on uint8 [S, S, 3] and [GEOMETRY_DRAWS].
+        warp: None, or `(images, draws) -> images` on uint8 [B, S, S, 3] and
+            [B, GEOMETRY_DRAWS or more].
         mirror: half of the images are mirrored left to right.
         colour: None, or `(images, draws) -> images` on float32 [B, S, S, 3] in 0..255 (results may
             leave the range) and [B, COLOUR_DRAWS], uniform in [0, 1).
@@ -103,25 +104,26 @@ def resized_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Ten
     return tf.stack([top, left, crop_height, crop_width], axis=-1)
 
 
-def small_warp(image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Turns a square image by up to 12 degrees and shifts it by up to a tenth of its side.
+def small_warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Turns square images by up to 12 degrees and shifts them by up to a tenth of their side.
 
     Bilinear; what comes in from outside is black.
     """
-    side = tf.cast(tf.shape(image)[0], tf.float32)
-    signed = 2 * draws - 1
-    cos, sin = tf.cos(_DIGIT_ANGLE * signed[0]), tf.sin(_DIGIT_ANGLE * signed[0])
+    side = tf.cast(tf.shape(images)[1], tf.float32)
+    angle, right, down, _ = tf.unstack(2 * draws[:, :GEOMETRY_DRAWS] - 1, axis=1)
+    cos, sin = tf.cos(_DIGIT_ANGLE * angle), tf.sin(_DIGIT_ANGLE * angle)
     centre = (side - 1) / 2
-    x = centre - cos * centre + sin * centre + _DIGIT_SHIFT * side * signed[1]
-    y = centre - sin * centre - cos * centre + _DIGIT_SHIFT * side * signed[2]
+    x = centre - cos * centre + sin * centre + _DIGIT_SHIFT * side * right
+    y = centre - sin * centre - cos * centre + _DIGIT_SHIFT * side * down
+    zero = tf.zeros_like(cos)
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[tf.newaxis],
-        transforms=tf.stack([cos, -sin, x, sin, cos, y, 0.0, 0.0])[tf.newaxis],
-        output_shape=tf.shape(image)[:2],
+        images=images,
+        transforms=tf.stack([cos, -sin, x, sin, cos, y, zero, zero], axis=1),
+        output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
-    )[0]
+    )
 
 
 def pca_noise(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:

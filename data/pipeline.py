@@ -1,19 +1,21 @@
 """From shards to uint8 batches: fast, deterministic, and able to start at any step.
 
-A plan (`data.order`) says which records come when. One window of shards is read and shuffled while
-the one before it is in use; all work per image happens in one map, which TensorFlow fuses with the
-batch, on a thread pool of its own. Randomness is stateless: what is drawn for an example is a
-function of (seed, epoch, position in the epoch).
+A plan (`data.order`) says which records come when. One window of shards is read, shuffled and
+planned while the one before it is in use: whatever can be computed for many examples at a time is
+computed there. What is left for an image is decoding (`data.encoded`), or only cutting where its
+pixels are at hand (`data.decoded`), on a thread pool of the pipeline's own. Randomness is
+stateless: what is drawn for an example is a function of (seed, epoch, position in the epoch).
 """
 
 import contextlib
 import ctypes
 import functools
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import augment, order, pixels, records, views
+from data import augment, decoded, encoded, order, pixels, records, views
 from data.datasets import Dataset
 from data.decode import Stored
 
@@ -35,6 +37,7 @@ def train_batches(
     steps: int,
     threads: int,
     per_batch: int | None = None,
+    cache: str = "none",
 ) -> tf.data.Dataset:
     """Batches of the train split, from optimizer step `step` to the end of the run.
 
@@ -52,6 +55,8 @@ def train_batches(
         threads: Size of the pipeline's thread pool.
         per_batch: Examples per batch, b: a divisor of `batch_size`, which is the default. Then
             batch_size / b batches in a row make one step, with the same examples in the same order.
+        cache: One of `decoded.CACHES`: whether all images are decoded to memory first. The batches
+            are the same.
 
     Returns:
         Batches (images uint8 [b, S, S, 3], labels int32 [b], weights float32 [b], all 1).
@@ -62,23 +67,34 @@ def train_batches(
     per_batch = per_batch or batch_size
     if batch_size % per_batch:
         raise ValueError(f"per_batch must divide batch_size {batch_size}. Received: {per_batch}")
-    shards = dataset.shards("train")
     windows = order.training_windows(
-        shards, batch_size=batch_size, seed=seed, step=step, steps=steps
+        dataset.shards("train"), batch_size=batch_size, seed=seed, step=step, steps=steps
     )
 
-    def shuffled(window):
+    def windows_of(height, width, draws):
+        return policy.window(height, width, size, draws)[..., tf.newaxis, :]
+
+    reader = _reader(
+        dataset, "train", cache, threads, windows_of=windows_of, size=size, outside=policy.outside
+    )
+
+    def planned(window):
         places = tf.range(window["records"])
         places = tf.random.experimental.stateless_shuffle(places, window["seed"])
         stream = tf.random.experimental.stateless_fold_in(window["seed"], _DRAWS_STREAM)
         draws = tf.random.stateless_uniform([window["records"], _DRAWS], stream)
         used = slice(window["skip"], window["skip"] + window["take"])
-        return tf.gather(_read(shards, window), places[used]), draws[used]
+        return reader.plan(tf.gather(reader.read(window), places[used]), draws[used])
 
-    batches = _batches(windows, shuffled, _augmented(dataset, policy, size), per_batch, threads)
-    if policy.mirror:
-        batches = batches.map(_as_it_is(_mirrored))
-    return batches.prefetch(2).with_options(_options(threads))
+    def finished(images, example):
+        images, draws = tf.squeeze(images, axis=1), example["draws"]
+        if policy.warp:
+            images = policy.warp(images, draws)
+        if policy.mirror:
+            images = pixels.mirrored(images, draws[:, -1] < 0.5)
+        return images, example["label"], tf.ones([per_batch])
+
+    return _batches(reader, windows, planned, finished, per_batch, threads)
 
 
 def test_batches(
@@ -90,6 +106,7 @@ def test_batches(
     batch_size: int,
     threads: int,
     replicas: int = 1,
+    cache: str = "none",
 ) -> tf.data.Dataset:
     """Batches of test views: every image of a split once, in stored order.
 
@@ -101,6 +118,7 @@ def test_batches(
         batch_size: Images per batch, b.
         threads: Size of the pipeline's thread pool.
         replicas: The number of batches is a multiple of it.
+        cache: As for `train_batches`.
 
     Returns:
         Batches (views uint8 [b, V, S, S, 3], labels int32 [b], -1 for an image without one,
@@ -116,18 +134,24 @@ def test_batches(
     whole = replicas * batch_size
     windows = order.stored_windows(shards, -(-examples // whole) * whole)
 
-    def stored(window):
+    def windows_of(height, width, draws):
+        return views.windows(height, width, size, crops)
+
+    reader = _reader(
+        dataset, split, cache, threads, windows_of=windows_of, size=size, outside=False
+    )
+
+    def planned(window):
         places = tf.range(window["take"])
-        weights = tf.cast(places < window["records"], tf.float32)
-        return tf.gather(_read(shards, window), places % window["records"]), weights
+        weight = tf.cast(places < window["records"], tf.float32)
+        some = tf.gather(reader.read(window), places % window["records"])
+        nothing = tf.zeros([window["take"], 1])  # an empty row would crash TensorFlow's rebatch
+        return {**reader.plan(some, nothing), "weight": weight}
 
-    batches = _batches(windows, stored, _viewed(dataset, size, crops), batch_size, threads)
+    def finished(images, example):
+        return _turned(images, crops), example["label"], example["weight"]
 
-    def turned(images, labels, weights):
-        return _turned(images, crops), labels, weights
-
-    batches = batches.map(_as_it_is(turned))
-    return batches.prefetch(2).with_options(_options(threads))
+    return _batches(reader, windows, planned, finished, batch_size, threads)
 
 
 def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
@@ -141,9 +165,15 @@ def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
     Returns:
         uint8 [V, S, S, 3].
     """
-    record = {name: getattr(stored, name) for name in ("encoded", "height", "width")}
-    opened = pixels.OPEN[stored.format.lower()](record)
-    return _turned(_views(opened, size, crops)[tf.newaxis], crops)[0].numpy()
+    if stored.format == "RAW":
+        flat = np.frombuffer(stored.encoded, np.uint8)
+        image = flat.reshape([stored.height, stored.width, 3])
+    else:
+        image = pixels.decoded(stored.encoded).numpy()
+    windows = views.windows(stored.height, stored.width, size, crops).numpy()
+    parts = pixels.empty([crops, size, size, 3])
+    decoded.cut([image] * crops, windows, parts)
+    return _turned(tf.constant(parts[np.newaxis]), crops)[0].numpy()
 
 
 def has_labels(dataset, split) -> bool:
@@ -154,18 +184,45 @@ def has_labels(dataset, split) -> bool:
 
 def shorter_side(dataset: Dataset, sample: int = 100) -> int:
     """The median shorter side, in stored pixels, of the first training images."""
-    open_image = pixels.OPEN[dataset.encoding]
-    first = tf.data.TFRecordDataset([shard.path for shard in dataset.shards("train")]).take(sample)
-    sizes = first.map(_as_it_is(lambda serialized: open_image(records.parse(serialized))[:2]))
-    return int(np.median([min(height, width) for height, width in sizes.as_numpy_iterator()]))
+    paths = [shard.path for shard in dataset.shards("train")]
+    first = (
+        records.parse(serialized) for serialized in tf.data.TFRecordDataset(paths).take(sample)
+    )
+    return int(np.median([min(_stored_size(record, dataset.encoding)) for record in first]))
 
 
-def _batches(windows, read, finish, batch_size, threads):
-    """Windows of records, read and put in order by `read`, finished one by one and batched."""
-    _reuse_large_buffers()
-    examples = _rows(windows).map(_as_it_is(read)).prefetch(1).unbatch()
-    finished = examples.map(_as_it_is(finish), num_parallel_calls=threads, deterministic=True)
-    return finished.batch(batch_size, drop_remainder=True)
+def _stored_size(record, encoding):
+    """Height and width; those of foreign records need not be true."""
+    if encoding == "mixed":
+        return pixels.decoded(record["encoded"]).shape[:2]
+    return int(record["height"]), int(record["width"])
+
+
+def _batches(reader, windows, planned, finished, batch_size, threads):
+    """Windows of records, planned one at a time while the one before is in use, then cut."""
+    _prepare_process()
+    ahead = _rows(windows).map(_as_it_is(planned)).prefetch(1)
+    batches = reader.cut(ahead, batch_size, threads).map(_as_it_is(finished))
+    return batches.prefetch(2).with_options(_options(threads))
+
+
+def _turned(parts, crops):
+    """Mirrors those views of a batch [B, V, S, S, 3] that are mirrored."""
+    if not any(flip for _, _, flip in views.VIEWS[crops]):
+        return parts
+    mirror = tf.broadcast_to(views.mirrored(crops), tf.shape(parts)[:2])
+    return pixels.mirrored(parts, mirror)
+
+
+def _reader(dataset, split, cache, threads, **options):
+    """How a split's images are read: decoded one by one, or at hand already."""
+    if dataset.encoding == "raw":
+        return decoded.Decoded(dataset, split, open_shard=decoded.Mapped(), **options)
+    if decoded.chosen_cache(dataset, cache) == "memory":
+        images = decoded.in_memory(dataset.shards(split), threads)
+        return decoded.Decoded(dataset, split, open_shard=images.__getitem__, **options)
+    kind = encoded.Jpegs if dataset.encoding == "jpeg" else encoded.Encoded
+    return kind(dataset, split, **options)
 
 
 def _rows(windows):
@@ -182,79 +239,6 @@ def _rows(windows):
     return tf.data.Dataset.from_tensor_slices({**columns, "shards": shards, "seed": seeds})
 
 
-def _read(shards, window):
-    """All records of a window; TensorFlow itself does not notice a shard cut between two."""
-    paths = tf.constant([shard.path for shard in shards])
-    files = tf.gather(paths, tf.boolean_mask(window["shards"], window["shards"] >= 0))
-    at_most = tf.cast(window["records"], tf.int64) + 1
-    serialized = tf.data.TFRecordDataset(files).batch(at_most).get_single_element()
-    found = tf.size(serialized)
-    facts = ["shards changed: records expected, found, files", window["records"], found, files]
-    whole = tf.debugging.Assert(tf.equal(found, window["records"]), facts)
-    with tf.control_dependencies([whole]):
-        return tf.identity(serialized)
-
-
-def _augmented(dataset, policy, size):
-    """The map of training: `(serialized, draws) -> (image, label, weight[, mirror])`."""
-    open_image = pixels.OPEN[dataset.encoding]
-
-    def augmented(serialized, draws):
-        record = records.parse(serialized)
-        height, width, read = open_image(record)
-        window = policy.window(height, width, size, draws)
-        if policy.outside:
-            image = pixels.read_padded(read, height, width, window)
-        else:
-            image = read(window)
-        image = pixels.resized(image, size)
-        if policy.warp:
-            image = policy.warp(image, draws)
-        example = image, _label(record, dataset), 1.0
-        return (*example, draws[-1] < 0.5) if policy.mirror else example
-
-    return augmented
-
-
-def _viewed(dataset, size, crops):
-    """The map of testing: `(serialized, weight) -> (views, label, weight)`."""
-    open_image = pixels.OPEN[dataset.encoding]
-
-    def viewed(serialized, weight):
-        record = records.parse(serialized)
-        return _views(open_image(record), size, crops), _label(record, dataset), weight
-
-    return viewed
-
-
-def _views(opened, size, crops):
-    """The views of one image, not yet mirrored: uint8 [V, S, S, 3]."""
-    height, width, read = opened
-    windows = views.windows(height, width, size, crops)
-    corner = tf.reduce_min(windows[:, :2], axis=0)
-    end = tf.reduce_max(windows[:, :2] + windows[:, 2:], axis=0)
-    image = read(tf.concat([corner, end - corner], axis=0))
-    windows -= tf.pad(corner, [[0, 2]])
-    return tf.stack([pixels.resized(pixels.cut(image, w), size) for w in tf.unstack(windows)])
-
-
-def _mirrored(images, labels, weights, mirror):
-    return pixels.mirrored(images, mirror), labels, weights
-
-
-def _turned(images, crops):
-    """Mirrors those views of a batch [B, V, S, S, 3] that are mirrored."""
-    if not any(flip for _, _, flip in views.VIEWS[crops]):
-        return images
-    mirror = tf.broadcast_to(views.mirrored(crops), tf.shape(images)[:2])
-    return pixels.mirrored(images, mirror)
-
-
-def _label(record, dataset):
-    """Class from 0; -1 without one."""
-    return tf.cast(tf.maximum(record["label"] - dataset.label_offset, -1), tf.int32)
-
-
 def _options(threads):
     options = tf.data.Options()
     options.deterministic = True
@@ -266,8 +250,12 @@ def _options(threads):
 
 
 @functools.cache
-def _reuse_large_buffers():
-    """Lets glibc keep freed batches; by default each new one (19 MB) is mapped and faulted in."""
+def _prepare_process():
+    """Lets glibc keep freed batches, and OpenCV leave threads to the pipeline.
+
+    By default each new batch (19 MB) is mapped and faulted in.
+    """
+    cv2.setNumThreads(0)
     m_trim_threshold, m_mmap_threshold, largest_legal = -1, -3, 32 * 2**20
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

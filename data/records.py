@@ -5,9 +5,11 @@ The only file that knows them. Other tools' shards (TF-slim, Model Garden) use t
 
 import hashlib
 import os
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 ENCODED = "image/encoded"
@@ -16,6 +18,10 @@ LABEL = "image/class/label"
 HEIGHT = "image/height"
 WIDTH = "image/width"
 FILENAME = "image/filename"
+
+_LENGTH = struct.Struct("<Q")  # begins a record of a shard
+_HEADER_BYTES = 12  # with a checksum of the length
+_FOOTER_BYTES = 4  # a checksum of the content
 
 _FEATURES = {
     "encoded": (ENCODED, tf.io.FixedLenFeature([], tf.string)),
@@ -87,19 +93,80 @@ def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, s
 
 
 def parse(serialized: tf.Tensor, *, filename: bool = False) -> dict[str, tf.Tensor]:
-    """Reads one record; decodes nothing.
+    """Reads records; decodes nothing.
 
     Args:
-        serialized: string [], one record of a shard.
-        filename: Whether to read the file name too.
+        serialized: string [] or [n], records of a shard.
+        filename: Whether to read the file names too.
 
     Returns:
-        "encoded": string []; "label", "height", "width": int64 [] (-1, 0, 0 where a foreign
-        record has none); with `filename` also "filename": string [].
+        "encoded": string; "label", "height", "width": int64 (-1, 0, 0 where a foreign record has
+        none); with `filename` also "filename": string; all of the argument's shape.
     """
     wanted = {name: row for name, row in _FEATURES.items() if filename or name != "filename"}
-    parsed = tf.io.parse_single_example(serialized, dict(wanted.values()))
+    parsed = tf.io.parse_example(serialized, dict(wanted.values()))
     return {name: parsed[key] for name, (key, _) in wanted.items()}
+
+
+def locate(shard: np.ndarray) -> np.ndarray:
+    """Finds the pixels in a shard that `write_shard` wrote of "RAW" examples.
+
+    Args:
+        shard: uint8 [bytes], the whole file.
+
+    Returns:
+        int64 [n, 4], a row per record: where its pixels begin, height, width, label.
+
+    Raises:
+        ValueError: If the file is cut off, or holds something else.
+    """
+    memory, rows, place = memoryview(shard), [], 0
+    try:
+        while place < len(memory):
+            (length,) = _LENGTH.unpack_from(memory, place)
+            begin = place + _HEADER_BYTES
+            rows.append(_located(memory, begin, begin + length))
+            place = begin + length + _FOOTER_BYTES
+    except (IndexError, KeyError, struct.error) as error:
+        raise ValueError(f"no record of raw pixels at byte {place}: {error!r}") from error
+    if place != len(memory):
+        raise ValueError(f"the last record is cut off, expected {place} bytes, not {len(memory)}")
+    return np.array(rows, np.int64).reshape([-1, 4])
+
+
+def _located(memory: memoryview, begin: int, end: int) -> tuple[int, int, int, int]:
+    """Where the pixels of the example in `memory[begin:end]` begin, height, width, label."""
+    found = {}
+    (features,) = _fields(memory, begin, end)  # the only one of an Example
+    for entry in _fields(memory, *features):
+        (key_begin, key_end), value = _fields(memory, *entry)
+        (values,) = _fields(memory, *value)  # a list of bytes or of int64, of length 1
+        (first,) = _fields(memory, *values)
+        found[bytes(memory[key_begin:key_end])] = first
+    pixels, last = found[ENCODED.encode()]
+    height, width, label = (
+        _varint(memory, found[key.encode()][0])[0] for key in (HEIGHT, WIDTH, LABEL)
+    )
+    if last - pixels != 3 * height * width:
+        raise KeyError(f"{last - pixels} bytes of {height} x {width} pixels")
+    return pixels, height, width, label - (label >> 63 << 64)
+
+
+def _fields(memory: memoryview, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of the length-delimited fields of a protocol buffers message."""
+    while begin < end:
+        length, begin = _varint(memory, begin + 1)
+        yield begin, begin + length
+        begin += length
+
+
+def _varint(memory: memoryview, place: int) -> tuple[int, int]:
+    """An integer in base 128, and the place after it."""
+    value = shift = 0
+    while (byte := memory[place]) >= 0x80:
+        value |= (byte & 0x7F) << shift
+        shift, place = shift + 7, place + 1
+    return value | byte << shift, place + 1
 
 
 def _bytes(value: bytes) -> tf.train.Feature:

@@ -79,11 +79,12 @@ def test_inception_windows_have_the_papers_areas_and_ratios():
 def test_small_warp():
     image = np.zeros([32, 32, 3], np.uint8)
     image[4:8, 14:18] = 255  # above the centre
-    middle = tf.fill([augment.GEOMETRY_DRAWS], 0.5)
-    np.testing.assert_array_equal(augment.small_warp(tf.constant(image), middle), image)
+    middle = tf.fill([2, augment.GEOMETRY_DRAWS], 0.5)
+    images = tf.constant(np.stack([image, image[::-1]]))
+    np.testing.assert_array_equal(augment.small_warp(images, middle), images)
 
     def centre(draws):
-        moved = augment.small_warp(tf.constant(image), tf.constant(draws)).numpy()[..., 0]
+        (moved,) = augment.small_warp(images[:1], tf.constant([draws])).numpy()[..., 0]
         return (np.argwhere(moved) * moved[moved > 0][:, None]).sum(0) / moved.sum()
 
     y, x = centre([0.5, 0.5, 0.5, 0.5])

@@ -1,11 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import augment, datasets, decode, order, pipeline, pixels, records
+from data import augment, datasets, decode, decoded, order, pipeline, pixels, records
 
 STILL = augment.POLICIES["none"]
 
@@ -185,35 +186,106 @@ def test_every_policy_gives_images_of_the_networks_size(photos, name):
     assert images.std(axis=(1, 2, 3)).min() > 10
 
 
-def test_a_decoded_window_is_that_of_the_decoded_image():
-    random = np.random.default_rng(0)
-    image = photo(90, 120)
-    jpeg = encoded(image, "jpeg")
-    whole = decode.decode(jpeg)
-    record = {"encoded": tf.constant(jpeg), "height": tf.constant(90), "width": tf.constant(120)}
-    read = tf.function(pixels.OPEN["jpeg"](record)[2], autograph=False)
-    for _ in range(100):
-        h, w = random.integers(1, 91), random.integers(1, 121)
-        y, x = random.integers(0, 91 - h), random.integers(0, 121 - w)
-        got = read(tf.constant([y, x, h, w], tf.int32)).numpy()
-        np.testing.assert_array_equal(got, whole[y : y + h, x : x + w])
+@pytest.fixture(params=["jpeg", "mixed", "raw", "in memory"])
+def reading(request, tmp_path):
+    """A function that writes images as records of an encoding; returns (data set, cache)."""
+    encoding = {"in memory": "jpeg"}.get(request.param, request.param)
+    cache = "memory" if request.param == "in memory" else "none"
+    return lambda images: (write_dataset(tmp_path, images, encoding=encoding), cache)
 
 
-def test_outside_of_the_image_is_zero():
-    image = photo(8, 9)
-    raw = {"encoded": encoded(image, "raw"), "height": 8, "width": 9}
-    height, width, read = pixels.OPEN["raw"](raw)
-    padded = np.pad(image, [(4, 4), (4, 4), (0, 0)])
-    for y, x in ((-4, -3), (0, 1), (4, 4), (-1, 2)):
-        got = pixels.read_padded(read, height, width, tf.constant([y, x, 8, 8])).numpy()
-        np.testing.assert_array_equal(got, padded[y + 4 : y + 12, x + 4 : x + 12])
+def as_stored(images, dataset):
+    """What is decoded of the records of images, whole."""
+    if dataset.encoding == "raw":
+        return images
+    return [decode.decode(encoded(image, dataset.encoding)) for image in images]
+
+
+def fixed(window, **options):
+    """A policy with the same window for every image."""
+
+    def everywhere(height, width, size, draws):
+        return tf.constant(window, tf.int32) + tf.zeros_like(draws[..., :1], tf.int32)
+
+    return dataclasses.replace(STILL, window=everywhere, **options)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_window_is_that_of_the_whole_decoded_image(reading, seed):
+    random = np.random.default_rng(seed)
+    images = [photo(*random.integers(17, 120, size=2), seed)]
+    dataset, cache = reading(images)
+    (whole,) = as_stored(images, dataset)
+    y, x = (random.integers(0, side - 16 + 1) for side in whole.shape[:2])
+    policy = fixed([y, x, 16, 16])
+    ((got,), *_), *_ = train(dataset, policy, size=16, batch_size=1, steps=1, cache=cache)
+    np.testing.assert_array_equal(got, whole[y : y + 16, x : x + 16])
+
+
+@pytest.mark.parametrize("place", [(-4, -3), (0, 1), (4, 4), (-1, 2)])
+def test_outside_of_the_image_is_zero(reading, place):
+    images = [photo(18, 19)]
+    dataset, cache = reading(images)
+    (whole,) = as_stored(images, dataset)
+    padded = np.pad(whole, [(4, 4), (4, 4), (0, 0)])
+    policy = fixed([*place, 18, 18], outside=True)
+    ((got,), *_), *_ = train(dataset, policy, size=18, batch_size=1, steps=1, cache=cache)
+    y, x = (side + 4 for side in place)
+    np.testing.assert_array_equal(got, padded[y : y + 18, x : x + 18])
+
+
+def test_a_window_of_another_size_is_resized(reading):
+    images = [photo(40, 50)]
+    dataset, cache = reading(images)
+    (whole,) = as_stored(images, dataset)
+    policy = fixed([3, 5, 30, 20])
+    ((got,), *_), *_ = train(dataset, policy, size=16, batch_size=1, steps=1, cache=cache)
+    expected = pixels.resize(whole[3:33, 5:25], np.empty([16, 16, 3], np.uint8))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("name", augment.POLICIES)
+def test_images_in_memory_give_the_batches_of_decoding(photos, name):
+    options = {"size": 48, "batch_size": 2, "steps": 9}
+    batches = [
+        train(photos, augment.POLICIES[name], cache=cache, **options)
+        for cache in ("none", "memory")
+    ]
+    for from_shards, from_memory in zip(*batches, strict=True):
+        for column, same in zip(from_shards, from_memory, strict=True):
+            np.testing.assert_array_equal(column, same)
+    for crops in (1, 10):
+        views = [test(photos, size=48, crops=crops, cache=c)[0][0] for c in ("none", "memory")]
+        np.testing.assert_array_equal(*views)
+
+
+def test_small_sets_are_cached_and_large_or_raw_ones_are_not(photos, numbered, monkeypatch):
+    assert decoded.chosen_cache(photos, "auto") == "memory"
+    assert decoded.chosen_cache(photos, "none") == "none"
+    assert decoded.chosen_cache(numbered, "auto") == "none"  # its pixels are at hand
+    sizes = [(64, 64), (70, 91), (99, 65), (40, 50), (200, 160)]
+    expected = 2 * 3 * sum(height * width for height, width in sizes)  # two splits
+    assert decoded.decoded_bytes(photos) == expected
+    monkeypatch.setattr(decoded, "_AUTO_BYTES", expected - 1)
+    assert decoded.chosen_cache(photos, "auto") == "none"
+    assert decoded.chosen_cache(photos, "memory") == "memory"
+
+
+def test_raw_shards_of_past_windows_are_closed(numbered, monkeypatch):
+    monkeypatch.setattr(decoded, "_MAPPED_BYTES", 2 * numbered.shards("train")[0].bytes)
+    opened = decoded.Mapped()
+    for shard in numbered.shards("train"):
+        first = opened(shard).table[0]
+        assert opened(shard).pixels[first[0]] == first[-1]  # image i is grey i
+        assert len(opened._open) <= 2
 
 
 def test_resizing():
     image = photo(20, 20)
     np.testing.assert_array_equal(pixels.resized(tf.constant(image), 20), image)
     larger = pixels.resized(tf.constant(image), 31).numpy()
-    np.testing.assert_allclose(larger, cv2.resize(image, (31, 31)), atol=1)
+    values = tf.image.resize(image, [31, 31])
+    np.testing.assert_allclose(larger, values, atol=1)
     stripes = np.tile(np.uint8([0, 255, 255, 0])[:, np.newaxis], [64, 16, 3])
     grey = pixels.resized(tf.constant(stripes), 16).numpy()
     assert abs(grey.astype(int) - 127).max() < 40  # all pixels count, none is skipped
@@ -231,6 +303,15 @@ def test_a_shard_with_another_number_of_records_stops_the_run(numbered, tmp_path
     for read in (train, test):
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"shards changed|was empty"):
             read(damaged)
+
+
+def test_a_raw_shard_that_was_cut_off_is_named_as_such(numbered, tmp_path):
+    content = Path(numbered.shards("train")[0].path).read_bytes()
+    for length, complaint in ((-3, "cut off"), (-40, "no record"), (-300, "no record")):
+        with pytest.raises(ValueError, match=complaint):
+            records.locate(np.frombuffer(content[:length], np.uint8))
+    with pytest.raises(ValueError, match="no record of raw pixels at byte 0"):
+        records.locate(np.frombuffer(content[7:], np.uint8))
 
 
 @pytest.mark.parametrize(("replicas", "expected"), [(1, 11), (4, 12)])

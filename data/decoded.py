@@ -1,0 +1,263 @@
+"""Images whose pixels are at hand: raw shards, or a split that was decoded into memory.
+
+A batch of them is cut out in one pass over NumPy arrays; TensorFlow's overhead for every element
+would take longer than that, many times longer for an image of 32 x 32. Raw shards are mapped, not
+read: what a batch shows is copied once, and the memory is the system's page cache.
+"""
+
+import functools
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from data import order, pixels, records
+from data.datasets import Dataset, Shard
+from data.encoded import Columns, WindowsOf
+
+CACHES = ("auto", "memory", "none")
+
+_AUTO_BYTES = 2 << 30
+_AUTO_PART = 0.25
+_SAMPLE = 100
+_HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width, label
+_CHUNK = 256  # images that are decoded into one array
+_MAPPED_BYTES = 4 * order.WINDOW_BYTES  # at a time: a window, the next, and some in use
+
+
+class Images(NamedTuple):
+    """The decoded images of one shard.
+
+    Attributes:
+        pixels: uint8 [bytes], in memory or mapped: RGB, row by row, image after image.
+        table: int64 [n, 4], for every record where in `pixels` it begins, height, width, label.
+    """
+
+    pixels: np.ndarray
+    table: np.ndarray
+
+
+OpenShard = Callable[[Shard], Images]
+
+
+class Decoded:
+    """Has the interface of `encoded.Encoded`."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        windows_of: WindowsOf,
+        *,
+        size: int,
+        outside: bool,
+        open_shard: OpenShard,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            dataset: Where the records are.
+            split: One of its splits.
+            windows_of: What is wanted of an image.
+            size: Side of every window in the end, S.
+            outside: Whether windows may reach outside of the image, which is zero there.
+            open_shard: Opens a shard; called more than once for the same.
+        """
+        del outside  # makes no difference
+        self._shards = dataset.shards(split)
+        self._label_offset = dataset.label_offset
+        self._windows_of = windows_of
+        self._size = size
+        self._open = open_shard
+
+    def read(self, window: Columns) -> tf.Tensor:
+        """Where the images of a window of shards are, in stored order: int64 [records, 5]."""
+        rows = tf.numpy_function(
+            self._rows, [window["shards"], window["records"]], tf.int64, stateful=False
+        )
+        return tf.ensure_shape(rows, [None, 5])
+
+    def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
+        """All that is to be known of some images before they are cut.
+
+        Args:
+            rows: int64 [n, 5], some of `read`.
+            draws: float32 [n, D].
+
+        Returns:
+            "label": int32 [n], -1 without one; "draws"; and what `cut` needs.
+        """
+        height, width, label = tf.unstack(tf.cast(rows[:, _HEIGHT:], tf.int32), axis=1)
+        return {
+            "label": tf.maximum(label - self._label_offset, -1),
+            "draws": draws,
+            "rows": rows,
+            "windows": self._windows_of(height, width, draws),
+        }
+
+    def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
+        """Cuts what was planned out of the images.
+
+        Args:
+            planned: Elements of `plan`, to which columns [n, ...] may have been added.
+            batch_size: Examples per batch, b; what is left at the end is dropped.
+            threads: How many batches are made at a time.
+
+        Returns:
+            Batches of (uint8 [b, V, S, S, 3], the label, draws and added columns).
+        """
+
+        def finished(batch):
+            rows, windows = batch.pop("rows"), batch.pop("windows")
+            parts = tf.numpy_function(self._cut, [rows, windows], tf.uint8, stateful=False)
+            return tf.ensure_shape(parts, [*windows.shape[:2], self._size, self._size, 3]), batch
+
+        return planned.rebatch(batch_size, drop_remainder=True).map(
+            tf.autograph.experimental.do_not_convert(finished),
+            num_parallel_calls=threads,
+            deterministic=True,
+        )
+
+    def _rows(self, shards: np.ndarray, expected: int) -> np.ndarray:
+        parts = []
+        for index in shards[shards >= 0]:
+            table = self._open(self._shards[index]).table
+            parts.append(np.insert(table, 0, index, axis=1))
+        rows = np.concatenate(parts)
+        if len(rows) != expected:
+            files = [self._shards[index].path for index in shards[shards >= 0]]
+            raise ValueError(f"shards changed: records expected {expected}, {len(rows)} in {files}")
+        return rows
+
+    def _cut(self, rows: np.ndarray, windows: np.ndarray) -> np.ndarray:
+        images = [self._image(row) for row in rows.tolist()]
+        batch, views = windows.shape[:2]
+        images = [image for image in images for _ in range(views)] if views > 1 else images
+        result = pixels.empty([batch * views, self._size, self._size, 3])
+        cut(images, windows.reshape([-1, 4]), result)
+        return result.reshape([batch, views, *result.shape[1:]])
+
+    def _image(self, row: list[int]) -> np.ndarray:
+        shard, offset, height, width, _ = row
+        data = self._open(self._shards[shard]).pixels
+        return data[offset : offset + 3 * height * width].reshape(height, width, 3)
+
+
+def cut(images: list[np.ndarray], windows: np.ndarray, result: np.ndarray) -> None:
+    """Cuts one window out of each of some images, which are zero outside.
+
+    Args:
+        images: Of every shape uint8 [H, W, 3].
+        windows: int32 [n, 4]: top, left, height, width, not entirely outside.
+        result: uint8 [n, S, S, 3], is filled; windows of another size are resized.
+    """
+    other = np.flatnonzero((windows[:, 2:] != result.shape[1]).any(axis=1)).tolist()
+    shapes = np.array([image.shape[:2] for image in images])
+    first = np.maximum(windows[:, :2], 0)
+    last = np.minimum(windows[:, :2] + windows[:, 2:], shapes)
+    begin, end = first - windows[:, :2], last - windows[:, :2]
+    result[(begin > 0).any(axis=1) | (end < windows[:, 2:]).any(axis=1)] = 0
+    parts = list(result)
+    for index in other:
+        parts[index] = np.zeros([*windows[index, 2:], 3], np.uint8)
+    bounds = np.concatenate([first, last, begin, end], axis=1).tolist()
+    for part, image, (top, left, bottom, right, y, x, y_end, x_end) in zip(
+        parts, images, bounds, strict=True
+    ):
+        part[y:y_end, x:x_end] = image[top:bottom, left:right]
+    for index in other:
+        pixels.resize(parts[index], result[index])
+
+
+def chosen_cache(dataset: Dataset, cache: str) -> str:
+    """What `auto` means for a data set: whether its decoded images are kept in memory.
+
+    They are where the whole set takes no more than 2 GiB and a quarter of the machine's memory.
+    Raw shards never are: the system keeps their pages.
+
+    Args:
+        dataset: What is to be read.
+        cache: One of `CACHES`.
+
+    Returns:
+        "memory" or "none".
+    """
+    if dataset.encoding == "raw":
+        return "none"
+    if cache != "auto":
+        return cache
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fits = decoded_bytes(dataset) <= min(_AUTO_BYTES, _AUTO_PART * machine)
+    return "memory" if fits else "none"
+
+
+def decoded_bytes(dataset: Dataset) -> int:
+    """About how many bytes all images of a data set take, decoded; from a sample."""
+    first = tf.data.TFRecordDataset([shard.path for shard in dataset.shards("train")]).take(_SAMPLE)
+    sizes = [
+        tf.size(pixels.decoded(records.parse(serialized)["encoded"])).numpy()
+        for serialized in first
+    ]
+    return round(sum(map(dataset.num_examples, dataset.splits)) * np.mean(sizes))
+
+
+@functools.lru_cache(maxsize=4)
+def in_memory(shards: tuple[Shard, ...], threads: int) -> dict[Shard, Images]:
+    """Decodes all images of some shards, of any encoding but raw; done once for the same shards.
+
+    Args:
+        shards: Of one split.
+        threads: How many images are decoded at a time.
+    """
+    return {shard: _decode(shard, threads) for shard in shards}
+
+
+def _decode(shard: Shard, threads: int) -> Images:
+    def decoded(serialized):
+        record = records.parse(serialized)
+        image = pixels.decoded(record["encoded"])
+        height, width, _ = tf.unstack(tf.cast(tf.shape(image), tf.int64))
+        return tf.reshape(image, [-1]), tf.stack([height, width, record["label"]])
+
+    images = tf.data.TFRecordDataset(shard.path).map(decoded, num_parallel_calls=threads)
+    parts = [(flat.flat_values.numpy(), rows) for flat, rows in images.ragged_batch(_CHUNK)]
+    rows = np.concatenate([np.zeros([0, 3], np.int64), *(rows for _, rows in parts)])
+    sizes = 3 * rows[:, 0] * rows[:, 1]
+    data = np.concatenate([np.zeros(0, np.uint8), *(flat for flat, _ in parts)])
+    return Images(data, np.column_stack([np.cumsum(sizes) - sizes, rows]))
+
+
+class Mapped:
+    """Opens raw shards; their files are read when their pixels are."""
+
+    def __init__(self) -> None:
+        """Nothing is open yet."""
+        self._open: dict[Shard, np.ndarray] = {}
+        self._tables: dict[Shard, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, shard: Shard) -> Images:
+        """Opens a shard, and closes those of earlier windows."""
+        with self._lock:
+            if shard not in self._open:
+                self._open[shard] = _map(shard.path)
+                while sum(map(len, self._open.values())) > _MAPPED_BYTES and len(self._open) > 1:
+                    self._open.pop(next(iter(self._open)))
+            data = self._open[shard]
+            if shard not in self._tables:
+                self._tables[shard] = records.locate(data)
+            return Images(data, self._tables[shard])
+
+
+def _map(path: str) -> np.ndarray:
+    """A file as uint8 [bytes], which the system begins to read ahead."""
+    if not os.path.getsize(path):
+        return np.zeros(0, np.uint8)
+    with open(path, "rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    memory.madvise(mmap.MADV_WILLNEED)
+    return np.frombuffer(memory, np.uint8)
