@@ -25,6 +25,7 @@ with console.quiet_import():
     import keras
     import tensorflow as tf
 
+    import meter
     import models
     from data import augment, convert, datasets, decoded, pipeline
     from engine import (
@@ -73,6 +74,9 @@ flags.DEFINE_integer("max_steps", None, "stop after N optimizer updates in all",
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 flags.DEFINE_enum("cache", "auto", decoded.CACHES, "decode all images to memory; auto: if small")
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
+flags.DEFINE_bool("meter", False, "measure where the time goes, and train nothing")
+flags.DEFINE_bool("json", False, "the measurement of --meter as one line of JSON")
+flags.DEFINE_integer("show_step", None, "draw the images of a step, and train nothing", 0)
 flags.DEFINE_bool("log_device_placement", False, "print the device of every operation")
 
 # What --resume may change, because it does not change what is trained.
@@ -85,12 +89,16 @@ HARMLESS = {
     "threads",
     "cache",
     "verify",
+    "meter",
+    "json",
+    "show_step",
     "log_device_placement",
 }
 RECIPES = Path(__file__).parent / "recipes"
 VARIED = ("activation", "norm", "pooling", "dropout", "width")  # the networks' own options
 CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
+METER_STEPS = 20_000  # planned at least, so that no measurement begins anew
 
 
 def main(argv: list[str]) -> None:
@@ -109,6 +117,11 @@ def main(argv: list[str]) -> None:
         options.learning_rate = None  # the recipe's is for its own optimizer
     with console.user_errors():
         training = resume(options, given) if options.resume else start(options)
+        if options.meter:
+            return show_speed(training)
+        if options.show_step is not None:
+            return show_step(training, options.show_step)
+        training.prepare()
     training.go()
 
 
@@ -118,7 +131,7 @@ def default_model(data: str) -> str:
 
 
 def start(options: SimpleNamespace) -> "Training":
-    """Sets up a new run; nothing is written but converted data before all is checked."""
+    """Sets up a new run; nothing is written but converted data."""
     options.model = options.model or default_model(options.data)
     if options.run_dir and runs.Run(options.run_dir).step_files():
         raise ValueError(
@@ -133,11 +146,7 @@ def start(options: SimpleNamespace) -> "Training":
         options.batch_size = min(128, dataset.num_examples("train"))
     if options.augment is None:
         options.augment = default_policy(options.model, dataset.class_names)
-    training = Training(options, dataset, options.precision)
-    if not options.run_dir:
-        options.run_dir = str(runs.make_folder(f"{data_name(options.data)}-{options.model}"))
-    training.begin()
-    return training
+    return Training(options, dataset, options.precision)
 
 
 def check(options: SimpleNamespace) -> None:
@@ -214,9 +223,7 @@ def resume(options: SimpleNamespace, given: set[str]) -> "Training":
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})
     devices.configure(options.threads, options.log_device_placement)
     dataset = open_data(options, expected=settings["data"]["fingerprint"])
-    training = Training(options, dataset, settings["precision"])
-    training.restore(settings)
-    return training
+    return Training(options, dataset, settings["precision"])
 
 
 def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets.Dataset:
@@ -233,6 +240,33 @@ def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets
     if not dataset.num_examples("train"):
         raise ValueError(f"{options.data} has no training images, expected a train split")
     return dataset
+
+
+def show_speed(training: "Training") -> None:
+    """Prints where the time of a training goes."""
+    options, network = training.options, training.network
+    source = meter.Input(
+        training.dataset,
+        training.policy,
+        size=network["image_size"],
+        batch_size=options.batch_size,
+        seed=options.seed,
+        steps=max(training.total, METER_STEPS),
+        threads=options.threads,
+        cache=options.cache,
+    )
+    verdict = meter.measure(
+        source,
+        training.trainer,
+        training.batches(0, source.steps),
+        replicas=training.replicas,
+        steps_per_epoch=training.steps_per_epoch,
+    )
+    print(verdict.as_json() if options.json else "\n".join(meter.lines(verdict)))
+
+
+def show_step(training: "Training", step: int) -> None:
+    """Draws what a step is trained on."""
 
 
 def network_options(options: SimpleNamespace) -> dict:
@@ -344,6 +378,15 @@ class Training:
         tqdm.write(line)
         self.run.log(line)
 
+    def prepare(self) -> None:
+        """Writes the folder of a new run, or takes up an earlier one."""
+        if self.options.resume:
+            return self.restore(self.run.settings())
+        if not self.options.run_dir:
+            name = f"{data_name(self.options.data)}-{self.options.model}"
+            self.options.run_dir = str(runs.make_folder(name))
+        self.begin()
+
     def begin(self) -> None:
         """Starts at step 0: takes weights from elsewhere, then writes the folder of the run."""
         weights = self._weights_from_elsewhere()
@@ -422,7 +465,8 @@ class Training:
             self.say(f"the images ({shorter} pixels) are enlarged to the network's {size}")
         self.say(f"run folder: {self.run.folder}")
 
-    def _batches(self, first: int, end: int) -> tf.data.Dataset:
+    def batches(self, first: int, end: int) -> tf.data.Dataset:
+        """Those of the steps from `first` to before `end`, as the trainer iterates over them."""
         return pipeline.train_batches(
             self.dataset,
             self.policy,
@@ -438,7 +482,7 @@ class Training:
 
     def _show_batch(self, count: int = 16) -> None:
         """Shows images of the first batch as the network will see them."""
-        images = next(iter(self._batches(0, 1)))[0][:count]
+        images = next(iter(self.batches(0, 1)))[0][:count]
         if self.policy.colour:
             draws = augment.colour_draws(self.options.seed, 0, self.options.batch_size)
             images = self.policy.colour(tf.cast(images, tf.float32), draws[: len(images)])
@@ -462,7 +506,7 @@ class Training:
 
     def _loop(self, interrupts: console.Interrupts) -> None:
         step = self.trainer.step
-        iterator = self.trainer.iterate(self._batches(step, self.end))
+        iterator = self.trainer.iterate(self.batches(step, self.end))
         line = progress.Line(self.options.epochs, self.steps_per_epoch)
         count = 1
         stopping = False

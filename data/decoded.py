@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from data import order, pixels, records
 from data.datasets import Dataset, Shard
-from data.encoded import Columns, WindowsOf
+from data.encoded import Columns, Stages, WindowsOf
 
 CACHES = ("auto", "memory", "none")
 
@@ -116,6 +116,28 @@ class Decoded:
             parts = tf.numpy_function(self._cut, [rows, windows], tf.uint8, stateful=False)
             return tf.ensure_shape(parts, [*windows.shape[:2], self._size, self._size, 3]), batch
 
+        return self._each(planned, finished, batch_size, threads)
+
+    def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
+        """What `cut` does, up to and including each of its stages, for a measurement.
+
+        Args:
+            planned: As for `cut`.
+            batch_size: As for `cut`.
+            threads: As for `cut`.
+
+        Returns:
+            Data sets of [b, ...] by the name of the stage; only their length counts.
+        """
+
+        def augment(batch):
+            parts = tf.numpy_function(self._cut, [batch["rows"], batch["windows"]], tf.uint8)
+            return tf.ensure_shape(parts, [batch_size, None, None, None, 3])[:, 0, 0, 0, 0]
+
+        return {"augment": self._each(planned, augment, batch_size, threads)}
+
+    @staticmethod
+    def _each(planned, finished, batch_size, threads):
         return planned.rebatch(batch_size, drop_remainder=True).map(
             tf.autograph.experimental.do_not_convert(finished),
             num_parallel_calls=threads,

@@ -11,6 +11,7 @@ from data.datasets import Dataset
 # int32 [..., V, 4]: top, left, height, width.
 WindowsOf = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 Columns = dict[str, tf.Tensor]
+Stages = dict[str, tf.data.Dataset]
 
 # A part of a JPEG has other colours at its border than the whole (chroma is interpolated).
 _MARGIN = 2
@@ -83,12 +84,41 @@ class Encoded:
             return tf.stack([pixels.resized(part, self._size) for part in parts]), example
 
         # TensorFlow fuses a map with the batch that follows it.
-        examples = planned.unbatch().map(
+        return self._each(planned, finished, threads).batch(batch_size, drop_remainder=True)
+
+    def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
+        """What `cut` does, up to and including each of its stages, for a measurement.
+
+        Args:
+            planned: As for `cut`.
+            batch_size: As for `cut`.
+            threads: As for `cut`.
+
+        Returns:
+            Data sets of [b, ...] by the name of the stage; only their length counts.
+        """
+
+        def pixel(image):  # so that all of it has to be made
+            return image[0, 0, 0]
+
+        def decode(example):
+            return [pixel(part) for part in self._decoded(example)]
+
+        def augment(example):
+            return [pixel(pixels.resized(part, self._size)) for part in self._decoded(example)]
+
+        return {
+            stage.__name__: self._each(planned, stage, threads).batch(batch_size)
+            for stage in (decode, augment)
+        }
+
+    @staticmethod
+    def _each(planned, finished, threads):
+        return planned.unbatch().map(
             tf.autograph.experimental.do_not_convert(finished),
             num_parallel_calls=threads,
             deterministic=True,
         )
-        return examples.batch(batch_size, drop_remainder=True)
 
     def _what_to_decode(self, record, draws):
         return {"encoded": record["encoded"]}

@@ -19,7 +19,7 @@ from data import augment, decoded, encoded, order, pixels, records, views
 from data.datasets import Dataset
 from data.decode import Stored
 
-_DRAWS = augment.GEOMETRY_DRAWS + 1  # the last one mirrors
+DRAWS = augment.GEOMETRY_DRAWS + 1  # the last one mirrors
 _DRAWS_STREAM = 1
 
 # Nothing mapped here has control flow to convert, and converting leaves files behind.
@@ -70,31 +70,86 @@ def train_batches(
     windows = order.training_windows(
         dataset.shards("train"), batch_size=batch_size, seed=seed, step=step, steps=steps
     )
-
-    def windows_of(height, width, draws):
-        return policy.window(height, width, size, draws)[..., tf.newaxis, :]
-
-    reader = _reader(
-        dataset, "train", cache, threads, windows_of=windows_of, size=size, outside=policy.outside
-    )
-
-    def planned(window):
-        places = tf.range(window["records"])
-        places = tf.random.experimental.stateless_shuffle(places, window["seed"])
-        stream = tf.random.experimental.stateless_fold_in(window["seed"], _DRAWS_STREAM)
-        draws = tf.random.stateless_uniform([window["records"], _DRAWS], stream)
-        used = slice(window["skip"], window["skip"] + window["take"])
-        return reader.plan(tf.gather(reader.read(window), places[used]), draws[used])
+    reader = _training_reader(dataset, policy, size, cache, threads)
 
     def finished(images, example):
         images, draws = tf.squeeze(images, axis=1), example["draws"]
         if policy.warp:
             images = policy.warp(images, draws)
         if policy.mirror:
-            images = pixels.mirrored(images, draws[:, -1] < 0.5)
+            images = pixels.mirrored(images, is_mirrored(draws))
         return images, example["label"], tf.ones([per_batch])
 
-    return _batches(reader, windows, planned, finished, per_batch, threads)
+    return _batches(reader, _planned(reader, windows), finished, per_batch, threads)
+
+
+def stages(
+    dataset: Dataset,
+    policy: augment.Policy,
+    *,
+    size: int,
+    batch_size: int,
+    seed: int,
+    steps: int,
+    threads: int,
+    cache: str = "none",
+) -> dict[str, tf.data.Dataset]:
+    """The pipeline of `train_batches`, up to and including each of its stages, for a measurement.
+
+    Args:
+        dataset: As for `train_batches`, like all others.
+        policy: How images are varied.
+        size: Side of the images in pixels.
+        batch_size: Examples per optimizer step.
+        seed: Not negative.
+        steps: Where to end.
+        threads: Size of the pipeline's thread pool.
+        cache: One of `decoded.CACHES`.
+
+    Returns:
+        By the names read, decode (where there is something to decode), augment and batch: data
+        sets whose elements say how many images have come so far since the last: int32 [].
+    """
+    windows = order.training_windows(
+        dataset.shards("train"), batch_size=batch_size, seed=seed, step=0, steps=steps
+    )
+    reader = _training_reader(dataset, policy, size, cache, threads)
+    planned = _planned(reader, windows)
+    options = {"size": size, "batch_size": batch_size, "seed": seed, "steps": steps}
+    whole = train_batches(dataset, policy, **options, threads=threads, cache=cache)
+    parts = {
+        "read": planned.map(_as_it_is(lambda columns: columns["label"])),
+        **reader.stages(planned, batch_size, threads),
+        "batch": whole.map(_as_it_is(lambda images, labels, weights: labels)),
+    }
+    return {
+        name: part.map(lambda rows: tf.shape(tf.nest.flatten(rows)[0])[0]).with_options(
+            _options(threads)
+        )
+        for name, part in parts.items()
+    }
+
+
+def drawn(window: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """What is used of a training window, in which order, and what is random about it.
+
+    Args:
+        window: The fields of an `order.Window`.
+
+    Returns:
+        int32 [n], places among its records, and float32 [n, DRAWS], uniform in [0, 1).
+    """
+    places = tf.range(window["records"])
+    places = tf.random.experimental.stateless_shuffle(places, window["seed"])
+    stream = tf.random.experimental.stateless_fold_in(window["seed"], _DRAWS_STREAM)
+    draws = tf.random.stateless_uniform([window["records"], DRAWS], stream)
+    used = slice(window["skip"], window["skip"] + window["take"])
+    return places[used], draws[used]
+
+
+def is_mirrored(draws: tf.Tensor) -> tf.Tensor:
+    """Which images are mirrored, if the policy mirrors: bool [n] for float32 [n, DRAWS]."""
+    return draws[:, -1] < 0.5
 
 
 def test_batches(
@@ -151,7 +206,8 @@ def test_batches(
     def finished(images, example):
         return _turned(images, crops), example["label"], example["weight"]
 
-    return _batches(reader, windows, planned, finished, batch_size, threads)
+    ahead = _rows(windows).map(_as_it_is(planned)).prefetch(1)
+    return _batches(reader, ahead, finished, batch_size, threads)
 
 
 def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
@@ -198,11 +254,29 @@ def _stored_size(record, encoding):
     return int(record["height"]), int(record["width"])
 
 
-def _batches(reader, windows, planned, finished, batch_size, threads):
-    """Windows of records, planned one at a time while the one before is in use, then cut."""
+def _training_reader(dataset, policy, size, cache, threads):
+    def windows_of(height, width, draws):
+        return policy.window(height, width, size, draws)[..., tf.newaxis, :]
+
+    return _reader(
+        dataset, "train", cache, threads, windows_of=windows_of, size=size, outside=policy.outside
+    )
+
+
+def _planned(reader, windows):
+    """Windows of training records, planned one at a time while the one before is in use."""
+
+    def planned(window):
+        places, draws = drawn(window)
+        return reader.plan(tf.gather(reader.read(window), places), draws)
+
+    return _rows(windows).map(_as_it_is(planned)).prefetch(1)
+
+
+def _batches(reader, planned, finished, batch_size, threads):
+    """Batches of what was planned, cut and finished."""
     _prepare_process()
-    ahead = _rows(windows).map(_as_it_is(planned)).prefetch(1)
-    batches = reader.cut(ahead, batch_size, threads).map(_as_it_is(finished))
+    batches = reader.cut(planned, batch_size, threads).map(_as_it_is(finished))
     return batches.prefetch(2).with_options(_options(threads))
 
 
