@@ -16,12 +16,13 @@ import tensorflow as tf
 from data import advice, augment, ceilings, decoded, pipeline
 from data.datasets import Dataset
 from engine import progress, steps
+from training import Training
 
 SECONDS = 3.0  # of every measurement
 _CALL_SECONDS = 0.5
 _BAR = 30  # characters
 _ENOUGH = 1.05  # times what the step takes: the input is not what limits
-_AS_SLOW = 1.25  # times the time of the whole pipeline: this stage is what limits it
+_PLANNED_STEPS = 20_000  # at least, so that no measurement has to begin anew
 STEP = "train step"
 ALL = "all together"
 
@@ -82,49 +83,54 @@ class Verdict:
         return json.dumps(asdict(self))
 
 
-def measure(
-    source: Input,
-    trainer: steps.Trainer,
-    batches: tf.data.Dataset,
-    *,
-    replicas: int,
-    steps_per_epoch: int,
-    seconds: float = SECONDS,
-) -> Verdict:
+def measure(training: Training, seconds: float = SECONDS) -> Verdict:
     """Measures a training without training: the learning rate is 0.
 
     Args:
-        source: Where its images come from.
-        trainer: Its step.
-        batches: Its whole pipeline, as the trainer iterates over it.
-        replicas: Batches of a step.
-        steps_per_epoch: Optimizer updates of an epoch.
+        training: As it was set up; its weights are not changed, but its moving means are.
         seconds: Of every measurement, at least.
     """
+    source = _input(training)
     speeds = {
         name: _of_stage(stage, source.batch_size, seconds)
         for name, stage in source.stages().items()
     }
-    repeated = batches.take(replicas).cache().repeat()
+    trainer, batches = training.trainer, training.batches(0, source.steps)
+    repeated = batches.take(training.replicas).cache().repeat()
     speeds[STEP] = _of_training(trainer, repeated, source.batch_size, seconds)
     speeds[ALL] = _of_training(trainer, batches.repeat(), source.batch_size, 2 * seconds)
     found = bottleneck(speeds)
     return Verdict(
         speeds,
         _ceilings(source, seconds),
-        steps_per_epoch * source.batch_size / speeds[ALL].images_per_second,
+        training.steps_per_epoch * source.batch_size / speeds[ALL].images_per_second,
         found,
         _advice(source, speeds, found),
     )
 
 
+def _input(training: Training) -> Input:
+    options = training.options
+    return Input(
+        training.dataset,
+        training.policy,
+        size=training.network["image_size"],
+        batch_size=options.batch_size,
+        seed=options.seed,
+        steps=max(training.total, _PLANNED_STEPS),
+        threads=options.threads,
+        cache=options.cache,
+    )
+
+
 def bottleneck(speeds: dict[str, Speed]) -> str:
-    """The name of what limits: the step, or the first stage that is as slow as the pipeline."""
+    """The name of what limits: the step, or the stage that adds most to the time of an image."""
     stages = [name for name in speeds if name not in (STEP, ALL)]
-    whole = speeds[stages[-1]].images_per_second
-    if whole > _ENOUGH * speeds[STEP].images_per_second:
+    if speeds[stages[-1]].images_per_second > _ENOUGH * speeds[STEP].images_per_second:
         return STEP
-    return next(name for name in stages if speeds[name].images_per_second < _AS_SLOW * whole)
+    times = [0.0, *(1 / speeds[name].images_per_second for name in stages)]
+    added = [after - before for before, after in itertools.pairwise(times)]
+    return stages[added.index(max(added))]
 
 
 def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:

@@ -10,7 +10,11 @@ LINE_SECONDS = 10  # between two lines on a console that is not a terminal
 
 
 class Meter:
-    """Images per second and the share of the time spent waiting for input."""
+    """Images per second and the share of the time spent waiting for input.
+
+    Attributes:
+        seconds: That were counted.
+    """
 
     def __init__(self) -> None:
         """Starts at zero."""
@@ -19,7 +23,7 @@ class Meter:
 
     def reset(self) -> None:
         """Starts over, at an epoch's begin."""
-        self._images, self._seconds, self._waited = 0, 0.0, 0.0
+        self._images, self.seconds, self._waited = 0, 0.0, 0.0
 
     def add(self, images: int, seconds: float, waited: float) -> None:
         """Counts one call of the training step, and how long of it waited for batches.
@@ -30,18 +34,18 @@ class Meter:
             self.reset()
         self._calls += 1
         self._images += images
-        self._seconds += seconds
+        self.seconds += seconds
         self._waited += waited
 
     @property
     def images_per_second(self) -> float:
         """Over the time of the training steps alone; not a number before the first call."""
-        return self._images / self._seconds if self._seconds else math.nan
+        return self._images / self.seconds if self.seconds else math.nan
 
     @property
     def input_wait_fraction(self) -> float:
         """In [0, 1]; not a number before the first call."""
-        return self._waited / self._seconds if self._seconds else math.nan
+        return self._waited / self.seconds if self.seconds else math.nan
 
 
 class Line:

@@ -1,0 +1,38 @@
+"""What a step of a training sees: `python train.py ... --show_step=N` draws it, trains nothing."""
+
+from pathlib import Path
+
+from data import replay
+from report import batch
+from training import Training
+
+
+def draw_step(training: Training, step: int) -> None:
+    """Draws the images of a step, and where in the stored ones they come from.
+
+    Raises:
+        ValueError: If the training has no such step.
+    """
+    options = training.options
+    if step >= training.total:
+        raise ValueError(f"--show_step expects a step below {training.total}, received {step}")
+    images = training.images_of(step)
+    origins = replay.origins(
+        training.dataset,
+        training.policy,
+        size=training.network["image_size"],
+        batch_size=options.batch_size,
+        seed=options.seed,
+        step=step,
+    )
+    rows = []
+    for number, (origin, seen) in enumerate(zip(origins, images, strict=True)):
+        name = training.dataset.class_names[origin.label]
+        mirrored = ", mirrored" if origin.mirrored else ""
+        title = f"{number}: {name} ({origin.label}){mirrored}"
+        print(f"{title}  {origin.filename}")
+        rows.append(batch.Row(title, origin.filename, origin.stored, origin.window, seen))
+    path = Path(options.run_dir or ".") / f"step-{step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    batch.draw(rows, path)
+    print(f"step {step}: {path}")

@@ -1,0 +1,92 @@
+"""A picture of a batch: every stored image, what was cut out of it, what the network gets."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_COLUMNS = 8
+_SIDE = 160  # pixels of a picture
+_GAP = 6
+_LINE = 14  # pixels of a line of text
+_TEXT = ImageFont.load_default(size=11)
+_FRAME = (255, 60, 60)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example of a batch.
+
+    Attributes:
+        title: Its number and class.
+        filename: Where it comes from.
+        stored: uint8 [H, W, 3].
+        window: Top, left, height, width of what was cut out of it.
+        seen: uint8 [S, S, 3], what the network gets.
+    """
+
+    title: str
+    filename: str
+    stored: np.ndarray
+    window: tuple[int, int, int, int]
+    seen: np.ndarray
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Writes a picture of a batch as PNG.
+
+    Args:
+        rows: Its examples.
+        path: The file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    columns = min(_COLUMNS, math.ceil(math.sqrt(len(rows) / 2)))  # about as wide as high
+    width, height = 2 * _SIDE + 3 * _GAP, _SIDE + 2 * _LINE + 2 * _GAP
+    lines = -(-len(rows) // columns)
+    sheet = Image.new("RGB", (columns * width, lines * height), "white")
+    for index, row in enumerate(rows):
+        corner = (index % columns * width + _GAP, index // columns * height + _GAP)
+        _draw_row(sheet, row, *corner)
+    sheet.save(path, format="PNG")
+
+
+def _draw_row(sheet: Image.Image, row: Row, x: int, y: int) -> None:
+    pen = ImageDraw.Draw(sheet)
+    for line, text in enumerate((row.title, row.filename)):
+        pen.text((x, y + line * _LINE), _fitting(text, 2 * _SIDE), fill="black", font=_TEXT)
+    top = y + 2 * _LINE
+    stored, scale = _scaled(row.stored)
+    sheet.paste(stored, (x, top))
+    first, left, height, width = (scale * side for side in row.window)
+    corners = _inside([left, first, left + width - 1, first + height - 1])
+    pen.rectangle(
+        [(x + corners[0], top + corners[1]), (x + corners[2], top + corners[3])], outline=_FRAME
+    )
+    sheet.paste(_scaled(row.seen)[0], (x + _SIDE + _GAP, top))
+
+
+def _scaled(image: np.ndarray) -> tuple[Image.Image, float]:
+    """An image as large as fits, and by how much it was scaled."""
+    scale = _SIDE / max(image.shape[:2])
+    shape = [max(1, round(scale * side)) for side in image.shape[1::-1]]
+    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+    return Image.fromarray(image).resize(shape, way), scale
+
+
+def _inside(corners: list[float]) -> list[float]:
+    """Windows may begin outside of their image; their frames stay in the picture's cell."""
+    return [min(max(corner, -_GAP / 2), _SIDE + _GAP / 2) for corner in corners]
+
+
+def _fitting(text: str, width: int) -> str:
+    """A text, cut at its beginning to a width in pixels."""
+    if _TEXT.getlength(text) <= width:
+        return text
+    while text and _TEXT.getlength("..." + text) > width:
+        text = text[1:]
+    return "..." + text

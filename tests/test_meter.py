@@ -1,0 +1,169 @@
+"""Where the time goes: the verdict in staged cases, and what is printed of it."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import photograph
+
+import meter
+from data import augment, convert, datasets, decode, encoded, pipeline, sources
+from engine import optimizers, steps
+
+SECONDS = 0.4
+SIZE, BATCH = 32, 16
+
+
+def network(seconds=0.0):
+    """One dense layer, and as much waiting as is wanted: a device of any speed."""
+
+    def wait(logits):
+        time.sleep(seconds)
+        return logits
+
+    class Slow(keras.layers.Layer):
+        def call(self, logits):
+            slow = tf.numpy_function(wait, [tf.stop_gradient(logits)], tf.float32)
+            return logits + 0 * tf.ensure_shape(slow, logits.shape)
+
+    images = keras.Input((SIZE, SIZE, 3), name="images")
+    logits = keras.layers.Dense(3, name="fc")(keras.layers.Flatten(name="flatten")(images))
+    return keras.Model(images, {"logits": Slow(name="slow")(logits) if seconds else logits})
+
+
+def training(folder, *, cache="none", storage=None, seconds=0.0):
+    """What the meter has to know of a training on the images of a folder."""
+    source = sources.open_source(folder, validation_fraction=0.0)
+    shards = folder.parent / f"shards-{folder.name}"
+    convert.convert(source, shards, storage or decode.Storage(short_side=SIZE), progress=False)
+    options = {"size": SIZE, "batch_size": BATCH, "seed": 0, "threads": 2, "cache": cache}
+    dataset, policy = datasets.load(shards), augment.POLICIES["none"]
+    trainer = steps.Trainer(
+        tf.distribute.get_strategy(),
+        network(seconds),
+        optimizers.build("momentum", 0.1, 0.9),
+        batch_size=BATCH,
+        weight_decay=0.0,
+        seed=0,
+    )
+    return SimpleNamespace(
+        dataset=dataset,
+        policy=policy,
+        network={"image_size": SIZE},
+        options=SimpleNamespace(**options),
+        trainer=trainer,
+        replicas=1,
+        total=10,
+        steps_per_epoch=3,
+        batches=lambda first, end: pipeline.train_batches(
+            dataset, policy, **options, step=first, steps=end
+        ),
+    )
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Writes a folder of 48 photographs of a height and width in three classes."""
+
+    def write(side):
+        for seed in range(48):
+            folder = tmp_path / "images" / f"class_{seed % 3}"
+            folder.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(seed).integers(0, 30, (side, side, 3), np.uint8)
+            image = photograph(seed, side, side) // 2 + noise
+            cv2.imwrite(str(folder / f"{seed}.jpg"), image)
+        return tmp_path / "images"
+
+    return write
+
+
+@pytest.mark.slow
+def test_a_slow_disk(images, monkeypatch):
+    read = encoded.Encoded.read
+
+    def throttled(self, window):
+        def wait(records):
+            time.sleep(0.3)
+            return records
+
+        return tf.ensure_shape(tf.numpy_function(wait, [read(self, window)], tf.string), [None])
+
+    monkeypatch.setattr(encoded.Encoded, "read", throttled)
+    verdict = meter.measure(training(images(SIZE)), SECONDS)
+    assert verdict.bottleneck == "read"
+    assert verdict.advice.startswith("--cache=memory: the images are read once")
+
+
+@pytest.mark.slow
+def test_large_images(images, monkeypatch):
+    monkeypatch.setattr("data.decoded._AUTO_BYTES", 0)  # too large for the cache
+    verdict = meter.measure(training(images(1000), storage=decode.Storage(short_side=0)), SECONDS)
+    assert verdict.bottleneck == "decode"
+    assert "python -m data.convert SOURCE SHARDS --short_side=256" in verdict.advice
+    whole = verdict.ceilings["libjpeg-turbo, whole images"]
+    assert verdict.stages["decode"].images_per_second < 3 * whole
+
+
+@pytest.mark.slow
+def test_a_slow_network(images):
+    verdict = meter.measure(training(images(SIZE), seconds=0.05), SECONDS)
+    assert verdict.bottleneck == meter.STEP
+    assert "the input could feed" in verdict.advice
+    together = verdict.stages[meter.ALL]
+    assert together.input_wait_fraction < 0.1
+    # Three steps of 0.05 s each: sleeping is the same on every machine.
+    assert verdict.epoch_seconds == pytest.approx(3 * 0.05, rel=0.5)
+
+
+@pytest.mark.slow
+def test_tiny_images_that_are_decoded_one_by_one(images, tmp_path):
+    verdict = meter.measure(training(images(SIZE)), SECONDS)
+    assert verdict.bottleneck == "decode"
+    assert verdict.advice.startswith("--cache=memory: the images are decoded once")
+    assert verdict.stages[meter.ALL].input_wait_fraction > 0.2
+    folder = images(SIZE).rename(tmp_path / "again")
+    cached = meter.measure(training(folder, cache="memory"), SECONDS)
+    rates = [found.stages["augment"].images_per_second for found in (verdict, cached)]
+    assert rates[1] > 2 * rates[0]
+    assert "decode" not in cached.stages
+
+
+def speeds(**rates):
+    return {name.replace("_", " "): meter.Speed(rate, 1e6 / rate) for name, rate in rates.items()}
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({"read": 900, "decode": 100, "augment": 95, "batch": 90, "train_step": 200}, "decode"),
+        ({"read": 110, "decode": 100, "augment": 100, "batch": 95, "train_step": 200}, "read"),
+        ({"read": 900, "decode": 800, "augment": 100, "batch": 95, "train_step": 200}, "augment"),
+        ({"read": 900, "augment": 800, "batch": 95, "train_step": 200}, "batch"),
+        (
+            {"read": 900, "decode": 800, "augment": 300, "batch": 250, "train_step": 200},
+            "train step",
+        ),
+    ],
+)
+def test_the_bottleneck_is_the_stage_that_adds_most(rates, expected):
+    assert meter.bottleneck(speeds(**rates)) == expected
+
+
+@pytest.mark.slow
+def test_the_meter_of_a_training_writes_nothing_but_its_table(command, tmp_path, monkeypatch):
+    words = ["--data=digits", "--meter", "--batch_size=64", f"--run_dir={tmp_path / 'run'}"]
+    done = command("train.py", *words)
+    assert done.returncode == 0, done.stderr
+    for name in ("read", "augment", "batch", meter.STEP, meter.ALL):
+        assert f"\n{name} " in done.stdout
+    assert "the bottleneck: " in done.stdout and "what would help most: " in done.stdout
+    done = command("train.py", *words, "--json")
+    assert json.loads(done.stdout).keys() == {
+        "stages", "ceilings", "epoch_seconds", "bottleneck", "advice",
+    }  # fmt: skip
+    assert not (tmp_path / "run").exists()

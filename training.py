@@ -1,0 +1,434 @@
+"""One training: its network, its state and its loop; `train.py` sets it up from flags."""
+
+import dataclasses
+import functools
+import math
+import shlex
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+import console
+import models
+from data import advice, augment, datasets, decoded, pipeline
+from engine import checkpoints, devices, optimizers, progress, runs, schedules, steps, summaries
+from models import keras_weights
+
+VARIED = ("activation", "norm", "pooling", "dropout", "width")  # the networks' own options
+CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
+SUMMARY_STEPS = 50
+SHOWN = 16  # images of the first batch, in TensorBoard
+WAITS_TOO_LONG = 0.2  # of the time, for input
+ADVICE_SECONDS = 10  # of training, before advice is given
+
+
+def milestones(options: SimpleNamespace) -> tuple[float, ...]:
+    """Where `--schedule=step` decays, as numbers.
+
+    Raises:
+        ValueError: If they are not fractions.
+    """
+    try:
+        fractions = tuple(float(text) for text in options.milestones)
+    except ValueError:
+        fractions = (math.nan,)
+    if not all(0 < fraction < 1 for fraction in fractions):
+        raise ValueError(
+            "--milestones expects fractions of --epochs such as 0.5,0.75, "
+            f"received {','.join(options.milestones)}"
+        )
+    return fractions
+
+
+def network_options(options: SimpleNamespace) -> dict:
+    """The network's own options that were given, and those that weights from elsewhere need."""
+    given = {name: vars(options)[name] for name in VARIED if vars(options)[name] is not None}
+    return given | (keras_weights.options(options.model) if options.init_from else {})
+
+
+def data_name(data: str) -> str:
+    """What `--data` is called in the name of the run folder."""
+    if data.startswith("tfds:"):
+        return data.removeprefix("tfds:").replace("/", "_")
+    return Path(data).resolve().name
+
+
+@dataclasses.dataclass
+class State:
+    """What a checkpoint holds besides tensors and the schedule.
+
+    Attributes:
+        totals: Of the training steps of the unfinished epoch.
+        best_accuracy: Highest validation top-1 accuracy so far; -1 before the first.
+    """
+
+    totals: steps.Totals = dataclasses.field(default_factory=steps.Totals)
+    best_accuracy: float = -1.0
+
+
+class Training:
+    """One run: its network, its state and its loop."""
+
+    def __init__(self, options: SimpleNamespace, dataset: datasets.Dataset, precision: str) -> None:
+        """Builds everything for step 0; writes nothing.
+
+        Raises:
+            ValueError: If flags, network and data do not go together.
+        """
+        self.options, self.dataset = options, dataset
+        self.strategy = devices.make_strategy()
+        self.precision = devices.set_precision(precision)
+        self.replicas = self.strategy.num_replicas_in_sync
+        self.steps_per_epoch = self._count_steps()
+        self.total = options.epochs * self.steps_per_epoch
+        self.end = min(self.total, options.max_steps or self.total)
+        self.network = {
+            "name": options.model,
+            "num_classes": dataset.num_classes,
+            "image_size": options.image_size or models.image_size(options.model),
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+            **network_options(options),
+        }
+        self.policy = augment.POLICIES[options.augment]
+        self.schedule = self._schedule()
+        keras.utils.set_random_seed(options.seed)
+        with self.strategy.scope():
+            self.model = models.build(**self.network, aux_heads=True)
+            self.optimizer = optimizers.build(
+                options.optimizer, options.learning_rate, options.momentum
+            )
+        self.trainer = steps.Trainer(
+            self.strategy,
+            self.model,
+            self.optimizer,
+            batch_size=options.batch_size,
+            weight_decay=options.weight_decay,
+            seed=options.seed,
+            colour=self._colour if self.policy.colour else None,
+            aux_weight=models.aux_weight(options.model),
+        )
+        self.evaluator = steps.Evaluator(self.strategy, self.model)
+        self.variables = checkpoints.named_variables(self.model, self.optimizer)
+        self.validation = self._validation_batches()
+        self.state = State()
+        self.meter = progress.Meter()
+        self.advised = False
+
+    @property
+    def run(self) -> runs.Run:
+        """The run folder."""
+        return runs.Run(self.options.run_dir)
+
+    @functools.cached_property
+    def summaries(self) -> summaries.Summaries:
+        """What TensorBoard shows of the run."""
+        return summaries.Summaries(self.run.folder)
+
+    def _count_steps(self) -> int:
+        """Steps of an epoch."""
+        batch_size, examples = self.options.batch_size, self.dataset.num_examples("train")
+        if batch_size > examples:
+            raise ValueError(
+                f"--batch_size={batch_size} is more than the {examples} training images"
+            )
+        return examples // batch_size
+
+    def _schedule(self) -> schedules.Schedule:
+        options = self.options
+        return schedules.Schedule(
+            options.schedule,
+            options.learning_rate,
+            self.total,
+            warmup_steps=round(options.warmup_epochs * self.steps_per_epoch),
+            milestones=milestones(options),
+            decay=options.decay,
+            plateau=schedules.Plateau(options.patience),
+        )
+
+    def _colour(self, images: tf.Tensor, step: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
+        """The policy's colour part; drawn for the global batch, of which a replica has a part."""
+        draws = augment.colour_draws(self.options.seed, step, self.options.batch_size)
+        mine = tf.reshape(draws, [self.replicas, -1, draws.shape[-1]])[replica]
+        return self.policy.colour(images, mine)
+
+    def say(self, line: str) -> None:
+        """Prints a line, and keeps it in train.log."""
+        tqdm.write(line)
+        self.run.log(line)
+
+    def prepare(self) -> None:
+        """Writes the folder of a new run, or takes up an earlier one."""
+        if self.options.resume:
+            return self.restore(self.run.settings())
+        if not self.options.run_dir:
+            name = f"{data_name(self.options.data)}-{self.options.model}"
+            self.options.run_dir = str(runs.make_folder(name))
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts at step 0: takes weights from elsewhere, then writes the folder of the run."""
+        weights = self._weights_from_elsewhere()
+        self.run.write_settings(
+            {
+                "flags": vars(self.options),
+                "precision": self.precision,
+                "class_names": self.dataset.class_names,
+                "data": {
+                    "folder": str(self.dataset.folder),
+                    "fingerprint": self.dataset.fingerprint,
+                    "examples": {s: self.dataset.num_examples(s) for s in self.dataset.splits},
+                },
+                "versions": checkpoints.versions(),
+                "device": devices.describe(self.strategy, self.options.threads),
+            }
+        )
+        self._introduce()
+        if weights:
+            self.say(weights)
+        self.summaries.flags(vars(self.options))
+        self.summaries.graph(self.model)
+        self.summaries.images("augmented", self.images_of(0)[:SHOWN], 0)
+
+    def restore(self, settings: dict) -> None:
+        """Takes up the newest checkpoint of the run, if it has one."""
+        self.run.remove_litter()
+        checkpoint = self.run.last(self.say)
+        if checkpoint is None:
+            self.say(f"{self.run.folder} was stopped before its first checkpoint: from step 0")
+            return self.begin()
+        now = {
+            **checkpoints.versions(),
+            **devices.describe(self.strategy, self.options.threads),
+        }
+        before = {**checkpoint.about["versions"], **checkpoint.about["device"]}
+        for name in sorted(now):
+            if now[name] != before.get(name):
+                self.say(
+                    f"warning: {name} was {before.get(name)}, is {now[name]}: "
+                    "the results may differ in the last bits"
+                )
+        checkpoints.assign(self.variables, checkpoint)
+        self.schedule.state = checkpoint.about["schedule"]
+        self.state = State(
+            steps.Totals(**checkpoint.about["totals"]), checkpoint.about["best_accuracy"]
+        )
+        self.run.keep_metrics(self.trainer.step)
+        self.run.write_settings({**settings, "flags": vars(self.options)})
+        self._introduce()
+        self.say(f"resuming at step {self.trainer.step}")
+
+    def _weights_from_elsewhere(self) -> str:
+        """Loads those of `--init_from`; returns a line about it, empty without."""
+        source = self.options.init_from
+        if not source:
+            return ""
+        kept = keras_weights.load(self.options.model, self.model, source)
+        return f"weights from {source}; new: {', '.join(kept) or 'none'}"
+
+    def _introduce(self) -> None:
+        """Says what is trained on what."""
+        dataset, size = self.dataset, self.network["image_size"]
+        parameters = sum(math.prod(v.shape) for v in self.model.trainable_weights)
+        self.say(
+            f"{self.options.model}: {parameters:,} parameters, {size} x {size} pixels, "
+            f"{self.precision}; {self.replicas} replica(s), {self.options.threads} threads"
+        )
+        counts = ", ".join(f"{dataset.num_examples(s):,} {s}" for s in dataset.splits)
+        self.say(
+            f"{self.options.data}: {counts}; {dataset.num_classes} classes; "
+            f"batches of {self.options.batch_size}, {self.steps_per_epoch} steps an epoch"
+        )
+        shorter = pipeline.shorter_side(dataset)
+        if shorter < size:
+            self.say(f"the images ({shorter} pixels) are enlarged to the network's {size}")
+        self.say(f"run folder: {self.run.folder}")
+
+    def batches(self, first: int, end: int) -> tf.data.Dataset:
+        """Those of the steps from `first` to before `end`, as the trainer iterates over them."""
+        return pipeline.train_batches(
+            self.dataset,
+            self.policy,
+            size=self.network["image_size"],
+            batch_size=self.options.batch_size,
+            seed=self.options.seed,
+            step=first,
+            steps=end,
+            threads=self.options.threads,
+            per_batch=self.options.batch_size // self.replicas,
+            cache=self.options.cache,
+        )
+
+    def images_of(self, step: int) -> np.ndarray:
+        """All images of a step as the network sees them, colours included: uint8 [B, S, S, 3]."""
+        batches = self.batches(step, step + 1)
+        images = tf.concat([images for images, *_ in batches], axis=0)
+        if self.policy.colour:
+            draws = augment.colour_draws(self.options.seed, step, self.options.batch_size)
+            images = self.policy.colour(tf.cast(images, tf.float32), draws)
+        return tf.saturate_cast(images, tf.uint8).numpy()
+
+    def go(self) -> None:
+        """Trains to the end; stops early, with a checkpoint, at a signal."""
+        interrupts = console.Interrupts(lambda: print("stopping after this step", file=sys.stderr))
+        try:
+            if self.trainer.step < self.end:
+                self._loop(interrupts)
+        except steps.NotFinite as error:
+            show = f"{self._resume_command()} --show_step={error.step}"
+            console.fail(f"{error}; its images are drawn by: {show}", console.FAILED)
+        except OSError as error:
+            console.fail(error, console.FAILED)
+        if interrupts.received and self.trainer.step < self.end:
+            self.say(f"stopped; go on with: {self._resume_command()}")
+            sys.exit(interrupts.exit_code)
+        digest = checkpoints.weights_digest(self.model)
+        self.say(f"done: step {self.trainer.step}  weights sha256 {digest}")
+
+    def _resume_command(self) -> str:
+        return f"python train.py --resume --run_dir={shlex.quote(self.options.run_dir)}"
+
+    def _loop(self, interrupts: console.Interrupts) -> None:
+        step = self.trainer.step
+        iterator = self.trainer.iterate(self.batches(step, self.end))
+        line = progress.Line(self.options.epochs, self.steps_per_epoch)
+        count = 1
+        stopping = False
+        while step < self.end and not stopping:
+            rates = [self.schedule.rate(step + i) for i in range(count)]
+            began = time.perf_counter()
+            done = self.trainer.train(iterator, rates)
+            seconds = time.perf_counter() - began
+            step += count
+            self.state.totals += done.totals
+            self.meter.add(count * self.options.batch_size, seconds, done.waited)
+            line.update(step, self._describe(step))
+            self._advise()
+            if self._due(step, self.steps_per_epoch, SUMMARY_STEPS):
+                self._summarise(step, rates[-1], done)
+            stopping = interrupts.received is not None  # looked at once: who stops has saved
+            ends = step == self.end or self._due(step, self.steps_per_epoch)
+            saves = ends or stopping or self._due(step, self.options.checkpoint_steps)
+            if saves and not math.isfinite(self.trainer.weight_norm()):
+                raise steps.NotFinite(step - 1, rates[-1])
+            if ends:
+                self._finish_epoch(step, rates[-1], line)
+            elif saves:
+                self._save(step)
+            count = self._call_size(step, count, seconds)
+
+    def _advise(self) -> None:
+        """Says once what would help a training that waits for its images."""
+        waits = self.meter.input_wait_fraction > WAITS_TOO_LONG
+        if self.advised or not waits or self.meter.seconds < ADVICE_SECONDS:
+            return
+        self.advised = True
+        cache = decoded.chosen_cache(self.dataset, self.options.cache)
+        size = self.network["image_size"]
+        change = advice.faster(self.dataset, self.policy, size=size, cache=cache, stage="decode")
+        self.say(
+            f"{100 * self.meter.input_wait_fraction:.0f} % of the time is waiting for images; "
+            f"what would help: {change} (add --meter to see where the time goes)"
+        )
+
+    @staticmethod
+    def _due(step: int, *periods: int | None) -> bool:
+        return any(period and step % period == 0 for period in periods)
+
+    def _call_size(self, step: int, count: int, seconds: float) -> int:
+        """Steps of the next call: about `CALL_SECONDS` long, up to where something is due."""
+        periods = (self.steps_per_epoch, SUMMARY_STEPS, self.options.checkpoint_steps)
+        room = min([self.end - step, *(period - step % period for period in periods if period)])
+        return max(1, min(room, steps.MAX_STEPS, int(CALL_SECONDS * count / seconds)))
+
+    def _describe(self, step: int) -> str:
+        means, speed = self.state.totals.means, self.meter.images_per_second
+        left = (self.end - step) * self.options.batch_size / speed
+        return (
+            f"step {step}/{self.end}  loss {means['loss']:.4f}  "
+            f"top-1 {100 * means['top1_accuracy']:.2f} %  {speed:,.0f} images/s  "
+            f"{progress.duration(left)} left"
+        )
+
+    def _summarise(self, step: int, rate: float, done: steps.Progress) -> None:
+        values = {
+            **done.totals.means,
+            "learning_rate": rate,
+            "gradient_norm": done.gradient_norm,
+            "weight_norm": self.trainer.weight_norm(),
+            "images_per_second": self.meter.images_per_second,
+            "input_wait_fraction": self.meter.input_wait_fraction,
+        }
+        self.summaries.scalars("train", values, step)
+
+    def _finish_epoch(self, step: int, rate: float, line: progress.Line) -> None:
+        """Validates, writes the metrics row, moves the schedule at a true end, saves."""
+        train, validation = self.state.totals.means, {}
+        if self.validation is not None:
+            validation = self.evaluator.evaluate(self.validation).means
+        epoch = math.ceil(step / self.steps_per_epoch)
+        text = f"epoch {epoch}/{self.options.epochs}  {self._describe(step)}"
+        row = {
+            "epoch": epoch,
+            "step": step,
+            "learning_rate": rate,
+            "train_loss": train["loss"],
+            "train_top1_accuracy": train["top1_accuracy"],
+            "images_per_second": self.meter.images_per_second,
+            "input_wait_fraction": self.meter.input_wait_fraction,
+        }
+        if validation:
+            text += f"  validation top-1 {100 * validation['top1_accuracy']:.2f} %"
+            row |= {f"validation_{name}": value for name, value in validation.items()}
+            self.summaries.scalars("validation", validation, step)
+        self.run.log(text)
+        line.finish(text, last=step == self.end)
+        self.run.add_metrics(row)
+        if self._due(step, self.steps_per_epoch):
+            self.schedule.plateau.observe(1 - (validation or train)["top1_accuracy"])
+            self.state.totals = steps.Totals()
+            self.meter.reset()
+        self.summaries.filters(self.model, step)
+        self.summaries.flush()
+        accuracy = validation.get("top1_accuracy", -1.0)
+        best = accuracy > self.state.best_accuracy
+        self.state.best_accuracy = max(accuracy, self.state.best_accuracy)
+        self._save(step, best=best)
+
+    def _validation_batches(self) -> tf.data.Dataset | None:
+        """The validation split's centre crops; made once, read every epoch."""
+        if not self.dataset.num_examples("validation"):
+            return None
+        return pipeline.test_batches(
+            self.dataset,
+            "validation",
+            size=self.network["image_size"],
+            crops=1,
+            batch_size=self.options.batch_size // self.replicas,
+            threads=self.options.threads,
+            replicas=self.replicas,
+            cache=self.options.cache,
+        )
+
+    def _save(self, step: int, *, best: bool = False) -> None:
+        about = {
+            "step": step,
+            "flags": vars(self.options),
+            "network": self.network,
+            "class_names": self.dataset.class_names,
+            "storage": self.dataset.storage,
+            "data_fingerprint": self.dataset.fingerprint,
+            "versions": checkpoints.versions(),
+            "device": devices.describe(self.strategy, self.options.threads),
+            "schedule": self.schedule.state,
+            "totals": dataclasses.asdict(self.state.totals),
+            "best_accuracy": self.state.best_accuracy,
+        }
+        tensors = checkpoints.values(self.variables)
+        self.run.save(tensors, about, keep=self.options.keep, best=best)
