@@ -99,7 +99,7 @@ def measure(training: Training, seconds: float = SECONDS) -> Verdict:
     repeated = batches.take(training.replicas).cache().repeat()
     speeds[STEP] = _of_training(trainer, repeated, source.batch_size, seconds)
     speeds[ALL] = _of_training(trainer, batches.repeat(), source.batch_size, 2 * seconds)
-    found = bottleneck(speeds)
+    found = bottleneck(speeds, source.threads)
     return Verdict(
         speeds,
         _ceilings(source, seconds),
@@ -123,14 +123,20 @@ def _input(training: Training) -> Input:
     )
 
 
-def bottleneck(speeds: dict[str, Speed]) -> str:
-    """The name of what limits: the step, or the stage that adds most to the time of an image."""
-    stages = [name for name in speeds if name not in (STEP, ALL)]
-    if speeds[stages[-1]].images_per_second > _ENOUGH * speeds[STEP].images_per_second:
+def bottleneck(speeds: dict[str, Speed], threads: int) -> str:
+    """The name of what limits: the step, or the stage that adds most to the time of an image.
+
+    Reading may wait for a disk, so its time is the clock's; that of the others is the processor's,
+    shared by the threads, which does not depend on what else the machine does.
+    """
+    first, *others = (name for name in speeds if name not in (STEP, ALL))
+    if speeds[others[-1]].images_per_second > _ENOUGH * speeds[STEP].images_per_second:
         return STEP
-    times = [0.0, *(1 / speeds[name].images_per_second for name in stages)]
-    added = [after - before for before, after in itertools.pairwise(times)]
-    return stages[added.index(max(added))]
+    added, before = {first: 1e6 / speeds[first].images_per_second}, speeds[first].cpu_us_per_image
+    for name in others:
+        added[name] = (speeds[name].cpu_us_per_image - before) / threads
+        before = speeds[name].cpu_us_per_image
+    return max(added, key=added.get)
 
 
 def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
