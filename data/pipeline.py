@@ -80,7 +80,7 @@ def train_batches(
             images = pixels.mirrored(images, is_mirrored(draws))
         return images, example["label"], tf.ones([per_batch])
 
-    return _batches(reader, _planned(reader, windows), finished, per_batch, threads)
+    return _batches(reader, _planned(reader, windows), finished, per_batch, threads, windows)
 
 
 def stages(
@@ -207,7 +207,7 @@ def test_batches(
         return _turned(images, crops), example["label"], example["weight"]
 
     ahead = _rows(windows).map(_as_it_is(planned)).prefetch(1)
-    return _batches(reader, ahead, finished, batch_size, threads)
+    return _batches(reader, ahead, finished, batch_size, threads, windows)
 
 
 def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
@@ -273,10 +273,12 @@ def _planned(reader, windows):
     return _rows(windows).map(_as_it_is(planned)).prefetch(1)
 
 
-def _batches(reader, planned, finished, batch_size, threads):
-    """Batches of what was planned, cut and finished."""
+def _batches(reader, planned, finished, batch_size, threads, windows):
+    """Batches of what was planned, cut and finished; their number is known."""
     _prepare_process()
+    count = sum(window.take for window in windows) // batch_size
     batches = reader.cut(planned, batch_size, threads).map(_as_it_is(finished))
+    batches = batches.apply(tf.data.experimental.assert_cardinality(count))
     return batches.prefetch(2).with_options(_options(threads))
 
 

@@ -15,7 +15,7 @@ def test_the_example_of_the_readme(photographs):
         '"IMAGES"': repr(str(photographs)),
         "224": "32",
         "128": "8",
-        "10 * 1_000": "3 * 4",
+        "10_000": "12",
         "1_000": "4",
         "epochs=10,": "epochs=3,",
     }
@@ -31,3 +31,4 @@ def test_the_example_of_the_readme(photographs):
     exec(example.replace("model.fit", "history = model.fit"), names)
     history = names["history"].history
     assert len(history["loss"]) == len(history["val_accuracy"]) == 3
+    assert names["train"].cardinality() == 12 and names["test"].cardinality() == 1
