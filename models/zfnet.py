@@ -27,20 +27,37 @@ CONVOLUTIONS = (
 )
 POOLED = (1, 2, 5)
 NORMALIZED = (1, 2)
+DENSE = (4096, 4096)
 
 
-def zfnet(x, num_classes: int, *, dropout: float = 0.5):
+def zfnet(
+    x,
+    num_classes: int,
+    *,
+    convolutions=CONVOLUTIONS,
+    normalized=NORMALIZED,
+    dense=DENSE,
+    pooling: str = "max_overlapping",
+    dropout: float = 0.5,
+):
     """Five convolutions and three dense layers.
 
     Args:
         x: Mean-subtracted images on the scale of 0..255, float32 [B, 224, 224, C].
         num_classes: Number of classes K.
+        convolutions: Rows as in `CONVOLUTIONS`.
+        normalized: Numbers of the pools that local response normalisation follows.
+        dense: Units of fc6 and fc7.
+        pooling: One of `layers.POOLINGS`.
         dropout: Fraction of fc6's and fc7's outputs that is dropped.
 
     Returns:
         {"logits": float32 [B, K]}.
+
+    Raises:
+        ValueError: If `pooling` is unknown.
     """
-    for number, (filters, kernel_size, stride, padding) in enumerate(CONVOLUTIONS, start=1):
+    for number, (filters, kernel_size, stride, padding) in enumerate(convolutions, start=1):
         x = layers.conv(
             x,
             filters,
@@ -52,12 +69,12 @@ def zfnet(x, num_classes: int, *, dropout: float = 0.5):
         )
         x = layers.relu(x, name=f"relu{number}")
         if number in POOLED:
-            x = layers.halve(x, "max_overlapping", name=f"pool{number}")
-        if number in NORMALIZED:
+            x = layers.halve(x, pooling, name=f"pool{number}")
+        if number in normalized:
             x = layers.LocalResponseNorm(name=f"norm{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
-    for number in (6, 7):
-        x = keras.layers.Dense(4096, kernel_initializer=_normal(), name=f"fc{number}")(x)
+    for number, units in enumerate(dense, start=6):
+        x = keras.layers.Dense(units, kernel_initializer=_normal(), name=f"fc{number}")(x)
         x = layers.relu(x, name=f"relu{number}")
         x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
     return {"logits": layers.logits(x, num_classes, kernel_initializer=_normal(), name="fc8")}

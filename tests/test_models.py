@@ -7,8 +7,8 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from outlines import NETWORKS, outline
+from reduced import CHEAPEST
 
 import models
 
@@ -86,9 +86,8 @@ def test_auxiliary_heads_are_ignored_where_the_paper_has_none():
     assert list(outline("lenet5", aux_heads=True).output) == ["logits"]
 
 
-@pytest.mark.parametrize("family", models.FAMILIES, ids=lambda family: family.__name__[7:])
-def test_another_number_of_classes(family):
-    name = min(family.VARIANTS, key=lambda name: float(NETWORKS[name]["madds_millions"]))
+@pytest.mark.parametrize("name", CHEAPEST)
+def test_another_number_of_classes(name):
     usual = int(NETWORKS[name]["classes"])
     other = 1010 - usual
     model = outline(name, other)
@@ -98,55 +97,12 @@ def test_another_number_of_classes(family):
     assert added == (other - usual) * per_class
 
 
-REDUCED = {
-    "lenet5": {},
-    "alexnet": {"image_size": 67},
-    "alexnet_bn": {"image_size": 67},
-    "zfnet": {"image_size": 68},
-    "overfeat_fast": {"image_size": 71},
-    "nin": {"image_size": 67},
-    "nin_cifar": {"image_size": 12},
-    "vgg11": {"image_size": 32},
-    "vgg11_bn": {"image_size": 32},
-    "cifarnet": {"image_size": 16},
-    "all_cnn_c": {"image_size": 16},
-    "dsn": {"image_size": 12, "aux_heads": True},
-    "highway19": {"image_size": 16},
-    "squeezenet1_0": {"image_size": 64},
-    "mobilenet_025": {"image_size": 64},
-    "study2017_mixed": {"image_size": 16},
-    "resnet18": {"image_size": 64, "depths": (1, 1, 1, 1)},
-    "resnet50": {"image_size": 64, "depths": (1, 1, 1, 1)},
-    "cifar_resnet20": {"image_size": 16, "depths": (1, 1, 1)},
-}
-
-
 @pytest.fixture(params=["float32", "mixed_bfloat16"])
 def precision(request):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(request.param)
     yield request.param
     keras.config.set_dtype_policy(before)
-
-
-@pytest.mark.parametrize("name", REDUCED)
-def test_gradients_reach_every_variable(name, precision):
-    keras.utils.set_random_seed(1)
-    model = models.build(name, 10, **REDUCED[name])
-    labels = np.arange(4)
-    images = np.random.default_rng(1).uniform(0, 255, (4, *model.input_shape[1:]))
-    with tf.GradientTape() as tape:
-        outputs = model(tf.constant(images, "float32"), training=True)
-        loss = sum(
-            keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-            for logits in outputs.values()
-        )
-    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    for logits in outputs.values():
-        assert logits.dtype == "float32" and np.isfinite(logits).all()
-    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        assert gradient is not None and np.isfinite(gradient).all(), variable.path
-        assert np.any(gradient), variable.path
 
 
 def test_normalization_happens_before_rounding(precision):

@@ -5,6 +5,7 @@ import re
 
 import keras
 import pytest
+from outlines import NETWORKS
 
 import models
 from models import __main__ as table
@@ -124,5 +125,11 @@ def test_the_readme_has_this_table():
     for name in models.names():
         variant = models.VARIANTS[name]
         assert rows[name][1:4] == [variant.paper, str(variant.year or ""), variant.error]
+        trainable, others, madds = (
+            float(NETWORKS[name][column])
+            for column in ("trainable", "non_trainable", "madds_millions")
+        )
+        assert rows[name][5:7] == [f"{trainable:,.0f}", f"{4e-6 * (trainable + others):,.1f}"]
+        assert float(rows[name][7].replace(",", "")) == pytest.approx(madds, rel=0.005, abs=0.05)
     for name in ("lenet5", "alexnet", "cifar_resnet20", "mobilenet_025"):
         assert rows[name] == table._row(name, table._outline(name), batch_size=128)

@@ -57,8 +57,8 @@ OPTIONS = {
     "study2017_3x3": {"activation", "norm", "pooling", "dropout"},
     "mobilenet_025": {"width", "dropout"},
     "squeezenet1_1": {"dropout"},
-    "zfnet": {"dropout"},
-    "overfeat_fast": {"dropout"},
+    "zfnet": {"pooling", "dropout"},
+    "overfeat_fast": {"pooling", "dropout"},
 }
 OTHERS = {"activation": "elu", "norm": "lrn", "pooling": "average_overlapping", "dropout": 0.125}
 

@@ -1,0 +1,27 @@
+"""Networks that differ in kind, whole but for the size of the images, trained by train.py."""
+
+import pytest
+
+SIZES = {
+    "googlenet": 32,
+    "dpn68": 32,
+    "densenet_bc100_k12": 8,
+    "resnext29_8x64d": 8,
+    "mobilenet_025": 32,
+    "fractalnet21": 32,
+    "wrn16_4": 16,
+    "highway19": 8,
+    "dsn": 8,
+    "nin": 67,
+    "zfnet": 67,
+    "squeezenet1_1": 64,
+    "all_cnn_c": 16,
+    "study2017_mixed": 8,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_two_steps(name, tmp_path, finished):
+    words = [f"--model={name}", f"--image_size={SIZES[name]}", "--batch_size=8", "--max_steps=2"]
+    assert finished(tmp_path / "run", *words)[0] == "2"
