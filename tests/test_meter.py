@@ -13,7 +13,8 @@ from conftest import photograph
 
 import meter
 from data import augment, convert, datasets, decode, encoded, pipeline, sources
-from engine import optimizers, steps
+from engine import optimizers, progress, steps
+from training import Training
 
 SECONDS = 0.4
 SIZE, BATCH = 32, 16
@@ -96,6 +97,7 @@ def test_a_slow_disk(images, monkeypatch):
     verdict = meter.measure(training(images(SIZE)), SECONDS)
     assert verdict.bottleneck == "read"
     assert verdict.advice.startswith("--cache=memory: the images are read once")
+    assert verdict.stages[meter.ALL].input_wait_fraction > 0.9
 
 
 @pytest.mark.slow
@@ -151,6 +153,20 @@ def speeds(**rates):
 )
 def test_the_bottleneck_is_the_stage_that_adds_most(rates, expected):
     assert meter.bottleneck(speeds(**rates), threads=1) == expected
+
+
+def test_a_training_that_waits_says_once_what_would_help(images):
+    waiting, said = training(images(SIZE)), []
+    waiting.meter, waiting.advised, waiting.say = progress.Meter(), False, said.append
+    for seconds, lines in ((5, 0), (20, 1), (20, 1)):
+        waiting.meter.add(100, seconds, 0.3 * seconds)
+        Training._advise(waiting)
+        assert len(said) == lines
+    assert said[0].startswith("30 % of the time is waiting for images; what would help: --cache")
+    waiting.meter, waiting.advised = progress.Meter(), False
+    waiting.meter.add(100, 60, 6)
+    Training._advise(waiting)
+    assert len(said) == 1
 
 
 @pytest.mark.slow
