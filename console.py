@@ -112,11 +112,12 @@ def run(main: Callable[[list[str]], None]) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
     tensorflow_errors = sys.modules["tensorflow"].errors.OpError
     try:
-        main(sys.argv)
+        return main(sys.argv)
     except KeyboardInterrupt:
         fail("interrupted", 128 + signal.SIGINT)
     except tensorflow_errors as error:  # a damaged shard, too little memory
-        fail(error.message.strip().partition("\n")[0], FAILED)
+        failure = error.message.strip().partition("\n")[0]
+    fail(failure, FAILED)  # now that what failed is gone: threads must not outlive Python
 
 
 class Interrupts:

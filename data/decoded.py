@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.lib.stride_tricks import as_strided
 
 from data import order, pixels, records
 from data.datasets import Dataset, Shard
@@ -24,6 +25,7 @@ CACHES = ("auto", "memory", "none")
 _AUTO_BYTES = 2 << 30
 _AUTO_PART = 0.25
 _SAMPLE = 100
+_MARGIN = 1 << 14  # bytes before and after images in memory, as many as a row of a window takes
 _HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width, label
 _CHUNK = 256  # images that are decoded into one array
 _MAPPED_BYTES = 4 * order.WINDOW_BYTES  # at a time: a window, the next, and some in use
@@ -156,17 +158,22 @@ class Decoded:
         return rows
 
     def _cut(self, rows: np.ndarray, windows: np.ndarray) -> np.ndarray:
-        images = [self._image(row) for row in rows.tolist()]
         batch, views = windows.shape[:2]
-        images = [image for image in images for _ in range(views)] if views > 1 else images
-        result = pixels.empty([batch * views, self._size, self._size, 3])
-        cut(images, windows.reshape([-1, 4]), result)
+        rows, windows = np.repeat(rows, views, axis=0), windows.reshape([-1, 4])
+        result = pixels.empty([len(rows), self._size, self._size, 3])
+        opened = {
+            shard: self._open(self._shards[shard]).pixels for shard in set(rows[:, 0].tolist())
+        }
+        memory, *others = {id(data): data for data in opened.values()}.values()
+        if others or 3 * self._size > _MARGIN or (windows[:, 2:] != self._size).any():
+            images = [
+                opened[shard][offset : offset + 3 * height * width].reshape(height, width, 3)
+                for shard, offset, height, width, _ in rows.tolist()
+            ]
+            cut(images, windows, result)
+        else:
+            gather(memory, rows[:, 1:4], windows, result)
         return result.reshape([batch, views, *result.shape[1:]])
-
-    def _image(self, row: list[int]) -> np.ndarray:
-        shard, offset, height, width, _ = row
-        data = self._open(self._shards[shard]).pixels
-        return data[offset : offset + 3 * height * width].reshape(height, width, 3)
 
 
 def cut(images: list[np.ndarray], windows: np.ndarray, result: np.ndarray) -> None:
@@ -193,6 +200,27 @@ def cut(images: list[np.ndarray], windows: np.ndarray, result: np.ndarray) -> No
         part[y:y_end, x:x_end] = image[top:bottom, left:right]
     for index in other:
         pixels.resize(parts[index], result[index])
+
+
+def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: np.ndarray) -> None:
+    """As `cut`, for images in one piece of memory and windows of one size: without a loop.
+
+    Args:
+        memory: uint8 [bytes], with `_MARGIN` bytes of anything before and after the images.
+        places: int64 [n, 3]: where an image begins in it, height, width.
+        windows: int32 [n, 4], of the result's size.
+        result: uint8 [n, S, S, 3], is filled.
+    """
+    count, size = result.shape[:2]
+    offset, height, width = (column[:, np.newaxis] for column in places.T)
+    top, left = windows[:, :1], windows[:, 1:2]
+    row, column = top + np.arange(size), left + np.arange(size)
+    strips = as_strided(memory, [len(memory) - 3 * size + 1, 3 * size], [1, 1])
+    inside = (row >= 0) & (row < height)
+    found = strips[np.where(inside, offset + 3 * (row * width + left), 0)]
+    columns = np.repeat((column >= 0) & (column < width), 3, axis=1).view(np.uint8)
+    np.multiply(found, columns[:, np.newaxis], out=result.reshape([count, size, 3 * size]))
+    result[~inside] = 0
 
 
 def chosen_cache(dataset: Dataset, cache: str) -> str:
@@ -235,7 +263,14 @@ def in_memory(shards: tuple[Shard, ...], threads: int) -> dict[Shard, Images]:
         shards: Of one split.
         threads: How many images are decoded at a time.
     """
-    return {shard: _decode(shard, threads) for shard in shards}
+    opened = [_decode(shard, threads) for shard in shards]
+    ends = np.cumsum([_MARGIN, *(len(images.pixels) for images in opened)])
+    memory = np.zeros(ends[-1] + _MARGIN, np.uint8)
+    tables = {}
+    for shard, images, begin in zip(shards, opened, ends, strict=False):
+        memory[begin : begin + len(images.pixels)] = images.pixels
+        tables[shard] = Images(memory, images.table + [begin, 0, 0, 0])
+    return tables
 
 
 def _decode(shard: Shard, threads: int) -> Images:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 # As every other decoder has it; TensorFlow's default is a coarser one.
 DCT = "INTEGER_ACCURATE"
+_SMALL = 1 << 15  # bytes of an image; a call takes longer than copying it
 _ALIGNMENT = 64  # bytes; TensorFlow copies what is aligned otherwise
 
 
@@ -115,6 +116,12 @@ def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
 
 
 def _flip(images, mirror):
+    if images[0].nbytes < _SMALL:  # all in one call, as one tall picture
+        chosen = images[mirror]
+        if len(chosen):
+            tall = cv2.flip(chosen.reshape([-1, *images.shape[-2:]]), 1)
+            images[mirror] = tall.reshape(chosen.shape)
+        return images
     for index in np.argwhere(mirror):
         image = images[tuple(index)]
         cv2.flip(image, 1, dst=image)
