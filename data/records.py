@@ -3,6 +3,7 @@
 The only file that knows them. Other tools' shards (TF-slim, Model Garden) use the same keys.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable
@@ -45,18 +46,17 @@ def example_bytes(
         filename: Where the image came from, relative to its source.
 
     Returns:
-        A serialised `tf.train.Example`.
+        A serialised `tf.train.Example`, its features in the order of their keys.
     """
-    values = {
-        ENCODED: _bytes(encoded),
-        FORMAT: _bytes(format.encode()),
-        LABEL: _int64(label),
-        HEIGHT: _int64(height),
-        WIDTH: _int64(width),
-        FILENAME: _bytes(os.fsencode(filename)),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=values))
-    return example.SerializeToString(deterministic=True)
+    entries = (  # in the order of their keys
+        _number(LABEL, label),
+        _entry(ENCODED, encoded),
+        _entry(FILENAME, os.fsencode(filename)),
+        _entry(FORMAT, format.encode()),
+        _number(HEIGHT, height),
+        _number(WIDTH, width),
+    )
+    return _field(1, *entries)
 
 
 def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, str]:
@@ -72,6 +72,11 @@ def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, s
     Raises:
         RuntimeError: If it cannot be written, as on a full disk.
     """
+    return write_records(path, records), *seal(path)
+
+
+def write_records(path: str | Path, records: Iterable[bytes]) -> int:
+    """As `write_shard`, but for what `seal` does; returns the number of examples."""
     examples = 0
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
@@ -80,10 +85,22 @@ def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, s
                 examples += 1
     except tf.errors.OpError as error:
         raise RuntimeError(f"{path} cannot be written: {error.message}") from None
-    with open(path, "rb") as shard:
-        os.fsync(shard.fileno())
-        digest = hashlib.file_digest(shard, "sha256").hexdigest()
-    return examples, os.path.getsize(path), digest
+    return examples
+
+
+def seal(path: str | Path) -> tuple[int, str]:
+    """Makes sure that a shard is on the disk; returns its size in bytes and its sha256.
+
+    Raises:
+        RuntimeError: As `write_shard`.
+    """
+    try:
+        with open(path, "rb") as shard:
+            os.fsync(shard.fileno())
+            digest = hashlib.file_digest(shard, "sha256").hexdigest()
+            return os.fstat(shard.fileno()).st_size, digest
+    except OSError as error:
+        raise RuntimeError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def parse(serialized: tf.Tensor, *, filename: bool = False) -> dict[str, tf.Tensor]:
@@ -102,9 +119,31 @@ def parse(serialized: tf.Tensor, *, filename: bool = False) -> dict[str, tf.Tens
     return {name: parsed[key] for name, (key, _) in wanted.items()}
 
 
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+# What protobuf itself would write, in half the time, which counts where images are small.
 
 
-def _int64(value: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+def _entry(key: str, value: bytes) -> bytes:
+    """A feature with one bytes value."""
+    return _field(1, _field(1, key.encode()), _field(2, _field(1, _field(1, value))))
+
+
+@functools.lru_cache(maxsize=4096)
+def _number(key: str, value: int) -> bytes:
+    """A feature with one int64 value."""
+    content = _field(1, _varint(value & (1 << 64) - 1))
+    return _field(1, _field(1, key.encode()), _field(2, _field(3, content)))
+
+
+def _field(number: int, *parts: bytes) -> bytes:
+    """A length-delimited field of a message."""
+    content = b"".join(parts)
+    return b"".join((bytes((number << 3 | 2,)), _varint(len(content)), content))
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
