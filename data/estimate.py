@@ -14,11 +14,11 @@ from data.plan import bytes_at_most
 from data.shards import Result, record
 from data.workers import stored
 
-_MANY_PER_WORKER = 1000  # fewer images are converted before a sample has told anything
+_MANY_PER_WORKER = 2000  # fewer images are converted before a sample has told anything
 _SAMPLE = 0.05  # of all images
-_SAMPLE_PER_WORKER = (128, 2000)  # at least, at most
+_SAMPLE_PER_WORKER = (512, 2000)  # at least, at most
 _SECONDS = 1.5
-_WARM_UP_PER_WORKER = 32
+_WARM_UP = 0.25  # of the sample: workers start
 _MARGIN = 1.05
 
 
@@ -60,8 +60,7 @@ def estimate(
     written = path.stat().st_size
     path.unlink()
     seen = len(times) - 1
-    # Until then the workers start.
-    first = min(_WARM_UP_PER_WORKER * workers, seen // 2)
+    first = int(_WARM_UP * seen)
     seconds = (times[-1] - times[first]) / (seen - first)
     return Estimate(len(examples), seconds * len(examples), written * len(examples) // seen)
 

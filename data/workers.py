@@ -29,8 +29,8 @@ from data.examples import Example
 
 SECONDS_PER_IMAGE = 60
 
-_CHUNK_EXAMPLES = 32
-_CHUNK_BYTES = 8 << 20
+_CHUNK_EXAMPLES = 128
+_CHUNK_BYTES = 4 << 20
 _CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait for slow ones
 _LENGTH = struct.Struct("<Q")
 _REPOSITORY = Path(__file__).parent.parent
