@@ -1,16 +1,18 @@
 """Converts images to shards once: `python -m data.convert SOURCE OUTPUT`, or train.py by itself.
 
 Worker processes decode, reduce and encode; this process writes the shards, in an order shuffled
-over the whole split. Everything is written beside OUTPUT and renamed at the end, so that a folder
-with a dataset.json is complete whatever happened. The same source and options give the same
-bytes, however many workers there are.
+over the whole split. Everything is written into OUTPUT.partial and renamed at the end, so that a
+folder with a dataset.json is complete whatever happened. A conversion that was stopped, in any
+way, goes on after its last whole shard when it is started again. The same source and options give
+the same bytes, however many workers there are and however often it was stopped.
 """
 
 import argparse
+import collections
 import contextlib
 import os
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -22,13 +24,16 @@ import console
 from data import cache
 from data.decode import ENCODINGS, Storage, storage_for
 from data.examples import Source
+from data.journal import SCRATCH, SHARDS, Journal, has_shards
 from data.sources import open_source
-from data.unfinished import unfinished
+from data.unfinished import claimed, publish, remove
 
 with console.quiet_import():
     from data.datasets import SHARD_NAME, Dataset, load
-    from data.description import DESCRIPTION, fingerprint, write_description
-    from data.shards import check_space, write_splits
+    from data.description import DESCRIPTION, fingerprint, made_with, write_description
+    from data.estimate import check_space, estimate, size
+    from data.plan import Planned, plan
+    from data.shards import write_shards
 
 
 class AlreadyConvertedError(ValueError):
@@ -44,8 +49,12 @@ def convert(
     workers: int | None = None,
     max_bad: float = 0.001,
     progress: bool = True,
+    on_wait: Callable[[], object] | None = None,
 ) -> dict:
     """Converts every split of a source.
+
+    What `OUTPUT.partial` holds of the same conversion is kept; an error or a signal leaves it there
+    if it holds a whole shard.
 
     Args:
         source: What to convert; its seed decides the stored order.
@@ -55,6 +64,8 @@ def convert(
         workers: Processes that decode; None for one per core.
         max_bad: Part of all images, 0..1, that may be rejected (10 images always may).
         progress: Whether to report on stderr: a bar on a terminal, else a line at either end.
+        on_wait: Called before waiting for another process that is converting into `output`; None
+            not to wait.
 
     Returns:
         The content of dataset.json.
@@ -68,32 +79,93 @@ def convert(
     output = Path(output)
     _check_free(output)
     try:
-        with unfinished(output) as folder:
-            return _convert(
+        with claimed(output, on_wait) as folder, _leaving(folder, output):
+            _check_free(output)  # another process may have made it just now
+            description = _convert(
                 source,
                 folder,
                 storage,
                 shards=shards,
-                max_bad=max_bad,
                 workers=workers or os.cpu_count() or 1,
+                max_bad=max_bad,
                 progress=progress,
             )
+            publish(folder / SHARDS, output)
+            return description
     except FileExistsError:
         _check_free(output)
         raise
 
 
-def _convert(source: Source, folder: Path, storage: Storage, *, progress: bool, **options) -> dict:
-    """Fills a folder with the shards of every split and, at last, their description."""
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        splits = source.list_splits(Path(scratch))
-        check_space(folder, splits, storage)
-        images = sum(map(len, splits.values()))
-        with _progress(images, source.name, progress) as advance:
-            written = write_splits(
-                folder, splits, storage, seed=source.seed, advance=advance, **options
+def _convert(
+    source: Source,
+    folder: Path,
+    storage: Storage,
+    *,
+    shards: int | None,
+    workers: int,
+    max_bad: float,
+    progress: bool,
+) -> dict:
+    """Makes, in a claimed folder, the shards that it lacks, and at last their description."""
+    say = _say if progress else _say_nothing
+    with _scratch(folder) as scratch:
+        planned = plan(source.list_splits(scratch), storage, seed=source.seed, shards=shards)
+        journal = Journal(folder, _key(source, storage, planned), say)
+        kept = journal.kept([shard.file for shard in planned], say)
+        left = [
+            example for shard in planned if shard.file not in kept for example in shard.examples
+        ]
+        expected = estimate(left, storage, workers, scratch)
+        free = check_space(folder, left, storage, expected)
+        if expected:
+            say(f"{expected} of {size(free)} that are free")
+        with _progress(len(left), source.name, progress) as advance:
+            written = write_shards(
+                journal, planned, kept, storage, workers=workers, max_bad=max_bad, advance=advance
             )
-    return write_description(folder, source, storage, written)
+    return write_description(journal.shards, source, storage, written)
+
+
+def _key(source: Source, storage: Storage, planned: list[Planned]) -> dict:
+    """All that the bytes of a conversion depend on."""
+    return {
+        "fingerprint": fingerprint(source, storage),
+        "shards": collections.Counter(shard.split for shard in planned),
+        "made_with": made_with(),
+    }
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Yields a new folder and removes it; one that a killed process left is removed first."""
+    scratch = folder / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _leaving(folder: Path, output: Path) -> Iterator[None]:
+    """Removes a claimed folder at the end, unless a conversion can go on from there."""
+    try:
+        yield
+    finally:
+        if has_shards(folder) and not (output / DESCRIPTION).exists():
+            _say(f"{folder} is kept: started again, the conversion goes on from there")
+        else:
+            remove(folder)
+
+
+def _say(line: str):
+    print(line, file=sys.stderr, flush=True)
+
+
+def _say_nothing(line: str):
+    pass
 
 
 def prepare(
@@ -110,7 +182,8 @@ def prepare(
     """Returns the folder of shards for `data`, converted into the cache where need be.
 
     The cache is `$CONVNETS_CACHE`, else `~/.cache/convnets`. A conversion is used again until the
-    source or an option changes; says in one line on stdout what it does.
+    source or an option changes; says in one line on stdout what it does, and in another if it waits
+    for a process that is doing the same.
 
     Args:
         data: As for `open_source`, or a folder of shards, which is returned as it is.
@@ -140,8 +213,12 @@ def prepare(
         return folder
     check()
     print(f"{data}: converting, once, into {folder}", flush=True)
-    with contextlib.suppress(AlreadyConvertedError):  # by another process at the same time
-        convert(source, folder, storage, workers=workers, progress=progress)
+
+    def on_wait():
+        print(f"{data}: another process is doing that, waiting for it", flush=True)
+
+    with contextlib.suppress(AlreadyConvertedError):  # by that process
+        convert(source, folder, storage, workers=workers, progress=progress, on_wait=on_wait)
     return folder
 
 
@@ -253,13 +330,12 @@ def main(argv: list[str] | None = None):
 
 def _summary(output: str, description: dict, seconds: float) -> str:
     splits = description["splits"]
-    examples = sum(split["examples"] for split in splits.values())
-    size = sum(shard["bytes"] for split in splits.values() for shard in split["shards"])
+    total = sum(shard["bytes"] for split in splits.values() for shard in split["shards"])
     counts = ", ".join(f"{name} {split['examples']:,}" for name, split in splits.items())
     rejected = f"{description['rejected']} rejected"
     return (
         f"{output}: {counts}; {len(description['class_names'])} classes; {rejected}; "
-        f"{size / 1e6:,.1f} MB; {(examples + description['rejected']) / seconds:,.0f} images/s"
+        f"{size(total)}; {seconds:,.0f} s"
     )
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 
@@ -30,6 +31,17 @@ def fingerprint(source: Source, storage: Storage) -> str:
     return hashlib.sha256(f"{source.fingerprint} {options}".encode()).hexdigest()
 
 
+def made_with() -> dict[str, str]:
+    """The versions of all that the stored bytes may depend on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "pillow": PIL.__version__,
+        "tensorflow": tf.__version__,
+    }
+
+
 def write_description(folder: Path, source: Source, storage: Storage, written: Written) -> dict:
     """Writes both files, `dataset.json` last; returns its content."""
     description = {
@@ -43,13 +55,7 @@ def write_description(folder: Path, source: Source, storage: Storage, written: W
         "seed": source.seed,
         "validation_fraction": source.validation_fraction,
         "rejected": len(written.rejected),
-        "made_with": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "pillow": PIL.__version__,
-            "tensorflow": tf.__version__,
-        },
+        "made_with": made_with(),
         "splits": written.splits,
     }
     write(folder / REJECTED, _csv([("path", "reason"), *written.rejected]))
@@ -57,7 +63,7 @@ def write_description(folder: Path, source: Source, storage: Storage, written: W
     return description
 
 
-def _csv(rows: list[tuple[str, str]]) -> bytes:
+def _csv(rows: Iterable[Sequence[str]]) -> bytes:
     """In UTF-8, but for file names that are not."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(rows)

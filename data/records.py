@@ -3,14 +3,17 @@
 The only file that knows them. Other tools' shards (TF-slim, Model Garden) use the same keys.
 """
 
+import functools
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
+from data import messages
 
 ENCODED = "image/encoded"
 FORMAT = "image/format"
@@ -51,18 +54,17 @@ def example_bytes(
         filename: Where the image came from, relative to its source.
 
     Returns:
-        A serialised `tf.train.Example`.
+        A serialised `tf.train.Example`, its features in the order of their keys.
     """
-    values = {
-        ENCODED: _bytes(encoded),
-        FORMAT: _bytes(format.encode()),
-        LABEL: _int64(label),
-        HEIGHT: _int64(height),
-        WIDTH: _int64(width),
-        FILENAME: _bytes(os.fsencode(filename)),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=values))
-    return example.SerializeToString(deterministic=True)
+    entries = (  # in the order of their keys
+        _number(LABEL, label),
+        _entry(ENCODED, encoded),
+        _entry(FILENAME, os.fsencode(filename)),
+        _entry(FORMAT, format.encode()),
+        _number(HEIGHT, height),
+        _number(WIDTH, width),
+    )
+    return messages.field(1, *entries)
 
 
 def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, str]:
@@ -78,6 +80,11 @@ def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, s
     Raises:
         RuntimeError: If it cannot be written, as on a full disk.
     """
+    return write_records(path, records), *seal(path)
+
+
+def write_records(path: str | Path, records: Iterable[bytes]) -> int:
+    """As `write_shard`, but for what `seal` does; returns the number of examples."""
     examples = 0
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
@@ -86,10 +93,22 @@ def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, s
                 examples += 1
     except tf.errors.OpError as error:
         raise RuntimeError(f"{path} cannot be written: {error.message}") from None
-    with open(path, "rb") as shard:
-        os.fsync(shard.fileno())
-        digest = hashlib.file_digest(shard, "sha256").hexdigest()
-    return examples, os.path.getsize(path), digest
+    return examples
+
+
+def seal(path: str | Path) -> tuple[int, str]:
+    """Makes sure that a shard is on the disk; returns its size in bytes and its sha256.
+
+    Raises:
+        RuntimeError: As `write_shard`.
+    """
+    try:
+        with open(path, "rb") as shard:
+            os.fsync(shard.fileno())
+            digest = hashlib.file_digest(shard, "sha256").hexdigest()
+            return os.fstat(shard.fileno()).st_size, digest
+    except OSError as error:
+        raise RuntimeError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def parse(serialized: tf.Tensor, *, filename: bool = False) -> dict[str, tf.Tensor]:
@@ -127,7 +146,7 @@ def locate(shard: np.ndarray) -> np.ndarray:
             begin = place + _HEADER_BYTES
             rows.append(_located(memory, begin, begin + length))
             place = begin + length + _FOOTER_BYTES
-    except (IndexError, KeyError, struct.error) as error:
+    except (IndexError, KeyError, ValueError, struct.error) as error:
         raise ValueError(f"no record of raw pixels at byte {place}: {error!r}") from error
     if place != len(memory):
         raise ValueError(f"the last record is cut off, expected {place} bytes, not {len(memory)}")
@@ -137,41 +156,35 @@ def locate(shard: np.ndarray) -> np.ndarray:
 def _located(memory: memoryview, begin: int, end: int) -> tuple[int, int, int, int]:
     """Where the pixels of the example in `memory[begin:end]` begin, height, width, label."""
     found = {}
-    (features,) = _fields(memory, begin, end)  # the only one of an Example
-    for entry in _fields(memory, *features):
-        (key_begin, key_end), value = _fields(memory, *entry)
-        (values,) = _fields(memory, *value)  # a list of bytes or of int64, of length 1
-        (first,) = _fields(memory, *values)
+    (features,) = messages.fields(memory, begin, end)  # the only one of an Example
+    for entry in messages.fields(memory, *features):
+        (key_begin, key_end), value = messages.fields(memory, *entry)
+        (values,) = messages.fields(memory, *value)  # a list of bytes or of int64, of length 1
+        (first,) = messages.fields(memory, *values)
         found[bytes(memory[key_begin:key_end])] = first
     pixels, last = found[ENCODED.encode()]
     height, width, label = (
-        _varint(memory, found[key.encode()][0])[0] for key in (HEIGHT, WIDTH, LABEL)
+        messages.read_varint(memory, found[key.encode()][0])[0] for key in (HEIGHT, WIDTH, LABEL)
     )
     if last - pixels != 3 * height * width:
         raise KeyError(f"{last - pixels} bytes of {height} x {width} pixels")
     return pixels, height, width, label - (label >> 63 << 64)
 
 
-def _fields(memory: memoryview, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of the length-delimited fields of a protocol buffers message."""
-    while begin < end:
-        length, begin = _varint(memory, begin + 1)
-        yield begin, begin + length
-        begin += length
+# What protobuf itself would write, in half the time, which counts where images are small.
+def _entry(key: str, value: bytes) -> bytes:
+    """A feature with one bytes value."""
+    return messages.field(
+        1,
+        messages.field(1, key.encode()),
+        messages.field(2, messages.field(1, messages.field(1, value))),
+    )
 
 
-def _varint(memory: memoryview, place: int) -> tuple[int, int]:
-    """An integer in base 128, and the place after it."""
-    value = shift = 0
-    while (byte := memory[place]) >= 0x80:
-        value |= (byte & 0x7F) << shift
-        shift, place = shift + 7, place + 1
-    return value | byte << shift, place + 1
-
-
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _int64(value: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+@functools.lru_cache(maxsize=4096)
+def _number(key: str, value: int) -> bytes:
+    """A feature with one int64 value."""
+    content = messages.field(1, messages.varint(value & (1 << 64) - 1))
+    return messages.field(
+        1, messages.field(1, key.encode()), messages.field(2, messages.field(3, content))
+    )

@@ -1,25 +1,24 @@
-"""Writes stored images as shards, in an order shuffled over the whole split."""
+"""Writes the shards of a conversion, one whole one after the other."""
 
 import contextlib
 import itertools
-import math
-import shutil
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from data import records
 from data.decode import Storage, Stored
-from data.examples import SPLIT_ORDER, Example, Splits
+from data.examples import Example
+from data.journal import Account, Journal
+from data.plan import Planned
 from data.workers import Rejected, stored
 
-_MAX_SHARDS = 1024
-_SHARD_EXAMPLES = 1250
-_SHARD_BYTES = {"jpeg": 128 << 20, "raw": 64 << 20}  # a training holds whole shards in memory
 _TOLERATED = 10  # rejected images, whatever `max_bad` says
+
+Result = tuple[Example, Stored | Rejected]
 
 
 @dataclass(frozen=True)
@@ -36,175 +35,178 @@ class Written:
     splits: dict[str, dict]
     mean: list[float]
     std: list[float]
-    rejected: list[tuple[str, str]]
+    rejected: list[list[str]]
 
 
-def write_splits(
-    folder: Path,
-    splits: Splits,
+def write_shards(
+    journal: Journal,
+    planned: list[Planned],
+    kept: dict[str, Account],
     storage: Storage,
     *,
-    seed: int,
-    shards: int | None,
     workers: int,
     max_bad: float,
     advance: Callable[[], object],
 ) -> Written:
-    """Writes the shards of all splits.
+    """Writes all shards but those that are there.
 
     Args:
-        folder: Where to.
-        splits: What to store, "train" among them.
-        storage: How.
-        seed: Decides the stored order.
-        shards: Of the train split, the others in proportion; None for 1,250 examples each, or
-            more for no more than 1,024 shards, but about 128 MiB (64 MiB of raw pixels) at most.
+        journal: Where to; has the account of every shard when it is complete.
+        planned: All shards.
+        kept: Accounts of those that are there.
+        storage: How to store images.
         workers: Processes that decode.
         max_bad: Part of all images, 0..1, that may be rejected; 10 always may.
         advance: Called after every image.
 
     Raises:
-        RuntimeError: If too many images are rejected, or a split has none left.
+        RuntimeError: If too many images are rejected, a split has none left, or a shard cannot be
+            written.
     """
-    ordered = {
-        split: _stored_order(splits[split], split, seed) for split in SPLIT_ORDER if split in splits
-    }
-    per_shard = _examples_per_shard(splits["train"], storage, shards)
-    everything = list(itertools.chain(*ordered.values()))
-    tally = _Tally(len(everything), max_bad)
-    with contextlib.closing(stored(everything, storage, workers)) as results:
-        entries = {
-            split: _write_split(folder, split, examples, results, per_shard, tally, advance)
-            for split, examples in ordered.items()
-        }
-    return Written(entries, tally.mean(), tally.std(), tally.rejected)
+    limit = _Limit(sum(len(shard.examples) for shard in planned), max_bad)
+    limit.add([row for account in kept.values() for row in account.rejected])
+    missing = [shard for shard in planned if shard.file not in kept]
+    examples = itertools.chain.from_iterable(shard.examples for shard in missing)
+    sealed: dict[str, Future[Account]] = {}
+    previous = None
+    with (
+        ThreadPoolExecutor(1) as background,
+        contextlib.closing(stored(examples, storage, workers)) as results,
+    ):
+        for shard in missing:
+            part = itertools.islice(results, len(shard.examples))
+            tally = _Tally(shard.split == "train", limit, advance)
+            _write(journal.shards / shard.file, tally, zip(shard.examples, part, strict=True))
+            if previous:
+                previous.result()
+            previous = background.submit(_seal, journal, shard.file, tally)
+            sealed[shard.file] = previous
+    accounts = kept | {file: future.result() for file, future in sealed.items()}
+    return _collected(journal.shards, planned, accounts)
 
 
-def check_space(folder: Path, splits: Splits, storage: Storage):
-    """Refuses to begin what the disk cannot hold.
-
-    Raises:
-        OSError: If it is too small.
-    """
-    examples = itertools.chain(*splits.values())
-    needed = sum(_estimated_bytes(example.size, storage) for example in examples)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            f"too little space for {folder}: expected {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free"
-        )
+def record(example: Example, image: Stored) -> bytes:
+    """Serialises an example and the image stored for it."""
+    return records.example_bytes(
+        encoded=image.encoded,
+        format=image.format,
+        label=example.label,
+        height=image.height,
+        width=image.width,
+        filename=example.name,
+    )
 
 
-class _Tally:
-    """What has been seen so far: rejected images, and the moments of the train split."""
+class _Limit:
+    """Stops a conversion of which too many images are rejected."""
 
     def __init__(self, images: int, max_bad: float):
-        self.rejected: list[tuple[str, str]] = []
         self._images = images
         self._allowed = max(_TOLERATED, max_bad * images)
-        self._pixels, self._sum, self._squares = 0, np.zeros(3), np.zeros(3)
+        self._rejected: list[list[str]] = []
 
-    def reject(self, example: Example, reason: str):
-        self.rejected.append((example.name, reason))
-        if len(self.rejected) > self._allowed:
+    def add(self, rejected: list[list[str]]):
+        self._rejected += rejected
+        if len(self._rejected) > self._allowed:
             raise RuntimeError(
-                f"{len(self.rejected)} of {self._images} images cannot be used, expected at most "
-                f"{self._allowed:.0f}: {self._first()}, ..."
+                f"{len(self._rejected)} of {self._images} images cannot be used, expected at most "
+                f"{self._allowed:.0f}: {_first(self._rejected)}, ..."
             )
 
-    def add(self, image: Stored):
+
+@dataclass
+class _Tally:
+    """What has been seen of a shard so far."""
+
+    counts_pixels: bool
+    limit: _Limit
+    advance: Callable[[], object]
+    examples: int = 0
+    pixels: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    squares: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    rejected: list[list[str]] = field(default_factory=list)
+
+    def records(self, results: Iterator[Result]) -> Iterator[bytes]:
+        """Yields the records to write."""
+        for example, image in results:
+            self.advance()
+            if isinstance(image, Rejected):
+                self.rejected.append([example.name, image.reason])
+                self.limit.add(self.rejected[-1:])
+                continue
+            self.examples += 1
+            if self.counts_pixels:
+                self._add_pixels(image)
+            yield record(example, image)
+
+    def _add_pixels(self, image: Stored):
         pixels = image.height * image.width
-        self._pixels += pixels
-        self._sum += pixels * np.array(image.mean)
-        self._squares += pixels * np.array(image.mean_of_squares)
-
-    def check_left(self, split: str, examples: int):
-        if not examples:
-            raise RuntimeError(f"no image of the {split} split can be used: {self._first()}")
-
-    def mean(self) -> list[float]:
-        return (self._sum / self._pixels).tolist()
-
-    def std(self) -> list[float]:
-        """At least 1: images of one colour stay finite when divided by it."""
-        mean = self._sum / self._pixels
-        return np.sqrt(np.maximum(self._squares / self._pixels - mean**2, 1)).tolist()
-
-    def _first(self) -> str:
-        return ", ".join(f"{name} ({reason})" for name, reason in self.rejected[:3])
+        self.pixels += pixels
+        for channel in range(3):
+            self.sums[channel] += pixels * image.mean[channel]
+            self.squares[channel] += pixels * image.mean_of_squares[channel]
 
 
-def _estimated_bytes(size: int | None, storage: Storage) -> int:
-    """A JPEG has at most about one byte for a pixel of the square."""
-    pixels = storage.short_side**2
-    if storage.encoding == "raw":
-        return 3 * pixels
-    return min(size or pixels, pixels or sys.maxsize)
+def _write(path: Path, tally: _Tally, results: Iterator[Result]):
+    """Writes a shard, or nothing if it is not written to the end or has no records."""
+    try:
+        records.write_records(path, tally.records(results))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    if not tally.examples:
+        path.unlink()
 
 
-def _stored_order(examples: list[Example], split: str, seed: int) -> list[Example]:
-    order = np.random.default_rng([seed, *split.encode()]).permutation(len(examples))
-    return [examples[i] for i in order]
+def _seal(journal: Journal, file: str, tally: _Tally) -> Account:
+    """Makes sure that a shard is on the disk, and says so in the journal."""
+    size, digest = records.seal(journal.shards / file) if tally.examples else (0, "")
+    account = Account(
+        tally.examples, size, digest, tally.pixels, tally.sums, tally.squares, tally.rejected
+    )
+    try:
+        journal.add(file, account)
+    except OSError as error:
+        raise RuntimeError(f"{file} cannot be written: {error.strerror}") from None
+    return account
 
 
-def _examples_per_shard(train: list[Example], storage: Storage, shards: int | None) -> int:
-    if shards is not None:
-        return math.ceil(len(train) / shards)
-    wanted = max(_SHARD_EXAMPLES, math.ceil(len(train) / _MAX_SHARDS))
-    size = sum(_estimated_bytes(example.size, storage) for example in train)
-    fitting = _SHARD_BYTES[storage.encoding] * len(train) // max(1, size)
-    return max(1, min(wanted, fitting))
+def _collected(folder: Path, planned: list[Planned], accounts: dict[str, Account]) -> Written:
+    """Puts together what is known of all shards, in their order."""
+    pairs = [(shard, accounts[shard.file]) for shard in planned]
+    rejected = [row for _, account in pairs for row in account.rejected]
+    splits = {}
+    for split in dict.fromkeys(shard.split for shard in planned):
+        shards = [pair for pair in pairs if pair[0].split == split and pair[1].examples]
+        if not shards:
+            raise RuntimeError(f"no image of the {split} split can be used: {_first(rejected)}")
+        splits[split] = _entry(folder, shards)
+    return Written(splits, *_moments([account for _, account in pairs]), rejected)
 
 
-def _write_split(
-    folder: Path,
-    split: str,
-    examples: list[Example],
-    results: Iterator[Stored | Rejected],
-    per_shard: int,
-    tally: _Tally,
-    advance: Callable[[], object],
-) -> dict:
-    """Writes the shards of one split, leaves out empty ones; returns its entry in dataset.json."""
-    count = math.ceil(len(examples) / per_shard)
-    bounds = [len(examples) * i // count for i in range(count + 1)]
+def _entry(folder: Path, shards: list[tuple[Planned, Account]]) -> dict:
+    """Numbers the shards of a split, where empty ones are left out, and describes them."""
     rows = []
-    for start, end in itertools.pairwise(bounds):
-        path = folder / f"{split}-{start}.unnamed"
-        chunk = zip(examples[start:end], itertools.islice(results, end - start), strict=True)
-        written, size, digest = records.write_shard(path, _serialised(chunk, split, tally, advance))
-        if written:
-            rows.append({"file": path, "examples": written, "bytes": size, "sha256": digest})
-    for i, row in enumerate(rows):
-        name = records.shard_name(split, i, len(rows))
-        row["file"].rename(folder / name)
-        row["file"] = name
-    for empty in folder.glob("*.unnamed"):
-        empty.unlink()
-    total = sum(row["examples"] for row in rows)
-    tally.check_left(split, total)
-    return {"examples": total, "shards": rows}
+    for i, (shard, account) in enumerate(shards):
+        name = records.shard_name(shard.split, i, len(shards))
+        if name != shard.file:
+            (folder / shard.file).rename(folder / name)
+        facts = {"examples": account.examples, "bytes": account.bytes, "sha256": account.sha256}
+        rows.append({"file": name, **facts})
+    return {"examples": sum(row["examples"] for row in rows), "shards": rows}
 
 
-def _serialised(
-    chunk: Iterator[tuple[Example, Stored | Rejected]],
-    split: str,
-    tally: _Tally,
-    advance: Callable[[], object],
-) -> Iterator[bytes]:
-    for example, image in chunk:
-        advance()
-        if isinstance(image, Rejected):
-            tally.reject(example, image.reason)
-            continue
-        if split == "train":
-            tally.add(image)
-        yield records.example_bytes(
-            encoded=image.encoded,
-            format=image.format,
-            label=example.label,
-            height=image.height,
-            width=image.width,
-            filename=example.name,
-        )
+def _moments(accounts: list[Account]) -> tuple[list[float], list[float]]:
+    """Mean, and deviation of at least 1: images of one colour stay finite when divided by it."""
+    pixels, sums, squares = 0, np.zeros(3), np.zeros(3)
+    for account in accounts:
+        pixels += account.pixels
+        sums += account.sums
+        squares += account.squares
+    mean = sums / pixels
+    return mean.tolist(), np.sqrt(np.maximum(squares / pixels - mean**2, 1)).tolist()
+
+
+def _first(rejected: list[list[str]]) -> str:
+    return ", ".join(f"{name} ({reason})" for name, reason in rejected[:3])

@@ -1,39 +1,75 @@
 """Folders and files that are there whole or not at all, whenever process or machine stops."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+_LOCK = "conversion.lock"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @contextlib.contextmanager
-def unfinished(output: Path) -> Iterator[Path]:
-    """Yields a folder beside `output` that takes its name at the end, or is removed.
+def claimed(output: Path, on_wait: Callable[[], object] | None = None) -> Iterator[Path]:
+    """Yields the folder `OUTPUT.partial`, which no other process claims meanwhile.
 
-    What processes of this machine that are gone have left there is removed first.
+    It holds what an earlier process left there, and stays. Claims end with their process: the
+    kernel releases the lock.
+
+    Args:
+        output: What the folder will become, or a part of it.
+        on_wait: Called before waiting for another process; None not to wait.
 
     Raises:
-        FileExistsError: If `output` is taken at the end.
+        ValueError: If another process has it and there is no `on_wait`.
+        FileExistsError: If there is something else of that name.
+        OSError: If the file system has no locks.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    ours = f"{output.name}.partial-{socket.gethostname()}-"
-    for path in output.parent.iterdir():
-        if path.name.startswith(ours) and not _is_alive(path.name.removeprefix(ours)):
-            shutil.rmtree(path, ignore_errors=True)
-    folder = output.with_name(f"{ours}{os.getpid()}")
-    folder.mkdir()
+    folder = output.with_name(f"{output.name}.partial")
+    while True:
+        lock = _open_lock(folder)
+        with lock:
+            _acquire(lock, output, on_wait)
+            if _is_same(lock, folder / _LOCK):
+                yield folder
+                return
+
+
+def publish(folder: Path, output: Path):
+    """Gives a folder whose files are on the disk its final place.
+
+    Raises:
+        FileExistsError: If `output` is taken.
+    """
+    sync(folder)
     try:
-        yield folder
-        _sync(folder)
-        try:
-            folder.rename(output)
-        except OSError as error:
-            raise FileExistsError(f"{output} cannot be made: {error.strerror}") from None
-        _sync(output.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.rename(output)
+    except OSError as error:
+        raise FileExistsError(f"{output} cannot be made: {error.strerror}") from None
+    sync(output.parent)
+
+
+def clear(folder: Path, *, keep: str = ""):
+    """Empties a claimed folder but for the lock and the file or folder named `keep`."""
+    for path in folder.iterdir():
+        if path.name in (_LOCK, keep):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def remove(folder: Path):
+    """Removes a claimed folder; the lock last, since whoever can lock it may write there."""
+    clear(folder)
+    (folder / _LOCK).unlink()
+    with contextlib.suppress(OSError):  # claimed by another process since
+        folder.rmdir()
 
 
 def write(path: Path, data: bytes):
@@ -44,10 +80,11 @@ def write(path: Path, data: bytes):
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(folder: Path):
+def sync(folder: Path):
+    """Makes sure that the names of a folder's files are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,12 +92,38 @@ def _sync(folder: Path):
         os.close(descriptor)
 
 
-def _is_alive(process: str) -> bool:
-    """Whether a process other than this one runs under a number."""
+def _open_lock(folder: Path) -> BinaryIO:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            names = os.listdir(folder)
+            if names and _LOCK not in names:
+                raise FileExistsError(f"{folder} is in the way: it is not of a conversion")
+            return open(folder / _LOCK, "ab")
+        except FileNotFoundError:  # removed by its process just now
+            continue
+
+
+def _acquire(lock: BinaryIO, output: Path, on_wait: Callable[[], object] | None):
     try:
-        os.kill(int(process), 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, ValueError, OverflowError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        if on_wait is None:
+            raise ValueError(f"another process is converting into {output}") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise OSError(
+            f"{output}: its file system cannot lock files ({error.strerror}), expected one that can"
+        ) from None
+    on_wait()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _is_same(lock: BinaryIO, path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
         return False
-    return int(process) != os.getpid()

@@ -29,8 +29,8 @@ from data.examples import Example
 
 SECONDS_PER_IMAGE = 60
 
-_CHUNK_EXAMPLES = 32
-_CHUNK_BYTES = 8 << 20
+_CHUNK_EXAMPLES = 128
+_CHUNK_BYTES = 4 << 20
 _CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait for slow ones
 _LENGTH = struct.Struct("<Q")
 _REPOSITORY = Path(__file__).parent.parent
@@ -162,7 +162,8 @@ def _receive(stream: BinaryIO) -> object:
     return pickle.loads(data)
 
 
-def _store(example: Example, storage: Storage) -> Stored | Rejected:
+def store_example(example: Example, storage: Storage) -> Stored | Rejected:
+    """Stores one image in this process, which must not take longer than `SECONDS_PER_IMAGE`."""
     signal.alarm(SECONDS_PER_IMAGE)  # ends the process, in the middle of a decoder too
     try:
         return store(example.read(), storage)
@@ -182,7 +183,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO):
         except EOFError:
             return
         try:
-            results = [_store(example, storage) for example in chunk]
+            results = [store_example(example, storage) for example in chunk]
         except Exception:
             results = traceback.format_exc().replace("\n", " | ")
         try:

@@ -4,14 +4,8 @@ import collections
 import csv
 import hashlib
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -19,11 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import convert, decode, records, shards, sources
+from data import convert, decode, estimate, plan, records, sources
 from data.decode import Storage
 from data.examples import Example
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +184,8 @@ def test_shards_left_empty_are_left_out(photographs, tmp_path):
 )
 def test_a_shard_fits_into_memory(count, size, storage, expected):
     examples = [Example("x", 0, "x", 0, size)] * count
-    assert shards._examples_per_shard(examples, storage, None) == expected
-    assert shards._examples_per_shard(examples, storage, 2) == count / 2
+    assert plan._examples_per_shard(examples, storage, None) == expected
+    assert plan._examples_per_shard(examples, storage, 2) == count / 2
 
 
 def test_outputs_that_are_taken_are_refused(photographs, tmp_path):
@@ -218,6 +210,42 @@ def test_too_little_space_is_found_before_the_work(photographs, tmp_path, monkey
     with pytest.raises(OSError, match="too little space"):
         converted(sources.open_source(photographs), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_many_images_are_estimated_from_a_sample(photographs, tmp_path, monkeypatch, capsys):
+    source = sources.open_source(photographs)
+    converted(source, tmp_path / "few", progress=True)
+    assert "free" not in capsys.readouterr().err
+    monkeypatch.setattr(estimate, "_MANY_PER_WORKER", 29)
+    converted(source, tmp_path / "many", progress=True)
+    line = capsys.readouterr().err.splitlines()[0]
+    assert re.fullmatch(r"60 images: about \d+ s, 0\.\d MB of .* GB that are free", line)
+    assert contents(tmp_path / "few") == contents(tmp_path / "many")
+    expected = estimate.estimate(
+        source.list_splits(tmp_path)["train"] * 2, Storage(32), 2, tmp_path
+    )
+    described = json.loads((tmp_path / "few" / "dataset.json").read_text())["splits"]["train"]
+    size = sum(shard["bytes"] for shard in described["shards"])
+    assert expected.images == 108 and expected.bytes == pytest.approx(2 * size, rel=0.01)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "many"]
+
+
+def test_an_estimate_in_words():
+    long = estimate.Estimate(1_281_167, 12_345, 43_210_000_000)
+    assert str(long) == "1,281,167 images: about 3 h 26 min, 43.2 GB"
+    assert str(estimate.Estimate(60_000, 301, 66_234_567)).endswith("about 5 min, 66.2 MB")
+
+
+def test_the_estimate_decides_whether_there_is_space(monkeypatch):
+    usage = collections.namedtuple("usage", "total used free")(10**12, 0, 5 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    examples = [Example("x", 0, "x", 0, 10**6)] * 10**5
+    few = estimate.Estimate(10**5, 1, 4 * 10**9)
+    assert estimate.check_space("x", examples, Storage(), few) == usage.free
+    with pytest.raises(OSError, match="x: expected 6.6 GB, 5.0 GB are free"):
+        estimate.check_space("x", examples, Storage(), None)
+    with pytest.raises(OSError, match="x: expected 5.2 GB"):
+        estimate.check_space("x", examples, Storage(), estimate.Estimate(1, 1, 4_950_000_000))
 
 
 def test_digits(tmp_path):
@@ -269,28 +297,16 @@ def test_of_two_conversions_at_once_the_first_wins(photographs, tmp_path, monkey
     monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path))
     describe = convert.write_description
 
-    def overtaken(unfinished, source, storage, written):
-        folder = tmp_path / f"{source.name}-{convert.fingerprint(source, storage)[:16]}"
-        folder.mkdir()
-        (folder / "dataset.json").write_text("the other's")
-        return describe(unfinished, source, storage, written)
+    def overtaken(folder, source, storage, written):
+        other = tmp_path / f"{source.name}-{convert.fingerprint(source, storage)[:16]}"
+        other.mkdir()
+        (other / "dataset.json").write_text("the other's")
+        return describe(folder, source, storage, written)
 
     monkeypatch.setattr(convert, "write_description", overtaken)
     folder = convert.prepare(photographs, image_size=32, progress=False)
     assert contents(folder) == {"dataset.json": b"the other's"}
     assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_what_dead_conversions_left_is_removed_and_nothing_else(photographs, tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    host = socket.gethostname()
-    stale = tmp_path / f"out.partial-{host}-{dead.pid}"
-    kept = [tmp_path / f"out.partial-{host}-{os.getppid()}", tmp_path / "out.partial-elsewhere-1"]
-    for folder in (stale, *kept):
-        folder.mkdir()
-    converted(sources.open_source(photographs), tmp_path / "out")
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "out", *kept])
 
 
 def test_the_command(photographs, tmp_path, command):
@@ -325,27 +341,3 @@ def test_errors_of_the_command(arguments, code, word, tmp_path, monkeypatch, cap
     errors = [line for line in printed if line.startswith("error: ")]
     assert len(errors) == 1 and word in errors[0]
     assert [path.name for path in tmp_path.iterdir()] == ["BAD"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_conversion_leaves_nothing_that_looks_finished(number, tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
-    for i in range(400):
-        path = tmp_path / "x" / f"{i % 2}" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if i == 0:
-            cv2.imwrite(str(path), noise)
-        else:
-            os.link(tmp_path / "x" / "0" / "0.png", path)
-    command = [sys.executable, "-m", "data.convert", tmp_path / "x", tmp_path / "out"]
-    process = subprocess.Popen(
-        [*map(str, command), "--workers=1"], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    while not list(tmp_path.glob("out.partial-*/*.unnamed")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(number)
-    errors = process.communicate(timeout=20)[1]
-    assert process.returncode != 0 and "Traceback" not in errors
-    assert not (tmp_path / "out").exists()
-    assert bool(list(tmp_path.glob("out.partial-*"))) == (number == signal.SIGKILL)

@@ -7,10 +7,11 @@ import tensorflow as tf
 
 from data import records
 
+DEFAULTS = {"encoded": b"\xff\xd8", "format": "JPEG", "label": 3, "height": 5, "width": 7}
+
 
 def example(**changes):
-    values = {"encoded": b"\xff\xd8", "format": "JPEG", "label": 3, "height": 5, "width": 7}
-    return records.example_bytes(**{**values, "filename": "cat/1.jpg", **changes})
+    return records.example_bytes(**{**DEFAULTS, "filename": "cat/1.jpg", **changes})
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -45,9 +46,24 @@ def test_the_keys_are_the_ones_the_field_shares():
     assert feature["image/format"].bytes_list.value[0] == b"JPEG"
 
 
-def test_the_bytes_do_not_depend_on_the_order_of_keys():
-    assert example() == example()
-    assert example() != example(label=4)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"label": -1, "encoded": b""},
+        {"label": 300, "height": 127, "width": 128, "filename": ""},
+        {"encoded": bytes(range(256)) * 300, "format": "RAW", "height": 2**31},
+    ],
+)
+def test_the_bytes_are_those_that_protobuf_writes(values):
+    written = example(**values)
+    message = tf.train.Example.FromString(written)
+    assert message.SerializeToString(deterministic=True) == written
+    wanted = {**DEFAULTS, **values}
+    parsed = records.parse(written)
+    assert parsed["encoded"].numpy() == wanted["encoded"]
+    for name in ("label", "height", "width"):
+        assert int(parsed[name]) == wanted[name]
 
 
 def test_foreign_records_without_sizes_are_read():

@@ -1,0 +1,82 @@
+"""Which images go into which shard: an order shuffled over the whole split, cut into parts."""
+
+import itertools
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data import records
+from data.decode import Storage
+from data.examples import SPLIT_ORDER, Example, Splits
+
+_MAX_SHARDS = 1024
+_SHARD_EXAMPLES = 1250
+_SHARD_BYTES = {"jpeg": 128 << 20, "raw": 64 << 20}  # a training holds whole shards in memory
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A shard to be.
+
+    Attributes:
+        file: Its name.
+        split: What it is a part of.
+        examples: What to store in it, in this order.
+    """
+
+    file: str
+    split: str
+    examples: list[Example]
+
+
+def plan(splits: Splits, storage: Storage, *, seed: int, shards: int | None) -> list[Planned]:
+    """Plans the shards of all splits.
+
+    Args:
+        splits: What to store, "train" among them.
+        storage: How.
+        seed: Decides the stored order.
+        shards: Of the train split, the others in proportion; None for 1,250 examples each, or
+            more for no more than 1,024 shards, but about 128 MiB (64 MiB of raw pixels) at most.
+
+    Returns:
+        The shards, in the order in which to write them.
+    """
+    per_shard = _examples_per_shard(splits["train"], storage, shards)
+    planned = []
+    for split in (split for split in SPLIT_ORDER if split in splits):
+        examples = _stored_order(splits[split], split, seed)
+        count = math.ceil(len(examples) / per_shard)
+        bounds = [len(examples) * i // count for i in range(count + 1)]
+        for i, (start, end) in enumerate(itertools.pairwise(bounds)):
+            planned.append(Planned(records.shard_name(split, i, count), split, examples[start:end]))
+    return planned
+
+
+def bytes_at_most(examples: Iterable[Example], storage: Storage) -> int:
+    """What stored images take, rather too much than too little."""
+    return sum(_bytes_at_most(example.size, storage) for example in examples)
+
+
+def _bytes_at_most(size: int | None, storage: Storage) -> int:
+    """A JPEG has at most about one byte for a pixel of the square."""
+    pixels = storage.short_side**2
+    if storage.encoding == "raw":
+        return 3 * pixels
+    return min(size or pixels, pixels or sys.maxsize)
+
+
+def _stored_order(examples: list[Example], split: str, seed: int) -> list[Example]:
+    order = np.random.default_rng([seed, *split.encode()]).permutation(len(examples))
+    return [examples[i] for i in order]
+
+
+def _examples_per_shard(train: list[Example], storage: Storage, shards: int | None) -> int:
+    if shards is not None:
+        return math.ceil(len(train) / shards)
+    wanted = max(_SHARD_EXAMPLES, math.ceil(len(train) / _MAX_SHARDS))
+    fitting = _SHARD_BYTES[storage.encoding] * len(train) // max(1, bytes_at_most(train, storage))
+    return max(1, min(wanted, fitting))
