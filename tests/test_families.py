@@ -9,14 +9,6 @@ SIZES = {
     "resnext29_8x64d": 8,
     "mobilenet_025": 32,
     "fractalnet21": 32,
-    "wrn16_4": 16,
-    "highway19": 8,
-    "dsn": 8,
-    "nin": 67,
-    "zfnet": 67,
-    "squeezenet1_1": 64,
-    "all_cnn_c": 16,
-    "study2017_mixed": 8,
 }
 
 
