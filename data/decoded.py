@@ -6,12 +6,15 @@ read: what a batch shows is copied once, and the memory is the system's page cac
 """
 
 import functools
+import itertools
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import tensorflow as tf
 from numpy.lib.stride_tricks import as_strided
@@ -27,7 +30,7 @@ _AUTO_PART = 0.25
 _SAMPLE = 100
 _MARGIN = 1 << 14  # bytes before and after images in memory, as many as a row of a window takes
 _HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width, label
-_CHUNK = 256  # images that are decoded into one array
+_CHUNK = 64  # images that a thread decodes at a time
 _MAPPED_BYTES = 4 * order.WINDOW_BYTES  # at a time: a window, the next, and some in use
 
 
@@ -256,14 +259,16 @@ def decoded_bytes(dataset: Dataset) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def in_memory(shards: tuple[Shard, ...], threads: int) -> dict[Shard, Images]:
-    """Decodes all images of some shards, of any encoding but raw; done once for the same shards.
+def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Shard, Images]:
+    """Decodes all images of some shards; done once for the same shards.
 
     Args:
         shards: Of one split.
+        encoding: The data set's, "jpeg" or "mixed".
         threads: How many images are decoded at a time.
     """
-    opened = [_decode(shard, threads) for shard in shards]
+    with ThreadPoolExecutor(threads) as pool:
+        opened = [_decode(shard, encoding, pool) for shard in shards]
     ends = np.cumsum([_MARGIN, *(len(images.pixels) for images in opened)])
     memory = np.zeros(ends[-1] + _MARGIN, np.uint8)
     tables = {}
@@ -273,19 +278,30 @@ def in_memory(shards: tuple[Shard, ...], threads: int) -> dict[Shard, Images]:
     return tables
 
 
-def _decode(shard: Shard, threads: int) -> Images:
-    def decoded(serialized):
-        record = records.parse(serialized)
-        image = pixels.decoded(record["encoded"])
-        height, width, _ = tf.unstack(tf.cast(tf.shape(image), tf.int64))
-        return tf.reshape(image, [-1]), tf.stack([height, width, record["label"]])
+def _decode(shard: Shard, encoding: str, pool: Executor) -> Images:
+    whole = tf.data.TFRecordDataset(shard.path).batch(shard.examples + 1)
+    record = records.parse(whole.get_single_element())
+    encoded = record["encoded"].numpy()
+    chunks = np.split(encoded, range(_CHUNK, len(encoded), _CHUNK))
+    images = list(itertools.chain(*pool.map(_DECODE[encoding], chunks)))
+    shapes = np.array([image.shape for image in images], np.int64).reshape([-1, 3])
+    sizes = shapes.prod(axis=1)
+    table = [np.cumsum(sizes) - sizes, *shapes[:, :2].T, record["label"].numpy()]
+    flat = [image.ravel() for image in images]
+    return Images(np.concatenate([np.zeros(0, np.uint8), *flat]), np.stack(table, axis=1))
 
-    images = tf.data.TFRecordDataset(shard.path).map(decoded, num_parallel_calls=threads)
-    parts = [(flat.flat_values.numpy(), rows) for flat, rows in images.ragged_batch(_CHUNK)]
-    rows = np.concatenate([np.zeros([0, 3], np.int64), *(rows for _, rows in parts)])
-    sizes = 3 * rows[:, 0] * rows[:, 1]
-    data = np.concatenate([np.zeros(0, np.uint8), *(flat for flat, _ in parts)])
-    return Images(data, np.column_stack([np.cumsum(sizes) - sizes, rows]))
+
+def _decode_jpegs(encoded: Iterable[bytes]) -> list[np.ndarray]:
+    """As TensorFlow decodes them, in a fifth of the time where images are small."""
+    way = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    return [cv2.imdecode(np.frombuffer(each, np.uint8), way) for each in encoded]
+
+
+def _decode_any(encoded: Iterable[bytes]) -> list[np.ndarray]:
+    return [pixels.decoded(each).numpy() for each in encoded]
+
+
+_DECODE = {"jpeg": _decode_jpegs, "mixed": _decode_any}
 
 
 class Mapped:

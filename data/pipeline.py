@@ -295,7 +295,7 @@ def _reader(dataset, split, cache, threads, **options):
     if dataset.encoding == "raw":
         return decoded.Decoded(dataset, split, open_shard=decoded.Mapped(), **options)
     if decoded.chosen_cache(dataset, cache) == "memory":
-        images = decoded.in_memory(dataset.shards(split), threads)
+        images = decoded.in_memory(dataset.shards(split), dataset.encoding, threads)
         return decoded.Decoded(dataset, split, open_shard=images.__getitem__, **options)
     kind = encoded.Jpegs if dataset.encoding == "jpeg" else encoded.Encoded
     return kind(dataset, split, **options)
