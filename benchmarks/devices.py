@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import models
-from benchmarks import candidates
+from benchmarks import candidates, loader2017
 from benchmarks.setting import Setting
 from data import datasets
 from engine import devices, optimizers, steps
@@ -104,7 +104,7 @@ def _old(setting: Setting) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     ready = queue.Queue(maxsize=PREFETCH)
 
     def fill() -> None:
-        for batch in candidates.python_thread_batches(setting):
+        for batch in loader2017.labelled_batches(setting):
             ready.put(batch)
 
     threading.Thread(target=fill, daemon=True).start()
@@ -115,5 +115,6 @@ FEEDS = {
     "2017": _old,
     "keras": candidates.keras_batches,
     "ours": candidates.our_batches,
+    "raw": candidates.our_batches,
     "repeated": _repeated,
 }

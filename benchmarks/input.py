@@ -24,6 +24,7 @@ import console
 with console.quiet_import():
     from benchmarks import prepare, tables, turns
     from benchmarks.candidates import CANDIDATES
+    from benchmarks.choices import choice
     from benchmarks.peers import PEERS
     from benchmarks.setting import SCENARIOS, Setting
 
@@ -44,7 +45,8 @@ def main(argv: list[str] | None = None) -> None:
                 continue
             with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
                 report["scenarios"].append(measured(scenario, options, Path(scratch)))
-        write(report, Path(options.output))
+        if report["scenarios"]:
+            write(report, Path(options.output))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -65,20 +67,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", default=str(RESULTS), help="a folder")
     parser.add_argument("--scratch", help="a folder for converted data, some GB of it")
     return parser.parse_args(argv)
-
-
-def choice(names):
-    """A parser of `NAME,NAME,...`."""
-
-    def chosen(text: str) -> list[str]:
-        given = text.split(",")
-        if unknown := set(given) - set(names):
-            raise argparse.ArgumentTypeError(
-                f"expected some of {','.join(names)}, received {','.join(sorted(unknown))}"
-            )
-        return given
-
-    return chosen
 
 
 def measured(scenario: str, options: argparse.Namespace, folder: Path) -> dict:

@@ -23,6 +23,7 @@ import console
 
 with console.quiet_import():
     from benchmarks import prepare, tables, turns
+    from benchmarks.choices import choice
     from benchmarks.setting import Setting
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -30,14 +31,14 @@ IMAGENET = 1_281_167  # images of an epoch
 RATES = [1000, 3000, 10000, 30000]  # images per second
 NETWORKS = {"lenet5": 32, "mobilenet_025": 32}  # and the side of their images
 
-# What a table says, what reads (a key of `devices.FEEDS`), the scenario whose data it reads.
-FEEDS = (
-    ("the 2017 loader, original files", "2017", "original"),
-    ("keras image_dataset_from_directory, original files", "keras", "original"),
-    ("ours, 256-pixel JPEG shards", "ours", "256"),
-    ("ours, raw shards", "ours", "raw"),
-)
-REPEATED = ("one batch over and over", "repeated", "raw")
+# By name (of `devices.FEEDS`): what a table says, the scenario whose data is read.
+FEEDS = {
+    "2017": ("the 2017 loader, original files", "original"),
+    "keras": ("keras image_dataset_from_directory, original files", "original"),
+    "ours": ("ours, 256-pixel JPEG shards", "256"),
+    "raw": ("ours, raw shards", "raw"),
+    "repeated": ("one batch over and over", "raw"),  # what input that costs nothing would give
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,7 +63,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", required=True, help="class folders of photographs")
     parser.add_argument("--rates", type=numbers, default=RATES)
-    parser.add_argument("--networks", type=names, default=list(NETWORKS))
+    parser.add_argument("--networks", type=choice(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--only", type=choice(FEEDS), default=list(FEEDS), help="feeds, by name")
     parser.add_argument("--seconds", type=float, default=5, help="of every turn (5)")
     parser.add_argument("--repeat", type=int, default=5, help="turns of every candidate (5)")
     parser.add_argument("--size", type=int, default=224, help="of the simulated device's images")
@@ -80,16 +82,6 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def names(text: str) -> list[str]:
-    """Parses `NAME,NAME,...`."""
-    given = text.split(",")
-    if unknown := set(given) - set(NETWORKS):
-        raise argparse.ArgumentTypeError(
-            f"expected some of {','.join(NETWORKS)}, received {','.join(sorted(unknown))}"
-        )
-    return given
-
-
 def prepared(options: argparse.Namespace, folder: Path) -> dict[str, Setting]:
     """Converts the data for every scenario that is read."""
     originals = folder / "originals"
@@ -98,7 +90,7 @@ def prepared(options: argparse.Namespace, folder: Path) -> dict[str, Setting]:
         scenario: prepare.prepare(
             scenario, originals, folder / scenario, size=options.size, threads=options.threads
         )
-        for scenario in sorted({scenario for *_, scenario in FEEDS})
+        for scenario in sorted({FEEDS[feed][1] for feed in options.only})
     }
 
 
@@ -115,11 +107,13 @@ def measured(
     """
     print(f"{device}: {', '.join(f'{key} {value}' for key, value in about.items())}", flush=True)
     pairs = []
-    for label, feed, scenario in (*FEEDS, REPEATED) if "network" in about else FEEDS:
+    for feed in options.only:
+        label, scenario = FEEDS[feed]
         function, arguments = f"benchmarks.devices:{device}", {"feed": feed, **about}
-        candidate = turns.Candidate(label, label, function, arguments)
         size = NETWORKS.get(about.get("network"), options.size)
-        pairs.append((candidate, dataclasses.replace(settings[scenario], size=size)))
+        setting = dataclasses.replace(settings[scenario], size=size)
+        if device == "trained" or feed != "repeated":
+            pairs.append((turns.Candidate(feed, label, function, arguments), setting))
     return turns.measure(pairs, seconds=options.seconds, repeat=options.repeat, say=print)
 
 
@@ -143,32 +137,35 @@ def write(report: dict, folder: Path) -> None:
     except ImportError as error:
         print(f"no plot: {error}")
     else:
-        idle = {label: idle_shares(report["simulated"], label) for label, *_ in FEEDS}
+        idle = {
+            result["label"]: idle_shares(report["simulated"], result["name"])
+            for result in report["simulated"][0]["results"]
+        }
         rates = [device["rate"] for device in report["simulated"]]
         plots.starvation_plot(idle, rates, folder / "starvation.png")
     print(f"\nwritten: {folder}")
 
 
-def idle_shares(simulated: list[dict], label: str) -> list[float]:
+def idle_shares(simulated: list[dict], name: str) -> list[float]:
     """Of one feed, for every rate."""
-    return [found(device["results"], label)["waited"] for device in simulated]
+    return [found(device["results"], name)["waited"] for device in simulated]
 
 
-def found(results: list[dict], label: str) -> dict[str, float]:
+def found(results: list[dict], name: str) -> dict[str, float]:
     """The statistics of one feed; nothing is known of one that failed."""
     for result in results:
-        if result["label"] == label:
+        if result["name"] == name:
             return tables.summary(result)
-    return {"median": math.nan, "lowest": math.nan, "highest": math.nan, "waited": math.nan}
+    return {"median": math.nan, "waited": math.nan}
 
 
 def simulated_rows(simulated: list[dict]) -> list[list[str]]:
     """Idle share and time per epoch, by feed and speed of the device."""
     rows = [["", *(f"{device['rate']:,} images/s" for device in simulated)]]
-    for label, *_ in FEEDS:
-        figures = [found(device["results"], label) for device in simulated]
+    for feed in simulated[0]["results"]:
+        figures = [found(device["results"], feed["name"]) for device in simulated]
         cells = [f"{each['waited']:.0%}, {minutes(each['median'])}" for each in figures]
-        rows.append([label, *cells])
+        rows.append([feed["label"], *cells])
     rows.append(["never waiting", *(f"0%, {minutes(device['rate'])}" for device in simulated)])
     return rows
 
