@@ -1,0 +1,32 @@
+"""The loader of timm, without the normalisation at its end: batches [B, 3, S, S]."""
+
+from collections.abc import Iterator
+
+import torch
+from timm.data import create_dataset, create_loader
+from timm.data.transforms import ToNumpy
+from torchvision import transforms
+
+from benchmarks.setting import Setting
+
+
+def timm(setting: Setting) -> Iterator[torch.Tensor]:
+    """From class folders; epochs follow each other without a break."""
+    dataset = create_dataset("", str(setting.path("files")))
+    loader = create_loader(
+        dataset,
+        input_size=(3, setting.size, setting.size),
+        batch_size=setting.batch_size,
+        is_training=True,
+        color_jitter=0.0,
+        interpolation="bilinear",
+        num_workers=setting.threads,
+        use_multi_epochs_loader=True,
+        device=torch.device("cpu"),
+    )
+    if setting.scenario != "original":
+        crop, flip = transforms.RandomCrop(setting.size), transforms.RandomHorizontalFlip()
+        dataset.transform = transforms.Compose([crop, flip, ToNumpy()])
+    while True:
+        for images, _ in loader.loader:  # around which timm's own casts and normalises
+            yield images

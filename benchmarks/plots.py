@@ -1,0 +1,86 @@
+"""Pictures of the results, as PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+from matplotlib import pyplot
+
+from benchmarks import tables
+
+OURS, OTHERS, CEILING = "#1f6fb4", "#b8bec6", "#ffffff"
+ROW = 0.32  # inches
+
+
+def input_plot(scenarios: list[dict], path: Path) -> None:
+    """Images per second of every candidate: horizontal bars, a panel for each scenario.
+
+    Args:
+        scenarios: With `title` and `results`.
+        path: To write.
+    """
+    rows = [len(scenario["results"]) + 2 for scenario in scenarios]
+    figure, panels = pyplot.subplots(
+        len(scenarios), figsize=(9, ROW * sum(rows) + 0.4), height_ratios=rows, squeeze=False
+    )
+    for panel, scenario in zip(panels[:, 0], scenarios, strict=True):
+        _bars(panel, scenario["results"])
+        panel.set_title(scenario["title"], loc="left", fontsize=10)
+    panels[-1, 0].set_xlabel("images per second: median, lowest and highest turn")
+    _save(figure, path)
+
+
+def starvation_plot(idle: dict[str, list[float]], rates: Sequence[float], path: Path) -> None:
+    """How long simulated devices wait: a line for each way to feed them.
+
+    Args:
+        idle: Idle share, 0..1, for every rate, by what fed the device.
+        rates: Of the devices, images per second.
+        path: To write.
+    """
+    figure, panel = pyplot.subplots(figsize=(8, 4.2))
+    for label, shares in idle.items():
+        style = {"color": OURS, "linewidth": 2.2} if label.startswith("ours") else {}
+        dash = "--" if "raw" in label else "-"
+        panel.plot(rates, [100 * share for share in shares], dash, marker="o", label=label, **style)
+    panel.set_xscale("log")
+    panel.set_xticks(rates, [f"{rate:,.0f}" for rate in rates])
+    panel.minorticks_off()
+    panel.set_ylim(-2, 102)
+    panel.set_xlabel("images per second that the (simulated) device could train on")
+    panel.set_ylabel("device idle, %")
+    panel.grid(alpha=0.3)
+    panel.legend(frameon=False)
+    _save(figure, path)
+
+
+def _bars(panel: pyplot.Axes, results: list[dict]) -> None:
+    found = sorted(((tables.summary(each), each) for each in results), key=lambda f: f[0]["median"])
+    medians = [figures["median"] for figures, _ in found]
+    spread = [
+        [figures["median"] - figures["lowest"] for figures, _ in found],
+        [figures["highest"] - figures["median"] for figures, _ in found],
+    ]
+    colours = {"ours": OURS, "ceiling": CEILING}
+    bars = panel.barh(
+        [each["label"] for _, each in found],
+        medians,
+        xerr=spread,
+        color=[colours.get(each["name"], OTHERS) for _, each in found],
+        edgecolor="#6a7078",
+        error_kw={"ecolor": "#404040", "elinewidth": 1, "capsize": 2},
+    )
+    panel.bar_label(bars, [f" {median:,.0f}" for median in medians], fontsize=8, padding=3)
+    panel.set_xlim(0, 1.15 * max(figures["highest"] for figures, _ in found))
+    panel.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+    panel.tick_params(labelsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: pyplot.Figure, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

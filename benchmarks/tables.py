@@ -1,0 +1,124 @@
+"""From turns to medians, and to tables on the console and in Markdown."""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "opencv-python-headless",
+    "torch",
+    "torchvision",
+    "pillow",
+    "timm",
+    "ffcv",
+    "nvidia-dali-cuda120",
+    "grain",
+    "webdataset",
+)
+
+
+def summary(result: dict) -> dict[str, float]:
+    """Statistics over the turns of one candidate of `turns.measure`.
+
+    Returns:
+        `median`, `lowest` and `highest` in images per second, `cpu` in microseconds of CPU time
+        per image and `waited`, a fraction of the time; both are medians.
+    """
+    rates = [turn["images"] / turn["seconds"] for turn in result["turns"]]
+    return {
+        "median": statistics.median(rates),
+        "lowest": min(rates),
+        "highest": max(rates),
+        "cpu": statistics.median(1e6 * turn["cpu"] / turn["images"] for turn in result["turns"]),
+        "waited": statistics.median(turn["waited"] / turn["seconds"] for turn in result["turns"]),
+    }
+
+
+def compared(results: list[dict]) -> list[list[str]]:
+    """The rows of a scenario, the fastest first; ratios are of medians."""
+    found = {result["name"]: summary(result) for result in results}
+    rows = [["", "images/s", "lowest - highest", "of the ceiling", "ours is", "CPU us", "batch"]]
+    for result in sorted(results, key=lambda result: -found[result["name"]]["median"]):
+        figures = found[result["name"]]
+        rows.append(
+            [
+                result["label"],
+                f"{figures['median']:,.0f}",
+                f"{figures['lowest']:,.0f} - {figures['highest']:,.0f}",
+                _ratio(figures, found.get("ceiling")),
+                _ratio(found.get("ours"), figures) + " x" * ("ours" in found),
+                f"{figures['cpu']:,.0f}",
+                f"{result['dtype']} {list(result['shape'])}" if result["shape"] else "",
+            ]
+        )
+    return rows
+
+
+def text(rows: Sequence[Sequence[str]]) -> str:
+    """A table for the console; the first row is its head."""
+    return "\n".join(_padded(rows, "  "))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first row is its head."""
+    head, *body = _padded(rows, " | ")
+    rule = "|---" + "|---:" * (len(rows[0]) - 1) + "|"
+    return "\n".join([f"| {head} |", rule, *(f"| {line} |" for line in body)])
+
+
+def machine() -> dict:
+    """What figures depend on: cores, processor, memory, versions."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cores": cores, "cpu": _cpu(), "memory_gib": _memory(), "versions": versions}
+
+
+def machine_line(about: dict) -> str:
+    """The same in words."""
+    memory = f", {about['memory_gib']:.0f} GiB" if about["memory_gib"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return f"{about['cores']} cores ({about['cpu']}){memory}; {versions}"
+
+
+def _ratio(above: dict | None, below: dict | None) -> str:
+    return f"{above['median'] / below['median']:.2f}" if above and below else ""
+
+
+def _padded(rows: Sequence[Sequence[str]], between: str) -> list[str]:
+    """Lines of equal columns; the first is flush left, figures are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        between.join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def _memory() -> float:
+    """GiB; 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError, AttributeError):
+        return 0.0

@@ -1,0 +1,264 @@
+"""Candidates in processes of their own, which take turns. Imports no framework.
+
+    results = turns.measure([(candidate, setting), ...], seconds=5, repeat=5, say=print)
+
+Run as a script, this file is such a process: it makes one candidate and is idle, its queues full,
+until it is asked for a turn.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.setting import Setting
+
+WARM_UP = 12  # batches, more than any candidate prepares ahead
+WARM_UP_SECONDS = 0.5  # at least
+IDLE = 0.05  # of a core
+IDLE_SECONDS = 15  # to become so
+START_SECONDS = 900  # peers write their own files first
+PATIENCE = 120  # seconds that a turn may take longer than asked
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to read data.
+
+    Attributes:
+        name: A short one.
+        label: What a table says.
+        function: "module:function", `(setting, **options)` to an endless generator of batches,
+            anything that has a length.
+        options: For the function.
+    """
+
+    name: str
+    label: str
+    function: str
+    options: dict = dataclasses.field(default_factory=dict)
+
+
+class Missing(Exception):
+    """A package that the candidate needs is not installed."""
+
+
+class Failed(Exception):
+    """The candidate's process ended or said that it could not go on."""
+
+
+class Running:
+    """A candidate's process, seen from outside."""
+
+    def __init__(self, candidate: Candidate, setting: Setting) -> None:
+        """Starts the process and waits until it is ready.
+
+        Args:
+            candidate: What to run.
+            setting: First argument of the candidate's function.
+
+        Raises:
+            Missing: If it lacks a package.
+            Failed: If it does not start.
+        """
+        self.candidate = candidate
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        order = {"function": candidate.function, "options": candidate.options}
+        order["setting"] = dataclasses.asdict(setting)
+        try:
+            self.about = self._ask(order, START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+
+    def turn(self, seconds: float) -> dict[str, float]:
+        """Lets the candidate run: {"images", "seconds", "cpu", "waited", "idle"}.
+
+        `cpu` is in seconds, of the process and all that it started; `waited` is what the batches
+        say of themselves; `idle` tells whether the process came to rest afterwards.
+
+        Raises:
+            Failed: If it does not answer.
+        """
+        return self._ask({"seconds": seconds}, 20 * seconds + PATIENCE)
+
+    def stop(self) -> None:
+        """Ends the process and its descendants."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def _ask(self, request: dict, patience: float) -> dict:
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+            answered, _, _ = select.select([self._process.stdout], [], [], patience)
+            line = self._process.stdout.readline() if answered else b""
+        except BrokenPipeError:
+            line = b""
+        reply = json.loads(line) if line else {"failed": "no answer"}
+        if "missing" in reply:
+            raise Missing(reply["missing"])
+        if "failed" in reply:
+            raise Failed(reply["failed"])
+        return reply
+
+
+def measure(
+    pairs: list[tuple[Candidate, Setting]],
+    *,
+    seconds: float,
+    repeat: int,
+    say: Callable[[str], object],
+) -> list[dict]:
+    """Starts candidates one after another, then gives each its turns, one at a time.
+
+    Those that lack a package are left out with a line, and so are those that fail.
+
+    Args:
+        pairs: Candidates of different names, and their first argument.
+        seconds: Of a turn.
+        repeat: Turns of every candidate.
+        say: Is called with every line.
+
+    Returns:
+        Of every candidate: `name`, `label`, `shape` and `dtype` of its first batch, and `turns`.
+    """
+    running = {}
+    try:
+        for candidate, setting in pairs:
+            with _left_out(candidate.name, say):
+                running[candidate.name] = Running(candidate, setting)
+        results = {
+            name: {"name": name, "label": each.candidate.label, **each.about, "turns": []}
+            for name, each in running.items()
+        }
+        names = list(running)
+        for turn in range(repeat):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                if name in results:
+                    with _left_out(name, say, results):
+                        results[name]["turns"].append(running[name].turn(seconds))
+        return list(results.values())
+    finally:
+        for each in running.values():
+            each.stop()
+
+
+@contextlib.contextmanager
+def _left_out(name: str, say: Callable[[str], object], results: dict | None = None) -> Iterator:
+    """Says why a candidate is left out, from now on."""
+    try:
+        yield
+    except Missing as missing:
+        say(f"skipped {name}: {missing}")
+    except Failed as failed:
+        say(f"failed {name}: {failed}")
+        (results or {}).pop(name, None)
+
+
+def serve() -> None:
+    """The other side: makes the candidate that stdin names, runs it when stdin says so."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints
+
+    def reply(**content) -> None:
+        replies.write(json.dumps(content) + "\n")
+        replies.flush()
+
+    try:
+        order = json.loads(sys.stdin.readline())
+        setting = Setting(**order["setting"])
+        batches, about = _start(order["function"], setting, order["options"])
+        _come_to_rest()
+        reply(**about)
+        for line in sys.stdin:
+            taken = _run(batches, json.loads(line)["seconds"], WARM_UP * setting.batch_size)
+            reply(**taken, idle=_come_to_rest())
+    except ImportError as error:
+        reply(missing=str(error))
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reply(failed=f"{error!r} ({Path(where.filename).name}:{where.lineno})")
+    os.killpg(0, signal.SIGKILL)  # some libraries' threads and processes would wait for ever
+
+
+def _start(function: str, setting: Setting, options: dict) -> tuple[Iterator, dict]:
+    """Makes a candidate and its first batch."""
+    module, name = function.split(":")
+    batches = getattr(importlib.import_module(module), name)(setting, **options)
+    first = next(batches)
+    shape = [int(size) for size in getattr(first, "shape", ())]
+    kind = str(getattr(first, "dtype", "")).removeprefix("torch.")
+    kind = kind.removeprefix("<dtype: '").removesuffix("'>")
+    return batches, {"shape": shape, "dtype": kind}
+
+
+def _run(batches: Iterator, seconds: float, prepared: int) -> dict[str, float]:
+    """Takes batches for a while, after those that were there already."""
+    begin, images = time.perf_counter(), 0
+    while images < prepared or time.perf_counter() - begin < WARM_UP_SECONDS:
+        images += len(next(batches))
+    images, waited = 0, 0.0
+    start, cpu = time.perf_counter(), cpu_seconds()
+    while (passed := time.perf_counter() - start) < seconds:
+        batch = next(batches)
+        images += len(batch)
+        waited += getattr(batch, "waited", 0.0)
+    used = cpu_seconds() - cpu
+    return {"images": images, "seconds": passed, "cpu": used, "waited": waited}
+
+
+def _come_to_rest() -> bool:
+    """Waits until the process and all that it started are idle; tells whether they are."""
+    step, deadline = 0.2, time.perf_counter() + IDLE_SECONDS
+    before = cpu_seconds()
+    while time.perf_counter() < deadline:
+        time.sleep(step)
+        now = cpu_seconds()
+        if now - before < IDLE * step + 1.5 / os.sysconf("SC_CLK_TCK"):
+            return True
+        before = now
+    return False
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its living descendants; its own where there is no /proc."""
+    parents, used = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(fields[1])
+            used[int(stat.parent.name)] = sum(map(int, fields[11:13]))
+    if os.getpid() not in used:
+        return time.process_time()
+    family, grown = {os.getpid()}, True
+    while grown:
+        born = {process for process, parent in parents.items() if parent in family} - family
+        grown = bool(born)
+        family |= born
+    return sum(used[process] for process in family) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    serve()

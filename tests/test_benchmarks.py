@@ -1,0 +1,158 @@
+import json
+import time
+
+import cv2
+import numpy as np
+import pytest
+from conftest import photograph
+
+from benchmarks import tables, turns
+from benchmarks.setting import Setting
+
+SETTING = Setting("256", "", "", size=8, batch_size=4, threads=1)
+QUICK = ("--seconds=0.1", "--repeat=1", "--threads=1", "--examples=8")
+
+
+@pytest.fixture(scope="session")
+def large_photographs(tmp_path_factory):
+    """Two class folders of 4 JPEG files, a little larger than 256 pixels."""
+    root = tmp_path_factory.mktemp("photographs")
+    for seed in range(8):
+        folder = root / f"class_{seed % 2}"
+        folder.mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / f"{seed}.jpg"), photograph(seed, 260, 300))
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_squares(tmp_path_factory):
+    root = tmp_path_factory.mktemp("squares")
+    for seed in range(8):
+        folder = root / f"class_{seed % 2}"
+        folder.mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / f"{seed}.png"), photograph(seed, 32, 32))
+    return root
+
+
+def counting(setting, *, cost=0.0):
+    while True:
+        time.sleep(cost)
+        yield np.zeros([setting.batch_size, setting.size, setting.size, 3], np.uint8)
+
+
+def broken_later(setting):
+    yield np.zeros([setting.batch_size])
+    raise ValueError("out of images")
+
+
+def candidate(name, function, **options):
+    return turns.Candidate(name, f"the {name}", function, options)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Measures candidates of this file; returns results by name and the lines said."""
+    monkeypatch.setenv("PYTHONPATH", "tests")
+
+    def measure(*candidates):
+        lines = []
+        pairs = [(each, SETTING) for each in candidates]
+        results = turns.measure(pairs, seconds=0.1, repeat=2, say=lines.append)
+        return {result["name"]: result for result in results}, lines
+
+    return measure
+
+
+def test_candidates_take_turns_in_processes_of_their_own(measured):
+    results, lines = measured(
+        candidate("fast", "test_benchmarks:counting"),
+        candidate("slow", "test_benchmarks:counting", cost=0.02),
+    )
+    assert not lines and list(results) == ["fast", "slow"]
+    assert results["slow"]["shape"] == [4, 8, 8, 3] and results["slow"]["dtype"] == "uint8"
+    for result in results.values():
+        assert len(result["turns"]) == 2
+        for turn in result["turns"]:
+            assert turn["images"] % 4 == 0 and turn["images"] > 0 and turn["seconds"] >= 0.1
+    assert tables.summary(results["slow"])["median"] <= 4 / 0.02
+
+
+def test_what_is_missing_or_broken_is_left_out_with_a_line(measured):
+    results, lines = measured(
+        candidate("fast", "test_benchmarks:counting"),
+        candidate("absent", "no_such_package.loader:batches"),
+        candidate("wrong", "test_benchmarks:counting", no_such_option=1),
+        candidate("later", "test_benchmarks:broken_later"),
+    )
+    assert list(results) == ["fast"]
+    assert lines[0] == "skipped absent: No module named 'no_such_package'"
+    assert lines[1].startswith("failed wrong: TypeError") and "no_such_option" in lines[1]
+    assert lines[2].startswith("failed later: ValueError") and "out of images" in lines[2]
+
+
+def test_table_of_medians():
+    def result(name, *rates, cpu=0.5):
+        turn = [
+            {"images": rate, "seconds": 1.0, "cpu": cpu, "waited": 0.25, "idle": True}
+            for rate in rates
+        ]
+        return {"name": name, "label": name, "shape": [], "dtype": "", "turns": turn}
+
+    results = [result("ours", 90, 110, 100), result("ceiling", 200), result("other", 50)]
+    head, *rows = tables.compared(results)
+    assert [row[0] for row in rows] == ["ceiling", "ours", "other"]
+    assert rows[1][1:5] == ["100", "90 - 110", "0.50", "1.00 x"]
+    assert rows[2][4:6] == ["2.00 x", "10,000"]
+    assert tables.summary(results[0])["waited"] == 0.25
+    assert tables.markdown([head, *rows]).count("\n") == 4
+
+
+@pytest.mark.slow
+def test_input_has_a_row_for_every_candidate(command, large_photographs, small_squares, tmp_path):
+    done = command(
+        "benchmarks/input.py",
+        f"--data={large_photographs}",
+        f"--small={small_squares}",
+        f"--output={tmp_path}",
+        "--scenario=256,raw,small",
+        *QUICK,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "input.json").read_text())
+    names = {scenario["name"]: scenario for scenario in report["scenarios"]}
+    assert list(names) == ["256", "raw", "small"]
+    for name, scenario in names.items():
+        expected = {"ours", "2017", "keras", "ceiling"} - ({"keras"} if name == "raw" else set())
+        assert {result["name"] for result in scenario["results"]} == expected, scenario["notes"]
+        side = 32 if name == "small" else 224
+        for result in scenario["results"]:
+            if result["name"] != "ceiling":
+                assert result["shape"] == [8, side, side, 3]
+    written = (tmp_path / "input.md").read_text()
+    assert written.count("\n| ours ") == 3 and done.stdout.count("the 2017 way") == 3
+    assert str(large_photographs) not in written
+
+
+def test_input_skips_what_it_has_no_data_for(command, large_photographs, tmp_path):
+    flags = (f"--data={large_photographs}", f"--output={tmp_path}", *QUICK)
+    done = command("benchmarks/input.py", *flags, "--scenario=small")
+    assert done.returncode == 0, done.stderr
+    assert "skipped scenario small: no --small=FOLDER of small images" in done.stdout
+    done = command("benchmarks/input.py", *flags, "--only=ours,abacus")
+    assert done.returncode == 2 and "received abacus" in done.stderr
+    done = command("benchmarks/input.py", "--data=/nowhere", f"--output={tmp_path}", *QUICK)
+    assert done.returncode == 2 and done.stderr.startswith("error:")
+
+
+@pytest.mark.slow
+def test_starvation_has_a_row_for_every_feed_and_device(command, large_photographs, tmp_path):
+    flags = ("--rates=500", "--networks=lenet5", "--only=2017,raw", f"--output={tmp_path}", *QUICK)
+    done = command("benchmarks/starvation.py", f"--data={large_photographs}", *flags)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "starvation.json").read_text())
+    (simulated,), (trained,) = report["simulated"], report["trained"]
+    assert len(simulated["results"]) == len(trained["results"]) == 2
+    for result in simulated["results"] + trained["results"]:
+        assert 0 <= tables.summary(result)["waited"] <= 1
+    written = (tmp_path / "starvation.md").read_text()
+    assert written.count("ours, raw shards") == 2 and "never waiting" in written
