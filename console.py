@@ -112,12 +112,11 @@ def run(main: Callable[[list[str]], None]) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
     tensorflow_errors = sys.modules["tensorflow"].errors.OpError
     try:
-        return main(sys.argv)
+        main(sys.argv)
     except KeyboardInterrupt:
         fail("interrupted", 128 + signal.SIGINT)
     except tensorflow_errors as error:  # a damaged shard, too little memory
-        failure = error.message.strip().partition("\n")[0]
-    fail(failure, FAILED)  # now that what failed is gone: threads must not outlive Python
+        fail(error.message.strip().partition("\n")[0], FAILED)
 
 
 class Interrupts:

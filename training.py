@@ -277,17 +277,14 @@ class Training:
     def go(self) -> None:
         """Trains to the end; stops early, with a checkpoint, at a signal."""
         interrupts = console.Interrupts(lambda: print("stopping after this step", file=sys.stderr))
-        failure = None
         try:
             if self.trainer.step < self.end:
                 self._loop(interrupts)
         except steps.NotFinite as error:
             show = f"{self._resume_command()} --show_step={error.step}"
-            failure = f"{error}; its images are drawn by: {show}"
+            console.fail(f"{error}; its images are drawn by: {show}", console.FAILED)
         except OSError as error:
-            failure = str(error)
-        if failure:  # now that the pipeline is gone: its threads must not outlive Python
-            console.fail(failure, console.FAILED)
+            console.fail(error, console.FAILED)
         if interrupts.received and self.trainer.step < self.end:
             self.say(f"stopped; go on with: {self._resume_command()}")
             sys.exit(interrupts.exit_code)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.lib.stride_tricks import as_strided
 
-from data import order, pixels, records
+from data import callbacks, order, pixels, records
 from data.datasets import Dataset, Shard
 from data.encoded import Columns, Stages, WindowsOf
 
@@ -81,9 +81,7 @@ class Decoded:
 
     def read(self, window: Columns) -> tf.Tensor:
         """Where the images of a window of shards are, in stored order: int64 [records, 5]."""
-        rows = tf.numpy_function(
-            self._rows, [window["shards"], window["records"]], tf.int64, stateful=False
-        )
+        rows = callbacks.call(self._rows, [window["shards"], window["records"]], tf.int64)
         return tf.ensure_shape(rows, [None, 5])
 
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
@@ -118,7 +116,7 @@ class Decoded:
 
         def finished(batch):
             rows, windows = batch.pop("rows"), batch.pop("windows")
-            parts = tf.numpy_function(self._cut, [rows, windows], tf.uint8, stateful=False)
+            parts = callbacks.call(self._cut, [rows, windows], tf.uint8)
             return tf.ensure_shape(parts, [*windows.shape[:2], self._size, self._size, 3]), batch
 
         return self._each(planned, finished, batch_size, threads)
@@ -136,7 +134,7 @@ class Decoded:
         """
 
         def augment(batch):
-            parts = tf.numpy_function(self._cut, [batch["rows"], batch["windows"]], tf.uint8)
+            parts = callbacks.call(self._cut, [batch["rows"], batch["windows"]], tf.uint8)
             return tf.ensure_shape(parts, [batch_size, None, None, None, 3])[:, 0, 0, 0, 0]
 
         return {"augment": self._each(planned, augment, batch_size, threads)}

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from data import callbacks
+
 # As every other decoder has it; TensorFlow's default is a coarser one.
 DCT = "INTEGER_ACCURATE"
 _SMALL = 1 << 15  # bytes of an image; a call takes longer than copying it
@@ -76,8 +78,8 @@ def resized(image: tf.Tensor, size: int) -> tf.Tensor:
     """
 
     def other():
-        return tf.numpy_function(
-            lambda pixels: resize(pixels, empty([size, size, 3])), [image], tf.uint8, stateful=False
+        return callbacks.call(
+            lambda pixels: resize(pixels, empty([size, size, 3])), [image], tf.uint8
         )
 
     differs = tf.reduce_any(tf.shape(image)[:2] != size)
@@ -111,7 +113,7 @@ def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
         uint8 [..., S, S, 3].
     """
     # OpenCV takes 5 us for an image, tf.reverse more than 100.
-    flipped = tf.numpy_function(_flip, [images, mirror], tf.uint8, stateful=False)
+    flipped = callbacks.call(_flip, [images, mirror], tf.uint8)
     return tf.ensure_shape(flipped, images.shape)
 
 
