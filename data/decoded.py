@@ -21,7 +21,9 @@ from numpy.lib.stride_tricks import as_strided
 
 from data import callbacks, order, pixels, records
 from data.datasets import Dataset, Shard
-from data.encoded import Columns, Stages, WindowsOf
+from data.encoded import Columns, MirrorOf, Stages, WindowsOf
+
+_as_it_is = tf.autograph.experimental.do_not_convert
 
 CACHES = ("auto", "memory", "none")
 
@@ -56,8 +58,9 @@ class Decoded:
         self,
         dataset: Dataset,
         split: str,
-        windows_of: WindowsOf,
         *,
+        windows_of: WindowsOf,
+        mirror_of: MirrorOf | None,
         size: int,
         outside: bool,
         open_shard: OpenShard,
@@ -68,6 +71,7 @@ class Decoded:
             dataset: Where the records are.
             split: One of its splits.
             windows_of: What is wanted of an image.
+            mirror_of: Which windows are mirrored; None for none.
             size: Side of every window in the end, S.
             outside: Whether windows may reach outside of the image, which is zero there.
             open_shard: Opens a shard; called more than once for the same.
@@ -76,6 +80,7 @@ class Decoded:
         self._shards = dataset.shards(split)
         self._label_offset = dataset.label_offset
         self._windows_of = windows_of
+        self._mirror_of = mirror_of
         self._size = size
         self._open = open_shard
 
@@ -95,11 +100,14 @@ class Decoded:
             "label": int32 [n], -1 without one; "draws"; and what `cut` needs.
         """
         height, width, label = tf.unstack(tf.cast(rows[:, _HEIGHT:], tf.int32), axis=1)
+        windows = self._windows_of(height, width, draws)
+        never = tf.zeros(tf.shape(windows)[:2], tf.bool)
         return {
             "label": tf.maximum(label - self._label_offset, -1),
             "draws": draws,
             "rows": rows,
-            "windows": self._windows_of(height, width, draws),
+            "windows": windows,
+            "mirror": self._mirror_of(draws) if self._mirror_of else never,
         }
 
     def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
@@ -115,8 +123,9 @@ class Decoded:
         """
 
         def finished(batch):
-            rows, windows = batch.pop("rows"), batch.pop("windows")
-            parts = callbacks.call(self._cut, [rows, windows], tf.uint8)
+            windows = batch["windows"]
+            arguments = [batch.pop(name) for name in ("rows", "windows", "mirror")]
+            parts = callbacks.call(self._cut, arguments, tf.uint8)
             return tf.ensure_shape(parts, [*windows.shape[:2], self._size, self._size, 3]), batch
 
         return self._each(planned, finished, batch_size, threads)
@@ -134,7 +143,8 @@ class Decoded:
         """
 
         def augment(batch):
-            parts = callbacks.call(self._cut, [batch["rows"], batch["windows"]], tf.uint8)
+            arguments = [batch[name] for name in ("rows", "windows", "mirror")]
+            parts = callbacks.call(self._cut, arguments, tf.uint8)
             return tf.ensure_shape(parts, [batch_size, None, None, None, 3])[:, 0, 0, 0, 0]
 
         return {"augment": self._each(planned, augment, batch_size, threads)}
@@ -142,7 +152,7 @@ class Decoded:
     @staticmethod
     def _each(planned, finished, batch_size, threads):
         return planned.rebatch(batch_size, drop_remainder=True).map(
-            tf.autograph.experimental.do_not_convert(finished),
+            _as_it_is(finished),
             num_parallel_calls=threads,
             deterministic=True,
         )
@@ -158,7 +168,7 @@ class Decoded:
             raise ValueError(f"shards changed: records expected {expected}, {len(rows)} in {files}")
         return rows
 
-    def _cut(self, rows: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    def _cut(self, rows: np.ndarray, windows: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         batch, views = windows.shape[:2]
         rows, windows = np.repeat(rows, views, axis=0), windows.reshape([-1, 4])
         result = pixels.empty([len(rows), self._size, self._size, 3])
@@ -174,7 +184,7 @@ class Decoded:
             cut(images, windows, result)
         else:
             gather(memory, rows[:, 1:4], windows, result)
-        return result.reshape([batch, views, *result.shape[1:]])
+        return pixels.mirror(result, mirror.ravel()).reshape([batch, views, *result.shape[1:]])
 
 
 def cut(images: list[np.ndarray], windows: np.ndarray, result: np.ndarray) -> None:

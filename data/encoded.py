@@ -10,8 +10,12 @@ from data.datasets import Dataset
 # The V windows of images: (height, width, draws) int32 [...], int32 [...], float32 [..., D] ->
 # int32 [..., V, 4]: top, left, height, width.
 WindowsOf = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# Which of them are mirrored: float32 [n, D] -> bool [n, V].
+MirrorOf = Callable[[tf.Tensor], tf.Tensor]
 Columns = dict[str, tf.Tensor]
 Stages = dict[str, tf.data.Dataset]
+
+_as_it_is = tf.autograph.experimental.do_not_convert
 
 # A part of a JPEG has other colours at its border than the whole (chroma is interpolated).
 _MARGIN = 2
@@ -21,7 +25,14 @@ class Encoded:
     """Records that hold image files of any kind; `Jpegs` is for most."""
 
     def __init__(
-        self, dataset: Dataset, split: str, windows_of: WindowsOf, *, size: int, outside: bool
+        self,
+        dataset: Dataset,
+        split: str,
+        *,
+        windows_of: WindowsOf,
+        mirror_of: MirrorOf | None,
+        size: int,
+        outside: bool,
     ) -> None:
         """Reads nothing yet.
 
@@ -29,12 +40,14 @@ class Encoded:
             dataset: Where the records are.
             split: One of its splits.
             windows_of: What is wanted of an image.
+            mirror_of: Which windows are mirrored; None for none.
             size: Side of every window in the end, S.
             outside: Whether windows may reach outside of the image, which is zero there.
         """
         self._shards = dataset.shards(split)
         self._label_offset = dataset.label_offset
         self._windows_of = windows_of
+        self._mirror_of = mirror_of
         self._size = size
         self._outside = outside
 
@@ -65,7 +78,8 @@ class Encoded:
         """
         record = records.parse(serialized)
         label = tf.cast(tf.maximum(record["label"] - self._label_offset, -1), tf.int32)
-        return {"label": label, "draws": draws, **self._what_to_decode(record, draws)}
+        columns = {"label": label, "draws": draws, **self._what_to_decode(record, draws)}
+        return {**columns, "mirror": self._mirror_of(draws)} if self._mirror_of else columns
 
     def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
         """Decodes what was planned.
@@ -83,8 +97,12 @@ class Encoded:
             parts = self._decoded(example)
             return tf.stack([pixels.resized(part, self._size) for part in parts]), example
 
+        def turned(parts, batch):
+            return pixels.mirrored(parts, batch.pop("mirror")), batch
+
         # TensorFlow fuses a map with the batch that follows it.
-        return self._each(planned, finished, threads).batch(batch_size, drop_remainder=True)
+        batches = self._each(planned, finished, threads).batch(batch_size, drop_remainder=True)
+        return batches.map(_as_it_is(turned)) if self._mirror_of else batches
 
     def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
         """What `cut` does, up to and including each of its stages, for a measurement.
@@ -115,7 +133,7 @@ class Encoded:
     @staticmethod
     def _each(planned, finished, threads):
         return planned.unbatch().map(
-            tf.autograph.experimental.do_not_convert(finished),
+            _as_it_is(finished),
             num_parallel_calls=threads,
             deterministic=True,
         )

@@ -73,11 +73,9 @@ def train_batches(
     reader = _training_reader(dataset, policy, size, cache, threads)
 
     def finished(images, example):
-        images, draws = tf.squeeze(images, axis=1), example["draws"]
+        images = tf.squeeze(images, axis=1)
         if policy.warp:
-            images = policy.warp(images, draws)
-        if policy.mirror:
-            images = pixels.mirrored(images, is_mirrored(draws))
+            images = policy.warp(images, example["draws"])
         return images, example["label"], tf.ones([per_batch])
 
     return _batches(reader, _planned(reader, windows), finished, per_batch, threads, windows)
@@ -192,8 +190,18 @@ def test_batches(
     def windows_of(height, width, draws):
         return views.windows(height, width, size, crops)
 
+    def mirror_of(draws):
+        return tf.tile(views.mirrored(crops)[tf.newaxis], [tf.shape(draws)[0], 1])
+
     reader = _reader(
-        dataset, split, cache, threads, windows_of=windows_of, size=size, outside=False
+        dataset,
+        split,
+        cache,
+        threads,
+        windows_of=windows_of,
+        mirror_of=mirror_of if any(views.mirrored(crops)) else None,
+        size=size,
+        outside=False,
     )
 
     def planned(window):
@@ -204,7 +212,7 @@ def test_batches(
         return {**reader.plan(some, nothing), "weight": weight}
 
     def finished(images, example):
-        return _turned(images, crops), example["label"], example["weight"]
+        return images, example["label"], example["weight"]
 
     ahead = _rows(windows).map(_as_it_is(planned)).prefetch(1)
     return _batches(reader, ahead, finished, batch_size, threads, windows)
@@ -229,7 +237,7 @@ def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
     windows = views.windows(stored.height, stored.width, size, crops).numpy()
     parts = pixels.empty([crops, size, size, 3])
     decoded.cut([image] * crops, windows, parts)
-    return _turned(tf.constant(parts[np.newaxis]), crops)[0].numpy()
+    return pixels.mirror(parts, views.mirrored(crops).numpy())
 
 
 def has_labels(dataset, split) -> bool:
@@ -258,8 +266,18 @@ def _training_reader(dataset, policy, size, cache, threads):
     def windows_of(height, width, draws):
         return policy.window(height, width, size, draws)[..., tf.newaxis, :]
 
+    def mirror_of(draws):
+        return is_mirrored(draws)[:, tf.newaxis]
+
     return _reader(
-        dataset, "train", cache, threads, windows_of=windows_of, size=size, outside=policy.outside
+        dataset,
+        "train",
+        cache,
+        threads,
+        windows_of=windows_of,
+        mirror_of=mirror_of if policy.mirror else None,
+        size=size,
+        outside=policy.outside,
     )
 
 
@@ -280,14 +298,6 @@ def _batches(reader, planned, finished, batch_size, threads, windows):
     batches = reader.cut(planned, batch_size, threads).map(_as_it_is(finished))
     batches = batches.apply(tf.data.experimental.assert_cardinality(count))
     return batches.prefetch(2).with_options(_options(threads))
-
-
-def _turned(parts, crops):
-    """Mirrors those views of a batch [B, V, S, S, 3] that are mirrored."""
-    if not any(flip for _, _, flip in views.VIEWS[crops]):
-        return parts
-    mirror = tf.broadcast_to(views.mirrored(crops), tf.shape(parts)[:2])
-    return pixels.mirrored(parts, mirror)
 
 
 def _reader(dataset, split, cache, threads, **options):

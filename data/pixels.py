@@ -102,29 +102,29 @@ def resize(image: np.ndarray, result: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, dst=result, interpolation=way)
 
 
-def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
-    """Mirrors some images left to right, in place: the argument is of no use afterwards.
+def mirrored(images: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
+    """`mirror` in a graph: the first argument is of no use afterwards."""
+    # OpenCV takes 5 us for an image, tf.reverse more than 100.
+    return tf.ensure_shape(callbacks.call(mirror, [images, which], tf.uint8), images.shape)
+
+
+def mirror(images: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Mirrors some images left to right, in place.
 
     Args:
-        images: uint8 [..., S, S, 3], of nobody else.
-        mirror: bool [...], which.
+        images: uint8 [..., S, S, 3].
+        which: bool [...].
 
     Returns:
-        uint8 [..., S, S, 3].
+        The first argument.
     """
-    # OpenCV takes 5 us for an image, tf.reverse more than 100.
-    flipped = callbacks.call(_flip, [images, mirror], tf.uint8)
-    return tf.ensure_shape(flipped, images.shape)
-
-
-def _flip(images, mirror):
-    if images[0].nbytes < _SMALL:  # all in one call, as one tall picture
-        chosen = images[mirror]
+    if np.prod(images.shape[-3:]) < _SMALL:  # all in one call, as one tall picture
+        chosen = images[which]
         if len(chosen):
             tall = cv2.flip(chosen.reshape([-1, *images.shape[-2:]]), 1)
-            images[mirror] = tall.reshape(chosen.shape)
+            images[which] = tall.reshape(chosen.shape)
         return images
-    for index in np.argwhere(mirror):
+    for index in np.argwhere(which):
         image = images[tuple(index)]
         cv2.flip(image, 1, dst=image)
     return images
