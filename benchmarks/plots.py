@@ -1,5 +1,6 @@
 """Pictures of the results, as PNG."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from matplotlib import pyplot
 from benchmarks import tables
 
 OURS, OTHERS, CEILING = "#1f6fb4", "#b8bec6", "#ffffff"
+CONTRASTS = ("#7a7f87", "#d07a2d")
 ROW = 0.32  # inches
 
 
@@ -24,7 +26,11 @@ def input_plot(scenarios: list[dict], path: Path) -> None:
     """
     rows = [len(scenario["results"]) + 2 for scenario in scenarios]
     figure, panels = pyplot.subplots(
-        len(scenarios), figsize=(9, ROW * sum(rows) + 0.4), height_ratios=rows, squeeze=False
+        len(scenarios),
+        figsize=(9, ROW * sum(rows) + 0.4),
+        height_ratios=rows,
+        squeeze=False,
+        layout="constrained",
     )
     for panel, scenario in zip(panels[:, 0], scenarios, strict=True):
         _bars(panel, scenario["results"])
@@ -41,9 +47,11 @@ def starvation_plot(idle: dict[str, list[float]], rates: Sequence[float], path: 
         rates: Of the devices, images per second.
         path: To write.
     """
-    figure, panel = pyplot.subplots(figsize=(8, 4.2))
+    figure, panel = pyplot.subplots(figsize=(8, 4.8), layout="constrained")
+    others = itertools.cycle(CONTRASTS)
     for label, shares in idle.items():
-        style = {"color": OURS, "linewidth": 2.2} if label.startswith("ours") else {}
+        ours = label.startswith("ours")
+        style = {"color": OURS if ours else next(others), "linewidth": 2.2 if ours else 1.5}
         dash = "--" if "raw" in label else "-"
         panel.plot(rates, [100 * share for share in shares], dash, marker="o", label=label, **style)
     panel.set_xscale("log")
@@ -53,7 +61,7 @@ def starvation_plot(idle: dict[str, list[float]], rates: Sequence[float], path: 
     panel.set_xlabel("images per second that the (simulated) device could train on")
     panel.set_ylabel("device idle, %")
     panel.grid(alpha=0.3)
-    panel.legend(frameon=False)
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=8)
     _save(figure, path)
 
 
@@ -81,6 +89,5 @@ def _bars(panel: pyplot.Axes, results: list[dict]) -> None:
 
 
 def _save(figure: pyplot.Figure, path: Path) -> None:
-    figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -30,6 +30,7 @@ WARM_UP_SECONDS = 0.5  # at least
 IDLE = 0.05  # of a core
 IDLE_SECONDS = 15  # to become so
 START_SECONDS = 900  # peers write their own files first
+STOP_SECONDS = 10
 PATIENCE = 120  # seconds that a turn may take longer than asked
 
 
@@ -102,10 +103,13 @@ class Running:
 
     def stop(self) -> None:
         """Ends the process and its descendants."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._process.stdin.close()
+            self._process.wait()
         self._process.stdout.close()
 
     def _ask(self, request: dict, patience: float) -> dict:
@@ -200,7 +204,7 @@ def serve() -> None:
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reply(failed=f"{error!r} ({Path(where.filename).name}:{where.lineno})")
-    os.killpg(0, signal.SIGKILL)  # some libraries' threads and processes would wait for ever
+    _end()
 
 
 def _start(function: str, setting: Setting, options: dict) -> tuple[Iterator, dict]:
@@ -242,22 +246,36 @@ def _come_to_rest() -> bool:
     return False
 
 
+def _end() -> None:
+    """Ends this process and its descendants at once: some libraries' would wait for ever."""
+    for process in _processes():
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{process}/cmdline").read_bytes()
+            # Python's resource tracker ends by itself, after it has removed shared memory.
+            if process != os.getpid() and b"resource_tracker" not in command:
+                os.kill(process, signal.SIGKILL)
+    os._exit(0)
+
+
 def cpu_seconds() -> float:
     """CPU time of this process and its living descendants; its own where there is no /proc."""
-    parents, used = {}, {}
+    family = _processes()
+    return sum(family.values()) if family else time.process_time()
+
+
+def _processes() -> dict[int, float]:
+    """CPU seconds of this process and of each of its descendants; nothing without /proc."""
+    parents, used, tick = {}, {}, os.sysconf("SC_CLK_TCK")
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             parents[int(stat.parent.name)] = int(fields[1])
-            used[int(stat.parent.name)] = sum(map(int, fields[11:13]))
-    if os.getpid() not in used:
-        return time.process_time()
-    family, grown = {os.getpid()}, True
-    while grown:
-        born = {process for process, parent in parents.items() if parent in family} - family
-        grown = bool(born)
+            used[int(stat.parent.name)] = sum(map(int, fields[11:13])) / tick
+    family, born = set(), {os.getpid()} & set(used)
+    while born:
         family |= born
-    return sum(used[process] for process in family) / os.sysconf("SC_CLK_TCK")
+        born = {process for process, parent in parents.items() if parent in family} - family
+    return {process: used[process] for process in family}
 
 
 if __name__ == "__main__":

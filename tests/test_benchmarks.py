@@ -1,5 +1,11 @@
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 import time
+from multiprocessing import shared_memory
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -38,6 +44,14 @@ def counting(setting, *, cost=0.0):
     while True:
         time.sleep(cost)
         yield np.zeros([setting.batch_size, setting.size, setting.size, 3], np.uint8)
+
+
+def littering(setting):
+    """Leaves shared memory and a process that does not end."""
+    memory = shared_memory.SharedMemory(setting.folder, create=True, size=1)
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", setting.folder])
+    while memory:
+        yield [0] * setting.batch_size
 
 
 def broken_later(setting):
@@ -88,6 +102,30 @@ def test_what_is_missing_or_broken_is_left_out_with_a_line(measured):
     assert lines[0] == "skipped absent: No module named 'no_such_package'"
     assert lines[1].startswith("failed wrong: TypeError") and "no_such_option" in lines[1]
     assert lines[2].startswith("failed later: ValueError") and "out of images" in lines[2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_candidates_leave_nothing_behind(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "tests")
+    name = f"convnets-test-{os.getpid()}"
+    setting = dataclasses.replace(SETTING, folder=name)
+    running = turns.Running(candidate("litter", "test_benchmarks:littering"), setting)
+    assert Path("/dev/shm", name).exists() and len(processes_about(name)) == 1
+    running.stop()
+    deadline = time.monotonic() + 10
+    while Path("/dev/shm", name).exists() or processes_about(name):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def processes_about(word):
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [command] * (word.encode() in command.read_bytes())
+        except OSError:
+            continue
+    return found
 
 
 def test_table_of_medians():
