@@ -32,6 +32,7 @@ _AUTO_PART = 0.25
 _SAMPLE = 100
 _MARGIN = 1 << 14  # bytes before and after images in memory, as many as a row of a window takes
 _HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width, label
+_CALL_BYTES = 4 << 20  # that a call from the pipeline cuts, about
 _CHUNK = 64  # images that a thread decodes at a time
 _MAPPED_BYTES = 4 * order.WINDOW_BYTES  # at a time: a window, the next, and some in use
 
@@ -121,14 +122,20 @@ class Decoded:
         Returns:
             Batches of (uint8 [b, V, S, S, 3], the label, draws and added columns).
         """
+        side, views = self._size, planned.element_spec["windows"].shape[1]
 
-        def finished(batch):
-            windows = batch["windows"]
-            arguments = [batch.pop(name) for name in ("rows", "windows", "mirror")]
+        def finished(some):
+            arguments = [some.pop(name) for name in ("rows", "windows", "mirror")]
             parts = callbacks.call(self._cut, arguments, tf.uint8)
-            return tf.ensure_shape(parts, [*windows.shape[:2], self._size, self._size, 3]), batch
+            return tf.ensure_shape(parts, [None, views, side, side, 3]), some
 
-        return self._each(planned, finished, batch_size, threads)
+        # Small images are cut for several batches in a call, which has its price.
+        batches = max(1, _CALL_BYTES // (batch_size * views * side * side * 3))
+        return (
+            planned.rebatch(batches * batch_size)
+            .map(_as_it_is(finished), num_parallel_calls=threads, deterministic=True)
+            .rebatch(batch_size, drop_remainder=True)
+        )
 
     def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
         """What `cut` does, up to and including each of its stages, for a measurement.
@@ -141,21 +148,8 @@ class Decoded:
         Returns:
             Data sets of [b, ...] by the name of the stage; only their length counts.
         """
-
-        def augment(batch):
-            arguments = [batch[name] for name in ("rows", "windows", "mirror")]
-            parts = callbacks.call(self._cut, arguments, tf.uint8)
-            return tf.ensure_shape(parts, [batch_size, None, None, None, 3])[:, 0, 0, 0, 0]
-
-        return {"augment": self._each(planned, augment, batch_size, threads)}
-
-    @staticmethod
-    def _each(planned, finished, batch_size, threads):
-        return planned.rebatch(batch_size, drop_remainder=True).map(
-            _as_it_is(finished),
-            num_parallel_calls=threads,
-            deterministic=True,
-        )
+        whole = self.cut(planned, batch_size, threads)
+        return {"augment": whole.map(_as_it_is(lambda parts, batch: parts[:, 0, 0, 0, 0]))}
 
     def _rows(self, shards: np.ndarray, expected: int) -> np.ndarray:
         parts = []
