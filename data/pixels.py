@@ -89,17 +89,21 @@ def resized(image: tf.Tensor, size: int) -> tf.Tensor:
 def resize(image: np.ndarray, result: np.ndarray) -> np.ndarray:
     """Resizes an image into another, which is returned.
 
-    Bilinear; the mean over the area where either side is reduced to half or less, since bilinear
-    alone skips pixels then. OpenCV's, which takes a ninth of the time of TensorFlow's.
+    Bilinear; where both sides are reduced to half or less, after the means of squares of 2 x 2,
+    3 x 3, ... pixels, since bilinear alone skips pixels then. OpenCV's, which takes a ninth of the
+    time of TensorFlow's; its mean over any other area takes ten times as long as both steps.
 
     Args:
         image: uint8 [h, w, 3].
         result: uint8 [S, S, 3], is filled.
     """
-    size = result.shape[1::-1]
-    reduced = max(image.shape[:2]) >= 2 * min(size)
-    way = cv2.INTER_AREA if reduced else cv2.INTER_LINEAR
-    return cv2.resize(image, size, dst=result, interpolation=way)
+    size = len(result)
+    times = min(image.shape[:2]) // size
+    if times > 1:
+        height, width = (side // times for side in image.shape[:2])
+        whole = image[: times * height, : times * width]
+        image = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), dst=result, interpolation=cv2.INTER_LINEAR)
 
 
 def mirrored(images: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
