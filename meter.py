@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import tensorflow as tf
 
-from data import advice, augment, ceilings, decoded, pipeline
+from data import advice, augment, ceilings, pipeline
 from data.datasets import Dataset
 from engine import progress, steps
 from training import Training
@@ -119,7 +119,7 @@ def _input(training: Training) -> Input:
         seed=options.seed,
         steps=max(training.total, _PLANNED_STEPS),
         threads=options.threads,
-        cache=options.cache,
+        cache=training.cache,
     )
 
 
@@ -179,8 +179,9 @@ def _advice(source: Input, speeds: dict[str, Speed], found: str) -> str:
             "a faster device or a smaller network: the input could feed "
             f"{whole.images_per_second:,.0f} images/s"
         )
-    cache = decoded.chosen_cache(source.dataset, source.cache)
-    return advice.faster(source.dataset, source.policy, size=source.size, cache=cache, stage=found)
+    return advice.faster(
+        source.dataset, source.policy, size=source.size, cache=source.cache, stage=found
+    )
 
 
 def _cpu_seconds() -> float:

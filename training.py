@@ -97,6 +97,7 @@ class Training:
             **network_options(options),
         }
         self.policy = augment.POLICIES[options.augment]
+        self.cache = decoded.chosen_cache(dataset, options.cache)
         self.schedule = self._schedule()
         keras.utils.set_random_seed(options.seed)
         with self.strategy.scope():
@@ -262,7 +263,7 @@ class Training:
             steps=end,
             threads=self.options.threads,
             per_batch=self.options.batch_size // self.replicas,
-            cache=self.options.cache,
+            cache=self.cache,
         )
 
     def images_of(self, step: int) -> np.ndarray:
@@ -329,8 +330,7 @@ class Training:
         if self.advised or not waits or self.meter.seconds < ADVICE_SECONDS:
             return
         self.advised = True
-        cache = decoded.chosen_cache(self.dataset, self.options.cache)
-        size = self.network["image_size"]
+        size, cache = self.network["image_size"], self.cache
         change = advice.faster(self.dataset, self.policy, size=size, cache=cache, stage="decode")
         self.say(
             f"{100 * self.meter.input_wait_fraction:.0f} % of the time is waiting for images; "
@@ -413,7 +413,7 @@ class Training:
             batch_size=self.options.batch_size // self.replicas,
             threads=self.options.threads,
             replicas=self.replicas,
-            cache=self.options.cache,
+            cache=self.cache,
         )
 
     def _save(self, step: int, *, best: bool = False) -> None:
