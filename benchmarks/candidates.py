@@ -10,12 +10,28 @@ from benchmarks.turns import Candidate
 from data import augment, datasets, pipeline
 
 EPOCHS = 5_000  # more than any turn needs
+CALL = 16  # batches
 
 
 def ours(setting: Setting) -> Iterator[tf.Tensor]:
     """Our pipeline; yields uint8 [B, S, S, 3]."""
     for images, _, _ in our_batches(setting):
         yield images
+
+
+def ours_in_calls(setting: Setting) -> Iterator[range]:
+    """Our pipeline as training reads it: several batches in a call of a graph."""
+    batches = iter(our_batches(setting))
+
+    @tf.function
+    def call() -> tf.Tensor:
+        images = 0
+        for _ in tf.range(CALL):
+            images += tf.shape(next(batches)[0])[0]
+        return images
+
+    while True:
+        yield range(int(call()))
 
 
 def our_batches(setting: Setting) -> tf.data.Dataset:
@@ -61,7 +77,7 @@ def keras_batches(setting: Setting) -> tf.data.Dataset:
         dataset = dataset.repeat()
     vary = keras.Sequential(
         [keras.layers.ZeroPadding2D(setting.padding)] * bool(setting.padding)
-        + [keras.layers.RandomCrop(setting.size, setting.size)] * (setting.scenario != "original")
+        + [keras.layers.RandomCrop(setting.size, setting.size)] * (not setting.about.resizes)
         + [keras.layers.RandomFlip("horizontal")]
     )
     return dataset.map(
@@ -71,6 +87,11 @@ def keras_batches(setting: Setting) -> tf.data.Dataset:
 
 
 _OURS = Candidate("ours", "ours", "benchmarks.candidates:ours")
+_IN_CALLS = Candidate(
+    "calls",
+    "ours, several batches in a call, as training does",
+    "benchmarks.candidates:ours_in_calls",
+)
 _KERAS = Candidate(
     "keras", "keras image_dataset_from_directory", "benchmarks.candidates:keras_folder"
 )
@@ -82,6 +103,7 @@ _TAKING = Candidate("ceiling", "ceiling: copying only", "benchmarks.ceilings:tak
 CANDIDATES = {
     "original": [_OURS, _OLD, _KERAS, _DECODING],
     "256": [_OURS, _OLD, _KERAS, _DECODING],
+    "squares": [_OURS, _KERAS, _DECODING],
     "raw": [_OURS, _OLD, _COPYING],
-    "small": [_OURS, _OLD, _KERAS, _TAKING],
+    "small": [_OURS, _IN_CALLS, _OLD, _KERAS, _TAKING],
 }

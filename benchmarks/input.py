@@ -101,12 +101,13 @@ def measured(scenario: str, options: argparse.Namespace, folder: Path) -> dict:
 
 def prepared(scenario: str, options: argparse.Namespace, folder: Path) -> tuple[Setting, int]:
     """Converts the data; returns where it is and how many different images it holds."""
-    small = SCENARIOS[scenario].small
+    about = SCENARIOS[scenario]
     images = prepare.link_images(
-        options.small if small else options.data,
+        options.small if about.small else options.data,
         folder / "originals",
         options.examples,
-        0 if small else prepare.SMALLEST,
+        0 if about.small else prepare.SMALLEST,
+        square=about.square,
     )
     setting = prepare.prepare(
         scenario, folder / "originals", folder, size=options.size, threads=options.threads

@@ -15,7 +15,9 @@ from data import convert, datasets, records, sources
 SMALLEST = 256  # photographs with a shorter side are left out: nothing is to be enlarged
 
 
-def link_images(data: str, folder: Path, examples: int, smallest: int = 0) -> int:
+def link_images(
+    data: str, folder: Path, examples: int, smallest: int = 0, *, square: bool = False
+) -> int:
     """Makes class folders of links to images, each image as often as it takes.
 
     Args:
@@ -23,6 +25,7 @@ def link_images(data: str, folder: Path, examples: int, smallest: int = 0) -> in
         folder: To make.
         examples: Links to make, at least, so that an epoch is not over at once.
         smallest: Images with a shorter side are left out.
+        square: Whether to cut images to their centre squares, which are written beside the folder.
 
     Returns:
         How many different images there are.
@@ -35,12 +38,17 @@ def link_images(data: str, folder: Path, examples: int, smallest: int = 0) -> in
     chosen = [example for example in found if _shorter_side(example.path) >= smallest]
     if not chosen:
         raise ValueError(f"{data}: expected images of at least {smallest} pixels, found none")
+    paths = [Path(example.path).resolve() for example in chosen]
+    if square:
+        squares = folder.with_name("squares")
+        squares.mkdir()
+        paths = [_square(path, squares / f"{index}.png") for index, path in enumerate(paths)]
     for copy in range(-(-examples // len(chosen))):
-        for index, example in enumerate(chosen):
+        for index, (example, path) in enumerate(zip(chosen, paths, strict=True)):
             place = folder / f"class-{example.label:05d}"
             place.mkdir(parents=True, exist_ok=True)
-            link = place / f"{index:06d}-{copy}{Path(example.path).suffix.lower()}"
-            link.symlink_to(Path(example.path).resolve())
+            link = place / f"{index:06d}-{copy}{path.suffix.lower()}"
+            link.symlink_to(path)
     return len(chosen)
 
 
@@ -67,6 +75,15 @@ def prepare(scenario: str, originals: Path, folder: Path, *, size: int, threads:
         size = side if about.small else size
     batch_size = min(BATCH_SIZE, len(labels))
     return Setting(scenario, str(folder), str(originals), size, batch_size, threads)
+
+
+def _square(path: Path, square: Path) -> Path:
+    """Writes the centre square of an image without loss; returns where."""
+    image = cv2.imread(str(path))
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    cv2.imwrite(str(square), image[top : top + side, left : left + side])
+    return square
 
 
 def _shorter_side(path: str) -> int:

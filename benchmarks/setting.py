@@ -19,6 +19,7 @@ class Scenario:
         storage: How images are stored.
         policy: Of `data.augment.POLICIES`, for our pipeline.
         small: Whether it is about a set of small images, not about photographs.
+        square: Whether photographs are cut to centre squares before anything reads them.
         options: More arguments of our pipeline.
     """
 
@@ -26,7 +27,18 @@ class Scenario:
     storage: Storage
     policy: str
     small: bool = False
+    square: bool = False
     options: dict = field(default_factory=dict)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether JPEGs are decoded all the time; else decoded images are at hand."""
+        return self.storage.encoding == "jpeg" and not self.small
+
+    @property
+    def resizes(self) -> bool:
+        """Whether what is cut out is resized."""
+        return self.policy == "inception"
 
 
 SCENARIOS = {
@@ -39,6 +51,12 @@ SCENARIOS = {
         "JPEGs with a shorter side of 256, random crop and flip",
         Storage(short_side=256),
         "alexnet",
+    ),
+    "squares": Scenario(
+        "JPEG squares of 256 pixels at quality 90, random crop and flip",
+        Storage(short_side=256, quality=90),
+        "alexnet",
+        square=True,
     ),
     "raw": Scenario(
         "decoded squares of 256 pixels, random crop and flip",

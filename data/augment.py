@@ -44,9 +44,9 @@ class Policy:
 
     Attributes:
         window: `(height, width, size, draws) -> int32 [..., 4]`: top, left, height, width of what
-            is cut out. Heights and widths are int32 [...] of stored images, `size` is the side of
-            the network's input, draws are float32 [..., GEOMETRY_DRAWS], uniform in [0, 1).
-        outside: windows may reach outside the image, which is zero there.
+            is cut out, zero outside of the image. Heights and widths are int32 [...] of stored
+            images, `size` is the side of the network's input, draws are float32 [...,
+            GEOMETRY_DRAWS], uniform in [0, 1).
         warp: None, or `(images, draws) -> images` on uint8 [B, S, S, 3] and
             [B, GEOMETRY_DRAWS or more].
         mirror: half of the images are mirrored left to right.
@@ -55,7 +55,6 @@ class Policy:
     """
 
     window: Callable
-    outside: bool = False
     warp: Callable | None = None
     mirror: bool = True
     colour: Callable | None = None
@@ -168,7 +167,7 @@ def colour_jitter(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
 POLICIES = {
     "none": Policy(centre_window, mirror=False),
     "alexnet": Policy(random_window, colour=pca_noise),
-    "cifar": Policy(padded_window, outside=True),
+    "cifar": Policy(padded_window),
     "inception": Policy(resized_window, colour=colour_jitter),
     "digits": Policy(centre_window, warp=small_warp, mirror=False),
 }

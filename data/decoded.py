@@ -21,7 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from data import callbacks, order, pixels, records
 from data.datasets import Dataset, Shard
-from data.encoded import Columns, MirrorOf, Stages, WindowsOf
+from data.reader import Columns, Reader, Stages
 
 _as_it_is = tf.autograph.experimental.do_not_convert
 
@@ -52,77 +52,41 @@ class Images(NamedTuple):
 OpenShard = Callable[[Shard], Images]
 
 
-class Decoded:
-    """Has the interface of `encoded.Encoded`."""
+class Decoded(Reader):
+    """Records whose pixels are at hand: nothing is decoded."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        split: str,
-        *,
-        windows_of: WindowsOf,
-        mirror_of: MirrorOf | None,
-        size: int,
-        outside: bool,
-        open_shard: OpenShard,
-    ) -> None:
+    def __init__(self, dataset: Dataset, split: str, *, open_shard: OpenShard, **options) -> None:
         """Reads nothing yet.
 
         Args:
-            dataset: Where the records are.
-            split: One of its splits.
-            windows_of: What is wanted of an image.
-            mirror_of: Which windows are mirrored; None for none.
-            size: Side of every window in the end, S.
-            outside: Whether windows may reach outside of the image, which is zero there.
+            dataset: As for every reader.
+            split: As for every reader.
             open_shard: Opens a shard; called more than once for the same.
+            **options: As for every reader.
         """
-        del outside  # makes no difference
-        self._shards = dataset.shards(split)
-        self._label_offset = dataset.label_offset
-        self._windows_of = windows_of
-        self._mirror_of = mirror_of
-        self._size = size
+        super().__init__(dataset, split, **options)
         self._open = open_shard
 
     def read(self, window: Columns) -> tf.Tensor:
-        """Where the images of a window of shards are, in stored order: int64 [records, 5]."""
+        """As for every reader; a row is shard, offset, height, width, label, int64 [5]."""
         rows = callbacks.call(self._rows, [window["shards"], window["records"]], tf.int64)
         return tf.ensure_shape(rows, [None, 5])
 
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
-        """All that is to be known of some images before they are cut.
-
-        Args:
-            rows: int64 [n, 5], some of `read`.
-            draws: float32 [n, D].
-
-        Returns:
-            "label": int32 [n], -1 without one; "draws"; and what `cut` needs.
-        """
+        """As for every reader."""
         height, width, label = tf.unstack(tf.cast(rows[:, _HEIGHT:], tf.int32), axis=1)
-        windows = self._windows_of(height, width, draws)
-        never = tf.zeros(tf.shape(windows)[:2], tf.bool)
+        windows = self.windows_of(height, width, draws)
         return {
-            "label": tf.maximum(label - self._label_offset, -1),
+            "label": self.labels(label),
             "draws": draws,
             "rows": rows,
             "windows": windows,
-            "mirror": self._mirror_of(draws) if self._mirror_of else never,
+            "mirror": self.mirrored(windows, draws),
         }
 
     def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
-        """Cuts what was planned out of the images.
-
-        Args:
-            planned: Elements of `plan`, to which columns [n, ...] may have been added.
-            batch_size: Examples per batch, b; what is left at the end is dropped.
-            threads: How many batches are made at a time.
-
-        Returns:
-            Batches of (uint8 [b, V, S, S, 3], the label, draws and added columns).
-        """
-        side, views = self._size, planned.element_spec["windows"].shape[1]
+        """As for every reader."""
+        side, views = self.size, planned.element_spec["windows"].shape[1]
 
         def finished(some):
             arguments = [some.pop(name) for name in ("rows", "windows", "mirror")]
@@ -138,77 +102,40 @@ class Decoded:
         )
 
     def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
-        """What `cut` does, up to and including each of its stages, for a measurement.
-
-        Args:
-            planned: As for `cut`.
-            batch_size: As for `cut`.
-            threads: As for `cut`.
-
-        Returns:
-            Data sets of [b, ...] by the name of the stage; only their length counts.
-        """
+        """As for every reader."""
         whole = self.cut(planned, batch_size, threads)
         return {"augment": whole.map(_as_it_is(lambda parts, batch: parts[:, 0, 0, 0, 0]))}
 
     def _rows(self, shards: np.ndarray, expected: int) -> np.ndarray:
         parts = []
         for index in shards[shards >= 0]:
-            table = self._open(self._shards[index]).table
+            table = self._open(self.shards[index]).table
             parts.append(np.insert(table, 0, index, axis=1))
         rows = np.concatenate(parts)
         if len(rows) != expected:
-            files = [self._shards[index].path for index in shards[shards >= 0]]
+            files = [self.shards[index].path for index in shards[shards >= 0]]
             raise ValueError(f"shards changed: records expected {expected}, {len(rows)} in {files}")
         return rows
 
     def _cut(self, rows: np.ndarray, windows: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        batch, views = windows.shape[:2]
-        rows, windows = np.repeat(rows, views, axis=0), windows.reshape([-1, 4])
-        result = pixels.empty([len(rows), self._size, self._size, 3])
         opened = {
-            shard: self._open(self._shards[shard]).pixels for shard in set(rows[:, 0].tolist())
+            shard: self._open(self.shards[shard]).pixels for shard in set(rows[:, 0].tolist())
         }
         memory, *others = {id(data): data for data in opened.values()}.values()
-        if others or 3 * self._size > _MARGIN or (windows[:, 2:] != self._size).any():
+        if others or 3 * self.size > _MARGIN or (windows[..., 2:] != self.size).any():
             images = [
                 opened[shard][offset : offset + 3 * height * width].reshape(height, width, 3)
                 for shard, offset, height, width, _ in rows.tolist()
             ]
-            cut(images, windows, result)
-        else:
-            gather(memory, rows[:, 1:4], windows, result)
-        return pixels.mirror(result, mirror.ravel()).reshape([batch, views, *result.shape[1:]])
-
-
-def cut(images: list[np.ndarray], windows: np.ndarray, result: np.ndarray) -> None:
-    """Cuts one window out of each of some images, which are zero outside.
-
-    Args:
-        images: Of every shape uint8 [H, W, 3].
-        windows: int32 [n, 4]: top, left, height, width, not entirely outside.
-        result: uint8 [n, S, S, 3], is filled; windows of another size are resized.
-    """
-    other = np.flatnonzero((windows[:, 2:] != result.shape[1]).any(axis=1)).tolist()
-    shapes = np.array([image.shape[:2] for image in images])
-    first = np.maximum(windows[:, :2], 0)
-    last = np.minimum(windows[:, :2] + windows[:, 2:], shapes)
-    begin, end = first - windows[:, :2], last - windows[:, :2]
-    result[(begin > 0).any(axis=1) | (end < windows[:, 2:]).any(axis=1)] = 0
-    parts = list(result)
-    for index in other:
-        parts[index] = np.zeros([*windows[index, 2:], 3], np.uint8)
-    bounds = np.concatenate([first, last, begin, end], axis=1).tolist()
-    for part, image, (top, left, bottom, right, y, x, y_end, x_end) in zip(
-        parts, images, bounds, strict=True
-    ):
-        part[y:y_end, x:x_end] = image[top:bottom, left:right]
-    for index in other:
-        pixels.resize(parts[index], result[index])
+            return pixels.cut(images, windows, mirror, self.size)
+        result = pixels.empty([*mirror.shape, self.size, self.size, 3])
+        places = np.repeat(rows[:, 1:4], mirror.shape[1], axis=0)
+        gather(memory, places, windows.reshape([-1, 4]), result.reshape([-1, *result.shape[2:]]))
+        return pixels.mirror(result, mirror)
 
 
 def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: np.ndarray) -> None:
-    """As `cut`, for images in one piece of memory and windows of one size: without a loop.
+    """Cuts windows of one size out of images in one piece of memory, without a loop.
 
     Args:
         memory: uint8 [bytes], with `_MARGIN` bytes of anything before and after the images.

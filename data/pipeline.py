@@ -201,7 +201,6 @@ def test_batches(
         windows_of=windows_of,
         mirror_of=mirror_of if any(views.mirrored(crops)) else None,
         size=size,
-        outside=False,
     )
 
     def planned(window):
@@ -235,9 +234,8 @@ def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
     else:
         image = pixels.decoded(stored.encoded).numpy()
     windows = views.windows(stored.height, stored.width, size, crops).numpy()
-    parts = pixels.empty([crops, size, size, 3])
-    decoded.cut([image] * crops, windows, parts)
-    return pixels.mirror(parts, views.mirrored(crops).numpy())
+    mirrored = views.mirrored(crops).numpy()
+    return pixels.cut([image], windows[np.newaxis], mirrored[np.newaxis], size)[0]
 
 
 def has_labels(dataset, split) -> bool:
@@ -277,7 +275,6 @@ def _training_reader(dataset, policy, size, cache, threads):
         windows_of=windows_of,
         mirror_of=mirror_of if policy.mirror else None,
         size=size,
-        outside=policy.outside,
     )
 
 
@@ -331,7 +328,6 @@ def _options(threads):
     options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1
-    options.experimental_optimization.map_and_batch_fusion = True
     return options
 
 

@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import callbacks
-
 # As every other decoder has it; TensorFlow's default is a coarser one.
 DCT = "INTEGER_ACCURATE"
 _SMALL = 1 << 15  # bytes of an image; a call takes longer than copying it
@@ -30,60 +28,35 @@ def decoded(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
-def slices(windows: tf.Tensor) -> tf.Tensor:
-    """Windows int32 [..., 4] (top, left, height, width) as `cut` takes them: int32 [..., 2, 3]."""
-    corner, shape = windows[..., :2], windows[..., 2:]
-    corner = tf.concat([corner, tf.zeros_like(corner[..., :1])], axis=-1)
-    shape = tf.concat([shape, 3 * tf.ones_like(shape[..., :1])], axis=-1)
-    return tf.stack([corner, shape], axis=-2)
-
-
-def cut(image: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """A part of an image [H, W, 3]: the window that `slices` made to int32 [2, 3]."""
-    return tf.slice(image, *tf.unstack(where))
-
-
-def clipped(window: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """What of windows lies inside of their images, and how much of them lies outside.
+def cut(
+    images: Sequence[np.ndarray], windows: np.ndarray, mirrored: np.ndarray, size: int
+) -> np.ndarray:
+    """Cuts windows out of images, which are zero outside; resizes and mirrors them.
 
     Args:
-        window: int32 [..., 4]: top, left, height, width; not entirely outside.
-        height: int32 [...], of the image.
-        width: int32 [...].
+        images: b of them, of every shape uint8 [H, W, 3].
+        windows: int32 [b, V, 4]: top, left, height, width, not entirely outside. Those of another
+            size than S are resized.
+        mirrored: bool [b, V].
+        size: S.
 
     Returns:
-        int32 [..., 4], the part inside, and int32 [..., 2, 2]: rows before and after it, columns
-        before and after it.
+        uint8 [b, V, S, S, 3].
     """
-    first, last = window[..., :2], window[..., :2] + window[..., 2:]
-    corner, end = tf.maximum(first, 0), tf.minimum(last, tf.stack([height, width], axis=-1))
-    inside = tf.concat([corner, end - corner], axis=-1)
-    return inside, tf.stack([corner - first, last - end], axis=-1)
-
-
-def bordered(image: tf.Tensor, border: tf.Tensor) -> tf.Tensor:
-    """An image [H, W, 3] with zeros around it, as many as `border` int32 [2, 2] says."""
-    return tf.pad(image, tf.pad(border, [[0, 1], [0, 0]]))
-
-
-def resized(image: tf.Tensor, size: int) -> tf.Tensor:
-    """An image at the network's size, by `resize` if it has another.
-
-    Args:
-        image: uint8 [h, w, 3].
-        size: int, S.
-
-    Returns:
-        uint8 [S, S, 3].
-    """
-
-    def other():
-        return callbacks.call(
-            lambda pixels: resize(pixels, empty([size, size, 3])), [image], tf.uint8
-        )
-
-    differs = tf.reduce_any(tf.shape(image)[:2] != size)
-    return tf.ensure_shape(tf.cond(differs, other, lambda: image), [size, size, 3])
+    result = empty([*mirrored.shape, size, size, 3])
+    shapes = np.array([image.shape[:2] for image in images])[:, np.newaxis]
+    first, last = windows[..., :2], windows[..., :2] + windows[..., 2:]
+    begin, end = np.maximum(first, 0), np.minimum(last, shapes)
+    bounds = np.concatenate([begin, end, begin - first, last - end], axis=-1).tolist()
+    for image, parts, of_image in zip(images, result, bounds, strict=True):
+        for part, (top, left, bottom, right, *border) in zip(parts, of_image, strict=True):
+            inside = image[top:bottom, left:right]
+            if any(border):
+                above, before, below, after = border
+                sides = (above, below, before, after)
+                inside = cv2.copyMakeBorder(inside, *sides, cv2.BORDER_CONSTANT)
+            resize(inside, part)
+    return mirror(result, mirrored)
 
 
 def resize(image: np.ndarray, result: np.ndarray) -> np.ndarray:
@@ -104,12 +77,6 @@ def resize(image: np.ndarray, result: np.ndarray) -> np.ndarray:
         whole = image[: times * height, : times * width]
         image = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
     return cv2.resize(image, (size, size), dst=result, interpolation=cv2.INTER_LINEAR)
-
-
-def mirrored(images: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
-    """`mirror` in a graph: the first argument is of no use afterwards."""
-    # OpenCV takes 5 us for an image, tf.reverse more than 100.
-    return tf.ensure_shape(callbacks.call(mirror, [images, which], tf.uint8), images.shape)
 
 
 def mirror(images: np.ndarray, which: np.ndarray) -> np.ndarray:

@@ -24,13 +24,13 @@ def uniform(rows, columns=augment.GEOMETRY_DRAWS, seed=0):
 
 
 @pytest.mark.parametrize("name", augment.POLICIES)
-def test_windows_are_not_empty_and_inside_unless_declared(name):
+def test_windows_are_not_empty_and_inside_unless_padded(name):
     policy = augment.POLICIES[name]
     height, width = many(HEIGHTS), many(WIDTHS)
     top, left, h, w = policy.window(height, width, SIZE, uniform(len(height))).numpy().T
     assert (h > 0).all() and (w > 0).all()
     inside = (top >= 0) & (left >= 0) & (top + h <= height) & (left + w <= width)
-    assert inside.numpy().all() != policy.outside
+    assert inside.numpy().all() == (policy.window is not augment.padded_window)
 
 
 @pytest.mark.parametrize("name", augment.POLICIES)

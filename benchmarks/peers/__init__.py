@@ -24,6 +24,7 @@ _TAR = Candidate("webdataset", "WebDataset, tensors", "benchmarks.peers.webdatas
 PEERS = {
     "original": [_TENSORS, _PIL, _TIMM, _FFCV, _DALI, _GRAIN, _TAR],
     "256": [_TENSORS, _PIL, _TIMM, _FFCV, _DALI, _GRAIN, _TAR],
+    "squares": [_TENSORS, _PIL, _TIMM, _FFCV, _DALI, _GRAIN, _TAR],
     "raw": [_MEMORY, _FFCV, _DALI, _GRAIN],
     "small": [_MEMORY, _FFCV, _DALI, _GRAIN, _TAR],
 }

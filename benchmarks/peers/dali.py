@@ -13,7 +13,6 @@ from benchmarks.setting import Setting
 
 def dali(setting: Setting) -> Iterator[np.ndarray]:
     """One pipeline; epochs follow each other without a break."""
-    vary = {"original": _resized, "256": _cropped, "raw": _cut, "small": _moved}
 
     @pipeline_def(
         batch_size=setting.batch_size,
@@ -23,13 +22,21 @@ def dali(setting: Setting) -> Iterator[np.ndarray]:
         seed=0,
     )
     def images():
-        return vary[setting.scenario](setting)
+        return _varied(setting)
 
     running = images()
     running.build()
     while True:
         (batch,) = running.run()
         yield np.asarray(batch.as_tensor())
+
+
+def _varied(setting: Setting):
+    if setting.about.small:
+        return _moved(setting)
+    if not setting.about.decodes:
+        return _cut(setting)
+    return _resized(setting) if setting.about.resizes else _cropped(setting)
 
 
 def _resized(setting: Setting):

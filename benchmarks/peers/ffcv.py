@@ -56,7 +56,7 @@ class RandomCropDecoder(ResizedCropRGBImageDecoder):
 
 def ffcv(setting: Setting) -> Iterator[torch.Tensor]:
     """From a file in the page cache, in random order; epochs are long."""
-    decoded = setting.scenario not in ("original", "256")
+    decoded = not setting.about.decodes
     path, images = _written(setting, decoded)
     loader = Loader(
         str(path),
@@ -89,7 +89,7 @@ def _written(setting: Setting, decoded: bool) -> tuple[Path, int]:
 def _steps(setting: Setting) -> list:
     """The pipeline of images."""
     size = setting.size
-    if setting.scenario == "original":
+    if setting.about.resizes:
         return [
             RandomResizedCropRGBImageDecoder((size, size), AREA, RATIO),
             RandomHorizontalFlip(),

@@ -35,7 +35,7 @@ class Pixels:
 
 def grain(setting: Setting) -> Iterator[np.ndarray]:
     """Images in worker processes, an exact shuffle."""
-    if setting.scenario in ("original", "256"):
+    if setting.about.decodes:
         source = sources.ArrayRecordDataSource([_written(setting)])
     else:
         source = Pixels(setting)
@@ -63,7 +63,7 @@ def _varied(element: bytes | np.ndarray, draw: np.random.Generator, *, setting: 
         image = cv2.imdecode(np.frombuffer(element, np.uint8), cv2.IMREAD_COLOR_RGB)
     if setting.padding:
         image = cv2.copyMakeBorder(image, *[setting.padding] * 4, cv2.BORDER_CONSTANT)
-    if setting.scenario == "original":
+    if setting.about.resizes:
         top, left, height, width = _window(*image.shape[:2], draw)
         image = image[top : top + height, left : left + width]
         image = cv2.resize(image, [setting.size] * 2, interpolation=cv2.INTER_LINEAR)

@@ -75,7 +75,7 @@ def decoded(encoded: torch.Tensor) -> torch.Tensor:
 
 def crop(setting: Setting) -> Callable:
     """The transforms of a scenario."""
-    if setting.scenario == "original":
+    if setting.about.resizes:
         cut = v2.RandomResizedCrop(setting.size, AREA, RATIO)
     else:
         cut = v2.RandomCrop(setting.size, padding=setting.padding or None)

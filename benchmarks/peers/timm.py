@@ -24,7 +24,7 @@ def timm(setting: Setting) -> Iterator[torch.Tensor]:
         use_multi_epochs_loader=True,
         device=torch.device("cpu"),
     )
-    if setting.scenario != "original":
+    if not setting.about.resizes:
         crop, flip = transforms.RandomCrop(setting.size), transforms.RandomHorizontalFlip()
         dataset.transform = transforms.Compose([crop, flip, ToNumpy()])
     while True:
