@@ -1,11 +1,13 @@
 """One training: its network, its state and its loop; `train.py` sets it up from flags."""
 
+import copy
 import dataclasses
 import functools
 import math
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +19,17 @@ from tqdm import tqdm
 import console
 import models
 from data import advice, augment, datasets, decoded, pipeline
-from engine import checkpoints, devices, optimizers, progress, runs, schedules, steps, summaries
+from engine import (
+    background,
+    checkpoints,
+    devices,
+    optimizers,
+    progress,
+    runs,
+    schedules,
+    steps,
+    summaries,
+)
 from models import keras_weights
 
 VARIED = ("activation", "norm", "pooling", "dropout", "width")  # the networks' own options
@@ -64,12 +76,20 @@ class State:
     """What a checkpoint holds besides tensors and the schedule.
 
     Attributes:
-        totals: Of the training steps of the unfinished epoch.
+        epoch: Totals of the training steps of the unfinished epoch.
+        recent: Totals of those since the last point of the curves.
         best_accuracy: Highest validation top-1 accuracy so far; -1 before the first.
     """
 
-    totals: steps.Totals = dataclasses.field(default_factory=steps.Totals)
+    epoch: steps.Totals = steps.Totals()
+    recent: steps.Totals = steps.Totals()
     best_accuracy: float = -1.0
+
+    @classmethod
+    def from_json(cls, values: Mapping) -> "State":
+        """The inverse of `dataclasses.asdict`."""
+        totals = {name: steps.Totals(**values[name]) for name in ("epoch", "recent")}
+        return cls(**{**values, **totals})
 
 
 class Training:
@@ -121,6 +141,7 @@ class Training:
         self.state = State()
         self.meter = progress.Meter()
         self.advised = False
+        self.saving = background.Background()
 
     @property
     def run(self) -> runs.Run:
@@ -166,12 +187,14 @@ class Training:
 
     def prepare(self) -> None:
         """Writes the folder of a new run, or takes up an earlier one."""
-        if self.options.resume:
-            return self.restore(self.run.settings())
         if not self.options.run_dir:
             name = f"{data_name(self.options.data)}-{self.options.model}"
             self.options.run_dir = str(runs.make_folder(name))
-        self.begin()
+        self.lock = self.run.lock()
+        if self.options.resume:
+            self.restore(self.run.settings())
+        else:
+            self.begin()
 
     def begin(self) -> None:
         """Starts at step 0: takes weights from elsewhere, then writes the folder of the run."""
@@ -217,10 +240,9 @@ class Training:
                 )
         checkpoints.assign(self.variables, checkpoint)
         self.schedule.state = checkpoint.about["schedule"]
-        self.state = State(
-            steps.Totals(**checkpoint.about["totals"]), checkpoint.about["best_accuracy"]
-        )
+        self.state = State.from_json(checkpoint.about["state"])
         self.run.keep_metrics(self.trainer.step)
+        self.summaries.keep(self.trainer.step)
         self.run.write_settings({**settings, "flags": vars(self.options)})
         self._introduce()
         self.say(f"resuming at step {self.trainer.step}")
@@ -281,6 +303,7 @@ class Training:
         try:
             if self.trainer.step < self.end:
                 self._loop(interrupts)
+            self.saving.wait()
         except steps.NotFinite as error:
             show = f"{self._resume_command()} --show_step={error.step}"
             console.fail(f"{error}; its images are drawn by: {show}", console.FAILED)
@@ -305,14 +328,16 @@ class Training:
             rates = [self.schedule.rate(step + i) for i in range(count)]
             began = time.perf_counter()
             done = self.trainer.train(iterator, rates)
+            self.saving.check()
             seconds = time.perf_counter() - began
             step += count
-            self.state.totals += done.totals
+            self.state.epoch += done.totals
+            self.state.recent += done.totals
             self.meter.add(count * self.options.batch_size, seconds, done.waited)
             line.update(step, self._describe(step))
             self._advise()
             if self._due(step, self.steps_per_epoch, SUMMARY_STEPS):
-                self._summarise(step, rates[-1], done)
+                self._summarise(step, rates[-1], done.gradient_norm)
             stopping = interrupts.received is not None  # looked at once: who stops has saved
             ends = step == self.end or self._due(step, self.steps_per_epoch)
             saves = ends or stopping or self._due(step, self.options.checkpoint_steps)
@@ -348,7 +373,7 @@ class Training:
         return max(1, min(room, steps.MAX_STEPS, int(CALL_SECONDS * count / seconds)))
 
     def _describe(self, step: int) -> str:
-        means, speed = self.state.totals.means, self.meter.images_per_second
+        means, speed = self.state.epoch.means, self.meter.images_per_second
         left = (self.end - step) * self.options.batch_size / speed
         return (
             f"step {step}/{self.end}  loss {means['loss']:.4f}  "
@@ -356,20 +381,22 @@ class Training:
             f"{progress.duration(left)} left"
         )
 
-    def _summarise(self, step: int, rate: float, done: steps.Progress) -> None:
+    def _summarise(self, step: int, rate: float, gradient_norm: float) -> None:
+        """Adds a point to the curves, of the steps since the one before."""
         values = {
-            **done.totals.means,
+            **self.state.recent.means,
             "learning_rate": rate,
-            "gradient_norm": done.gradient_norm,
+            "gradient_norm": gradient_norm,
             "weight_norm": self.trainer.weight_norm(),
             "images_per_second": self.meter.images_per_second,
             "input_wait_fraction": self.meter.input_wait_fraction,
         }
         self.summaries.scalars("train", values, step)
+        self.state.recent = steps.Totals()
 
     def _finish_epoch(self, step: int, rate: float, line: progress.Line) -> None:
         """Validates, writes the metrics row, moves the schedule at a true end, saves."""
-        train, validation = self.state.totals.means, {}
+        train, validation = self.state.epoch.means, {}
         if self.validation is not None:
             validation = self.evaluator.evaluate(self.validation).means
         epoch = math.ceil(step / self.steps_per_epoch)
@@ -392,10 +419,9 @@ class Training:
         self.run.add_metrics(row)
         if self._due(step, self.steps_per_epoch):
             self.schedule.plateau.observe(1 - (validation or train)["top1_accuracy"])
-            self.state.totals = steps.Totals()
+            self.state.epoch = steps.Totals()
             self.meter.reset()
         self.summaries.filters(self.model, step)
-        self.summaries.flush()
         accuracy = validation.get("top1_accuracy", -1.0)
         best = accuracy > self.state.best_accuracy
         self.state.best_accuracy = max(accuracy, self.state.best_accuracy)
@@ -417,6 +443,8 @@ class Training:
         )
 
     def _save(self, step: int, *, best: bool = False) -> None:
+        """Writes a checkpoint, of copies, while the training goes on; the curves before it."""
+        self.summaries.flush()
         about = {
             "step": step,
             "flags": vars(self.options),
@@ -427,8 +455,8 @@ class Training:
             "versions": checkpoints.versions(),
             "device": devices.describe(self.strategy, self.options.threads),
             "schedule": self.schedule.state,
-            "totals": dataclasses.asdict(self.state.totals),
-            "best_accuracy": self.state.best_accuracy,
+            "state": dataclasses.asdict(self.state),
         }
         tensors = checkpoints.values(self.variables)
-        self.run.save(tensors, about, keep=self.options.keep, best=best)
+        save = functools.partial(self.run.save, tensors, copy.deepcopy(about))
+        self.saving.start(functools.partial(save, keep=self.options.keep, best=best))

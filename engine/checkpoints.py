@@ -2,14 +2,15 @@
 
 Every variable stands under its path, and a JSON text in the header's metadata says the rest:
 format version, step, flags, class names, the network and its preprocessing, versions, and the
-sha256 of the tensors. Nothing is unpickled and no model file is executed: the network is rebuilt
-from its name.
+sha256 of the tensors; a second digest is of that text and of the tensors' names and shapes. Nothing
+is unpickled and no model file is executed: the network is rebuilt from its name.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +21,10 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _METADATA_KEY = "convnets"
+_SEAL_KEY = "sha256"  # of the text under the other key, and of the tensors' names and shapes
+_HEADER_BYTES = 1 << 20  # more than a header takes, beside the tensors
 _MODEL = "model/"
 _OPTIMIZER = "optimizer/"
 
@@ -51,8 +54,8 @@ def named_variables(
 
 
 def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
-    """The variables' current values; of a mirrored variable the first replica's."""
-    return {name: np.asarray(variable.value.numpy()) for name, variable in variables.items()}
+    """Copies of the variables' values; of a mirrored variable the first replica's."""
+    return {name: np.array(variable.value.numpy()) for name, variable in variables.items()}
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:
@@ -79,8 +82,14 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping) -> None
     Raises:
         OSError: If it cannot be written (full disk, ...); no part of it is left.
     """
-    about = {"format_version": FORMAT_VERSION, **about, "sha256": digest(tensors)}
-    metadata = {_METADATA_KEY: json.dumps(about)}
+    needed = sum(tensor.nbytes for tensor in tensors.values()) + _HEADER_BYTES
+    if needed > (free := shutil.disk_usage(path.parent).free):
+        raise OSError(
+            f"cannot write checkpoint {path}: it takes {needed / 1e6:,.0f} MB, "
+            f"{free / 1e6:,.0f} MB of the disk are free"
+        )
+    text = json.dumps({"format_version": FORMAT_VERSION, **about, "sha256": digest(tensors)})
+    metadata = {_METADATA_KEY: text, _SEAL_KEY: _seal(text, tensors)}
 
     def save(temporary: Path) -> None:
         try:
@@ -123,20 +132,30 @@ def read(path: Path) -> Checkpoint:
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {})[_METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            metadata = file.metadata() or {}
+            about = dict(json.loads(metadata[_METADATA_KEY]))
+            version = about.get("format_version")
+            if version == FORMAT_VERSION:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(
             f"checkpoint {path} is damaged or not one of ours: {error or type(error).__name__}"
         ) from error
-    if about.get("format_version") != FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise ValueError(
-            f"checkpoint {path} has format version {about.get('format_version')}, "
-            f"expected {FORMAT_VERSION}"
+            f"checkpoint {path} has format version {version}, expected {FORMAT_VERSION}"
         )
-    if digest(tensors) != about["sha256"]:
+    if metadata.get(_SEAL_KEY) != _seal(metadata[_METADATA_KEY], tensors):
+        raise ValueError(f"checkpoint {path} is damaged: its header does not match its sha256")
+    if about.get("sha256") != digest(tensors):
         raise ValueError(f"checkpoint {path} is damaged: its tensors do not match their sha256")
     return Checkpoint(path, about, tensors)
+
+
+def _seal(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """sha256, as hex digits, of a header's text and of the tensors' names, types and shapes."""
+    outline = [(name, str(tensor.dtype), tensor.shape) for name, tensor in sorted(tensors.items())]
+    return hashlib.sha256(f"{text}{outline}".encode()).hexdigest()
 
 
 def assign(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> None:

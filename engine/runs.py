@@ -8,6 +8,7 @@ train.log                           the console's lines
 """
 
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from engine import checkpoints
 
@@ -35,6 +37,7 @@ _SETTINGS = "run.json"
 _CHECKPOINTS = "checkpoints"
 _SUFFIX = ".safetensors"
 _BEST = f"best{_SUFFIX}"
+_LOCK = ".lock"
 
 
 def make_folder(name: str) -> Path:
@@ -101,6 +104,27 @@ class Run:
     def step_files(self) -> list[Path]:
         """The steps' checkpoint files, oldest first."""
         return sorted((self.folder / _CHECKPOINTS).glob(f"step-*{_SUFFIX}"))
+
+    def lock(self) -> TextIO:
+        """Keeps other trainings out of the folder, which is made, until the file is closed.
+
+        Returns:
+            The open file, which the end of the process closes.
+
+        Raises:
+            ValueError: If another training is writing there.
+            OSError: If the folder or the lock cannot be made.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = open(self.folder / _LOCK, "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise ValueError(
+                f"another training is writing {self.folder}: expected it to have ended"
+            ) from None
+        return file
 
     def write_settings(self, settings: Mapping) -> None:
         """Makes the folder and writes `run.json`: the settings, this command and commit.
@@ -196,7 +220,7 @@ class Run:
 
     def remove_litter(self) -> None:
         """Removes what processes that were killed while writing have left."""
-        for path in [*self.folder.glob(".*.tmp"), *self.folder.glob(f"{_CHECKPOINTS}/.*.tmp")]:
+        for path in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")]:
             path.unlink(missing_ok=True)
 
     def keep_metrics(self, step: int) -> None:

@@ -1,12 +1,16 @@
 """What TensorBoard shows of a run: curves, pictures, flags and the graph."""
 
+import contextlib
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from engine import checkpoints
 
 
 class Summaries:
@@ -66,10 +70,34 @@ class Summaries:
             zoom = max(1, 48 // kernel.shape[0])
             self.images(name, pictures.repeat(zoom, axis=1).repeat(zoom, axis=2), step)
 
+    def keep(self, step: int) -> None:
+        """Drops what was added after a step, by a process that was killed: it comes again.
+
+        Args:
+            step: The last one to keep, in optimizer updates.
+        """
+        for path in self._folder.glob("*/events.out.tfevents.*"):
+            events = list(_events(path))
+            kept = [event for event in events if tf.compat.v1.Event.FromString(event).step <= step]
+            if len(kept) < len(events):
+                checkpoints.replace(path, functools.partial(_write_events, kept))
+
     def flush(self) -> None:
         """Makes what was added visible to TensorBoard."""
         for writer in self._writers.values():
             writer.flush()
+
+
+def _events(path: Path) -> Iterator[bytes]:
+    """The whole records of an event file; a process that was killed may have cut off the last."""
+    with contextlib.suppress(tf.errors.DataLossError):
+        yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+
+
+def _write_events(events: list[bytes], path: Path) -> None:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for event in events:
+            writer.write(event)
 
 
 def first_filters(model: keras.Model) -> dict[str, np.ndarray]:

@@ -12,6 +12,8 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import tensorflow as tf
+
 ROOT = Path(__file__).parent.parent
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
@@ -76,6 +78,20 @@ def step_files(run_dir):
 def metrics(run_dir):
     with open(run_dir / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def curves(run_dir):
+    """What TensorBoard draws: (step, value) of every scalar in a run folder, by its path."""
+    found = {}
+    for path in sorted(run_dir.glob("*/*tfevents*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                tensor = tf.make_ndarray(value.tensor)
+                if tensor.dtype == np.float32 and tensor.ndim == 0:
+                    points = found.setdefault(f"{path.parent.name}/{value.tag}", [])
+                    points.append((event.step, float(tensor)))
+    return found
 
 
 def photograph(seed, height=80, width=100):

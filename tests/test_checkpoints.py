@@ -1,6 +1,9 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from engine import checkpoints, runs
 
@@ -58,15 +61,33 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
 def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path):
     path = saved(tmp_path)
     whole = path.read_bytes()
-    header = int.from_bytes(whole[:8], "little")
-    for position in range(8 + header, len(whole)):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        with pytest.raises(ValueError, match="damaged"):
+    for position in range(len(whole)):
+        flipped = whole[position] ^ 1 << position % 8
+        path.write_bytes(whole[:position] + bytes([flipped]) + whole[position + 1 :])
+        with pytest.raises(ValueError, match="damaged|format version"):
             checkpoints.read(path)
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="damaged"):
             checkpoints.read(path)
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=10_000))
+    with pytest.raises(OSError, match=r"x.safetensors: it takes 1 MB, 0 MB of the disk are free"):
+        saved(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "about", ["[]", "7", '{"format_version": 2}', '{"format_version": 2, "sha256": [1]}', "{", ""]
+)
+def test_a_header_that_is_anything_is_refused(tmp_path, about):
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(tensors(), path, {"convnets": about})
+    with pytest.raises(ValueError, match="damaged|format version"):
+        checkpoints.read(path)
 
 
 def test_another_format_version_is_refused(tmp_path, monkeypatch):
@@ -140,6 +161,14 @@ def test_a_damaged_checkpoint_takes_no_place_of_a_good_one(run):
     (run.folder / "checkpoints" / "step-00000003.safetensors").write_bytes(b"")
     save_steps(run, 2, keep=1)
     assert [path.name for path in run.step_files()] == ["step-00000002.safetensors"]
+
+
+def test_only_one_training_writes_a_folder(tmp_path):
+    first = runs.Run(tmp_path / "run").lock()
+    with pytest.raises(ValueError, match="another training is writing .*run"):
+        runs.Run(tmp_path / "run").lock()
+    first.close()
+    runs.Run(tmp_path / "run").lock().close()
 
 
 def test_the_best_is_used_when_all_others_are_damaged(run):

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from conftest import PIPES, metrics, started, step_files
+from conftest import PIPES, curves, metrics, started, step_files
 
 
 def wait_for_checkpoint(run_dir, process):
@@ -71,6 +71,13 @@ def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(
     for mine, others in zip(metrics(run_dir), metrics(whole), strict=True):
         for column in ("step", "learning_rate", "train_loss", "validation_loss"):
             assert mine[column] == others[column]
+    resumed, uninterrupted = curves(run_dir), curves(whole)
+    assert resumed["train/loss"] == uninterrupted["train/loss"]
+    steps = [
+        {name: [step for step, _ in points] for name, points in each.items()}
+        for each in (resumed, uninterrupted)
+    ]
+    assert steps[0] == steps[1]
 
 
 def test_stopping_early_validates_and_going_on_changes_nothing(photographs, tmp_path, finished):

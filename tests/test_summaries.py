@@ -1,5 +1,7 @@
 import keras
 import numpy as np
+import pytest
+from conftest import curves
 
 import models
 from engine import summaries
@@ -29,3 +31,20 @@ def test_other_networks_have_one_picture_or_none():
     images = keras.Input((4,))
     dense = keras.Model(images, keras.layers.Dense(2)(images))
     assert summaries.first_filters(dense) == {}
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+def test_curves_end_where_a_killed_run_goes_on(tmp_path, cut):
+    killed = summaries.Summaries(tmp_path)
+    for step in range(1, 6):
+        killed.scalars("train", {"loss": 10.0 * step}, step)
+    killed.scalars("validation", {"loss": 7.0}, 5)
+    killed.flush()
+    (path,) = tmp_path.glob("train/*tfevents*")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
+    resumed = summaries.Summaries(tmp_path)
+    resumed.keep(3)
+    resumed.scalars("train", {"loss": 41.0}, 4)
+    resumed.flush()
+    assert curves(tmp_path) == {"train/loss": [(1, 10.0), (2, 20.0), (3, 30.0), (4, 41.0)]}
+    assert not list(tmp_path.glob("*/.*"))
