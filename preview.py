@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from data import replay
 from report import batch
 from training import Training
 
@@ -17,16 +16,8 @@ def draw_step(training: Training, step: int) -> None:
     if step >= training.total:
         raise ValueError(f"--show_step expects a step below {training.total}, received {step}")
     images = training.images_of(step)
-    origins = replay.origins(
-        training.dataset,
-        training.policy,
-        size=training.network["image_size"],
-        batch_size=options.batch_size,
-        seed=options.seed,
-        step=step,
-    )
     rows = []
-    for number, (origin, seen) in enumerate(zip(origins, images, strict=True)):
+    for number, (origin, seen) in enumerate(zip(training.origins_of(step), images, strict=True)):
         name = training.dataset.class_names[origin.label]
         mirrored = ", mirrored" if origin.mirrored else ""
         title = f"{number}: {name} ({origin.label}){mirrored}"

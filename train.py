@@ -56,6 +56,9 @@ flags.DEFINE_integer("seed", 0, "everything random is a function of it", 0)
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "auto: the fastest that is safe here")
 flags.DEFINE_integer("checkpoint_steps", None, "save every N steps too, not only every epoch", 1)
 flags.DEFINE_integer("keep", 2, "how many checkpoints to keep besides the best", 1)
+flags.DEFINE_enum(
+    "on_nan", "stop", ["stop", "rollback"], "rollback: once, with a tenth of the rate"
+)
 flags.DEFINE_integer("max_steps", None, "stop after N optimizer updates in all", 1)
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 flags.DEFINE_enum("cache", "auto", decoded.CACHES, "decode all images to memory; auto: if small")
@@ -71,6 +74,7 @@ HARMLESS = {
     "resume",
     "checkpoint_steps",
     "keep",
+    "on_nan",
     "max_steps",
     "threads",
     "cache",

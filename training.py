@@ -1,6 +1,7 @@
 """One training: its network, its state and its loop; `train.py` sets it up from flags."""
 
 import copy
+import csv
 import dataclasses
 import functools
 import math
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 import console
 import models
-from data import advice, augment, datasets, decoded, pipeline
+from data import advice, augment, datasets, decoded, pipeline, replay
 from engine import (
     background,
     checkpoints,
@@ -37,6 +38,7 @@ CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
 SHOWN = 16  # images of the first batch, in TensorBoard
 WAITS_TOO_LONG = 0.2  # of the time, for input
+ROLLBACK = 0.1  # of the learning rate, after a loss that was not finite
 ADVICE_SECONDS = 10  # of training, before advice is given
 
 
@@ -79,11 +81,13 @@ class State:
         epoch: Totals of the training steps of the unfinished epoch.
         recent: Totals of those since the last point of the curves.
         best_accuracy: Highest validation top-1 accuracy so far; -1 before the first.
+        slower: Factor of the schedule's learning rates, below 1 after a rollback.
     """
 
     epoch: steps.Totals = steps.Totals()
     recent: steps.Totals = steps.Totals()
     best_accuracy: float = -1.0
+    slower: float = 1.0
 
     @classmethod
     def from_json(cls, values: Mapping) -> "State":
@@ -225,6 +229,7 @@ class Training:
         self.run.remove_litter()
         checkpoint = self.run.last(self.say)
         if checkpoint is None:
+            self._forget_after(-1)
             self.say(f"{self.run.folder} was stopped before its first checkpoint: from step 0")
             return self.begin()
         now = {
@@ -238,14 +243,22 @@ class Training:
                     f"warning: {name} was {before.get(name)}, is {now[name]}: "
                     "the results may differ in the last bits"
                 )
-        checkpoints.assign(self.variables, checkpoint)
-        self.schedule.state = checkpoint.about["schedule"]
-        self.state = State.from_json(checkpoint.about["state"])
-        self.run.keep_metrics(self.trainer.step)
-        self.summaries.keep(self.trainer.step)
+        self._take_up(checkpoint)
         self.run.write_settings({**settings, "flags": vars(self.options)})
         self._introduce()
         self.say(f"resuming at step {self.trainer.step}")
+
+    def _take_up(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Makes everything as it was at a checkpoint."""
+        checkpoints.assign(self.variables, checkpoint)
+        self.schedule.state = checkpoint.about["schedule"]
+        self.state = State.from_json(checkpoint.about["state"])
+        self._forget_after(self.trainer.step)
+
+    def _forget_after(self, step: int) -> None:
+        """Drops what metrics.csv and the curves say of later steps, which come again."""
+        self.run.keep_metrics(step)
+        self.summaries.keep(step)
 
     def _weights_from_elsewhere(self) -> str:
         """Loads those of `--init_from`; returns a line about it, empty without."""
@@ -297,16 +310,28 @@ class Training:
             images = self.policy.colour(tf.cast(images, tf.float32), draws)
         return tf.saturate_cast(images, tf.uint8).numpy()
 
+    def origins_of(self, step: int) -> list[replay.Origin]:
+        """Where the images of a step come from, in their order."""
+        return replay.origins(
+            self.dataset,
+            self.policy,
+            size=self.network["image_size"],
+            batch_size=self.options.batch_size,
+            seed=self.options.seed,
+            step=step,
+        )
+
     def go(self) -> None:
         """Trains to the end; stops early, with a checkpoint, at a signal."""
         interrupts = console.Interrupts(lambda: print("stopping after this step", file=sys.stderr))
         try:
             if self.trainer.step < self.end:
-                self._loop(interrupts)
+                self._train(interrupts)
             self.saving.wait()
         except steps.NotFinite as error:
-            show = f"{self._resume_command()} --show_step={error.step}"
-            console.fail(f"{error}; its images are drawn by: {show}", console.FAILED)
+            self.saving.wait()
+            advice = "the checkpoints are from before: try a smaller --learning_rate"
+            console.fail(f"{error}; {advice}; {self._what_it_saw(error.step)}", console.FAILED)
         except OSError as error:
             console.fail(error, console.FAILED)
         if interrupts.received and self.trainer.step < self.end:
@@ -318,6 +343,35 @@ class Training:
     def _resume_command(self) -> str:
         return f"python train.py --resume --run_dir={shlex.quote(self.options.run_dir)}"
 
+    def _what_it_saw(self, step: int) -> str:
+        """Lists the images of a step in a file; says where, and how to draw them."""
+        path = self.run.folder / f"step-{step:08d}.csv"
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("number", "filename", "label"))
+            for number, origin in enumerate(self.origins_of(step)):
+                writer.writerow((number, origin.filename, origin.label))
+        show = f"{self._resume_command()} --show_step={step}"
+        return f"its images are listed in {path} and drawn by: {show}"
+
+    def _train(self, interrupts: console.Interrupts) -> None:
+        """Trains; where `--on_nan` says so, goes back once to the last checkpoint."""
+        try:
+            self._loop(interrupts)
+        except steps.NotFinite as error:
+            self.saving.wait()
+            back = self.options.on_nan == "rollback" and self.state.slower == 1
+            checkpoint = self.run.last(self.say) if back else None
+            if checkpoint is None:
+                raise
+            self._take_up(checkpoint)
+            self.state.slower = ROLLBACK
+            self.say(
+                f"warning: {error}; back to step {self.trainer.step} "
+                f"with {ROLLBACK:g} of the learning rate"
+            )
+            self._loop(interrupts)
+
     def _loop(self, interrupts: console.Interrupts) -> None:
         step = self.trainer.step
         iterator = self.trainer.iterate(self.batches(step, self.end))
@@ -325,7 +379,7 @@ class Training:
         count = 1
         stopping = False
         while step < self.end and not stopping:
-            rates = [self.schedule.rate(step + i) for i in range(count)]
+            rates = [self.state.slower * self.schedule.rate(step + i) for i in range(count)]
             began = time.perf_counter()
             done = self.trainer.train(iterator, rates)
             self.saving.check()

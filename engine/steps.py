@@ -28,8 +28,7 @@ class NotFinite(RuntimeError):
         """Names the step and its learning rate."""
         self.step = step
         super().__init__(
-            f"the loss or its gradient is not finite at step {step}, learning rate {rate:g}; "
-            "the checkpoints are from before: try a smaller --learning_rate"
+            f"the loss or its gradient is not finite at step {step}, learning rate {rate:g}"
         )
 
 

@@ -74,11 +74,11 @@ class Summaries:
         """Drops what was added after a step, by a process that was killed: it comes again.
 
         Args:
-            step: The last one to keep, in optimizer updates.
+            step: The last one to keep, in optimizer updates; -1 for none.
         """
         for path in self._folder.glob("*/events.out.tfevents.*"):
             events = list(_events(path))
-            kept = [event for event in events if tf.compat.v1.Event.FromString(event).step <= step]
+            kept = [event for event in events if _is_of(tf.compat.v1.Event.FromString(event), step)]
             if len(kept) < len(events):
                 checkpoints.replace(path, functools.partial(_write_events, kept))
 
@@ -92,6 +92,11 @@ def _events(path: Path) -> Iterator[bytes]:
     """The whole records of an event file; a process that was killed may have cut off the last."""
     with contextlib.suppress(tf.errors.DataLossError):
         yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+
+
+def _is_of(event: tf.compat.v1.Event, step: int) -> bool:
+    """Whether an event is from a step or before it; what begins a file always is."""
+    return event.step <= step or event.HasField("file_version")
 
 
 def _write_events(events: list[bytes], path: Path) -> None:

@@ -6,8 +6,9 @@ import re
 import shutil
 
 import keras
+import numpy as np
 import pytest
-from conftest import DONE, PIPES, ROOT, metrics, started, step_files
+from conftest import DONE, PIPES, ROOT, curves, metrics, started, step_files
 
 from engine import runs
 
@@ -239,6 +240,25 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, command):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "step 0, learning rate 1e+38" in errors[0]
     assert step_files(tmp_path / "run") == []
+    header, *rows = (tmp_path / "run" / "step-00000000.csv").read_text().splitlines()
+    assert header == "number,filename,label" and len(rows) == 128
+
+
+def test_a_rollback_goes_on_slower_from_the_last_checkpoint(tmp_path, command):
+    """Weight decay alone multiplies the weights by -9 in each step; slower, by 0."""
+    words = ["--learning_rate=0.1", "--weight_decay=100", "--momentum=0", "--schedule=constant"]
+    words += ["--checkpoint_steps=5", "--max_steps=30", f"--run_dir={tmp_path}/run"]
+    done = command("train.py", *words)
+    assert done.returncode == 1 and "not finite at step" in done.stderr
+    assert step_files(tmp_path / "run")[-1] == "step-00000015.safetensors"
+    done = command("train.py", "--resume", f"--run_dir={tmp_path}/run", "--on_nan=rollback")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"^warning: .* back to step 15 with 0.1 of the learning rate$", done.stdout, re.M
+    )
+    assert DONE.fullmatch(done.stdout.splitlines()[-1]).group(1) == "30"
+    rates = [rate for _, rate in curves(tmp_path / "run")["train/learning_rate"]]
+    assert rates[0] == np.float32(0.1) and rates[-1] == np.float32(0.01)
 
 
 def test_a_recipes_learning_rate_is_for_its_own_optimizer(tmp_path, command):
