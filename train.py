@@ -62,6 +62,7 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("max_steps", None, "stop after N optimizer updates in all", 1)
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 flags.DEFINE_enum("cache", "auto", decoded.CACHES, "decode all images to memory; auto: if small")
+flags.DEFINE_bool("overfit_batch", False, "a check: train on the first batch alone")
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
 flags.DEFINE_bool("meter", False, "measure where the time goes, and train nothing")
 flags.DEFINE_bool("json", False, "the measurement of --meter as one line of JSON")

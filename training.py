@@ -24,6 +24,7 @@ from engine import (
     background,
     checkpoints,
     devices,
+    doubts,
     optimizers,
     progress,
     runs,
@@ -38,6 +39,8 @@ CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
 SHOWN = 16  # images of the first batch, in TensorBoard
 WAITS_TOO_LONG = 0.2  # of the time, for input
+DOUBTED = 64  # images that show whether a network learns
+LEARNT = 0.99  # of the one batch of --overfit_batch
 ROLLBACK = 0.1  # of the learning rate, after a loss that was not finite
 ADVICE_SECONDS = 10  # of training, before advice is given
 
@@ -146,6 +149,8 @@ class Training:
         self.meter = progress.Meter()
         self.advised = False
         self.saving = background.Background()
+        self.doubts = doubts.Doubts(self.model)
+        self.last = steps.Totals()
 
     @property
     def run(self) -> runs.Run:
@@ -288,6 +293,11 @@ class Training:
 
     def batches(self, first: int, end: int) -> tf.data.Dataset:
         """Those of the steps from `first` to before `end`, as the trainer iterates over them."""
+        if self.options.overfit_batch:
+            return self._batches(0, 1).cache().repeat(end - first)
+        return self._batches(first, end)
+
+    def _batches(self, first: int, end: int) -> tf.data.Dataset:
         return pipeline.train_batches(
             self.dataset,
             self.policy,
@@ -301,6 +311,12 @@ class Training:
             cache=self.cache,
         )
 
+    @functools.cached_property
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Some training images, uint8 [B, S, S, 3], and their labels, int32 [B]."""
+        images, labels, _ = next(self._batches(0, 1).as_numpy_iterator())
+        return images[:DOUBTED], labels[:DOUBTED]
+
     def images_of(self, step: int) -> np.ndarray:
         """All images of a step as the network sees them, colours included: uint8 [B, S, S, 3]."""
         batches = self.batches(step, step + 1)
@@ -312,6 +328,7 @@ class Training:
 
     def origins_of(self, step: int) -> list[replay.Origin]:
         """Where the images of a step come from, in their order."""
+        step = 0 if self.options.overfit_batch else step
         return replay.origins(
             self.dataset,
             self.policy,
@@ -337,8 +354,19 @@ class Training:
         if interrupts.received and self.trainer.step < self.end:
             self.say(f"stopped; go on with: {self._resume_command()}")
             sys.exit(interrupts.exit_code)
+        if self.options.overfit_batch:
+            self._judge_overfitting()
         digest = checkpoints.weights_digest(self.model)
         self.say(f"done: step {self.trainer.step}  weights sha256 {digest}")
+
+    def _judge_overfitting(self) -> None:
+        """Says whether the network has learnt the one batch that it saw."""
+        loss, top1, _ = self.last.means.values()
+        learnt = f"one batch, again and again: loss {loss:.4f}, top-1 {100 * top1:.2f} %"
+        if top1 >= LEARNT:
+            self.say(f"{learnt}: the network can learn")
+        else:
+            self.say(f"warning: {learnt}: expected nearly 100 %; look at it with --show_step=0")
 
     def _resume_command(self) -> str:
         return f"python train.py --resume --run_dir={shlex.quote(self.options.run_dir)}"
@@ -387,6 +415,7 @@ class Training:
             step += count
             self.state.epoch += done.totals
             self.state.recent += done.totals
+            self.last = done.totals
             self.meter.add(count * self.options.batch_size, seconds, done.waited)
             line.update(step, self._describe(step))
             self._advise()
@@ -464,6 +493,9 @@ class Training:
             "images_per_second": self.meter.images_per_second,
             "input_wait_fraction": self.meter.input_wait_fraction,
         }
+        if step >= doubts.MIN_STEPS:
+            for doubt in self.doubts.raised(train["loss"], *self.sample):
+                self.say(f"warning: {doubt}")
         if validation:
             text += f"  validation top-1 {100 * validation['top1_accuracy']:.2f} %"
             row |= {f"validation_{name}": value for name, value in validation.items()}

@@ -261,6 +261,16 @@ def test_a_rollback_goes_on_slower_from_the_last_checkpoint(tmp_path, command):
     assert rates[0] == np.float32(0.1) and rates[-1] == np.float32(0.01)
 
 
+def test_one_batch_is_learnt_or_a_reason_to_warn(tmp_path, command):
+    words = ["train.py", "--overfit_batch", "--batch_size=16", "--max_steps=60"]
+    done = command(*words, f"--run_dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert re.search("^one batch, .* top-1 100.00 %: the network can learn$", done.stdout, re.M)
+    done = command(*words, f"--run_dir={tmp_path}/slow", "--learning_rate=1e-9")
+    assert done.returncode == 0, done.stderr
+    assert re.search("^warning: one batch, .* expected nearly 100 %", done.stdout, re.M)
+
+
 def test_a_recipes_learning_rate_is_for_its_own_optimizer(tmp_path, command):
     words = ["train.py", "--optimizer=adam", "--max_steps=1", f"--run_dir={tmp_path}/run"]
     assert command(*words).returncode == 0
