@@ -1,0 +1,41 @@
+"""Small shares of what `benchmarks/crash.py` does."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from benchmarks import crash
+
+
+def wrong(counts):
+    return {name: counts[name] for name in crash.WRONG if counts[name]}
+
+
+@pytest.mark.slow
+def test_trainings_killed_at_random_moments():
+    """In a process of its own: this one has started TensorFlow, so it cannot fork."""
+    command = [sys.executable, "benchmarks/crash.py", "kills", "--count=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kills, trainings = re.match(r"kills: (\d+), trainings: (\d+), ", done.stdout).groups()
+    assert int(kills) >= 3 and int(trainings) >= 1
+    assert "different: 0" in done.stdout and "cannot resume: 0" in done.stdout
+
+
+def test_a_save_killed_at_each_of_its_steps(tmp_path):
+    counts = crash.saves(tmp_path)
+    assert counts["kills"] > 20 and not wrong(counts)
+
+
+def test_damaged_checkpoints(tmp_path):
+    counts = crash.damaged_checkpoints(200, tmp_path, seed=0)
+    assert all(counts[kind] > 10 for kind in crash.DAMAGES) and not wrong(counts)
+
+
+def test_what_is_wrong_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.checkpoints._seal", lambda text, tensors: "")
+    monkeypatch.setattr("engine.checkpoints.digest", lambda tensors: "")
+    assert crash.damaged_checkpoints(200, tmp_path / "damaged", seed=0)["unnoticed"]
