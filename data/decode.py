@@ -47,6 +47,14 @@ class BadImage(ValueError):
     """Bytes that are not one whole image of an accepted format; the text says why."""
 
 
+class TooLarge(BadImage):
+    """An image of more than `MAX_PIXELS`."""
+
+
+class Damaged(BadImage):
+    """A file of an accepted format, of which the decoder makes no whole image."""
+
+
 @dataclass(frozen=True)
 class Storage:
     """How images are stored; kept in dataset.json and in checkpoints.
@@ -113,7 +121,7 @@ def decode(data: bytes) -> np.ndarray:
         BadImage: If the bytes are not an image of an accepted format, are cut short or damaged in
             a way that a decoder can see, or have more than `MAX_PIXELS`.
     """
-    return cv2.cvtColor(_decode_bgr(data, _header(data)), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode_bgr(data, read_header(data)), cv2.COLOR_BGR2RGB)
 
 
 def store(data: bytes, storage: Storage) -> Stored:
@@ -133,7 +141,7 @@ def store(data: bytes, storage: Storage) -> Stored:
     Raises:
         BadImage: As `decode`.
     """
-    header = _header(data)
+    header = read_header(data)
     source = _decode_bgr(data, header)
     image = _reduced(source, storage.short_side)
     if storage.encoding == "raw":
@@ -149,19 +157,29 @@ def store(data: bytes, storage: Storage) -> Stored:
     return Stored(encoded, format, height, width, tuple(mean.tolist()), tuple(squares.tolist()))
 
 
-def _header(data: bytes) -> Image.Image:
-    """Reads type and size; decodes no pixel."""
+def read_header(data: bytes) -> Image.Image:
+    """Reads type and size; decodes no pixel.
+
+    Args:
+        data: A file of one of `FORMATS`.
+
+    Returns:
+        Pillow's image, not loaded; its size may not be that of the upright image.
+
+    Raises:
+        BadImage: If it is none, has more than `MAX_PIXELS` or pixels of a kind not accepted.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise BadImage(f"more than {MAX_PIXELS:,} pixels") from None
+        raise TooLarge(f"more than {MAX_PIXELS:,} pixels") from None
     except Exception:  # Pillow's parsers meet strangers' bytes and raise whatever they trip over
         raise BadImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
     width, height = header.size
     if width * height > MAX_PIXELS:
-        raise BadImage(f"more than {MAX_PIXELS:,} pixels: {width} x {height}")
+        raise TooLarge(f"more than {MAX_PIXELS:,} pixels: {width} x {height}")
     if header.mode not in _MODES:
         raise BadImage(f"unsupported pixel type: {header.format} {header.mode}")
     return header
@@ -171,7 +189,7 @@ def _decode_bgr(data: bytes, header: Image.Image) -> np.ndarray:
     """Decodes in full to upright uint8 [H, W, 3] in OpenCV's channel order."""
     if header.format in ("JPEG", "MPO"):
         if fault := jpeg.fault(data):
-            raise BadImage(f"damaged JPEG: {fault}")
+            raise Damaged(f"damaged JPEG: {fault}")
     if header.format == "TIFF" and header.mode == "RGBA":
         return _drop_alpha(header)
     try:
@@ -179,9 +197,9 @@ def _decode_bgr(data: bytes, header: Image.Image) -> np.ndarray:
             flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise BadImage(f"cannot be decoded: {error.err}") from None
+        raise Damaged(f"cannot be decoded: {error.err}") from None
     if image is None:
-        raise BadImage(f"cut short or damaged ({header.format})")
+        raise Damaged(f"cut short or damaged ({header.format})")
     turn = _UPRIGHT.get(_orientation(header))
     return turn(image) if turn else image
 
@@ -191,15 +209,20 @@ def _drop_alpha(header: Image.Image) -> np.ndarray:
     try:
         with _quiet():
             return cv2.cvtColor(np.asarray(header.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except Exception:  # as in `_header`
-        raise BadImage("cut short or damaged (TIFF)") from None
+    except Exception:  # as in `read_header`
+        raise Damaged("cut short or damaged (TIFF)") from None
+
+
+def is_turned(header: Image.Image) -> bool:
+    """Whether the EXIF orientation asks to turn or to mirror the image."""
+    return _orientation(header) in _UPRIGHT
 
 
 def _is_plain_jpeg(data: bytes, header: Image.Image) -> bool:
     """Whether every decoder makes the same pixels of the file: upright, 8-bit, grey or RGB."""
     if header.format not in ("JPEG", "MPO") or header.mode not in ("L", "RGB"):
         return False
-    return jpeg.is_common(data) and _orientation(header) not in _UPRIGHT
+    return jpeg.is_common(data) and not is_turned(header)
 
 
 def _orientation(header: Image.Image) -> int | None:
@@ -208,7 +231,7 @@ def _orientation(header: Image.Image) -> int | None:
         return None
     try:
         return Image.Image.getexif(header).get(_EXIF_ORIENTATION)  # a PNG's own decodes it all
-    except Exception:  # as in `_header`
+    except Exception:  # as in `read_header`
         return None
 
 

@@ -42,6 +42,12 @@ def is_common(data: bytes) -> bool:
     return next(frames, None) in _HUFFMAN_FRAMES
 
 
+def has_end(data: bytes) -> bool:
+    """Whether the end marker follows the last scan; a JPEG that is cut short has none."""
+    scans = [end for marker, _, end in _segments(data) if marker == _START_OF_SCAN]
+    return bool(scans) and data.find(bytes((0xFF, _END_OF_IMAGE)), scans[-1]) >= 0
+
+
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Walks the segments up to the end marker: marker, start and end of the content."""
     end, pattern = 2, _MARKER

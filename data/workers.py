@@ -1,4 +1,4 @@
-"""Worker processes that decode and store images.
+"""Worker processes that decode images, to store or to examine them.
 
 They are started as commands of their own: `multiprocessing` would import the main module, and
 with it TensorFlow, in every one. Parent and worker exchange length-prefixed pickles over the
@@ -6,6 +6,7 @@ worker's stdin and stdout, which nobody else can reach. A worker ends when its s
 however the parent ended.
 """
 
+import functools
 import itertools
 import os
 import pickle
@@ -16,11 +17,11 @@ import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import cv2
 
@@ -35,10 +36,12 @@ _CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait fo
 _LENGTH = struct.Struct("<Q")
 _REPOSITORY = Path(__file__).parent.parent
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class Rejected:
-    """An image that does not become a record, and why."""
+    """An image of which nothing comes, and why."""
 
     reason: str
 
@@ -46,14 +49,34 @@ class Rejected:
 def stored(
     examples: Iterable[Example], storage: Storage, workers: int
 ) -> Iterator[Stored | Rejected]:
-    """Stores images in worker processes.
+    """Stores images in worker processes, as `worked` does.
+
+    Args:
+        examples: Where the images lie.
+        storage: How to store them.
+        workers: Number of processes.
+
+    Yields:
+        One result for every example, in their order.
+
+    Raises:
+        RuntimeError: As `worked`.
+    """
+    return worked(examples, functools.partial(store, storage=storage), workers)
+
+
+def worked(
+    examples: Iterable[Example], work: Callable[[bytes], Result], workers: int
+) -> Iterator[Result | Rejected]:
+    """Works on images in worker processes.
 
     A worker that dies of a file, or needs more than `SECONDS_PER_IMAGE` for it, is replaced and
     the file rejected.
 
     Args:
         examples: Where the images lie.
-        storage: How to store them.
+        work: Makes the result of an image's bytes, or raises `BadImage`; of a module that does
+            not import TensorFlow.
         workers: Number of processes.
 
     Yields:
@@ -68,17 +91,17 @@ def stored(
     for worker in crew:
         idle.put(worker)
 
-    def work(chunk: list[Example]) -> list[Stored | Rejected]:
+    def have_done(chunk: list[Example]) -> list[Result | Rejected]:
         worker = idle.get()
         try:
-            return worker.store(chunk, storage)
+            return worker.do(work, chunk)
         finally:
             idle.put(worker)
 
     threads = ThreadPoolExecutor(workers)
     try:
         for chunk in _chunks(examples):
-            pending.append(threads.submit(work, chunk))
+            pending.append(threads.submit(have_done, chunk))
             if len(pending) > _CHUNKS_AHEAD * workers:
                 yield from pending.popleft().result()
         while pending:
@@ -109,10 +132,10 @@ class _Worker:
         self._stopped = False
         self._start()
 
-    def store(self, chunk: list[Example], storage: Storage) -> list[Stored | Rejected]:
-        """Has a chunk stored; where the process dies of it, every image on its own."""
+    def do(self, work: Callable[[bytes], Result], chunk: list[Example]) -> list[Result | Rejected]:
+        """Has a chunk worked on; where the process dies of it, every image on its own."""
         try:
-            _send(self._process.stdin, (chunk, storage))
+            _send(self._process.stdin, (chunk, work, SECONDS_PER_IMAGE))
             results = _receive(self._process.stdout)
         except (EOFError, BrokenPipeError):
             if self._stopped:
@@ -120,9 +143,9 @@ class _Worker:
             self._restart()
             if len(chunk) == 1:
                 return [Rejected("decoder crashed")]
-            return list(itertools.chain(*(self.store([example], storage) for example in chunk)))
+            return list(itertools.chain(*(self.do(work, [example]) for example in chunk)))
         if isinstance(results, str):
-            raise RuntimeError(f"a conversion worker failed: {results}")
+            raise RuntimeError(f"a worker failed: {results}")
         return results
 
     def stop(self):
@@ -164,13 +187,21 @@ def _receive(stream: BinaryIO) -> object:
 
 def store_example(example: Example, storage: Storage) -> Stored | Rejected:
     """Stores one image in this process, which must not take longer than `SECONDS_PER_IMAGE`."""
-    signal.alarm(SECONDS_PER_IMAGE)  # ends the process, in the middle of a decoder too
+    return _worked_on(example, functools.partial(store, storage=storage), SECONDS_PER_IMAGE)
+
+
+def _worked_on(
+    example: Example, work: Callable[[bytes], Result], seconds: int
+) -> Result | Rejected:
+    signal.alarm(seconds)  # ends the process, in the middle of a decoder too
     try:
-        return store(example.read(), storage)
+        return work(example.read())
     except BadImage as error:
         return Rejected(str(error))
     except OSError as error:
         return Rejected(f"cannot be read: {error.strerror}")
+    except MemoryError:
+        return Rejected("needs more memory than there is")
     finally:
         signal.alarm(0)
 
@@ -179,11 +210,11 @@ def _serve(requests: BinaryIO, replies: BinaryIO):
     """Answers chunks until the parent closes its end or is gone."""
     while True:
         try:
-            chunk, storage = _receive(requests)
+            chunk, work, seconds = _receive(requests)
         except EOFError:
             return
         try:
-            results = [store_example(example, storage) for example in chunk]
+            results = [_worked_on(example, work, seconds) for example in chunk]
         except Exception:
             results = traceback.format_exc().replace("\n", " | ")
         try:
