@@ -14,6 +14,7 @@ from pathlib import Path
 from data import foreign
 
 FORMAT_VERSION = 1
+_MANIFEST = "dataset.json"
 # Shards as "train-00000-of-00016", with or without a prefix and an extension.
 SHARD_NAME = re.compile(
     r"(?:.*[-_])?(?P<split>train|validation|valid|val|test)[-_]"
@@ -94,9 +95,8 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
         ValueError: A shard is missing or differs from its description.
     """
     folder = Path(folder)
-    manifest = folder / "dataset.json"
-    if manifest.is_file():
-        dataset = _described(folder, _read_json(manifest))
+    if (folder / _MANIFEST).is_file():
+        dataset = described(folder)
     else:
         found = foreign.describe(folder, _foreign_splits(folder))
         dataset = _described(folder, {"format_version": FORMAT_VERSION, **found})
@@ -108,6 +108,16 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
         for shard in shards:
             _check(shard, verify)
     return dataset
+
+
+def described(folder: str | Path) -> Dataset:
+    """What the `dataset.json` of a folder says that it holds; looks at no shard.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged.
+    """
+    return _described(Path(folder), _read_json(Path(folder) / _MANIFEST))
 
 
 def _read_json(path: Path) -> dict:

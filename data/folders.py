@@ -1,5 +1,6 @@
 """Images in class folders: `root/{train,val,test}/CLASS/**` or flat `root/CLASS/**`."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -22,7 +23,12 @@ SPLITS = {name: name for name in SPLIT_ORDER} | {"val": "validation", "valid": "
 
 
 def image_folder(
-    data: str, *, val_data: str | None, validation_fraction: float, seed: int
+    data: str,
+    *,
+    val_data: str | None,
+    validation_fraction: float,
+    seed: int,
+    lenient: bool = False,
 ) -> Source:
     """Opens a folder of images.
 
@@ -37,6 +43,8 @@ def image_folder(
         val_data: A separate folder of class folders for validation.
         validation_fraction: Held out of train where there is no validation.
         seed: Decides which.
+        lenient: Whether to accept, to examine them, classes without images or not in train, and
+            where nothing can be held out no validation.
 
     Returns:
         The source; class names are the names of the folders.
@@ -44,21 +52,27 @@ def image_folder(
     Raises:
         ValueError: If there are no images, a class is not in train, or a split would be empty.
     """
-    listings = {split: list_class_folders(path) for split, path in _split_folders(data).items()}
+    folders = _split_folders(data)
+    listings = {split: list_class_folders(path) for split, path in folders.items()}
     if not listings["train"]:
         raise ValueError(
             f"{data}: no images found; expected CLASS/*.jpg, {{train,val,test}}/CLASS/*.jpg or "
             f"ILSVRC2012_img_train and ILSVRC2012_img_val in it"
         )
     if val_data is not None:
+        folders["validation"] = Path(val_data)
         listings["validation"] = list_class_folders(val_data)
-    class_names = sorted(listings["train"], key=natural_order)
+    classes = listings["train"]
+    if lenient:
+        classes = {name for folder in folders.values() for name in _class_folders(folder)}
+    class_names = sorted(classes, key=natural_order)
     splits = {split: labelled(listing, class_names, split) for split, listing in listings.items()}
     for split, examples in splits.items():
         if not examples:
             raise ValueError(f"{val_data or data}: the {split} split has no CLASS/*.jpg images")
     if "validation" not in splits:
-        splits |= hold_out(splits["train"], validation_fraction, seed)
+        with contextlib.suppress(*[ValueError] * lenient):
+            splits |= hold_out(splits["train"], validation_fraction, seed)
     return Source(
         name=name_of(data),
         class_names=tuple(class_names),
@@ -78,9 +92,13 @@ def list_class_folders(root: str | Path) -> Listing:
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected one that holds CLASS/*.jpg")
-    folders = sorted(name for name in os.listdir(root) if (root / name).is_dir())
-    listing = {name: list_images(root / name, name) for name in folders if name[0] != "."}
+    listing = {name: list_images(root / name, name) for name in _class_folders(root)}
     return {name: members for name, members in listing.items() if members}
+
+
+def _class_folders(root: Path) -> list[str]:
+    folders = sorted(name for name in os.listdir(root) if (root / name).is_dir())
+    return [name for name in folders if name[0] != "."]
 
 
 def list_images(folder: str | Path, name: str = "") -> list[Member]:

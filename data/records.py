@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -127,6 +128,78 @@ def parse(serialized: tf.Tensor, *, filename: bool = False) -> dict[str, tf.Tens
     return {name: parsed[key] for name, (key, _) in wanted.items()}
 
 
+class Located(NamedTuple):
+    """What a record says, and where in its shard the image begins and ends."""
+
+    begin: int
+    end: int
+    format: str
+    height: int
+    width: int
+    label: int
+    filename: str
+
+
+def frames(memory: memoryview) -> tuple[list[tuple[int, int]], int]:
+    """Finds the records of a shard by their stated lengths; checks no checksum.
+
+    Args:
+        memory: uint8 [bytes], the whole file.
+
+    Returns:
+        Begin and end of the content of every whole record, and where the last of them ends: at
+        less than the size of a file that is cut off.
+    """
+    found, place = [], 0
+    while place + _HEADER_BYTES <= len(memory):
+        (length,) = _LENGTH.unpack_from(memory, place)
+        begin = place + _HEADER_BYTES
+        if begin + length + _FOOTER_BYTES > len(memory):
+            break
+        found.append((begin, begin + length))
+        place = begin + length + _FOOTER_BYTES
+    return found, place
+
+
+def unsound(memory: memoryview, frames: list[tuple[int, int]], scratch: Path) -> list[int]:
+    """Finds the records whose checksums are wrong: those that would be written otherwise.
+
+    Args:
+        memory: uint8 [bytes], the whole file.
+        frames: Begin and end of the contents of its records, from its first byte.
+        scratch: File to write, of the size of the shard.
+
+    Returns:
+        Their numbers, from 0.
+    """
+    write_records(scratch, (bytes(memory[begin:end]) for begin, end in frames))
+    with open(scratch, "rb") as file:
+        copies = [file.read(_HEADER_BYTES + end - begin + _FOOTER_BYTES) for begin, end in frames]
+    return [
+        i
+        for i, (begin, end) in enumerate(frames)
+        if memory[begin - _HEADER_BYTES : end + _FOOTER_BYTES] != copies[i]
+    ]
+
+
+def locate_image(memory: memoryview, begin: int, end: int) -> Located:
+    """Finds the image in `memory[begin:end]`, an example that `example_bytes` made.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        found = _contents(memory, begin, end)
+        text = {
+            key: os.fsdecode(bytes(memory[slice(*found[key.encode()])]))
+            for key in (FORMAT, FILENAME)
+        }
+        numbers = {key: _signed(memory, found, key) for key in (HEIGHT, WIDTH, LABEL)}
+        return Located(*found[ENCODED.encode()], text[FORMAT], *numbers.values(), text[FILENAME])
+    except (IndexError, KeyError, ValueError) as error:
+        raise ValueError(f"no record of an image: {error!r}") from error
+
+
 def locate(shard: np.ndarray) -> np.ndarray:
     """Finds the pixels in a shard that `write_shard` wrote of "RAW" examples.
 
@@ -155,6 +228,16 @@ def locate(shard: np.ndarray) -> np.ndarray:
 
 def _located(memory: memoryview, begin: int, end: int) -> tuple[int, int, int, int]:
     """Where the pixels of the example in `memory[begin:end]` begin, height, width, label."""
+    found = _contents(memory, begin, end)
+    pixels, last = found[ENCODED.encode()]
+    height, width, label = (_signed(memory, found, key) for key in (HEIGHT, WIDTH, LABEL))
+    if last - pixels != 3 * height * width:
+        raise KeyError(f"{last - pixels} bytes of {height} x {width} pixels")
+    return pixels, height, width, label
+
+
+def _contents(memory: memoryview, begin: int, end: int) -> dict[bytes, tuple[int, int]]:
+    """Begin and end of the value of every feature of an example, by its key."""
     found = {}
     (features,) = messages.fields(memory, begin, end)  # the only one of an Example
     for entry in messages.fields(memory, *features):
@@ -162,13 +245,12 @@ def _located(memory: memoryview, begin: int, end: int) -> tuple[int, int, int, i
         (values,) = messages.fields(memory, *value)  # a list of bytes or of int64, of length 1
         (first,) = messages.fields(memory, *values)
         found[bytes(memory[key_begin:key_end])] = first
-    pixels, last = found[ENCODED.encode()]
-    height, width, label = (
-        messages.read_varint(memory, found[key.encode()][0])[0] for key in (HEIGHT, WIDTH, LABEL)
-    )
-    if last - pixels != 3 * height * width:
-        raise KeyError(f"{last - pixels} bytes of {height} x {width} pixels")
-    return pixels, height, width, label - (label >> 63 << 64)
+    return found
+
+
+def _signed(memory: memoryview, found: dict[bytes, tuple[int, int]], key: str) -> int:
+    value, _ = messages.read_varint(memory, found[key.encode()][0])
+    return value - (value >> 63 << 64)
 
 
 # What protobuf itself would write, in half the time, which counts where images are small.

@@ -1,5 +1,6 @@
 """Where images come from: `open_source(data)` for whatever `--data` names."""
 
+import functools
 import os
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ def open_source(
     val_data: str | os.PathLike | None = None,
     validation_fraction: float = 0.1,
     seed: int = 0,
+    lenient: bool = False,
 ) -> Source:
     """Finds out what `data` is and lists its images.
 
@@ -34,6 +36,7 @@ def open_source(
         validation_fraction: Part of train, 0 <= fraction < 1, held out where there is no
             validation; 0 for none.
         seed: Decides which, and the stored order.
+        lenient: As for `image_folder`.
 
     Returns:
         The source. Classes that are all WordNet ids of ILSVRC2012 have readable names.
@@ -51,6 +54,8 @@ def open_source(
         raise ValueError(f"seed must be at least 0: {seed}")
     for recognises, open_kind in KINDS:
         if recognises(data):
+            if lenient and open_kind is image_folder:
+                open_kind = functools.partial(image_folder, lenient=True)
             source = open_kind(
                 data, val_data=val_data, validation_fraction=validation_fraction, seed=seed
             )

@@ -62,11 +62,11 @@ def stored(
     Raises:
         RuntimeError: As `worked`.
     """
-    return worked(examples, functools.partial(store, storage=storage), workers)
+    return worked(examples, functools.partial(_store, storage=storage), workers)
 
 
 def worked(
-    examples: Iterable[Example], work: Callable[[bytes], Result], workers: int
+    examples: Iterable[Example], work: Callable[[Example], Result], workers: int
 ) -> Iterator[Result | Rejected]:
     """Works on images in worker processes.
 
@@ -75,8 +75,8 @@ def worked(
 
     Args:
         examples: Where the images lie.
-        work: Makes the result of an image's bytes, or raises `BadImage`; of a module that does
-            not import TensorFlow.
+        work: Makes the result of an example, or raises `BadImage`; of a module that does not
+            import TensorFlow.
         workers: Number of processes.
 
     Yields:
@@ -132,7 +132,9 @@ class _Worker:
         self._stopped = False
         self._start()
 
-    def do(self, work: Callable[[bytes], Result], chunk: list[Example]) -> list[Result | Rejected]:
+    def do(
+        self, work: Callable[[Example], Result], chunk: list[Example]
+    ) -> list[Result | Rejected]:
         """Has a chunk worked on; where the process dies of it, every image on its own."""
         try:
             _send(self._process.stdin, (chunk, work, SECONDS_PER_IMAGE))
@@ -187,15 +189,19 @@ def _receive(stream: BinaryIO) -> object:
 
 def store_example(example: Example, storage: Storage) -> Stored | Rejected:
     """Stores one image in this process, which must not take longer than `SECONDS_PER_IMAGE`."""
-    return _worked_on(example, functools.partial(store, storage=storage), SECONDS_PER_IMAGE)
+    return _worked_on(example, functools.partial(_store, storage=storage), SECONDS_PER_IMAGE)
+
+
+def _store(example: Example, storage: Storage) -> Stored:
+    return store(example.read(), storage)
 
 
 def _worked_on(
-    example: Example, work: Callable[[bytes], Result], seconds: int
+    example: Example, work: Callable[[Example], Result], seconds: int
 ) -> Result | Rejected:
     signal.alarm(seconds)  # ends the process, in the middle of a decoder too
     try:
-        return work(example.read())
+        return work(example)
     except BadImage as error:
         return Rejected(str(error))
     except OSError as error:

@@ -1,0 +1,151 @@
+"""What there is to say of one image by itself. No TensorFlow here: worker processes import it."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from data import jpeg
+from data.decode import BadImage, Damaged, TooLarge, decode, is_turned, read_header
+from data.duplicates import difference_hash, thumbnail
+from data.examples import Example
+
+TINY = 32  # pixels of the shorter side
+
+_EXTENSIONS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+}
+_IS_CUT: dict[str, Callable[[bytes], bool]] = {  # of the formats that tell
+    "JPEG": lambda data: not jpeg.has_end(data),
+    "MPO": lambda data: not jpeg.has_end(data),
+    "PNG": lambda data: b"IEND" not in data,
+    "BMP": lambda data: int.from_bytes(data[2:6], "little") > len(data),
+    "WEBP": lambda data: int.from_bytes(data[4:8], "little") + 8 > len(data),
+}
+_REMARKS: dict[str, Callable[[Image.Image], bool]] = {  # by kind of finding
+    "cmyk": lambda header: header.mode == "CMYK",
+    "grey": lambda header: header.mode in ("1", "L", "LA") or header.mode.startswith("I;16"),
+    "sixteen_bit": lambda header: ";16" in str([tile.args for tile in header.tile]),
+    "alpha": lambda header: header.has_transparency_data,
+    "rotated": is_turned,
+    "animated": lambda header: header.format != "MPO" and getattr(header, "n_frames", 1) > 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """A sound image.
+
+    Attributes:
+        remarks: Kind of finding and what was seen, for all there is to say.
+        digest: First 16 bytes of the sha256 of its size and decoded RGB pixels.
+        hash: `difference_hash`; None of an image too small to compare.
+        thumbnail: uint8 bytes of `thumbnail`; likewise.
+    """
+
+    remarks: tuple[tuple[str, str], ...]
+    digest: bytes
+    hash: int | None
+    thumbnail: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsound:
+    """An image that cannot be used: kind of finding, and why."""
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raw(Example):
+    """Pixels of a record: `size` bytes, uint8 [height, width, 3]."""
+
+    height: int = 0
+    width: int = 0
+
+
+def examine_file(example: Example) -> Checkup | Unsound:
+    """Decodes an image strictly and in full.
+
+    Args:
+        example: Of a file; its name's extension should be that of its format.
+
+    Returns:
+        What was found.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    data = example.read()
+    try:
+        header = read_header(data)
+        image = decode(data)
+    except BadImage as error:
+        return Unsound(_kind_of(error, data), str(error) if data else "an empty file")
+    remarks = [(kind, "") for kind, applies in _REMARKS.items() if _holds(applies, header)]
+    extension = os.path.splitext(example.name)[1].lower()
+    if extension and extension not in _EXTENSIONS[header.format]:
+        remarks.append(("wrong_extension", f"is a {header.format}"))
+    return _checkup(image, remarks)
+
+
+def examine_record(example: Example) -> Checkup | Unsound:
+    """Decodes the image of a record.
+
+    Args:
+        example: Where in a shard it lies; `Raw` where that is pixels.
+
+    Returns:
+        What was found.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    data = example.read()
+    try:
+        if isinstance(example, Raw):
+            image = np.frombuffer(data, np.uint8).reshape(example.height, example.width, 3)
+        else:
+            image = decode(data)
+    except ValueError as error:  # `BadImage` is one
+        return Unsound("undecodable_record", str(error))
+    return _checkup(image, [])
+
+
+def _checkup(image: np.ndarray, remarks: list[tuple[str, str]]) -> Checkup:
+    height, width = image.shape[:2]
+    digest = hashlib.sha256(f"{width} x {height}".encode())
+    digest.update(np.ascontiguousarray(image))
+    sketch = None, None
+    if min(height, width) >= TINY:
+        sketch = difference_hash(image), thumbnail(image).tobytes()
+    else:
+        remarks = [*remarks, ("tiny", f"{width} x {height}")]
+    return Checkup(tuple(remarks), digest.digest()[:16], *sketch)
+
+
+def _kind_of(error: BadImage, data: bytes) -> str:
+    if isinstance(error, TooLarge):
+        return "too_large"
+    if not isinstance(error, Damaged):
+        return "unreadable"
+    is_cut = _IS_CUT.get(read_header(data).format)
+    return "truncated" if is_cut and is_cut(data) else "damaged"
+
+
+def _holds(applies: Callable[[Image.Image], bool], header: Image.Image) -> bool:
+    try:
+        return applies(header)
+    except Exception:  # Pillow's parsers meet strangers' bytes and raise whatever they trip over
+        return False

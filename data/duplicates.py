@@ -1,0 +1,114 @@
+"""Images that are the same or nearly so, found by sorting: about n log n, never every pair.
+
+A difference hash proposes pairs, a small version of the image decides. The hash is that of
+N. Krawetz, "Kind of Like That", hackerfactor.com, 2013; sorting by permuted bits to find near ones
+is that of M. Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+
+import cv2
+import numpy as np
+
+HASH_BITS = 64
+MAX_DISTANCE = 10  # bits that the hashes of near duplicates differ in
+MAX_DIFFERENCE = 0.25  # of their thumbnails, as a part of the contrast
+THUMBNAIL = (16, 16, 3)
+
+_MIN_CONTRAST = 4  # levels of a thumbnail; of what is plainer every image looks like the next
+_PERMUTATIONS = 16
+_NEIGHBOURS = 8
+_CHUNK = 4096  # pairs to compare at once
+
+
+def difference_hash(image: np.ndarray) -> int:
+    """Returns 64 bits: where the left one of two neighbours on an 8 x 9 grid is the brighter.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+    """
+    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
+    return int.from_bytes(np.packbits(grey[:, :-1] > grey[:, 1:]).tobytes())
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Reduces an image, uint8 [H, W, 3], to uint8 `THUMBNAIL`, whatever its proportions."""
+    return cv2.resize(image, THUMBNAIL[:2], interpolation=cv2.INTER_AREA)
+
+
+def same(keys: Iterable[Hashable | None]) -> list[list[int]]:
+    """Returns the positions of equal keys, a list for each key that is there twice or more."""
+    positions = defaultdict(list)
+    for position, key in enumerate(keys):
+        if key is not None:
+            positions[key].append(position)
+    return [found for found in positions.values() if len(found) > 1]
+
+
+def near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int]]:
+    """Finds images that were made from one another, or from one scene.
+
+    Recompressed, resized, brightened and slightly cut copies are among them; mirrored ones are not.
+    Plain images (contrast below 4 levels) are near to none.
+
+    Args:
+        hashes: uint64 [n], by `difference_hash`.
+        thumbnails: uint8 [n, 16, 16, 3], by `thumbnail`.
+
+    Returns:
+        Positions, a list for each group: in it every image is near to another, not to all.
+    """
+    pairs = _candidates(hashes)
+    chunks = (pairs[i : i + _CHUNK] for i in range(0, len(pairs), _CHUNK))
+    sure = [chunk[_are_alike(*thumbnails[chunk.T])] for chunk in chunks]
+    return _connected(np.concatenate([np.empty([0, 2], np.int64), *sure]).tolist())
+
+
+def _candidates(hashes: np.ndarray) -> np.ndarray:
+    """Pairs of hashes at most `MAX_DISTANCE` apart, int64 [p, 2].
+
+    Near hashes are likely to be neighbours in one of several orders, by different bits first.
+    """
+    bits = np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
+    random = np.random.default_rng(0)
+    found = np.empty(0, np.int64)
+    for _ in range(_PERMUTATIONS):
+        permuted = np.packbits(bits[:, random.permutation(HASH_BITS)], axis=1)
+        order = np.argsort(np.ascontiguousarray(permuted).view(">u8")[:, 0], kind="stable")
+        for step in range(1, _NEIGHBOURS + 1):
+            first, second = order[:-step], order[step:]
+            close = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_DISTANCE
+            ends = np.sort(np.stack([first[close], second[close]]), axis=0)
+            found = np.union1d(found, ends[0] * len(hashes) + ends[1])
+    return np.stack(np.divmod(found, max(1, len(hashes))), axis=1)
+
+
+def _are_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Whether thumbnails, uint8 [p, 16, 16, 3] each, differ by little but their mean colours."""
+    first, second = (
+        images - images.mean(axis=(1, 2), keepdims=True)
+        for images in (first.astype(np.float32), second.astype(np.float32))
+    )
+    contrasts = [np.sqrt((images**2).mean(axis=(1, 2, 3))) for images in (first, second)]
+    difference = np.sqrt(((first - second) ** 2).mean(axis=(1, 2, 3)))
+    plain = np.minimum(*contrasts) < _MIN_CONTRAST
+    return ~plain & (difference <= MAX_DIFFERENCE * np.sqrt(np.multiply(*contrasts)))
+
+
+def _connected(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Groups of what pairs connect, each sorted."""
+    parents: dict[int, int] = {}
+
+    def root(node: int) -> int:
+        parents.setdefault(node, node)
+        while parents[node] != node:
+            parents[node] = node = parents[parents[node]]
+        return node
+
+    for first, second in pairs:
+        parents[root(second)] = root(first)
+    groups = defaultdict(list)
+    for node in sorted(parents):
+        groups[root(node)].append(node)
+    return list(groups.values())
