@@ -36,6 +36,9 @@ with console.quiet_import():
     from data.shards import write_shards
 
 
+MAX_BAD = 0.001  # part of all images that may be rejected
+
+
 class AlreadyConvertedError(ValueError):
     """The output holds a conversion."""
 
@@ -47,7 +50,7 @@ def convert(
     *,
     shards: int | None = None,
     workers: int | None = None,
-    max_bad: float = 0.001,
+    max_bad: float = MAX_BAD,
     progress: bool = True,
     on_wait: Callable[[], object] | None = None,
 ) -> dict:
@@ -299,7 +302,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="processes (one per core)")
     parser.add_argument("--validation_fraction", type=float, default=0.1, help="held out (0.1)")
     parser.add_argument("--seed", type=int, default=0, help="of split and stored order (0)")
-    parser.add_argument("--max_bad", type=float, default=0.001, help="tolerated part (0.001)")
+    parser.add_argument("--max_bad", type=float, default=MAX_BAD, help="tolerated part (0.001)")
     parser.add_argument("--val_data", help="separate folder for validation")
     return parser.parse_args(argv)
 

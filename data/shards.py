@@ -97,12 +97,17 @@ def record(example: Example, image: Stored) -> bytes:
     )
 
 
+def allowed_bad(images: int, max_bad: float) -> float:
+    """How many of `images` a conversion may reject, a part `max_bad` of them but always 10."""
+    return max(_TOLERATED, max_bad * images)
+
+
 class _Limit:
     """Stops a conversion of which too many images are rejected."""
 
     def __init__(self, images: int, max_bad: float):
         self._images = images
-        self._allowed = max(_TOLERATED, max_bad * images)
+        self._allowed = allowed_bad(images, max_bad)
         self._rejected: list[list[str]] = []
 
     def add(self, rejected: list[list[str]]):

@@ -1,0 +1,112 @@
+"""Whether shards hold what their description says: every file, every record."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data import records
+from data.checkup import Raw
+from data.datasets import Dataset, Shard
+from data.examples import UNLABELLED, Example
+from data.findings import Finding, Place
+
+
+@dataclass
+class Contents:
+    """What a shard holds.
+
+    Attributes:
+        images: Of sound records; the label is the class, or `UNLABELLED`.
+        places: Where every one of them is.
+        findings: What is wrong with the shard.
+    """
+
+    images: list[Example] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
+    """Compares a shard with its description and reads its records; decodes no image.
+
+    Args:
+        shard: What should be there.
+        split: "train", "validation" or "test": only in the last may an image have no label.
+        dataset: What it is a part of.
+
+    Returns:
+        Its images, and what is wrong: also where a record's length leads out of the file.
+    """
+    contents, path = Contents(), Path(shard.path)
+    place = Place(split, shard=path.name)
+    if not path.is_file():
+        contents.findings.append(
+            Finding("missing_shard", (place,), f"expected {shard.bytes:,} bytes")
+        )
+        return contents
+    size = path.stat().st_size
+    memory = memoryview(np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8))
+    frames, end = records.frames(memory)
+    intact = not (faults := list(_faults(shard, memory, len(frames), end)))
+    contents.findings += [Finding(kind, (place,), detail) for kind, detail in faults]
+    damaged = set() if intact and shard.sha256 else set(_damaged(memory, frames))
+    for number, frame in enumerate(frames):
+        found = Place(split, None, path.name, number)
+        if number in damaged:
+            contents.findings.append(Finding("damaged_record", (found,), "wrong checksum"))
+        else:
+            _add_record(contents, memory, frame, found, shard.path, dataset)
+    if end < size:
+        found = Place(split, None, path.name, len(frames))
+        contents.findings.append(
+            Finding("damaged_record", (found,), f"it and all after byte {end:,} cannot be read")
+        )
+    return contents
+
+
+def _faults(shard: Shard, memory: memoryview, count: int, end: int) -> Iterator[tuple[str, str]]:
+    if len(memory) != shard.bytes:
+        yield "wrong_size", f"expected {shard.bytes:,} bytes, found {len(memory):,}"
+    elif shard.sha256 and hashlib.sha256(memory).hexdigest() != shard.sha256:
+        yield "wrong_sha256", f"expected {shard.sha256}"
+    if count != shard.examples:
+        yield "wrong_count", f"expected {shard.examples:,} records, found {count:,}"
+
+
+def _damaged(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
+    with tempfile.TemporaryDirectory() as scratch:
+        return records.unsound(memory, frames, Path(scratch) / "shard")
+
+
+def _add_record(
+    contents: Contents,
+    memory: memoryview,
+    frame: tuple[int, int],
+    place: Place,
+    path: str,
+    dataset: Dataset,
+):
+    try:
+        found = records.locate_image(memory, *frame)
+    except ValueError as error:
+        contents.findings.append(Finding("damaged_record", (place,), str(error)))
+        return
+    place = Place(place.split, found.filename or None, place.shard, place.record)
+    label = found.label - dataset.label_offset
+    if not 0 <= label < dataset.num_classes:
+        if found.label != UNLABELLED or place.split != "test":
+            detail = f"expected 0 to {dataset.num_classes - 1}, found {label}"
+            contents.findings.append(Finding("label_out_of_range", (place,), detail))
+        label = UNLABELLED
+    where = (os.fspath(path), found.begin, found.end - found.begin)
+    if found.format == "RAW":
+        image = Raw(found.filename, label, *where, height=found.height, width=found.width)
+    else:
+        image = Example(found.filename, label, *where)
+    contents.images.append(image)
+    contents.places.append(place)

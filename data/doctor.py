@@ -1,0 +1,181 @@
+"""Examines images before a training does: `python -m data.doctor IMAGES`, or SHARDS.
+
+Decodes every image, counts every class, and looks for what would spoil a training: the same image
+in several classes or splits, classes without images, damaged shards. Nothing is changed. Exit
+codes: 0 nothing found that would spoil a training, 1 something, 2 wrong input.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+import console
+from data.checkup import TINY, Checkup, Unsound, examine_file, examine_record
+from data.examples import Example, Source
+from data.findings import Finding, Place, Report
+from data.sources import open_source
+from data.survey import Survey
+from data.workers import Rejected, worked
+
+with console.quiet_import():
+    from data.convert import MAX_BAD, is_converted
+    from data.damage import examine_shard
+    from data.datasets import Dataset, described
+    from data.description import DESCRIPTION
+    from data.shards import allowed_bad
+
+
+def examine_source(source: Source, *, workers: int | None = None) -> Report:
+    """Examines images that are not converted yet.
+
+    Args:
+        source: Opened `lenient`, or it would have been refused for some of what can be found.
+        workers: Processes that decode; None for one per core.
+
+    Returns:
+        What was found.
+
+    Raises:
+        RuntimeError: If a worker fails for another reason than an image.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        splits = source.list_splits(Path(scratch))
+        survey = Survey(
+            source.class_names,
+            list(splits),
+            [Place(split, example.name) for split, of in splits.items() for example in of],
+            [example.label for of in splits.values() for example in of],
+        )
+        _decode(
+            survey, [e for of in splits.values() for e in of], examine_file, workers, source.name
+        )
+    if source.storage:
+        _expect_tiny(survey, source.storage.short_side)
+    unusable = sum(survey.unusable().values())
+    images = sum(map(len, splits.values()))
+    if unusable > (allowed := allowed_bad(images, MAX_BAD)):
+        detail = f"{unusable:,} of {images:,} images, expected at most {allowed:,.0f}"
+        survey.findings.append(Finding("too_many_bad", detail=detail))
+    if source.validation_fraction and "validation" not in splits:
+        survey.findings.append(Finding("no_validation", detail="no class has two images"))
+    return _report(source.name, survey)
+
+
+def examine_shards(dataset: Dataset, *, workers: int | None = None) -> Report:
+    """Examines a conversion: its files, its records, its images.
+
+    Args:
+        dataset: What should be there.
+        workers: As for `examine_source`.
+
+    Returns:
+        What was found.
+
+    Raises:
+        RuntimeError: As `examine_source`.
+    """
+    shards = [(shard, split) for split, of in dataset.splits.items() for shard in of]
+    with _bar(len(shards), dataset.folder.name, "shards") as bar:
+        contents = []
+        for shard, split in shards:
+            contents.append(examine_shard(shard, split, dataset))
+            bar.update()
+    images = [image for each in contents for image in each.images]
+    survey = Survey(
+        dataset.class_names,
+        list(dataset.splits),
+        [place for each in contents for place in each.places],
+        [image.label for image in images],
+    )
+    survey.findings += [finding for each in contents for finding in each.findings]
+    _decode(survey, images, examine_record, workers, dataset.folder.name)
+    _expect_tiny(survey, dataset.storage["short_side"])
+    return _report(str(dataset.folder), survey)
+
+
+def _decode(
+    survey: Survey,
+    examples: list[Example],
+    examine: Callable[[Example], Checkup | Unsound],
+    workers: int | None,
+    name: str,
+):
+    """Has all images examined by worker processes."""
+    results = worked(examples, examine, workers or os.cpu_count() or 1)
+    with _bar(len(examples), name, "images") as bar, contextlib.closing(results):
+        for result in results:
+            if isinstance(result, Rejected):
+                result = Unsound("unreadable", result.reason)
+            survey.add(result)
+            bar.update()
+
+
+def _expect_tiny(survey: Survey, short_side: int):
+    """Takes back what was said of small images where they are meant to be."""
+    if 0 < short_side < TINY:
+        survey.findings = [found for found in survey.findings if found.kind != "tiny"]
+
+
+def _bar(total: int, name: str, unit: str) -> tqdm:
+    return tqdm(total=total, desc=name, unit=f" {unit}", disable=not sys.stderr.isatty())
+
+
+def _report(data: str, survey: Survey) -> Report:
+    findings = [*survey.findings, *survey.classes(), *survey.copies()]
+    return Report(data, survey.class_names, survey.counts(), survey.unusable(), findings)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = console.Parser(prog="python -m data.doctor", description=__doc__, allow_abbrev=False)
+    parser.add_argument("data", help="digits, tfds:NAME, a folder of images, or converted shards")
+    parser.add_argument("--json", action="store_true", help="one JSON object with everything")
+    parser.add_argument("--all", action="store_true", help="show all findings of every kind")
+    parser.add_argument("--workers", type=int, help="processes (one per core)")
+    parser.add_argument("--val_data", help="separate folder for validation")
+    parser.add_argument("--validation_fraction", type=float, default=0.1, help="held out (0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (0)")
+    return parser.parse_args(argv)
+
+
+def _examine(args: argparse.Namespace) -> Report:
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"workers must be at least 1: {args.workers}")
+    if is_converted(args.data):
+        if args.val_data is not None:
+            raise ValueError(
+                f"val_data goes with a folder of images, not with shards: {args.val_data}"
+            )
+        if not (Path(args.data) / DESCRIPTION).is_file():
+            raise ValueError(f"{args.data}: expected shards with a {DESCRIPTION}")
+        return examine_shards(described(args.data), workers=args.workers)
+    source = open_source(
+        args.data,
+        val_data=args.val_data,
+        validation_fraction=args.validation_fraction,
+        seed=args.seed,
+        lenient=True,
+    )
+    return examine_source(source, workers=args.workers)
+
+
+def main(argv: list[str] | None = None):
+    """Examines what the command line names and prints the report."""
+    args = _parse(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
+    with console.user_errors():
+        report = _examine(args)
+    if args.json:
+        print(report.as_json())
+    else:
+        print(report.as_text(**({"first": None} if args.all else {})))
+    sys.exit(console.FAILED if report.spoils else 0)
+
+
+if __name__ == "__main__":
+    main()
