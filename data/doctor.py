@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import console
 from data.checkup import TINY, Checkup, Unsound, examine_file, examine_record
-from data.examples import Example, Source
+from data.examples import SPLIT_ORDER, Example, Source
 from data.findings import Finding, Place, Report
 from data.sources import open_source
 from data.survey import Survey
@@ -45,7 +45,8 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
         RuntimeError: If a worker fails for another reason than an image.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        splits = source.list_splits(Path(scratch))
+        listed = source.list_splits(Path(scratch))
+        splits = {split: listed[split] for split in SPLIT_ORDER if split in listed}
         survey = Survey(
             source.class_names,
             list(splits),
