@@ -68,9 +68,16 @@ class Unsound:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw(Example):
-    """Pixels of a record: `size` bytes, uint8 [height, width, 3]."""
+class Recorded(Example):
+    """Where in a shard an image lies, and what its record says of it.
 
+    Attributes:
+        format: "RAW" for uint8 pixels [height, width, 3], anything else for an image file.
+        height: In pixels.
+        width: In pixels.
+    """
+
+    format: str = "JPEG"
     height: int = 0
     width: int = 0
 
@@ -100,11 +107,11 @@ def examine_file(example: Example) -> Checkup | Unsound:
     return _checkup(image, remarks)
 
 
-def examine_record(example: Example) -> Checkup | Unsound:
+def examine_record(example: Recorded) -> Checkup | Unsound:
     """Decodes the image of a record.
 
     Args:
-        example: Where in a shard it lies; `Raw` where that is pixels.
+        example: Where it lies.
 
     Returns:
         What was found.
@@ -112,14 +119,16 @@ def examine_record(example: Example) -> Checkup | Unsound:
     Raises:
         OSError: If it cannot be read.
     """
-    data = example.read()
+    data, stated = example.read(), (example.height, example.width, 3)
     try:
-        if isinstance(example, Raw):
-            image = np.frombuffer(data, np.uint8).reshape(example.height, example.width, 3)
-        else:
-            image = decode(data)
+        raw = example.format == "RAW"
+        image = np.frombuffer(data, np.uint8).reshape(stated) if raw else decode(data)
     except ValueError as error:  # `BadImage` is one
         return Unsound("undecodable_record", str(error))
+    if image.shape != stated:
+        height, width = image.shape[:2]
+        detail = f"expected {example.width} x {example.height} pixels, found {width} x {height}"
+        return Unsound("undecodable_record", detail)
     return _checkup(image, [])
 
 

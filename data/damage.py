@@ -1,7 +1,6 @@
 """Whether shards hold what their description says: every file, every record."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from data import records
-from data.checkup import Raw
+from data.checkup import Recorded
 from data.datasets import Dataset, Shard
-from data.examples import UNLABELLED, Example
+from data.examples import UNLABELLED
 from data.findings import Finding, Place
 
 
@@ -26,7 +25,7 @@ class Contents:
         findings: What is wrong with the shard.
     """
 
-    images: list[Example] = field(default_factory=list)
+    images: list[Recorded] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -51,8 +50,8 @@ def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
         return contents
     size = path.stat().st_size
     memory = memoryview(np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8))
-    frames, end = records.frames(memory)
-    intact = not (faults := list(_faults(shard, memory, len(frames), end)))
+    frames, end = records.frames(memory, shard.examples + 1)
+    intact = not (faults := list(_faults(shard, memory, len(frames))))
     contents.findings += [Finding(kind, (place,), detail) for kind, detail in faults]
     damaged = set() if intact and shard.sha256 else set(_damaged(memory, frames))
     for number, frame in enumerate(frames):
@@ -61,7 +60,7 @@ def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
             contents.findings.append(Finding("damaged_record", (found,), "wrong checksum"))
         else:
             _add_record(contents, memory, frame, found, shard.path, dataset)
-    if end < size:
+    if end < size and len(frames) <= shard.examples:
         found = Place(split, None, path.name, len(frames))
         contents.findings.append(
             Finding("damaged_record", (found,), f"it and all after byte {end:,} cannot be read")
@@ -69,13 +68,14 @@ def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
     return contents
 
 
-def _faults(shard: Shard, memory: memoryview, count: int, end: int) -> Iterator[tuple[str, str]]:
+def _faults(shard: Shard, memory: memoryview, count: int) -> Iterator[tuple[str, str]]:
     if len(memory) != shard.bytes:
         yield "wrong_size", f"expected {shard.bytes:,} bytes, found {len(memory):,}"
     elif shard.sha256 and hashlib.sha256(memory).hexdigest() != shard.sha256:
         yield "wrong_sha256", f"expected {shard.sha256}"
     if count != shard.examples:
-        yield "wrong_count", f"expected {shard.examples:,} records, found {count:,}"
+        found = f"{count:,}" if count < shard.examples else "more"
+        yield "wrong_count", f"expected {shard.examples:,} records, found {found}"
 
 
 def _damaged(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
@@ -103,10 +103,16 @@ def _add_record(
             detail = f"expected 0 to {dataset.num_classes - 1}, found {label}"
             contents.findings.append(Finding("label_out_of_range", (place,), detail))
         label = UNLABELLED
-    where = (os.fspath(path), found.begin, found.end - found.begin)
-    if found.format == "RAW":
-        image = Raw(found.filename, label, *where, height=found.height, width=found.width)
-    else:
-        image = Example(found.filename, label, *where)
-    contents.images.append(image)
+    contents.images.append(
+        Recorded(
+            found.filename,
+            label,
+            path,
+            found.begin,
+            found.end - found.begin,
+            format=found.format,
+            height=found.height,
+            width=found.width,
+        )
+    )
     contents.places.append(place)

@@ -58,7 +58,7 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
         )
     if source.storage:
         _expect_tiny(survey, source.storage.short_side)
-    unusable = sum(survey.unusable().values())
+    unusable = sum(split.unusable for split in survey.splits().values())
     images = sum(map(len, splits.values()))
     if unusable > (allowed := allowed_bad(images, MAX_BAD)):
         detail = f"{unusable:,} of {images:,} images, expected at most {allowed:,.0f}"
@@ -129,7 +129,7 @@ def _bar(total: int, name: str, unit: str) -> tqdm:
 
 def _report(data: str, survey: Survey) -> Report:
     findings = [*survey.findings, *survey.classes(), *survey.copies()]
-    return Report(data, survey.class_names, survey.counts(), survey.unusable(), findings)
+    return Report(data, survey.class_names, survey.splits(), findings)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

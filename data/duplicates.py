@@ -76,11 +76,13 @@ def _candidates(hashes: np.ndarray) -> np.ndarray:
     for _ in range(_PERMUTATIONS):
         permuted = np.packbits(bits[:, random.permutation(HASH_BITS)], axis=1)
         order = np.argsort(np.ascontiguousarray(permuted).view(">u8")[:, 0], kind="stable")
+        parts = [found]
         for step in range(1, _NEIGHBOURS + 1):
             first, second = order[:-step], order[step:]
             close = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_DISTANCE
             ends = np.sort(np.stack([first[close], second[close]]), axis=0)
-            found = np.union1d(found, ends[0] * len(hashes) + ends[1])
+            parts.append(ends[0] * len(hashes) + ends[1])
+        found = np.unique(np.concatenate(parts))
     return np.stack(np.divmod(found, max(1, len(hashes))), axis=1)
 
 

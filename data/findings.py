@@ -20,7 +20,6 @@ class Kind(NamedTuple):
 
 
 _COPY = "get the file again or delete it; conversion leaves it out"
-_NONE = "nothing to do"
 _AGAIN = "convert again"
 
 KINDS = {  # in the order of the report
@@ -29,7 +28,7 @@ KINDS = {  # in the order of the report
     "wrong_sha256": Kind(ERROR, "shard of other content than stated", _AGAIN),
     "wrong_count": Kind(ERROR, "shard of more or fewer records than stated", _AGAIN),
     "damaged_record": Kind(ERROR, "damaged record", _AGAIN),
-    "undecodable_record": Kind(ERROR, "record without a whole image", _AGAIN),
+    "undecodable_record": Kind(ERROR, "record without the image that it states", _AGAIN),
     "label_out_of_range": Kind(ERROR, "label of no class", _AGAIN),
     "too_few_classes": Kind(ERROR, "fewer than two classes with images", "add images"),
     "no_validation": Kind(
@@ -135,6 +134,21 @@ class Finding:
         return ": ".join(word for word in (said, self.detail) if word)
 
 
+@dataclass
+class Split:
+    """How many images there are.
+
+    Attributes:
+        images: All of them.
+        unusable: Those that cannot be used.
+        classes: Usable ones of every class, by label.
+    """
+
+    images: int
+    unusable: int
+    classes: list[int]
+
+
 @dataclass(frozen=True)
 class Report:
     """All that was found.
@@ -142,15 +156,13 @@ class Report:
     Attributes:
         data: What was examined.
         class_names: By label.
-        splits: Usable images of every class, by label, for every split.
-        unusable: Images that cannot be used, by split.
+        splits: What they hold.
         findings: In any order.
     """
 
     data: str
     class_names: tuple[str, ...]
-    splits: dict[str, list[int]]
-    unusable: dict[str, int]
+    splits: dict[str, Split]
     findings: list[Finding]
 
     @property
@@ -174,12 +186,9 @@ class Report:
         """One line for programs."""
         ordered = sorted(self.findings, key=lambda finding: _ORDER[finding.kind])
         splits = {
-            split: {
-                "images": sum(counts) + self.unusable[split],
-                "unusable": self.unusable[split],
-                "classes": dict(zip(self.class_names, counts, strict=True)),
-            }
-            for split, counts in self.splits.items()
+            name: asdict(split)
+            | {"classes": dict(zip(self.class_names, split.classes, strict=True))}
+            for name, split in self.splits.items()
         }
         report = {
             "data": self.data,
@@ -199,11 +208,11 @@ class Report:
         """
         lines = [f"{'split':<12}{'images':>10}{'unusable':>10}{'classes':>9}{'smallest':>10}"]
         lines[0] += f"{'largest':>9}"
-        for split, counts in self.splits.items():
-            images, held = sum(counts) + self.unusable[split], [n for n in counts if n] or [0]
+        for name, split in self.splits.items():
+            held = [images for images in split.classes if images]
             lines.append(
-                f"{split:<12}{images:>10,}{self.unusable[split]:>10,}{sum(map(bool, counts)):>9,}"
-                f"{min(held):>10,}{max(held):>9,}"
+                f"{name:<12}{split.images:>10,}{split.unusable:>10,}{len(held):>9,}"
+                f"{min(held, default=0):>10,}{max(held, default=0):>9,}"
             )
         for name, kind in KINDS.items():
             if found := [finding for finding in self.findings if finding.kind == name]:

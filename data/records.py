@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import struct
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -140,18 +141,19 @@ class Located(NamedTuple):
     filename: str
 
 
-def frames(memory: memoryview) -> tuple[list[tuple[int, int]], int]:
+def frames(memory: memoryview, most: int = sys.maxsize) -> tuple[list[tuple[int, int]], int]:
     """Finds the records of a shard by their stated lengths; checks no checksum.
 
     Args:
         memory: uint8 [bytes], the whole file.
+        most: Records to find.
 
     Returns:
         Begin and end of the content of every whole record, and where the last of them ends: at
         less than the size of a file that is cut off.
     """
     found, place = [], 0
-    while place + _HEADER_BYTES <= len(memory):
+    while place + _HEADER_BYTES <= len(memory) and len(found) < most:
         (length,) = _LENGTH.unpack_from(memory, place)
         begin = place + _HEADER_BYTES
         if begin + length + _FOOTER_BYTES > len(memory):

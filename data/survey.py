@@ -7,7 +7,7 @@ import numpy as np
 from data import duplicates
 from data.checkup import Checkup, Unsound
 from data.examples import UNLABELLED
-from data.findings import Finding, Place
+from data.findings import Finding, Place, Split
 
 FEW_IMAGES = 10  # of a class in train
 IMBALANCE = 10  # times the smallest class of train
@@ -56,20 +56,16 @@ class Survey:
             pixels = np.frombuffer(result.thumbnail, np.uint8)
             self._thumbnails[position] = pixels.reshape(duplicates.THUMBNAIL)
 
-    def counts(self) -> dict[str, list[int]]:
-        """Counts the sound images of every class, by label, in every split."""
-        counts = {split: [0] * len(self.class_names) for split in self._splits}
+    def splits(self) -> dict[str, Split]:
+        """Counts all images that have been added."""
+        splits = {name: Split(0, 0, [0] * len(self.class_names)) for name in self._splits}
         for place, label, digest in zip(self._places, self._labels, self._digests, strict=True):
+            split = splits[place.split]
+            split.images += 1
+            split.unusable += not digest
             if digest and label != UNLABELLED:
-                counts[place.split][label] += 1
-        return counts
-
-    def unusable(self) -> dict[str, int]:
-        """Counts the others, in every split."""
-        unusable = dict.fromkeys(self._splits, 0)
-        for place, digest in zip(self._places, self._digests, strict=True):
-            unusable[place.split] += not digest
-        return unusable
+                split.classes[label] += 1
+        return splits
 
     def copies(self) -> Iterator[Finding]:
         """Compares all images that have been added."""
@@ -98,11 +94,13 @@ class Survey:
 
     def classes(self) -> Iterator[Finding]:
         """Looks at the classes of all images that have been added."""
-        counts = self.counts()
-        train = counts["train"]
+        counts = {name: split.classes for name, split in self.splits().items()}
+        train = counts.pop("train", [0] * len(self.class_names))
         if sum(map(bool, train)) < 2:
             yield Finding("too_few_classes", split="train")
-        measured = {split: of for split, of in counts.items() if split != "train" and any(of)}
+        pairs = zip(self._places, self._labels, strict=True)
+        labelled = {place.split for place, label in pairs if label != UNLABELLED}
+        measured = {split: of for split, of in counts.items() if split in labelled}
         for label, name in enumerate(self.class_names):
             elsewhere = [split for split, of in measured.items() if of[label]]
             if not train[label]:
@@ -112,7 +110,7 @@ class Survey:
                 continue
             if train[label] < FEW_IMAGES:
                 yield Finding("few_images", class_name=name, detail=f"{train[label]} in train")
-            for split in measured.keys() - set(elsewhere):
+            for split in (split for split in measured if split not in elsewhere):
                 yield Finding("missing_in_split", class_name=name, split=split)
         yield from self._imbalance(train)
 

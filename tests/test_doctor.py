@@ -16,7 +16,7 @@ from conftest import photograph
 from PIL import Image
 
 from data import convert, datasets, doctor, duplicates, jpeg, records, survey, workers
-from data.checkup import Checkup
+from data.checkup import Checkup, Unsound
 from data.decode import Storage
 from data.examples import Example, Source
 from data.findings import KINDS, Finding, Place
@@ -257,7 +257,8 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(photos, tmp_path, monkey
     report = doctor.examine_source(stopped, workers=1)
     assert [finding.places[0].image for finding in report.findings] == ["bomb.jpg", "never.jpg"]
     assert {finding.kind for finding in report.findings} == {"unreadable"}
-    assert sum(report.splits["train"]) == 52 and report.unusable["train"] == 2
+    train = report.splits["train"]
+    assert (train.images, train.unusable, sum(train.classes)) == (54, 2, 52)
 
 
 def test_nothing_is_made_of_the_names_in_an_archive(tmp_path):
@@ -342,7 +343,7 @@ def rewritten(folder, change):
 def flipped(folder):
     data = bytearray((folder / TRAIN).read_bytes())
     frames, _ = records.frames(memoryview(data))
-    data[frames[3][0] + 50] ^= 4
+    data[sum(frames[3]) // 2] ^= 4
     (folder / TRAIN).write_bytes(data)
 
 
@@ -397,6 +398,21 @@ def test_damage_to_shards_is_found_by_shard_and_record(converted, tmp_path, kind
     assert contents(folder) == before
 
 
+def test_a_shard_of_zeros_is_not_taken_for_a_million_records(converted, tmp_path):
+    folder = shutil.copytree(converted, tmp_path / "shards")
+    size = (folder / TRAIN).stat().st_size
+    (folder / TRAIN).write_bytes(bytes(size))
+    code, kinds = found(folder)
+    assert code == 1 and kinds["wrong_sha256"] == kinds["wrong_count"] == [TRAIN]
+    assert len(kinds["damaged_record"]) == 28  # one more than there should be
+
+
+def test_a_record_that_states_another_size_is_found(converted, tmp_path):
+    folder = shutil.copytree(converted, tmp_path / "shards")
+    rewritten(folder, lambda record: {"height": record["height"] + 1})
+    assert found(folder) == (1, {"undecodable_record": [f"{TRAIN} 3"]})
+
+
 def test_sound_shards_have_no_findings(converted, photos, tmp_path):
     assert found(converted) == (0, {})
     raw = Storage(short_side=40, encoding="raw")
@@ -447,12 +463,27 @@ def test_a_large_group_of_near_images_is_a_series():
     assert gathered(survey.SERIES + 1) == [("series", survey.SERIES + 1)]
 
 
+def test_a_split_without_a_sound_image_lacks_every_class():
+    places = [Place("train", "0"), Place("train", "1"), Place("validation", "2")]
+    gathering = survey.Survey(["a", "b"], ["train", "validation"], places, [0, 1, 0])
+    for result in (Checkup((), b"0", None, None), Checkup((), b"1", None, None)):
+        gathering.add(result)
+    gathering.add(Unsound("unreadable", "why"))
+    lacking = [each for each in gathering.classes() if each.kind == "missing_in_split"]
+    assert [(each.class_name, each.split) for each in lacking] == [
+        ("a", "validation"),
+        ("b", "validation"),
+    ]
+
+
 def test_images_without_a_label_contradict_nobody():
     places = [Place("train", "0"), Place("test", "1")]
     gathering = survey.Survey(["a", "b"], ["train", "test"], places, [0, -1])
     for _ in places:
         gathering.add(Checkup((), b"same", None, None))
     assert [finding.kind for finding in gathering.copies()] == ["leak"]
+    test = gathering.splits()["test"]
+    assert (test.images, test.unusable, test.classes) == (1, 0, [0, 0])
 
 
 def test_a_jpeg_with_a_preview_is_cut_short_where_its_own_end_is_missing():
