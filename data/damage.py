@@ -1,7 +1,6 @@
 """Whether shards hold what their description says: every file, every record."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +52,7 @@ def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
     frames, end = records.frames(memory, shard.examples + 1)
     intact = not (faults := list(_faults(shard, memory, len(frames))))
     contents.findings += [Finding(kind, (place,), detail) for kind, detail in faults]
-    damaged = set() if intact and shard.sha256 else set(_damaged(memory, frames))
+    damaged = set() if intact and shard.sha256 else set(records.unsound(memory, frames))
     for number, frame in enumerate(frames):
         found = Place(split, None, path.name, number)
         if number in damaged:
@@ -68,6 +67,15 @@ def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
     return contents
 
 
+def first_in(dataset: Dataset) -> Finding | None:
+    """The first thing that is wrong with any shard of a data set; reads them until then."""
+    for split, shards in dataset.splits.items():
+        for shard in shards:
+            if findings := examine_shard(shard, split, dataset).findings:
+                return min(findings, key=lambda finding: finding.places[0].record is None)
+    return None
+
+
 def _faults(shard: Shard, memory: memoryview, count: int) -> Iterator[tuple[str, str]]:
     if len(memory) != shard.bytes:
         yield "wrong_size", f"expected {shard.bytes:,} bytes, found {len(memory):,}"
@@ -76,11 +84,6 @@ def _faults(shard: Shard, memory: memoryview, count: int) -> Iterator[tuple[str,
     if count != shard.examples:
         found = f"{count:,}" if count < shard.examples else "more"
         yield "wrong_count", f"expected {shard.examples:,} records, found {found}"
-
-
-def _damaged(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
-    with tempfile.TemporaryDirectory() as scratch:
-        return records.unsound(memory, frames, Path(scratch) / "shard")
 
 
 def _add_record(

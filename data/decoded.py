@@ -243,7 +243,11 @@ class Mapped:
         self._lock = threading.Lock()
 
     def __call__(self, shard: Shard) -> Images:
-        """Opens a shard, and closes those of earlier windows."""
+        """Opens a shard, and closes those of earlier windows.
+
+        Raises:
+            ValueError: If it is damaged, when it is opened for the first time.
+        """
         with self._lock:
             if shard not in self._open:
                 self._open[shard] = _map(shard.path)
@@ -251,7 +255,10 @@ class Mapped:
                     self._open.pop(next(iter(self._open)))
             data = self._open[shard]
             if shard not in self._tables:
-                self._tables[shard] = records.locate(data)
+                try:
+                    self._tables[shard] = records.locate(data)
+                except ValueError as error:
+                    raise ValueError(f"{shard.path}: {error}") from error
             return Images(data, self._tables[shard])
 
 

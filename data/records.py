@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import crc32c
 import numpy as np
 import tensorflow as tf
 
@@ -25,8 +26,9 @@ WIDTH = "image/width"
 FILENAME = "image/filename"
 
 _LENGTH = struct.Struct("<Q")  # begins a record of a shard
-_HEADER_BYTES = 12  # with a checksum of the length
-_FOOTER_BYTES = 4  # a checksum of the content
+_CHECKSUM = struct.Struct("<I")  # of the length, after it; of the content, after that
+_HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
+_FOOTER_BYTES = _CHECKSUM.size
 
 _FEATURES = {
     "encoded": (ENCODED, tf.io.FixedLenFeature([], tf.string)),
@@ -163,25 +165,29 @@ def frames(memory: memoryview, most: int = sys.maxsize) -> tuple[list[tuple[int,
     return found, place
 
 
-def unsound(memory: memoryview, frames: list[tuple[int, int]], scratch: Path) -> list[int]:
-    """Finds the records whose checksums are wrong: those that would be written otherwise.
+def unsound(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
+    """Finds the records whose checksums, of their length or content, are wrong.
 
     Args:
         memory: uint8 [bytes], the whole file.
-        frames: Begin and end of the contents of its records, from its first byte.
-        scratch: File to write, of the size of the shard.
+        frames: Begin and end of the contents of its records.
 
     Returns:
         Their numbers, from 0.
     """
-    write_records(scratch, (bytes(memory[begin:end]) for begin, end in frames))
-    with open(scratch, "rb") as file:
-        copies = [file.read(_HEADER_BYTES + end - begin + _FOOTER_BYTES) for begin, end in frames]
     return [
-        i
-        for i, (begin, end) in enumerate(frames)
-        if memory[begin - _HEADER_BYTES : end + _FOOTER_BYTES] != copies[i]
+        number
+        for number, (begin, end) in enumerate(frames)
+        if _checksum(memory[begin - _HEADER_BYTES :][: _LENGTH.size])
+        != memory[begin - _CHECKSUM.size : begin]
+        or _checksum(memory[begin:end]) != memory[end : end + _CHECKSUM.size]
     ]
+
+
+def _checksum(data: memoryview) -> bytes:
+    """CRC32C, rotated and with a constant added, as TFRecord files have it."""
+    crc = crc32c.crc32c(data)
+    return _CHECKSUM.pack((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF)
 
 
 def locate_image(memory: memoryview, begin: int, end: int) -> Located:
@@ -212,19 +218,19 @@ def locate(shard: np.ndarray) -> np.ndarray:
         int64 [n, 4], a row per record: where its pixels begin, height, width, label.
 
     Raises:
-        ValueError: If the file is cut off, or holds something else.
+        ValueError: If the file is cut off or damaged, or holds something else; names the record.
     """
-    memory, rows, place = memoryview(shard), [], 0
-    try:
-        while place < len(memory):
-            (length,) = _LENGTH.unpack_from(memory, place)
-            begin = place + _HEADER_BYTES
-            rows.append(_located(memory, begin, begin + length))
-            place = begin + length + _FOOTER_BYTES
-    except (IndexError, KeyError, ValueError, struct.error) as error:
-        raise ValueError(f"no record of raw pixels at byte {place}: {error!r}") from error
-    if place != len(memory):
-        raise ValueError(f"the last record is cut off, expected {place} bytes, not {len(memory)}")
+    memory, rows = memoryview(shard), []
+    found, end = frames(memory)
+    if damaged := unsound(memory, found):
+        raise ValueError(f"record {damaged[0]} is damaged: its checksum is wrong")
+    if end < len(memory):
+        raise ValueError(f"record {len(found)} is damaged or cut off, at byte {end}")
+    for number, frame in enumerate(found):
+        try:
+            rows.append(_located(memory, *frame))
+        except (IndexError, KeyError, ValueError) as error:
+            raise ValueError(f"record {number} is not one of raw pixels: {error!r}") from error
     return np.array(rows, np.int64).reshape([-1, 4])
 
 

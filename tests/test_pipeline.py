@@ -310,11 +310,18 @@ def test_a_shard_with_another_number_of_records_stops_the_run(numbered, tmp_path
 
 def test_a_raw_shard_that_was_cut_off_is_named_as_such(numbered, tmp_path):
     content = Path(numbered.shards("train")[0].path).read_bytes()
-    for length, complaint in ((-3, "cut off"), (-40, "no record"), (-300, "no record")):
-        with pytest.raises(ValueError, match=complaint):
+    last = len(records.locate(np.frombuffer(content, np.uint8))) - 1
+    for length in (-3, -40, -100):
+        with pytest.raises(ValueError, match=f"record {last} is damaged or cut off"):
             records.locate(np.frombuffer(content[:length], np.uint8))
-    with pytest.raises(ValueError, match="no record of raw pixels at byte 0"):
+    with pytest.raises(ValueError, match="record 0 is damaged"):
         records.locate(np.frombuffer(content[7:], np.uint8))
+    flipped = np.frombuffer(content, np.uint8).copy()
+    for place in (3, 10, 500, len(content) - 1):
+        flipped[place] ^= 4
+        with pytest.raises(ValueError, match=r"record \d+ is damaged"):
+            records.locate(flipped)
+        flipped[place] ^= 4
 
 
 @pytest.mark.parametrize(("replicas", "expected"), [(1, 11), (4, 12)])
