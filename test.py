@@ -15,7 +15,7 @@ import console
 
 with console.quiet_import():
     import trained
-    from data import convert, datasets, pipeline, views
+    from data import convert, damage, datasets, pipeline, views
     from engine import devices, steps
 
 FLAGS = flags.FLAGS
@@ -65,10 +65,11 @@ def main(argv: list[str]) -> None:
             threads=FLAGS.threads,
             replicas=replicas,
         )
-        totals = steps.Evaluator(strategy, network.model).evaluate(batches)
-        if len(networks) > 1:
-            print(network.name)
         with console.user_errors():
+            with damage.named(dataset):
+                totals = steps.Evaluator(strategy, network.model).evaluate(batches)
+            if len(networks) > 1:
+                print(network.name)
             report(network.folder, totals, crops=crops, split=FLAGS.split, checkpoint=network.name)
 
 

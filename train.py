@@ -21,7 +21,7 @@ with console.quiet_import():
     import meter
     import models
     import preview
-    from data import augment, convert, datasets, decoded
+    from data import augment, convert, damage, datasets, decoded
     from engine import devices, optimizers, runs, schedules
     from models import keras_weights
     from training import Training, milestones, network_options
@@ -137,7 +137,8 @@ def start(options: SimpleNamespace) -> Training:
         options.batch_size = min(128, dataset.num_examples("train"))
     if options.augment is None:
         options.augment = default_policy(options.model, dataset.class_names)
-    return Training(options, dataset, options.precision)
+    with damage.named(dataset):
+        return Training(options, dataset, options.precision)
 
 
 def check(options: SimpleNamespace) -> None:
@@ -189,7 +190,8 @@ def resume(options: SimpleNamespace, given: set[str]) -> Training:
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})
     devices.configure(options.threads, options.log_device_placement)
     dataset = open_data(options, expected=settings["data"]["fingerprint"])
-    return Training(options, dataset, settings["precision"])
+    with damage.named(dataset):
+        return Training(options, dataset, settings["precision"])
 
 
 def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets.Dataset:

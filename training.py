@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import console
 import models
-from data import advice, augment, datasets, decoded, pipeline, replay
+from data import advice, augment, damage, datasets, decoded, pipeline, replay
 from engine import (
     background,
     checkpoints,
@@ -200,10 +200,11 @@ class Training:
             name = f"{data_name(self.options.data)}-{self.options.model}"
             self.options.run_dir = str(runs.make_folder(name))
         self.lock = self.run.lock()
-        if self.options.resume:
-            self.restore(self.run.settings())
-        else:
-            self.begin()
+        with damage.named(self.dataset):
+            if self.options.resume:
+                self.restore(self.run.settings())
+            else:
+                self.begin()
 
     def begin(self) -> None:
         """Starts at step 0: takes weights from elsewhere, then writes the folder of the run."""
@@ -343,13 +344,14 @@ class Training:
         interrupts = console.Interrupts(lambda: print("stopping after this step", file=sys.stderr))
         try:
             if self.trainer.step < self.end:
-                self._train(interrupts)
+                with damage.named(self.dataset):
+                    self._train(interrupts)
             self.saving.wait()
         except steps.NotFinite as error:
             self.saving.wait()
             advice = "the checkpoints are from before: try a smaller --learning_rate"
             console.fail(f"{error}; {advice}; {self._what_it_saw(error.step)}", console.FAILED)
-        except OSError as error:
+        except (OSError, damage.DamagedShard) as error:
             console.fail(error, console.FAILED)
         if interrupts.received and self.trainer.step < self.end:
             self.say(f"stopped; go on with: {self._resume_command()}")

@@ -3,6 +3,7 @@
     python benchmarks/crash.py kills --count=300        trainings killed at random moments
     python benchmarks/crash.py saves                    a save killed at each of its steps
     python benchmarks/crash.py checkpoints --count=1000 damaged checkpoint files
+    python benchmarks/crash.py shards --count=500       damaged shards, JPEG and raw
 
 Prints one line of figures and exits with 1 if anything went wrong; `tests/test_crash.py` runs
 smaller shares.
@@ -31,8 +32,11 @@ import console
 with console.quiet_import():
     import numpy as np
     import safetensors.numpy
+    import tensorflow as tf
+    from PIL import Image
 
     import meter  # noqa: F401  with all that train.py imports: a fork starts at once
+    from data import augment, convert, damage, datasets, decode, pipeline, records, sources
     from engine import runs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -191,6 +195,77 @@ def damaged_checkpoints(count: int, folder: Path, seed: int) -> Counter:
     return counts
 
 
+def damaged_shards(count: int, folder: Path, seed: int) -> Counter:
+    """Damages one of a few shards and reads an epoch.
+
+    Args:
+        count: How often.
+        folder: For the shards.
+        seed: Of kinds and places.
+
+    Returns:
+        "damages" of each kind, and what went wrong: "unnoticed", "not named".
+    """
+    choose, counts = random.Random(seed), Counter()
+    for label, number in itertools.product(range(2), range(12)):
+        path = folder / "images" / f"class {label}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    source = sources.open_source(folder / "images", validation_fraction=0.0)
+    for encoding in decode.ENCODINGS:
+        convert.convert(
+            source, folder / encoding, decode.Storage(20, 95, encoding), shards=3, progress=False
+        )
+    for number in range(count):
+        shards = folder / decode.ENCODINGS[number % 2]
+        path = choose.choice(sorted(shards.glob("train-*")))
+        whole = path.read_bytes()
+        kind, damage_to = choose.choice(list({**DAMAGES, "cut between": _cut_between}.items()))
+        changed = damage_to(whole, choose.randrange(len(whole)), choose)
+        if changed == whole:
+            continue
+        path.unlink()
+        if changed is not None:
+            path.write_bytes(changed)
+        complaint = _complaint(shards)
+        counts[kind] += 1
+        counts["unnoticed"] += not complaint
+        is_inside = changed is not None and len(changed) == len(whole)
+        expected = rf"{path.name}.*record \d" if is_inside else path.name
+        counts["not named"] += not re.search(expected, complaint or path.name + " record 0")
+        path.write_bytes(whole)
+    return counts
+
+
+def _complaint(shards: Path) -> str:
+    """What reading an epoch says; empty if nothing."""
+    try:
+        dataset = datasets.load(shards)
+        examples = dataset.num_examples("train")
+        with damage.named(dataset):
+            batches = pipeline.train_batches(
+                dataset,
+                augment.POLICIES["none"],
+                size=16,
+                batch_size=8,
+                seed=0,
+                steps=examples // 8,
+                threads=1,
+            )
+            for _ in batches:
+                pass
+    except (ValueError, OSError, RuntimeError, tf.errors.OpError) as error:
+        return str(error)
+    return ""
+
+
+def _cut_between(data: bytes, place: int, choose: random.Random) -> bytes:
+    """Cut off between two records, which TensorFlow does not notice."""
+    found, _ = records.frames(memoryview(data))
+    return data[: choose.choice(found)[0] - records.HEADER_BYTES]
+
+
 def _flipped(data: bytes, place: int, choose: random.Random) -> bytes:
     return data[:place] + bytes([data[place] ^ 1 << choose.randrange(8)]) + data[place + 1 :]
 
@@ -245,6 +320,7 @@ ATTACKS = {
     "kills": lambda options, folder: kills(options.count, folder, options.seed),
     "saves": lambda options, folder: saves(folder),
     "checkpoints": lambda options, folder: damaged_checkpoints(options.count, folder, options.seed),
+    "shards": lambda options, folder: damaged_shards(options.count, folder, options.seed),
 }
 WRONG = {
     "different",
@@ -253,6 +329,7 @@ WRONG = {
     "cannot save again",
     "unnoticed",
     "no fall-back",
+    "not named",
 }
 
 

@@ -1,17 +1,19 @@
 """Whether shards hold what their description says: every file, every record."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from data import records
 from data.checkup import Recorded
 from data.datasets import Dataset, Shard
 from data.examples import UNLABELLED
-from data.findings import Finding, Place
+from data.findings import KINDS, Finding, Place
 
 
 @dataclass
@@ -67,8 +69,30 @@ def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
     return contents
 
 
-def first_in(dataset: Dataset) -> Finding | None:
-    """The first thing that is wrong with any shard of a data set; reads them until then."""
+class DamagedShard(RuntimeError):
+    """A shard is not as it was written; the text names it and, where it can, the record."""
+
+
+@contextlib.contextmanager
+def named(dataset: Dataset) -> Iterator[None]:
+    """Says what is damaged where TensorFlow says only that something is.
+
+    Args:
+        dataset: That is read; all of it is examined to find the place.
+
+    Raises:
+        DamagedShard: Instead of TensorFlow's error about lost data.
+    """
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        found = _first_in(dataset)
+        if found is None:
+            raise
+        raise DamagedShard(f"{KINDS[found.kind].title} in {dataset.folder}: {found}") from error
+
+
+def _first_in(dataset: Dataset) -> Finding | None:
     for split, shards in dataset.splits.items():
         for shard in shards:
             if findings := examine_shard(shard, split, dataset).findings:

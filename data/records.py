@@ -27,7 +27,7 @@ FILENAME = "image/filename"
 
 _LENGTH = struct.Struct("<Q")  # begins a record of a shard
 _CHECKSUM = struct.Struct("<I")  # of the length, after it; of the content, after that
-_HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
+HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
 _FOOTER_BYTES = _CHECKSUM.size
 
 _FEATURES = {
@@ -155,9 +155,9 @@ def frames(memory: memoryview, most: int = sys.maxsize) -> tuple[list[tuple[int,
         less than the size of a file that is cut off.
     """
     found, place = [], 0
-    while place + _HEADER_BYTES <= len(memory) and len(found) < most:
+    while place + HEADER_BYTES <= len(memory) and len(found) < most:
         (length,) = _LENGTH.unpack_from(memory, place)
-        begin = place + _HEADER_BYTES
+        begin = place + HEADER_BYTES
         if begin + length + _FOOTER_BYTES > len(memory):
             break
         found.append((begin, begin + length))
@@ -178,7 +178,7 @@ def unsound(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
     return [
         number
         for number, (begin, end) in enumerate(frames)
-        if _checksum(memory[begin - _HEADER_BYTES :][: _LENGTH.size])
+        if _checksum(memory[begin - HEADER_BYTES :][: _LENGTH.size])
         != memory[begin - _CHECKSUM.size : begin]
         or _checksum(memory[begin:end]) != memory[end : end + _CHECKSUM.size]
     ]

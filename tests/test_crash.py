@@ -35,6 +35,11 @@ def test_damaged_checkpoints(tmp_path):
     assert all(counts[kind] > 10 for kind in crash.DAMAGES) and not wrong(counts)
 
 
+def test_damaged_shards(tmp_path):
+    counts = crash.damaged_shards(24, tmp_path, seed=0)
+    assert sum(counts[kind] for kind in (*crash.DAMAGES, "cut between")) > 20 and not wrong(counts)
+
+
 def test_what_is_wrong_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.checkpoints._seal", lambda text, tensors: "")
     monkeypatch.setattr("engine.checkpoints.digest", lambda tensors: "")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import DONE, PIPES, ROOT, curves, metrics, started, step_files
 
+from data import convert, decode, sources
 from engine import runs
 
 
@@ -259,6 +260,19 @@ def test_a_rollback_goes_on_slower_from_the_last_checkpoint(tmp_path, command):
     assert DONE.fullmatch(done.stdout.splitlines()[-1]).group(1) == "30"
     rates = [rate for _, rate in curves(tmp_path / "run")["train/learning_rate"]]
     assert rates[0] == np.float32(0.1) and rates[-1] == np.float32(0.01)
+
+
+def test_a_damaged_record_is_named(photographs, tmp_path, command):
+    source = sources.open_source(photographs, validation_fraction=0.0)
+    convert.convert(source, tmp_path / "shards", decode.Storage(64), shards=2, progress=False)
+    path = tmp_path / "shards" / "train-00001-of-00002.tfrecord"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
+    words = [f"--data={tmp_path}/shards", "--model=lenet5", "--batch_size=8", "--epochs=1"]
+    done = command("train.py", *words, f"--run_dir={tmp_path}/run")
+    assert done.returncode == 1
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "damaged record in" in error and f"{path.name} record 23 (train)" in error
 
 
 def test_one_batch_is_learnt_or_a_reason_to_warn(tmp_path, command):
