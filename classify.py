@@ -5,6 +5,8 @@ python classify.py FOLDER --json      one JSON object per image and line
 python classify.py img.jpg --checkpoint=best.safetensors    one file is enough
 """
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,7 +21,7 @@ with console.quiet_import():
     import numpy as np
 
     import trained
-    from data import decode, pipeline, sources, views
+    from data import decode, pipeline, sources, views, workers
     from engine import devices, steps
 
 FLAGS = flags.FLAGS
@@ -49,7 +51,9 @@ def main(argv: list[str]) -> None:
         network = trained.open_network(
             FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
         )
-    classifier = Classifier(network, int(FLAGS.crops), FLAGS.top_k)
+    classifier = Classifier(
+        network, crops=int(FLAGS.crops), top_k=FLAGS.top_k, processes=FLAGS.threads
+    )
     show = show_json if FLAGS.json else show_table
     failed = 0
     for result in classifier.results(images):
@@ -69,25 +73,34 @@ def listed(place: str) -> list[sources.Example]:
 class Classifier:
     """A network that names images."""
 
-    def __init__(self, network: trained.Trained, crops: int, top_k: int) -> None:
-        """Takes a network, the views of each image and how many classes to name."""
+    def __init__(self, network: trained.Trained, *, crops: int, top_k: int, processes: int) -> None:
+        """Takes a network, the views of each image, how many classes to name, and who decodes."""
         self._network = network
-        self._crops, self._top_k = crops, top_k
+        self._crops, self._top_k, self._processes = crops, top_k, processes
 
     def results(self, images: list[sources.Example]) -> Iterator[dict]:
-        """Per image `{"image", "predictions"}` or `{"image", "error"}`, in order."""
-        for start in range(0, len(images), BATCH_SIZE):
-            yield from self._batch(images[start : start + BATCH_SIZE])
+        """Per image `{"image", "predictions"}` or `{"image", "error"}`, in order.
 
-    def _batch(self, images: list[sources.Example]) -> list[dict]:
-        results, views_of = [{"image": image.name} for image in images], {}
-        for index, image in enumerate(images):
-            try:
-                stored = decode.store(image.read(), self._network.storage)
-                size = self._network.model.input_shape[1]
+        Strangers' files are decoded in processes of their own, as in a conversion.
+        """
+        processes = min(self._processes, len(images))
+        stored = workers.stored(images, self._network.storage, processes)
+        with contextlib.closing(stored):
+            pairs = zip(images, stored, strict=True)
+            while some := list(itertools.islice(pairs, BATCH_SIZE)):
+                yield from self._batch(some)
+
+    def _batch(
+        self, some: list[tuple[sources.Example, decode.Stored | workers.Rejected]]
+    ) -> list[dict]:
+        results, views_of = [], {}
+        size = self._network.model.input_shape[1]
+        for index, (image, stored) in enumerate(some):
+            results.append({"image": image.name})
+            if isinstance(stored, workers.Rejected):
+                results[index]["error"] = stored.reason
+            else:
                 views_of[index] = pipeline.views_of(stored, size=size, crops=self._crops)
-            except (OSError, ValueError) as error:
-                results[index]["error"] = str(error)
         if views_of:
             batch = np.stack(list(views_of.values()))
             probabilities = np.exp(steps.predict(self._network.model, batch))

@@ -70,17 +70,28 @@ def open_network(
 
 
 def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int | None) -> Trained:
+    model = checkpoints.rebuild(checkpoint, models.build, image_size)
     about = checkpoint.about
-    return Trained(
-        checkpoints.rebuild(checkpoint, models.build, image_size),
-        about["class_names"],
-        decode.Storage(**about["storage"]),
-        (about["flags"]["data"], about["flags"]["val_data"]),
-        about["data_fingerprint"],
-        about["network"]["image_size"],
-        str(checkpoint.path),
-        folder if runs.Run(folder).exists else None,
-    )
+    try:
+        class_names = list(about["class_names"])
+        if list(map(str, class_names)) != class_names:
+            raise TypeError("class_names are not texts")
+        if len(class_names) != model.output["logits"].shape[-1]:
+            raise ValueError(f"{len(class_names)} class_names")
+        return Trained(
+            model,
+            class_names,
+            decode.Storage(**about["storage"]),
+            (about["flags"]["data"], about["flags"]["val_data"]),
+            about["data_fingerprint"],
+            about["network"]["image_size"],
+            str(checkpoint.path),
+            folder if runs.Run(folder).exists else None,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint {checkpoint.path} does not say what it was trained on: {error!r}"
+        ) from error
 
 
 def _from_keras(name: str, source: str, image_size: int | None) -> Trained:

@@ -1,6 +1,7 @@
 """Attacks on what must not be lost: kills, damaged files, hostile images; counts what went wrong.
 
     python benchmarks/crash.py kills --count=300        trainings killed at random moments
+    python benchmarks/crash.py settings --count=50      any settings, stopped and resumed
     python benchmarks/crash.py saves                    a save killed at each of its steps
     python benchmarks/crash.py checkpoints --count=1000 damaged checkpoint files
     python benchmarks/crash.py shards --count=500       damaged shards, JPEG and raw
@@ -22,7 +23,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -36,14 +37,36 @@ with console.quiet_import():
     from PIL import Image
 
     import meter  # noqa: F401  with all that train.py imports: a fork starts at once
-    from data import augment, convert, damage, datasets, decode, pipeline, records, sources
-    from engine import runs
+    from data import (
+        augment,
+        convert,
+        damage,
+        datasets,
+        decode,
+        decoded,
+        pipeline,
+        records,
+        sources,
+    )
+    from engine import optimizers, runs, schedules
 
 ROOT = Path(__file__).resolve().parent.parent
 DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
 # Dropout, momentum, plateau, checkpoints within epochs: 55 steps, 14 checkpoints.
 TRAINING = ("--data=digits", "--epochs=5", "--dropout=0.5", "--model=lenet5")
 TRAINING += ("--checkpoint_steps=4", "--schedule=plateau", "--batch_size=128")
+SETTINGS = {  # all that a checkpoint must restore, or that changes what is computed
+    "model": ("lenet5", "cifarnet", "cifar_resnet20"),
+    "optimizer": tuple(optimizers.OPTIMIZERS),
+    "schedule": tuple(schedules.SCHEDULES),
+    "augment": tuple(augment.POLICIES),
+    "precision": ("float32", "mixed_bfloat16"),
+    "cache": decoded.CACHES,
+    "warmup_epochs": (0, 1),
+    "weight_decay": (0, 5e-4),
+    "checkpoint_steps": (5, 7, 1000),
+    "patience": (1, 5),
+}
 MOST_KILLS = 5  # of one training
 _CHUNKS = 8  # in which a file is written when its writer may be killed
 
@@ -76,11 +99,43 @@ def kills(count: int, folder: Path, seed: int) -> Counter:
     return counts
 
 
-def _trained(run_dir: Path, after: float | None = None) -> tuple[int, str]:
+def any_settings(count: int, folder: Path, seed: int) -> Counter:
+    """Stops trainings with random settings at random steps, resumes, and compares.
+
+    Args:
+        count: Settings to draw.
+        folder: For the runs.
+        seed: Of the settings and steps.
+
+    Returns:
+        "trainings", and what went wrong: "different", "cannot resume".
+    """
+    choose, counts = random.Random(seed), Counter()
+    for number in range(count):
+        words = [f"--{name}={choose.choice(values)}" for name, values in SETTINGS.items()]
+        words += ["--data=digits", "--batch_size=16", "--epochs=2", f"--seed={number}"]
+        end, steps = "--max_steps=110", choose.sample(range(1, 110), 2)  # an epoch has 101
+        whole, stopped = folder / f"whole-{number}", folder / f"stopped-{number}"
+        _, expected = _trained(whole, [*words, end])
+        for step in sorted(steps):
+            _trained(stopped, [*words, f"--max_steps={step}"])
+        code, output = _trained(stopped, [*words, end])
+        counts["trainings"] += 1
+        counts["cannot resume"] += code != 0
+        same = DONE.findall(output) == DONE.findall(expected) != []
+        counts["different"] += code == 0 and not same
+        if not same:
+            print("wrong:", *words, f"stopped at {steps}", flush=True)
+    return counts
+
+
+def _trained(
+    run_dir: Path, words: Sequence[str] = TRAINING, after: float | None = None
+) -> tuple[int, str]:
     """Starts or resumes a training, perhaps kills it; returns exit code and output."""
     resume = ["--resume"] if (run_dir / "run.json").exists() else []
     log = run_dir.with_suffix(".log")
-    with _forked(lambda: _train([*TRAINING, *resume, f"--run_dir={run_dir}"], log)) as ended:
+    with _forked(lambda: _train([*words, *resume, f"--run_dir={run_dir}"], log)) as ended:
         if after is not None:
             time.sleep(after)
             ended.kill()
@@ -318,6 +373,7 @@ def _forked(work: Callable[[], object]) -> Iterator[_Ended]:
 
 ATTACKS = {
     "kills": lambda options, folder: kills(options.count, folder, options.seed),
+    "settings": lambda options, folder: any_settings(options.count, folder, options.seed),
     "saves": lambda options, folder: saves(folder),
     "checkpoints": lambda options, folder: damaged_checkpoints(options.count, folder, options.seed),
     "shards": lambda options, folder: damaged_shards(options.count, folder, options.seed),

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.lib.stride_tricks import as_strided
 
-from data import callbacks, order, pixels, records
+from data import buffers, callbacks, order, pixels, records
 from data.datasets import Dataset, Shard
 from data.reader import Columns, Reader, Stages
 
@@ -128,7 +128,7 @@ class Decoded(Reader):
                 for shard, offset, height, width, _ in rows.tolist()
             ]
             return pixels.cut(images, windows, mirror, self.size)
-        result = pixels.empty([*mirror.shape, self.size, self.size, 3])
+        result = buffers.empty([*mirror.shape, self.size, self.size, 3])
         places = np.repeat(rows[:, 1:4], mirror.shape[1], axis=0)
         gather(memory, places, windows.reshape([-1, 4]), result.reshape([-1, *result.shape[2:]]))
         return pixels.mirror(result, mirror)

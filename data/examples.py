@@ -156,7 +156,7 @@ def fingerprint_of_files(kind: str, class_names: Iterable[str], splits: Splits) 
             row = (split, example.name, example.label, example.offset, example.size)
             if example.path not in files:
                 files.add(example.path)
-                status = os.stat(example.path)
+                status = os.stat(example.path, follow_symlinks=os.path.exists(example.path))
                 row += (status.st_size, status.st_mtime_ns)
             digest.update(repr(row).encode())
     return digest.hexdigest()

@@ -149,7 +149,10 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Memb
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        path, is_image = Path(entry.path), entry.name.lower().endswith(EXTENSIONS)
+        if path.is_dir():
             yield from _walk(entry.path, f"{prefix}{entry.name}/", seen)
-        elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+        elif is_image and path.is_file():
             yield Member(prefix + entry.name, entry.path, 0, entry.stat().st_size)
+        elif is_image and path.is_symlink() and not path.exists():  # it will be rejected
+            yield Member(prefix + entry.name, entry.path, 0, 0)

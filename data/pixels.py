@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from data import buffers
+
 # As every other decoder has it; TensorFlow's default is a coarser one.
 DCT = "INTEGER_ACCURATE"
 _SMALL = 1 << 15  # bytes of an image; a call takes longer than copying it
-_ALIGNMENT = 64  # bytes; TensorFlow copies what is aligned otherwise
 
 
 def decoded(encoded: tf.Tensor) -> tf.Tensor:
@@ -43,7 +44,7 @@ def cut(
     Returns:
         uint8 [b, V, S, S, 3].
     """
-    result = empty([*mirrored.shape, size, size, 3])
+    result = buffers.empty([*mirrored.shape, size, size, 3])
     shapes = np.array([image.shape[:2] for image in images])[:, np.newaxis]
     first, last = windows[..., :2], windows[..., :2] + windows[..., 2:]
     begin, end = np.maximum(first, 0), np.minimum(last, shapes)
@@ -55,7 +56,10 @@ def cut(
                 above, before, below, after = border
                 sides = (above, below, before, after)
                 inside = cv2.copyMakeBorder(inside, *sides, cv2.BORDER_CONSTANT)
-            resize(inside, part)
+            if inside.shape == part.shape:
+                part[...] = inside
+            else:
+                resize(inside, part)
     return mirror(result, mirrored)
 
 
@@ -99,11 +103,3 @@ def mirror(images: np.ndarray, which: np.ndarray) -> np.ndarray:
         image = images[tuple(index)]
         cv2.flip(image, 1, dst=image)
     return images
-
-
-def empty(shape: Sequence[int]) -> np.ndarray:
-    """Memory for uint8 [...] that TensorFlow takes over without a copy."""
-    count = int(np.prod(shape))
-    data = np.empty(count + _ALIGNMENT, np.uint8)
-    start = -data.ctypes.data % _ALIGNMENT
-    return data[start : start + count].reshape(shape)

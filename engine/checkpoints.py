@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -137,7 +138,14 @@ def read(path: Path) -> Checkpoint:
             version = about.get("format_version")
             if version == FORMAT_VERSION:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (
+        safetensors.SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OSError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f"checkpoint {path} is damaged or not one of ours: {error or type(error).__name__}"
         ) from error
@@ -168,22 +176,28 @@ def assign(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> N
     Raises:
         ValueError: If the checkpoint is of another network.
     """
-    for name in variables:
-        tensor = checkpoint.tensors.get(name)
-        found = None if tensor is None else tensor.shape
-        if found != tuple(variables[name].shape):
-            raise ValueError(
-                f"checkpoint {checkpoint.path} is of another network: {name} should have shape "
-                f"{tuple(variables[name].shape)}, found {found or 'nothing'}"
-            )
+    _require_fit(variables, checkpoint)
     for name in variables:
         variables[name].assign(checkpoint.tensors[name])
+
+
+def _require_fit(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> None:
+    for name, variable in variables.items():
+        tensor = checkpoint.tensors.get(name)
+        found = None if tensor is None else tensor.shape
+        if found != tuple(variable.shape):
+            raise ValueError(
+                f"checkpoint {checkpoint.path} is of another network: {name} should have shape "
+                f"{tuple(variable.shape)}, found {found or 'nothing'}"
+            )
+        if not np.isfinite(tensor.astype(np.float32, copy=False)).all():
+            raise ValueError(f"checkpoint {checkpoint.path} is of no use: {name} is not finite")
 
 
 def rebuild(
     checkpoint: Checkpoint, build: Callable[..., keras.Model], image_size: int | None = None
 ) -> keras.Model:
-    """The trained network of a checkpoint.
+    """The trained network of a checkpoint, which may come from a stranger.
 
     Args:
         checkpoint: Its `about["network"]` holds the arguments of `build`.
@@ -191,10 +205,23 @@ def rebuild(
         image_size: Another side of the input than the trained one.
 
     Raises:
-        ValueError: If the checkpoint's weights do not fit the network.
+        ValueError: If the checkpoint describes no network, or its weights do not fit it.
     """
-    network = checkpoint.about["network"]
-    model = build(**{**network, "image_size": image_size or network["image_size"]})
+    try:
+        network = dict(checkpoint.about["network"])
+        network["image_size"] = image_size or network["image_size"]
+        with keras.StatelessScope(initialize_variables=False):  # shapes; no memory, whatever size
+            model = build(**network)
+    except Exception as error:  # a stranger's text may be anything
+        reason = textwrap.shorten(str(error), 200)
+        raise ValueError(f"checkpoint {checkpoint.path} describes no network: {reason}") from error
+    try:
+        _require_fit(named_variables(model), checkpoint)
+    except ValueError:
+        keras.utils.clear_session()  # forgets the variables that were to be made
+        raise
+    with keras.StatelessScope():
+        pass  # its end makes the variables
     assign(named_variables(model), checkpoint)
     return model
 

@@ -73,13 +73,18 @@ def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Ch
 
     Raises:
         FileNotFoundError: If there is no such run or checkpoint.
-        ValueError: If the checkpoint is damaged.
+        ValueError: If the checkpoint is damaged or not one of ours.
     """
     for file in (place, which):
         if file and Path(file).suffix == _SUFFIX:
             folder = Path(file).parent
             run = folder.parent if folder.name == _CHECKPOINTS else folder
             return run, checkpoints.read(Path(file))
+        if file and Path(file).is_file():
+            raise ValueError(
+                f"{file} is no checkpoint of ours, expected a file {_SUFFIX}; others may run code "
+                "and are not opened (weights of Keras: --model=NAME --init_from=FILE)"
+            )
     run = Run(place) if place else newest()
     return run.folder, run.find(which)
 

@@ -25,6 +25,14 @@ def test_trainings_killed_at_random_moments():
     assert "different: 0" in done.stdout and "cannot resume: 0" in done.stdout
 
 
+@pytest.mark.slow
+def test_any_settings_are_resumed():
+    command = [sys.executable, "benchmarks/crash.py", "settings", "--count=2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("trainings: 2, cannot resume: 0, different: 0")
+
+
 def test_a_save_killed_at_each_of_its_steps(tmp_path):
     counts = crash.saves(tmp_path)
     assert counts["kills"] > 20 and not wrong(counts)

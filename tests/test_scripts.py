@@ -1,9 +1,14 @@
 """The scripts as a user runs them, each in its own process."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -306,3 +311,42 @@ def test_help_explains_and_exits_with_0(script, command):
     done = command(script, "--help")
     assert done.returncode == 0
     assert "python " + script in done.stdout and "--threads" in done.stdout
+
+
+def listening(process):
+    """Local addresses on which a process listens."""
+    sockets = set()
+    for link in Path(f"/proc/{process.pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            sockets.add(os.readlink(link))
+    rows = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}")]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+
+
+@pytest.mark.slow
+def test_nothing_listens_on_the_network(digits, tmp_path):
+    place = f"--run_dir={digits[2]}"
+    commands = [
+        ["train.py", f"--run_dir={tmp_path}/run", "--epochs=3"],
+        ["test.py", digits[2]],
+        ["classify.py", place, ROOT / "data" / "samples"],
+    ]
+    running = [subprocess.Popen([sys.executable, *each], cwd=ROOT, **PIPES) for each in commands]
+    looks = 0
+    while any(process.poll() is None for process in running):
+        for process in running:
+            assert listening(process) == []
+        looks += 1
+        time.sleep(0.05)
+    assert looks > 20
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
+
+def test_a_listening_socket_would_be_seen():
+    code = "import socket; s = socket.create_server(('', 0)); print(1, flush=True); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, **PIPES)
+    process.stdout.readline()
+    assert len(listening(process)) == 1
+    process.communicate("\n")
