@@ -1,5 +1,6 @@
 """One training: its network, its state and its loop; `train.py` sets it up from flags."""
 
+import contextlib
 import copy
 import csv
 import dataclasses
@@ -348,7 +349,8 @@ class Training:
                     self._train(interrupts)
             self.saving.wait()
         except steps.NotFinite as error:
-            self.saving.wait()
+            with contextlib.suppress(OSError):  # one error is enough
+                self.saving.wait()
             advice = "the checkpoints are from before: try a smaller --learning_rate"
             console.fail(f"{error}; {advice}; {self._what_it_saw(error.step)}", console.FAILED)
         except (OSError, damage.DamagedShard) as error:
