@@ -41,7 +41,6 @@ BATCH_SIZE = 32
 def main(argv: list[str]) -> None:
     """Parses the flags and classifies every image that is named."""
     places = console.parse(argv)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `classify.py ... | head` ends quietly
     devices.configure(FLAGS.threads)
     devices.set_precision("auto")
     with console.user_errors():
@@ -56,9 +55,13 @@ def main(argv: list[str]) -> None:
     )
     show = show_json if FLAGS.json else show_table
     failed = 0
-    for result in classifier.results(images):
-        show(result)
-        failed += "error" in result
+    with console.user_errors():
+        for result in classifier.results(images):
+            try:
+                show(result)
+            except BrokenPipeError:  # `classify.py ... | head` ends quietly
+                os._exit(128 + signal.SIGPIPE)
+            failed += "error" in result
     sys.exit(console.FAILED if failed else 0)
 
 

@@ -201,6 +201,8 @@ class Training:
             name = f"{data_name(self.options.data)}-{self.options.model}"
             self.options.run_dir = str(runs.make_folder(name))
         self.lock = self.run.lock()
+        if not self.options.resume and self.run.step_files():
+            raise ValueError(f"another training has written {self.run.folder}, expected a new one")
         with damage.named(self.dataset):
             if self.options.resume:
                 self.restore(self.run.settings())
@@ -353,12 +355,12 @@ class Training:
                 self.saving.wait()
             advice = "the checkpoints are from before: try a smaller --learning_rate"
             console.fail(f"{error}; {advice}; {self._what_it_saw(error.step)}", console.FAILED)
-        except (OSError, damage.DamagedShard) as error:
+        except (OSError, ValueError, damage.DamagedShard) as error:  # also: no good checkpoint
             console.fail(error, console.FAILED)
         if interrupts.received and self.trainer.step < self.end:
             self.say(f"stopped; go on with: {self._resume_command()}")
             sys.exit(interrupts.exit_code)
-        if self.options.overfit_batch:
+        if self.options.overfit_batch and self.last.examples:
             self._judge_overfitting()
         digest = checkpoints.weights_digest(self.model)
         self.say(f"done: step {self.trainer.step}  weights sha256 {digest}")
@@ -378,31 +380,35 @@ class Training:
     def _what_it_saw(self, step: int) -> str:
         """Lists the images of a step in a file; says where, and how to draw them."""
         path = self.run.folder / f"step-{step:08d}.csv"
-        with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("number", "filename", "label"))
-            for number, origin in enumerate(self.origins_of(step)):
-                writer.writerow((number, origin.filename, origin.label))
         show = f"{self._resume_command()} --show_step={step}"
+        try:
+            with open(path, "w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(("number", "filename", "label"))
+                for number, origin in enumerate(self.origins_of(step)):
+                    writer.writerow((number, origin.filename, origin.label))
+        except OSError as error:
+            return f"its images are drawn by: {show} (no list of them: {error})"
         return f"its images are listed in {path} and drawn by: {show}"
 
     def _train(self, interrupts: console.Interrupts) -> None:
         """Trains; where `--on_nan` says so, goes back once to the last checkpoint."""
         try:
-            self._loop(interrupts)
+            return self._loop(interrupts)
         except steps.NotFinite as error:
             self.saving.wait()
             back = self.options.on_nan == "rollback" and self.state.slower == 1
             checkpoint = self.run.last(self.say) if back else None
             if checkpoint is None:
                 raise
-            self._take_up(checkpoint)
-            self.state.slower = ROLLBACK
-            self.say(
-                f"warning: {error}; back to step {self.trainer.step} "
-                f"with {ROLLBACK:g} of the learning rate"
-            )
-            self._loop(interrupts)
+            why = str(error)
+        self._take_up(checkpoint)
+        self.state.slower = ROLLBACK
+        self.say(
+            f"warning: {why}; back to step {self.trainer.step} "
+            f"with {ROLLBACK:g} of the learning rate"
+        )
+        self._loop(interrupts)
 
     def _loop(self, interrupts: console.Interrupts) -> None:
         step = self.trainer.step
@@ -428,7 +434,7 @@ class Training:
             stopping = interrupts.received is not None  # looked at once: who stops has saved
             ends = step == self.end or self._due(step, self.steps_per_epoch)
             saves = ends or stopping or self._due(step, self.options.checkpoint_steps)
-            if saves and not math.isfinite(self.trainer.weight_norm()):
+            if saves and not math.isfinite(self.trainer.weight_norm()):  # before it is validated
                 raise steps.NotFinite(step - 1, rates[-1])
             if ends:
                 self._finish_epoch(step, rates[-1], line)
@@ -456,6 +462,8 @@ class Training:
     def _call_size(self, step: int, count: int, seconds: float) -> int:
         """Steps of the next call: about `CALL_SECONDS` long, up to where something is due."""
         periods = (self.steps_per_epoch, SUMMARY_STEPS, self.options.checkpoint_steps)
+        if self.options.overfit_batch:  # the last one is judged, by itself
+            return 1
         room = min([self.end - step, *(period - step % period for period in periods if period)])
         return max(1, min(room, steps.MAX_STEPS, int(CALL_SECONDS * count / seconds)))
 
@@ -548,5 +556,7 @@ class Training:
             "state": dataclasses.asdict(self.state),
         }
         tensors = checkpoints.values(self.variables)
+        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise steps.NotFinite(step - 1, self.schedule.rate(step - 1))
         save = functools.partial(self.run.save, tensors, copy.deepcopy(about))
         self.saving.start(functools.partial(save, keep=self.options.keep, best=best))

@@ -68,6 +68,7 @@ SETTINGS = {  # all that a checkpoint must restore, or that changes what is comp
     "patience": (1, 5),
 }
 MOST_KILLS = 5  # of one training
+_DIED = 99  # exit code of a writer that was to die
 _CHUNKS = 8  # in which a file is written when its writer may be killed
 
 
@@ -135,6 +136,7 @@ def _trained(
     """Starts or resumes a training, perhaps kills it; returns exit code and output."""
     resume = ["--resume"] if (run_dir / "run.json").exists() else []
     log = run_dir.with_suffix(".log")
+    log.touch()
     with _forked(lambda: _train([*words, *resume, f"--run_dir={run_dir}"], log)) as ended:
         if after is not None:
             time.sleep(after)
@@ -170,6 +172,8 @@ def saves(folder: Path) -> Counter:
                 pass
             if ended.code == 0:  # there are no more steps than that
                 break
+            if ended.code != _DIED:
+                raise RuntimeError(f"the save failed by itself, before its step {step}")
             counts["kills"] += 1
             counts["neither before nor after"] += not _is_whole(run)
             run.remove_litter()
@@ -197,7 +201,7 @@ def _save_until(run: runs.Run, best: bool, last: int) -> None:
     def counted(function: Callable) -> Callable:
         def call(*arguments, **options):
             if next(left) == 0:
-                os._exit(1)
+                os._exit(_DIED)
             return function(*arguments, **options)
 
         return call

@@ -15,6 +15,7 @@ _MARGIN = 2
 
 # What cannot share the threads, putting a batch together, takes a tenth of the time at most.
 _BATCHES = 2
+_LARGE = 16  # images of any size that are decoded in a call
 _THREADS_OF_A_BATCH = 8
 
 
@@ -48,16 +49,17 @@ class Encoded(Reader):
 
     def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
         """As for every reader."""
+        count = self._per_call(batch_size)
 
         def finished(batch):
             images, windows = self._decoded(batch)
             mirror = self.mirrored(windows, batch["draws"])
             parts = callbacks.call(self._cut, [windows, mirror, *images], tf.uint8)
-            views = windows.shape[1]
-            shape = [batch_size, views, self.size, self.size, 3]
+            shape = [count, windows.shape[1], self.size, self.size, 3]
             return tf.ensure_shape(parts, shape), batch
 
-        return _each_batch(planned, finished, batch_size, threads)
+        batches = _each(planned, finished, count, threads)
+        return batches if count == batch_size else batches.rebatch(batch_size, drop_remainder=True)
 
     def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
         """As for every reader."""
@@ -68,9 +70,15 @@ class Encoded(Reader):
 
         whole = self.cut(planned, batch_size, threads)
         return {
-            "decode": _each_batch(planned, decoded, batch_size, threads),
+            "decode": _each(planned, decoded, self._per_call(batch_size), threads),
             "augment": whole.map(_as_it_is(lambda parts, batch: parts[:, 0, 0, 0, 0])),
         }
+
+    def _per_call(self, batch_size: int) -> int:
+        """Images of a call, all of which are decoded at a time: a divisor of the batch's size."""
+        if self.is_reduced:
+            return batch_size
+        return max(count for count in range(1, _LARGE + 1) if batch_size % count == 0)
 
     def _cut(self, windows: np.ndarray, mirror: np.ndarray, *images: np.ndarray) -> np.ndarray:
         return pixels.cut(images, windows, mirror, self.size)
@@ -111,11 +119,11 @@ class Jpegs(Encoded):
         return images, batch.pop("windows")
 
 
-def _each_batch(
-    planned: tf.data.Dataset, function: Callable, batch_size: int, threads: int
+def _each(
+    planned: tf.data.Dataset, function: Callable, count: int, threads: int
 ) -> tf.data.Dataset:
-    """Calls a function with batches of what was planned, a few of them at a time."""
-    return planned.rebatch(batch_size, drop_remainder=True).map(
+    """Calls a function with so many images of what was planned, a few calls at a time."""
+    return planned.rebatch(count, drop_remainder=True).map(
         _as_it_is(function),
         num_parallel_calls=_BATCHES + threads // _THREADS_OF_A_BATCH,
         deterministic=True,

@@ -23,6 +23,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 FORMAT_VERSION = 2
+MAX_IMAGE_SIZE = 4096  # pixels of a side; a stranger's network may ask for any memory
 _METADATA_KEY = "convnets"
 _SEAL_KEY = "sha256"  # of the text under the other key, and of the tensors' names and shapes
 _HEADER_BYTES = 1 << 20  # more than a header takes, beside the tensors
@@ -210,15 +211,18 @@ def rebuild(
     try:
         network = dict(checkpoint.about["network"])
         network["image_size"] = image_size or network["image_size"]
+        if network["image_size"] > MAX_IMAGE_SIZE:
+            raise ValueError(f"images of {network['image_size']} pixels")
         with keras.StatelessScope(initialize_variables=False):  # shapes; no memory, whatever size
             model = build(**network)
     except Exception as error:  # a stranger's text may be anything
+        keras.utils.clear_session()  # forgets the variables that were to be made
         reason = textwrap.shorten(str(error), 200)
         raise ValueError(f"checkpoint {checkpoint.path} describes no network: {reason}") from error
     try:
         _require_fit(named_variables(model), checkpoint)
     except ValueError:
-        keras.utils.clear_session()  # forgets the variables that were to be made
+        keras.utils.clear_session()
         raise
     with keras.StatelessScope():
         pass  # its end makes the variables

@@ -76,6 +76,9 @@ class Summaries:
         Args:
             step: The last one to keep, in optimizer updates; -1 for none.
         """
+        for writer in self._writers.values():  # what they hold is written; they begin new files
+            writer.close()
+        self._writers.clear()
         for path in self._folder.glob("*/events.out.tfevents.*"):
             events = list(_events(path))
             kept = [event for event in events if _is_of(tf.compat.v1.Event.FromString(event), step)]

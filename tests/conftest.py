@@ -91,7 +91,7 @@ def curves(run_dir):
                 if tensor.dtype == np.float32 and tensor.ndim == 0:
                     points = found.setdefault(f"{path.parent.name}/{value.tag}", [])
                     points.append((event.step, float(tensor)))
-    return found
+    return {name: sorted(points) for name, points in found.items()}
 
 
 def photograph(seed, height=80, width=100):

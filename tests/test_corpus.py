@@ -5,10 +5,12 @@ import csv
 import io
 import json
 import os
-import resource
+import subprocess
+import sys
 
 import corpus
 import pytest
+from conftest import ROOT
 
 from data import convert, datasets, decode, doctor, sources
 
@@ -75,7 +77,23 @@ def test_classify_says_the_same(files, tmp_path, command):
     assert {name for name, result in named.items() if "error" in result} == bad
 
 
-def test_no_file_costs_much():
-    """Of its own process and those that decoded, which have ended."""
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        assert resource.getrusage(who).ru_maxrss * 1024 < BYTES
+COSTS = """
+import resource, sys, time
+from pathlib import Path
+from data import workers
+from data.decode import Storage
+from data.examples import Example
+
+slowest = 0
+for path in Path(sys.argv[1]).iterdir():
+    begin = time.perf_counter()
+    workers.store_example(Example(path.name, 0, str(path)), Storage())
+    slowest = max(slowest, time.perf_counter() - begin)
+print(slowest, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_no_file_costs_much(files):
+    words = [sys.executable, "-c", COSTS, files[0]]
+    seconds, memory = subprocess.check_output(words, cwd=ROOT, text=True).split()
+    assert float(seconds) < SECONDS and int(memory) < BYTES

@@ -33,12 +33,28 @@ def test_other_networks_have_one_picture_or_none():
     assert summaries.first_filters(dense) == {}
 
 
+def write_curves(run):
+    for step in range(1, 6):
+        run.scalars("train", {"loss": 10.0 * step}, step)
+    run.scalars("validation", {"loss": 7.0}, 5)
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_curves_end_where_a_run_goes_back(tmp_path, flushed):
+    run = summaries.Summaries(tmp_path)
+    write_curves(run)
+    if flushed:
+        run.flush()
+    run.keep(3)
+    run.scalars("train", {"loss": 41.0}, 4)
+    run.flush()
+    assert curves(tmp_path) == {"train/loss": [(1, 10.0), (2, 20.0), (3, 30.0), (4, 41.0)]}
+
+
 @pytest.mark.parametrize("cut", [0, 5])
 def test_curves_end_where_a_killed_run_goes_on(tmp_path, cut):
     killed = summaries.Summaries(tmp_path)
-    for step in range(1, 6):
-        killed.scalars("train", {"loss": 10.0 * step}, step)
-    killed.scalars("validation", {"loss": 7.0}, 5)
+    write_curves(killed)
     killed.flush()
     (path,) = tmp_path.glob("train/*tfevents*")
     path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
