@@ -15,7 +15,8 @@ _MARGIN = 2
 
 # What cannot share the threads, putting a batch together, takes a tenth of the time at most.
 _BATCHES = 2
-_LARGE = 16  # images of any size that are decoded in a call
+_CALL_BYTES = 512 << 20  # of the images that a call decodes, about
+_DECODED = 12  # times the bytes that a JPEG has
 _THREADS_OF_A_BATCH = 8
 
 
@@ -76,9 +77,10 @@ class Encoded(Reader):
 
     def _per_call(self, batch_size: int) -> int:
         """Images of a call, all of which are decoded at a time: a divisor of the batch's size."""
-        if self.is_reduced:
-            return batch_size
-        return max(count for count in range(1, _LARGE + 1) if batch_size % count == 0)
+        size = sum(shard.bytes for shard in self.shards)
+        examples = max(1, sum(shard.examples for shard in self.shards))
+        most = max(1, _CALL_BYTES * examples // max(1, _DECODED * size))
+        return max(n for n in range(1, min(batch_size, most) + 1) if batch_size % n == 0)
 
     def _cut(self, windows: np.ndarray, mirror: np.ndarray, *images: np.ndarray) -> np.ndarray:
         return pixels.cut(images, windows, mirror, self.size)

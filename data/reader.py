@@ -12,7 +12,6 @@ from data.datasets import Dataset
 WindowsOf = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 # Which of them are mirrored: float32 [n, D] -> bool [n, V].
 MirrorOf = Callable[[tf.Tensor], tf.Tensor]
-_REDUCED = 512  # pixels of the shorter side: a batch of them fits anywhere
 Columns = dict[str, tf.Tensor]
 Stages = dict[str, tf.data.Dataset]
 
@@ -40,7 +39,6 @@ class Reader(abc.ABC):
         """
         self.shards = dataset.shards(split)
         self.size = size
-        self.is_reduced = 0 < dataset.storage.get("short_side", 0) <= _REDUCED
         self.windows_of = windows_of
         self._label_offset = dataset.label_offset
         self._mirror_of = mirror_of

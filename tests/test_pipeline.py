@@ -400,3 +400,21 @@ def test_plans_cover_long_runs_quickly(numbered):
     windows = order.training_windows(shards, batch_size=100, seed=0, step=0, steps=500)
     assert sum(window.take for window in windows) == 50_000
     assert len({window.seed for window in windows}) == 500
+
+
+def test_large_images_are_decoded_a_few_at_a_time(photos, monkeypatch):
+    whole = train(photos, augment.POLICIES["alexnet"], size=48, batch_size=4, steps=3)
+    shards = photos.shards("train")
+    mean = sum(shard.bytes for shard in shards) / sum(shard.examples for shard in shards)
+    monkeypatch.setattr("data.encoded._CALL_BYTES", int(3.5 * 12 * mean))
+    seen = []
+    decoded = pixels.cut
+    monkeypatch.setattr(
+        "data.pixels.cut",
+        lambda images, *rest: (seen.append(len(images)), decoded(images, *rest))[1],
+    )
+    parts = train(photos, augment.POLICIES["alexnet"], size=48, batch_size=4, steps=3)
+    assert set(seen) == {2}  # the largest divisor of 4 that is no more than 3
+    for (images, labels, _), (others, same, _) in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(labels, same)
