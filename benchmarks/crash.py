@@ -243,9 +243,7 @@ def damaged_checkpoints(count: int, folder: Path, seed: int) -> Counter:
         damaged = damage(whole, choose.randrange(len(whole)), choose)
         if damaged == whole:
             continue
-        path.unlink(missing_ok=True)
-        if damaged is not None:
-            path.write_bytes(damaged)
+        _put(path, damaged)
         said = []
         found = run.last(said.append)
         counts[kind] += 1
@@ -284,9 +282,7 @@ def damaged_shards(count: int, folder: Path, seed: int) -> Counter:
         changed = damage_to(whole, choose.randrange(len(whole)), choose)
         if changed == whole:
             continue
-        path.unlink()
-        if changed is not None:
-            path.write_bytes(changed)
+        _put(path, changed)
         complaint = _complaint(shards)
         counts[kind] += 1
         counts["unnoticed"] += not complaint
@@ -323,6 +319,13 @@ def _cut_between(data: bytes, place: int, choose: random.Random) -> bytes:
     """Cut off between two records, which TensorFlow does not notice."""
     found, _ = records.frames(memoryview(data))
     return data[: choose.choice(found)[0] - records.HEADER_BYTES]
+
+
+def _put(path: Path, content: bytes | None) -> None:
+    """Makes a file hold something else; None removes it."""
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
 
 
 def _flipped(data: bytes, place: int, choose: random.Random) -> bytes:
