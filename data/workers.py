@@ -11,6 +11,7 @@ import itertools
 import os
 import pickle
 import queue
+import resource
 import signal
 import struct
 import subprocess
@@ -28,7 +29,8 @@ import cv2
 from data.decode import BadImage, Storage, Stored, store
 from data.examples import Example
 
-SECONDS_PER_IMAGE = 60
+SECONDS_PER_IMAGE = 30  # the largest images take 2 to 8
+MEMORY = 4 << 30  # of a process, in bytes; with the largest images it has 1.5 to 3.2 GB
 
 _CHUNK_EXAMPLES = 128
 _CHUNK_BYTES = 4 << 20
@@ -71,7 +73,7 @@ def worked(
     """Works on images in worker processes.
 
     A worker that dies of a file, or needs more than `SECONDS_PER_IMAGE` for it, is replaced and
-    the file rejected.
+    the file rejected; so is a file that needs more than `MEMORY`.
 
     Args:
         examples: Where the images lie.
@@ -142,9 +144,10 @@ class _Worker:
         except (EOFError, BrokenPipeError):
             if self._stopped:
                 return []
-            self._restart()
+            late = self._restart() == -signal.SIGALRM
+            reason = f"takes over {SECONDS_PER_IMAGE} s" if late else "decoder crashed"
             if len(chunk) == 1:
-                return [Rejected("decoder crashed")]
+                return [Rejected(reason)]
             return list(itertools.chain(*(self.do(work, [example]) for example in chunk)))
         if isinstance(results, str):
             raise RuntimeError(f"a worker failed: {results}")
@@ -163,10 +166,12 @@ class _Worker:
             stdout=subprocess.PIPE,
         )
 
-    def _restart(self):
-        self._process.kill()
-        self._process.wait()
+    def _restart(self) -> int:
+        """Replaces a process that has died or is of no use; returns its exit code."""
+        self._process.kill()  # does nothing to a process that has died
+        code = self._process.wait()
         self._start()
+        return code
 
 
 def _send(stream: BinaryIO, message: object):
@@ -233,6 +238,7 @@ def main():
     """Serves one parent, from its folder, over stdin and stdout."""
     os.chdir(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it closes our stdin
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     cv2.setNumThreads(1)
     with os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # a stray print must not end up between the replies

@@ -1,5 +1,6 @@
 """workers: results in order, whatever happens to a process."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -60,6 +61,21 @@ def test_a_crash_costs_one_file(examples):
     results = list(workers.stored(examples, Storage(), 2))
     assert results[33] == Rejected("decoder crashed")
     assert [result.height for result in results[34:]] == [4 + i for i in range(34, 70)]
+
+
+def test_a_file_has_so_much_time(examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS_PER_IMAGE", 1)
+    os.mkfifo(tmp_path / "never")  # whoever opens it waits for a writer
+    examples[2] = Example("never.jpg", 0, str(tmp_path / "never"))
+    results = list(workers.stored(examples[:4], Storage(), 1))
+    assert results[2] == Rejected("takes over 1 s")
+    assert [result.height for result in results if isinstance(result, Stored)] == [4, 5, 7]
+
+
+def test_a_file_has_so_much_memory(examples):
+    allocate = functools.partial(np.full, workers.MEMORY, dtype=np.uint8)
+    results = list(workers.worked(examples[:2], allocate, 1))
+    assert results == 2 * [Rejected("needs more memory than there is")]
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_bad_file(examples):
