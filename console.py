@@ -6,6 +6,7 @@ signal n. A leaf: it knows nothing of models, data or training.
 
 import argparse
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from absl import flags
 
 FAILED = 1
 WRONG_INPUT = 2
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # no mistake of the user
 
 
 @contextlib.contextmanager
@@ -64,7 +66,7 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        fail(error)
+        fail(error, FAILED if getattr(error, "errno", None) in _FULL else WRONG_INPUT)
     except RuntimeError as error:
         fail(error, FAILED)
     except KeyboardInterrupt as interrupt:

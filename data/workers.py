@@ -31,6 +31,7 @@ from data.examples import Example
 
 SECONDS_PER_IMAGE = 30  # the largest images take 2 to 8
 MEMORY = 4 << 30  # of a process, in bytes; with the largest images it has 1.5 to 3.2 GB
+CRASHED = "decoder crashed"
 
 _CHUNK_EXAMPLES = 128
 _CHUNK_BYTES = 4 << 20
@@ -145,7 +146,7 @@ class _Worker:
             if self._stopped:
                 return []
             late = self._restart() == -signal.SIGALRM
-            reason = f"takes over {SECONDS_PER_IMAGE} s" if late else "decoder crashed"
+            reason = f"takes over {SECONDS_PER_IMAGE} s" if late else CRASHED
             if len(chunk) == 1:
                 return [Rejected(reason)]
             return list(itertools.chain(*(self.do(work, [example]) for example in chunk)))

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from engine import progress
     [
         (ValueError("wrong,\nexpected one"), 2),
         (FileNotFoundError("no such file"), 2),
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
         (RuntimeError("too many"), 1),
         (KeyboardInterrupt(), 130),
     ],

@@ -8,6 +8,10 @@ import pytest
 from conftest import ROOT
 
 from benchmarks import crash
+from benchmarks.attacks import files
+from benchmarks.attacks.damages import DAMAGES
+from benchmarks.attacks.images import mutated_images
+from benchmarks.attacks.saves import killed_saves
 
 
 def wrong(counts):
@@ -35,21 +39,39 @@ def test_any_settings_are_resumed():
 
 
 def test_a_save_killed_at_each_of_its_steps(tmp_path):
-    counts = crash.saves(tmp_path)
+    counts = killed_saves(1, tmp_path, 0)
     assert counts["kills"] > 20 and not wrong(counts)
 
 
 def test_damaged_checkpoints(tmp_path):
-    counts = crash.damaged_checkpoints(200, tmp_path, seed=0)
-    assert all(counts[kind] > 10 for kind in crash.DAMAGES) and not wrong(counts)
+    counts = files.damaged_checkpoints(200, tmp_path, seed=0)
+    assert all(counts[kind] > 10 for kind in DAMAGES) and not wrong(counts)
 
 
 def test_damaged_shards(tmp_path):
-    counts = crash.damaged_shards(24, tmp_path, seed=0)
-    assert sum(counts[kind] for kind in (*crash.DAMAGES, "cut between")) > 20 and not wrong(counts)
+    counts = files.damaged_shards(24, tmp_path, seed=0)
+    assert sum(counts[kind] for kind in (*DAMAGES, "cut between")) > 20 and not wrong(counts)
+
+
+def test_mutated_images(tmp_path):
+    counts = mutated_images(2000, tmp_path, seed=0)
+    assert counts["decoded"] > 200 and counts["rejected"] > 200 and not wrong(counts)
+    assert counts["decoded"] + counts["rejected"] == 2000
+
+
+MAY_MOUNT = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MAY_MOUNT != 0, reason="mounts are not allowed here")
+def test_full_disks():
+    command = ["unshare", "-rm", sys.executable, "benchmarks/crash.py", "disks", "--count=4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"trainings: 2, .*conversions: 2 ", done.stdout)
 
 
 def test_what_is_wrong_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.checkpoints._seal", lambda text, tensors: "")
     monkeypatch.setattr("engine.checkpoints.digest", lambda tensors: "")
-    assert crash.damaged_checkpoints(200, tmp_path / "damaged", seed=0)["unnoticed"]
+    assert files.damaged_checkpoints(200, tmp_path / "damaged", seed=0)["unnoticed"]

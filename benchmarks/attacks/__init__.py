@@ -1,0 +1,1 @@
+"""What must not lose or harm anything, done again and again, and counted."""
