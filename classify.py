@@ -127,11 +127,13 @@ def show_json(result: dict) -> None:
 def show_table(result: dict) -> None:
     """The image's name and its classes; an error goes to stderr."""
     if "error" in result:
-        print(f"error: {result['image']}: {result['error']}", file=sys.stderr, flush=True)
+        line = console.printable(f"error: {result['image']}: {result['error']}")
+        print(line, file=sys.stderr, flush=True)
         return
-    print(result["image"])
+    print(console.printable(result["image"]))
     for prediction in result["predictions"]:
-        print(f"  {100 * prediction['probability']:6.2f} %  {prediction['class']}", flush=True)
+        name = console.printable(prediction["class"])
+        print(f"  {100 * prediction['probability']:6.2f} %  {name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,13 @@ def quiet_import() -> Iterator[None]:
 
 def fail(message: object, code: int = WRONG_INPUT) -> None:
     """Prints one line, `error: message`, on stderr and exits with `code`."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+    print("error:", printable(" ".join(str(message).split())), file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """The text, with escapes for what would move the cursor: names may be a stranger's."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -417,7 +417,7 @@ class Training:
         count = 1
         stopping = False
         while step < self.end and not stopping:
-            rates = [self.state.slower * self.schedule.rate(step + i) for i in range(count)]
+            rates = [self._rate(step + i) for i in range(count)]
             began = time.perf_counter()
             done = self.trainer.train(iterator, rates)
             self.saving.check()
@@ -441,6 +441,9 @@ class Training:
             elif saves:
                 self._save(step)
             count = self._call_size(step, count, seconds)
+
+    def _rate(self, step: int) -> float:
+        return self.state.slower * self.schedule.rate(step)
 
     def _advise(self) -> None:
         """Says once what would help a training that waits for its images."""
@@ -557,6 +560,6 @@ class Training:
         }
         tensors = checkpoints.values(self.variables)
         if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-            raise steps.NotFinite(step - 1, self.schedule.rate(step - 1))
+            raise steps.NotFinite(step - 1, self._rate(step - 1))
         save = functools.partial(self.run.save, tensors, copy.deepcopy(about))
         self.saving.start(functools.partial(save, keep=self.options.keep, best=best))

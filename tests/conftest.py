@@ -59,9 +59,9 @@ def command(cache, tmp_path_factory):
     server.wait()
 
 
-def started(*words, **streams):
+def started(*words, program=("train.py",), **streams):
     """A training in a process of its own."""
-    return subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, **streams)
+    return subprocess.Popen([sys.executable, *program, *words], cwd=ROOT, **streams)
 
 
 @pytest.fixture

@@ -28,6 +28,13 @@ def test_errors_are_one_line_and_a_code(error, code, capsys):
     assert len(lines) == 1 and lines[0].startswith("error: ")
 
 
+def test_a_strangers_names_do_not_move_the_cursor(capsys):
+    assert console.printable("caf\u00e9 \x1b[2J\r\udcff") == "caf\u00e9 \\x1b[2J\\r\\udcff"
+    with pytest.raises(SystemExit):
+        console.fail("no class \x1b[31mred")
+    assert capsys.readouterr().err == "error: no class \\x1b[31mred\n"
+
+
 def test_sigterm_unwinds_and_the_handler_comes_back():
     before, cleaned = signal.getsignal(signal.SIGTERM), []
     with pytest.raises(SystemExit) as end, console.user_errors():

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import models
+from engine import checkpoints, optimizers, steps
 from models import stochastic_depth
 
 DEPTHS = {"depths": (2, 2, 2)}
@@ -67,3 +69,30 @@ def test_shortcuts_average_where_they_shrink():
     np.testing.assert_allclose(y[0, ..., 0], [[2.5, 4.5], [10.5, 12.5]])
     assert y.shape == (1, 2, 2, 3) and not y[..., 1:].any()
     assert stochastic_depth.average_and_pad(images, 1, stride=1, name="same") is images
+
+
+def test_the_draws_follow_the_clock(tmp_path):
+    """Six steps, and three with three more after a checkpoint: the same weights."""
+
+    def made():
+        keras.utils.clear_session()  # names begin anew, as in a new process
+        keras.utils.set_random_seed(1)
+        strategy = tf.distribute.get_strategy()
+        model = models.build("cifar_resnet110_sd", 10, image_size=16, depths=(1, 1, 1))
+        optimizer = optimizers.build("momentum", 0.1, 0.9)
+        trainer = steps.Trainer(strategy, model, optimizer, batch_size=4, weight_decay=0, seed=3)
+        return trainer, checkpoints.named_variables(model, optimizer)
+
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)
+    rows = (images, np.arange(24, dtype=np.int32) % 10, np.ones(24, np.float32))
+    batches = tf.data.Dataset.from_tensor_slices(rows).batch(4)
+    trainer, variables = made()
+    trainer.train(trainer.iterate(batches), [0.1] * 6)
+    expected = checkpoints.digest(checkpoints.values(variables))
+    trainer, variables = made()
+    trainer.train(trainer.iterate(batches), [0.1] * 3)
+    checkpoints.write(tmp_path / "x.safetensors", checkpoints.values(variables), {})
+    trainer, variables = made()
+    checkpoints.assign(variables, checkpoints.read(tmp_path / "x.safetensors"))
+    trainer.train(trainer.iterate(batches.skip(3)), [0.1] * 3)
+    assert checkpoints.digest(checkpoints.values(variables)) == expected
