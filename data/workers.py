@@ -8,6 +8,7 @@ however the parent ended.
 
 import functools
 import itertools
+import logging
 import os
 import pickle
 import queue
@@ -17,6 +18,7 @@ import struct
 import subprocess
 import sys
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -241,6 +243,8 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it closes our stdin
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     cv2.setNumThreads(1)
+    logging.disable()  # what Pillow thinks of a file is not said: there is one line, the parent's
+    warnings.simplefilter("ignore")
     with os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # a stray print must not end up between the replies
         _serve(sys.stdin.buffer, replies)
