@@ -8,7 +8,6 @@ python train.py --flagfile=recipes/alexnet_imagenet.flags --data=ILSVRC2012
 """
 
 import contextlib
-import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +20,11 @@ with console.quiet_import():
     import meter
     import models
     import preview
+    import settings
     from data import augment, convert, damage, datasets, decoded
     from engine import devices, optimizers, runs, schedules
-    from models import keras_weights
-    from training import Training, milestones, network_options
+    from models import layers
+    from training import Training
 
 FLAGS = flags.FLAGS
 
@@ -36,22 +36,48 @@ flags.DEFINE_string("run_dir", None, "everything the run writes; runs/DATA-MODEL
 flags.DEFINE_bool("resume", False, "go on with the newest run, or that of --run_dir")
 flags.DEFINE_integer("batch_size", None, "examples of an update, over all replicas; 128", 1)
 flags.DEFINE_integer("epochs", 90, "passes over the training images", 1)
+flags.DEFINE_string("micro_batch", None, "images at a time on a replica, or auto; all of its share")
 flags.DEFINE_enum("optimizer", "momentum", list(optimizers.OPTIMIZERS), "how weights are updated")
 flags.DEFINE_float("learning_rate", None, "before any decay; the optimizer's", 1e-12)
+flags.DEFINE_integer("base_batch", None, "scale the rate by batch_size / this", 1)
 flags.DEFINE_float("momentum", 0.9, "of the running mean of gradients", 0.0, 1.0)
 flags.DEFINE_float("weight_decay", 5e-4, "lambda of the L2 loss lambda / 2 |w|^2", 0.0)
+flags.DEFINE_float("l1", 0.0, "lambda of the L1 loss lambda |w|", 0.0)
+flags.DEFINE_float("label_smoothing", 0.0, "part of each target given to all classes", 0.0, 0.999)
+flags.DEFINE_enum(
+    "class_weights", "none", ["none", "balanced"], "balanced: rare classes count more"
+)
+flags.DEFINE_float("clip_norm", None, "shorten longer gradients to this", 1e-12)
+flags.DEFINE_float("ema", 0.0, "decay of a moving average of the weights, such as 0.999", 0.0, 1.0)
 flags.DEFINE_enum("schedule", "plateau", list(schedules.SCHEDULES), "how the learning rate falls")
 flags.DEFINE_list("milestones", ["0.5", "0.75"], "where step decays: fractions of --epochs")
-flags.DEFINE_float("decay", 0.1, "factor of one decay, for step and plateau", 0.0, 1.0)
+flags.DEFINE_float("decay", 0.1, "of one decay: step, plateau, exponential", 1e-12, 1.0)
+flags.DEFINE_float("decay_epochs", 2, "in which exponential decays once", 1e-12)
+flags.DEFINE_float("power", 1, "exponent of polynomial", 0.0)
 flags.DEFINE_integer("patience", 5, "epochs without improvement before plateau decays", 1)
 flags.DEFINE_float("warmup_epochs", 0, "epochs in which the learning rate rises linearly", 0)
+flags.DEFINE_integer("early_stopping", None, "end after N epochs without a better accuracy", 1)
 flags.DEFINE_enum("augment", None, list(augment.POLICIES), "augmentation; by network and data")
+flags.DEFINE_list("scale", None, "cut out of images of LOW,HIGH pixels, drawn for each")
+flags.DEFINE_float("rotate", 0.0, "degrees at most", 0.0, 180.0)
+flags.DEFINE_float("translate", 0.0, "part of the side at most", 0.0, 1.0)
+flags.DEFINE_float("shear", 0.0, "degrees at most", 0.0, 80.0)
+flags.DEFINE_float("elastic", 0.0, "typical displacement, as a part of the side", 0.0, 1.0)
+flags.DEFINE_list("randaugment", None, "NUMBER,MAGNITUDE of operations, such as 2,9")
+flags.DEFINE_float("jitter", 0.0, "of brightness, contrast, saturation: part at most", 0.0, 1.0)
+flags.DEFINE_float("channel_shift", 0.0, "of 255 levels, added to each channel at most", 0.0, 255.0)
+flags.DEFINE_float("erase", 0.0, "probability that a rectangle is painted over", 0.0, 1.0)
+flags.DEFINE_float("mixup", 0.0, "alpha: lay pairs of images over each other", 0.0)
+flags.DEFINE_float("cutmix", 0.0, "alpha: put a part of an image into another", 0.0)
 flags.DEFINE_string("activation", None, "of AlexNet, VGG and the CIFAR nets; the paper's")
 flags.DEFINE_string("norm", None, "none, lrn or batch, of AlexNet, GoogLeNet, VGG; the paper's")
 flags.DEFINE_string("pooling", None, "of AlexNet and the CIFAR nets; the paper's")
 flags.DEFINE_float("dropout", None, "fraction that is dropped; the paper's", 0.0, 1.0)
 flags.DEFINE_float("width", None, "multiplier of the channels, of MobileNet and WRN", 0.0)
-flags.DEFINE_string("init_from", None, "start from weights: keras, or a file that Keras wrote")
+flags.DEFINE_enum("init", None, list(layers.INITIALIZERS), "how kernels start; as in the paper")
+flags.DEFINE_string("init_from", None, "start from weights: a run, a file, or keras")
+flags.DEFINE_string("freeze", "none", "of --init_from: none, all (but what is new) or stage:N")
+flags.DEFINE_float("old_rate", 1.0, "factor of the learning rate of what is not new", 0.0, 1.0)
 flags.DEFINE_integer("seed", 0, "everything random is a function of it", 0)
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "auto: the fastest that is safe here")
 flags.DEFINE_integer("checkpoint_steps", None, "save every N steps too, not only every epoch", 1)
@@ -149,22 +175,13 @@ def check(options: SimpleNamespace) -> None:
         FileNotFoundError: If the file of `--init_from` does not exist.
     """
     devices.configure(options.threads, options.log_device_placement)
-    for name, value in vars(options).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"--{name} expects a finite number, received {value}")
-    if options.seed >= 2**32:
-        raise ValueError(f"--seed expects a number below {2**32}, received {options.seed}")
-    milestones(options)
+    settings.check(options)
     replicas = devices.make_strategy().num_replicas_in_sync
     if options.batch_size and options.batch_size % replicas:
         raise ValueError(
             f"--batch_size is global and must be divisible by the {replicas} replicas, "
             f"received {options.batch_size}"
         )
-    if options.init_from not in (None, keras_weights.DOWNLOAD):
-        if not Path(options.init_from).is_file():
-            raise FileNotFoundError(f"--init_from expects a file, received {options.init_from}")
-    network_options(options)
 
 
 def default_policy(model: str, class_names: tuple[str, ...]) -> str:
@@ -176,8 +193,8 @@ def default_policy(model: str, class_names: tuple[str, ...]) -> str:
 def resume(options: SimpleNamespace, given: set[str]) -> Training:
     """Sets up an earlier run as it was, except for harmless flags given anew."""
     run = runs.Run(options.run_dir) if options.run_dir else runs.newest()
-    settings = run.settings()
-    saved = {**vars(options), **settings["flags"]}  # an older run may lack the newest flags
+    begun = run.settings()
+    saved = {**vars(options), **begun["flags"]}  # an older run may lack the newest flags
     harmless = HARMLESS | ({"epochs"} if saved["schedule"] in ("constant", "plateau") else set())
     for name in sorted(given):
         value = getattr(options, name)
@@ -189,19 +206,25 @@ def resume(options: SimpleNamespace, given: set[str]) -> Training:
     changed = {name: getattr(options, name) for name in given}
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})
     devices.configure(options.threads, options.log_device_placement)
-    dataset = open_data(options, expected=settings["data"]["fingerprint"])
+    dataset = open_data(options, expected=begun["data"]["fingerprint"])
     with damage.named(dataset):
-        return Training(options, dataset, settings["precision"])
+        return Training(options, dataset, begun["precision"], begun)
 
 
 def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets.Dataset:
     """The data set as shards; converted now if it was not before and the network can be built."""
+
+    def check_network() -> None:
+        if expected is None:  # not for a run that has begun
+            given = settings.network_options(options)
+            models.build(options.model, 2, **{**given, "image_size": size})
+
     size = options.image_size or models.image_size(options.model)
     dataset = convert.open_dataset(
         options.data,
         val_data=options.val_data,
         image_size=size,
-        check=lambda: models.build(options.model, 2, image_size=size, **network_options(options)),
+        check=check_network,
         expected=expected,
         verify=options.verify,
     )

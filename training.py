@@ -19,9 +19,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 import console
+import finetune
 import models
+import settings
 from data import advice, augment, damage, datasets, decoded, pipeline, replay
 from engine import (
+    averages,
     background,
     checkpoints,
     devices,
@@ -29,13 +32,11 @@ from engine import (
     optimizers,
     progress,
     runs,
-    schedules,
     steps,
     summaries,
 )
-from models import keras_weights
+from models import graphs, keras_weights, layers
 
-VARIED = ("activation", "norm", "pooling", "dropout", "width")  # the networks' own options
 CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
 SHOWN = 16  # images of the first batch, in TensorBoard
@@ -44,30 +45,6 @@ DOUBTED = 64  # images that show whether a network learns
 LEARNT = 0.99  # of the one batch of --overfit_batch
 ROLLBACK = 0.1  # of the learning rate, after a loss that was not finite
 ADVICE_SECONDS = 10  # of training, before advice is given
-
-
-def milestones(options: SimpleNamespace) -> tuple[float, ...]:
-    """Where `--schedule=step` decays, as numbers.
-
-    Raises:
-        ValueError: If they are not fractions.
-    """
-    try:
-        fractions = tuple(float(text) for text in options.milestones)
-    except ValueError:
-        fractions = (math.nan,)
-    if not all(0 < fraction < 1 for fraction in fractions):
-        raise ValueError(
-            "--milestones expects fractions of --epochs such as 0.5,0.75, "
-            f"received {','.join(options.milestones)}"
-        )
-    return fractions
-
-
-def network_options(options: SimpleNamespace) -> dict:
-    """The network's own options that were given, and those that weights from elsewhere need."""
-    given = {name: vars(options)[name] for name in VARIED if vars(options)[name] is not None}
-    return given | (keras_weights.options(options.model) if options.init_from else {})
 
 
 def data_name(data: str) -> str:
@@ -85,12 +62,14 @@ class State:
         epoch: Totals of the training steps of the unfinished epoch.
         recent: Totals of those since the last point of the curves.
         best_accuracy: Highest validation top-1 accuracy so far; -1 before the first.
+        stale: Epochs since then.
         slower: Factor of the schedule's learning rates, below 1 after a rollback.
     """
 
     epoch: steps.Totals = steps.Totals()
     recent: steps.Totals = steps.Totals()
     best_accuracy: float = -1.0
+    stale: int = 0
     slower: float = 1.0
 
     @classmethod
@@ -103,8 +82,20 @@ class State:
 class Training:
     """One run: its network, its state and its loop."""
 
-    def __init__(self, options: SimpleNamespace, dataset: datasets.Dataset, precision: str) -> None:
+    def __init__(
+        self,
+        options: SimpleNamespace,
+        dataset: datasets.Dataset,
+        precision: str,
+        begun: dict | None = None,
+    ) -> None:
         """Builds everything for step 0; writes nothing.
+
+        Args:
+            options: The flags.
+            dataset: What to train on.
+            precision: One of `devices.PRECISIONS`.
+            begun: What run.json says of a run that goes on.
 
         Raises:
             ValueError: If flags, network and data do not go together.
@@ -116,42 +107,57 @@ class Training:
         self.steps_per_epoch = self._count_steps()
         self.total = options.epochs * self.steps_per_epoch
         self.end = min(self.total, options.max_steps or self.total)
-        self.network = {
-            "name": options.model,
-            "num_classes": dataset.num_classes,
-            "image_size": options.image_size or models.image_size(options.model),
-            "mean": list(dataset.mean),
-            "std": list(dataset.std),
-            **network_options(options),
-        }
-        self.policy = augment.POLICIES[options.augment]
+        self.network = begun["network"] if begun else settings.network(options, dataset)
+        self.policy = settings.policy(options)
         self.cache = decoded.chosen_cache(dataset, options.cache)
-        self.schedule = self._schedule()
+        self.schedule = settings.schedule(options, self.steps_per_epoch)
+        self.average = None
         keras.utils.set_random_seed(options.seed)
         with self.strategy.scope():
             self.model = models.build(**self.network, aux_heads=True)
+            if options.init:
+                layers.initialise(self.model, options.init, options.seed)
+            self.new_layers = begun["new_layers"] if begun else self._take_weights()
+            finetune.freeze(self.model, options.freeze, self.new_layers)
             self.optimizer = optimizers.build(
-                options.optimizer, options.learning_rate, options.momentum
+                options.optimizer,
+                settings.learning_rate(options),
+                options.momentum,
+                options.weight_decay,
             )
-        self.trainer = steps.Trainer(
-            self.strategy,
-            self.model,
-            self.optimizer,
-            batch_size=options.batch_size,
-            weight_decay=options.weight_decay,
-            seed=options.seed,
-            colour=self._colour if self.policy.colour else None,
-            aux_weight=models.aux_weight(options.model),
-        )
+        if options.ema:
+            self.average = averages.Average(self.strategy, self.model, options.ema)
+        self.trainer = self._trainer(settings.micro_batch(options))
         self.evaluator = steps.Evaluator(self.strategy, self.model)
-        self.variables = checkpoints.named_variables(self.model, self.optimizer)
+        self.variables = checkpoints.named_variables(
+            self.model, self.optimizer, self.average and self.average.variables
+        )
         self.validation = self._validation_batches()
+        if options.early_stopping and self.validation is None:
+            raise ValueError("--early_stopping expects validation images, the data has none")
         self.state = State()
         self.meter = progress.Meter()
         self.advised = False
         self.saving = background.Background()
         self.doubts = doubts.Doubts(self.model)
         self.last = steps.Totals()
+
+    def _trainer(self, micro_batch: int | None) -> steps.Trainer:
+        options = self.options
+        return steps.Trainer(
+            self.strategy,
+            self.model,
+            self.optimizer,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            objective=settings.objective(options, self.dataset),
+            micro_batch=micro_batch,
+            clip_norm=options.clip_norm,
+            colour=self._colour if self.policy.colour else None,
+            mix=settings.mix(options),
+            average=self.average,
+            factors=finetune.factors(self.model, options.old_rate, self.new_layers),
+        )
 
     @property
     def run(self) -> runs.Run:
@@ -172,23 +178,10 @@ class Training:
             )
         return examples // batch_size
 
-    def _schedule(self) -> schedules.Schedule:
-        options = self.options
-        return schedules.Schedule(
-            options.schedule,
-            options.learning_rate,
-            self.total,
-            warmup_steps=round(options.warmup_epochs * self.steps_per_epoch),
-            milestones=milestones(options),
-            decay=options.decay,
-            plateau=schedules.Plateau(options.patience),
-        )
-
-    def _colour(self, images: tf.Tensor, step: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
-        """The policy's colour part; drawn for the global batch, of which a replica has a part."""
+    def _colour(self, images: tf.Tensor, step: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+        """The policy's colour part, of images from the place `first` of the global batch on."""
         draws = augment.colour_draws(self.options.seed, step, self.options.batch_size)
-        mine = tf.reshape(draws, [self.replicas, -1, draws.shape[-1]])[replica]
-        return self.policy.colour(images, mine)
+        return self.policy.colour(images, draws[first : first + images.shape[0]])
 
     def say(self, line: str) -> None:
         """Prints a line, and keeps it in train.log."""
@@ -210,12 +203,17 @@ class Training:
                 self.begin()
 
     def begin(self) -> None:
-        """Starts at step 0: takes weights from elsewhere, then writes the folder of the run."""
-        weights = self._weights_from_elsewhere()
+        """Starts at step 0: writes the folder of the run."""
+        if self.average:
+            self.average.start()
+        if self.options.micro_batch == "auto":
+            self._find_micro_batch()
         self.run.write_settings(
             {
                 "flags": vars(self.options),
                 "precision": self.precision,
+                "network": self.network,
+                "new_layers": self.new_layers,
                 "class_names": self.dataset.class_names,
                 "data": {
                     "folder": str(self.dataset.folder),
@@ -227,19 +225,23 @@ class Training:
             }
         )
         self._introduce()
-        if weights:
-            self.say(weights)
+        if self.options.init_from:
+            learning = graphs.parameters(self.model.trainable_weights)
+            new = ", ".join(self.new_layers) or "none"
+            source = self.options.init_from
+            self.say(f"weights from {source}; new: {new}; {learning:,} parameters learn")
         self.summaries.flags(vars(self.options))
         self.summaries.graph(self.model)
         self.summaries.images("augmented", self.images_of(0)[:SHOWN], 0)
 
-    def restore(self, settings: dict) -> None:
-        """Takes up the newest checkpoint of the run, if it has one."""
+    def restore(self, begun: dict) -> None:
+        """Takes up the newest checkpoint of the run, if it has one; `begun` is its run.json."""
         self.run.remove_litter()
         checkpoint = self.run.last(self.say)
         if checkpoint is None:
             self._forget_after(-1)
             self.say(f"{self.run.folder} was stopped before its first checkpoint: from step 0")
+            self._take_weights()
             return self.begin()
         now = {
             **checkpoints.versions(),
@@ -253,7 +255,7 @@ class Training:
                     "the results may differ in the last bits"
                 )
         self._take_up(checkpoint)
-        self.run.write_settings({**settings, "flags": vars(self.options)})
+        self.run.write_settings({**begun, "flags": vars(self.options)})
         self._introduce()
         self.say(f"resuming at step {self.trainer.step}")
 
@@ -269,18 +271,34 @@ class Training:
         self.run.keep_metrics(step)
         self.summaries.keep(step)
 
-    def _weights_from_elsewhere(self) -> str:
-        """Loads those of `--init_from`; returns a line about it, empty without."""
+    def _take_weights(self) -> list[str]:
+        """Takes the weights of `--init_from`; returns the layers that have none from there.
+
+        Raises:
+            ValueError: If they are not of this network.
+        """
         source = self.options.init_from
-        if not source:
-            return ""
-        kept = keras_weights.load(self.options.model, self.model, source)
-        return f"weights from {source}; new: {', '.join(kept) or 'none'}"
+        if settings.is_ours(source):
+            checkpoint = settings.origin(self.options)
+            return finetune.take_over(self.model, checkpoint, self.dataset.class_names)
+        if source:
+            return keras_weights.load(self.options.model, self.model, source)
+        return [layer.name for layer in self.model.layers]
+
+    def _find_micro_batch(self) -> None:
+        """Halves what is computed at a time until the device has memory enough."""
+        size = self.options.batch_size // self.replicas
+        while not self.trainer.fits(self.network["image_size"]):
+            if size % 2 or size == 1:
+                raise ValueError(f"the device has too little memory for {size} images at a time")
+            size //= 2
+            self.trainer = self._trainer(size)
+        self.options.micro_batch = str(size)
 
     def _introduce(self) -> None:
         """Says what is trained on what."""
         dataset, size = self.dataset, self.network["image_size"]
-        parameters = sum(math.prod(v.shape) for v in self.model.trainable_weights)
+        parameters = graphs.parameters(self.model.trainable_weights)
         self.say(
             f"{self.options.model}: {parameters:,} parameters, {size} x {size} pixels, "
             f"{self.precision}; {self.replicas} replica(s), {self.options.threads} threads"
@@ -346,7 +364,7 @@ class Training:
         """Trains to the end; stops early, with a checkpoint, at a signal."""
         interrupts = console.Interrupts(lambda: print("stopping after this step", file=sys.stderr))
         try:
-            if self.trainer.step < self.end:
+            if self.trainer.step < self.end and not self._gave_up:
                 with damage.named(self.dataset):
                     self._train(interrupts)
             self.saving.wait()
@@ -357,7 +375,9 @@ class Training:
             console.fail(f"{error}; {advice}; {self._what_it_saw(error.step)}", console.FAILED)
         except (OSError, ValueError, damage.DamagedShard) as error:  # also: no good checkpoint
             console.fail(error, console.FAILED)
-        if interrupts.received and self.trainer.step < self.end:
+        if self._gave_up and self.trainer.step < self.end:
+            self.say(f"stopped early: no better accuracy in {self.state.stale} epochs")
+        elif interrupts.received and self.trainer.step < self.end:
             self.say(f"stopped; go on with: {self._resume_command()}")
             sys.exit(interrupts.exit_code)
         if self.options.overfit_batch and self.last.examples:
@@ -416,7 +436,7 @@ class Training:
         line = progress.Line(self.options.epochs, self.steps_per_epoch)
         count = 1
         stopping = False
-        while step < self.end and not stopping:
+        while step < self.end and not stopping and not self._gave_up:
             rates = [self._rate(step + i) for i in range(count)]
             began = time.perf_counter()
             done = self.trainer.train(iterator, rates)
@@ -496,7 +516,8 @@ class Training:
         """Validates, writes the metrics row, moves the schedule at a true end, saves."""
         train, validation = self.state.epoch.means, {}
         if self.validation is not None:
-            validation = self.evaluator.evaluate(self.validation).means
+            with self.average.in_use() if self.average else contextlib.nullcontext():
+                validation = self.evaluator.evaluate(self.validation).means
         epoch = math.ceil(step / self.steps_per_epoch)
         text = f"epoch {epoch}/{self.options.epochs}  {self._describe(step)}"
         row = {
@@ -526,7 +547,14 @@ class Training:
         accuracy = validation.get("top1_accuracy", -1.0)
         best = accuracy > self.state.best_accuracy
         self.state.best_accuracy = max(accuracy, self.state.best_accuracy)
+        if self._due(step, self.steps_per_epoch):
+            self.state.stale = 0 if best else self.state.stale + 1
         self._save(step, best=best)
+
+    @property
+    def _gave_up(self) -> bool:
+        """Whether `--early_stopping` ends the training."""
+        return 0 < (self.options.early_stopping or 0) <= self.state.stale
 
     def _validation_batches(self) -> tf.data.Dataset | None:
         """The validation split's centre crops; made once, read every epoch."""

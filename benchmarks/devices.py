@@ -14,7 +14,7 @@ import models
 from benchmarks import candidates, loader2017
 from benchmarks.setting import Setting
 from data import datasets
-from engine import devices, optimizers, steps
+from engine import devices, losses, optimizers, steps
 
 PREFETCH = 2  # batches
 CALL = 4  # training steps of one call
@@ -71,8 +71,9 @@ def trained(setting: Setting, *, feed: str, network: str) -> Iterator[Work]:
     with strategy.scope():
         model = models.build(network, dataset.num_classes, image_size=setting.size)
         optimizer = optimizers.build("momentum", RATE, 0.9)
+    objective = losses.Objective(l2=5e-4)
     trainer = steps.Trainer(
-        strategy, model, optimizer, batch_size=setting.batch_size, weight_decay=5e-4, seed=0
+        strategy, model, optimizer, batch_size=setting.batch_size, objective=objective, seed=0
     )
     iterator = trainer.iterate(_as_dataset(FEEDS[feed](setting), setting))
     while True:

@@ -49,6 +49,8 @@ class Policy:
             GEOMETRY_DRAWS], uniform in [0, 1).
         warp: None, or `(images, draws) -> images` on uint8 [B, S, S, 3] and
             [B, GEOMETRY_DRAWS or more].
+        vary: None, or `(image, draws) -> image` on uint8 [S, S, 3] and float32 [D], NumPy arrays,
+            after everything else that is geometry.
         mirror: half of the images are mirrored left to right.
         colour: None, or `(images, draws) -> images` on float32 [B, S, S, 3] in 0..255 (results may
             leave the range) and [B, COLOUR_DRAWS], uniform in [0, 1).
@@ -56,6 +58,7 @@ class Policy:
 
     window: Callable
     warp: Callable | None = None
+    vary: Callable | None = None
     mirror: bool = True
     colour: Callable | None = None
 
@@ -72,6 +75,26 @@ def random_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tens
     top = _below(height - side + 1, draws[..., 0])
     left = _below(width - side + 1, draws[..., 1])
     return tf.stack([top, left, side, side], axis=-1)
+
+
+def scaled_window(low: int, high: int) -> Callable:
+    """A window function: a square anywhere in the image, whose shorter side is drawn first.
+
+    K. Simonyan and A. Zisserman, arXiv:1409.1556, section 3.1: the image is scaled so that its
+    shorter side has `low` to `high` pixels, the network's input is cut out of that.
+    """
+
+    def window(height, width, size, draws):
+        scaled = low + draws[..., 2] * (high - low)
+        shorter = tf.minimum(height, width)
+        side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * size / scaled), tf.int32)
+        side = tf.clip_by_value(side, 1, shorter)
+        top, left = (
+            _below(whole - side + 1, draws[..., axis]) for axis, whole in enumerate((height, width))
+        )
+        return tf.stack([top, left, side, side], axis=-1)
+
+    return window
 
 
 def padded_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:

@@ -15,12 +15,14 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import augment, decoded, encoded, order, pixels, records, views
+from data import augment, buffers, callbacks, decoded, encoded, order, pixels, records, views
 from data.datasets import Dataset
 from data.decode import Stored
 
 DRAWS = augment.GEOMETRY_DRAWS + 1  # the last one mirrors
 _DRAWS_STREAM = 1
+_LABELS = 256  # records at a time where only their labels are wanted
+_VARIED = 4  # batches at a time; Python lets no more go on side by side
 
 # Nothing mapped here has control flow to convert, and converting leaves files behind.
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -76,9 +78,19 @@ def train_batches(
         images = tf.squeeze(images, axis=1)
         if policy.warp:
             images = policy.warp(images, example["draws"])
+        if policy.vary:
+            varied = callbacks.call(vary, [images, example["draws"]], tf.uint8)
+            images = tf.ensure_shape(varied, images.shape)
         return images, example["label"], tf.ones([per_batch])
 
-    return _batches(reader, _planned(reader, windows), finished, per_batch, threads, windows)
+    def vary(images, draws):
+        result = buffers.empty(images.shape)
+        for image, row, place in zip(images, draws, result, strict=True):
+            place[...] = policy.vary(image, row)
+        return result
+
+    calls = min(threads, _VARIED) if policy.vary else None
+    return _batches(reader, _planned(reader, windows), finished, per_batch, threads, windows, calls)
 
 
 def stages(
@@ -244,6 +256,16 @@ def has_labels(dataset, split) -> bool:
     return all(int(records.parse(serialized)["label"]) >= 0 for serialized in first)
 
 
+def class_counts(dataset: Dataset, split: str) -> np.ndarray:
+    """How many examples of each class a split has, int64 [K]; reads all its records."""
+    counts = np.zeros(dataset.num_classes, np.int64)
+    paths = [shard.path for shard in dataset.shards(split)]
+    for serialized in tf.data.TFRecordDataset(paths).batch(_LABELS):
+        labels = records.parse(serialized)["label"].numpy() - dataset.label_offset
+        counts += np.bincount(labels[labels >= 0], minlength=len(counts))
+    return counts
+
+
 def shorter_side(dataset: Dataset, sample: int = 100) -> int:
     """The median shorter side, in stored pixels, of the first training images."""
     paths = [shard.path for shard in dataset.shards("train")]
@@ -288,11 +310,13 @@ def _planned(reader, windows):
     return _rows(windows).map(_as_it_is(planned)).prefetch(1)
 
 
-def _batches(reader, planned, finished, batch_size, threads, windows):
-    """Batches of what was planned, cut and finished; their number is known."""
+def _batches(reader, planned, finished, batch_size, threads, windows, calls=None):
+    """Batches of what was planned, cut and finished, `calls` at a time; their number is known."""
     _prepare_process()
     count = sum(window.take for window in windows) // batch_size
-    batches = reader.cut(planned, batch_size, threads).map(_as_it_is(finished))
+    batches = reader.cut(planned, batch_size, threads).map(
+        _as_it_is(finished), num_parallel_calls=calls
+    )
     batches = batches.apply(tf.data.experimental.assert_cardinality(count))
     return batches.prefetch(2).with_options(_options(threads))
 

@@ -29,6 +29,7 @@ _SEAL_KEY = "sha256"  # of the text under the other key, and of the tensors' nam
 _HEADER_BYTES = 1 << 20  # more than a header takes, beside the tensors
 _MODEL = "model/"
 _OPTIMIZER = "optimizer/"
+_AVERAGE = "average/"
 
 
 class Checkpoint(NamedTuple):
@@ -46,13 +47,28 @@ class Checkpoint(NamedTuple):
 
 
 def named_variables(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    average: Mapping[str, keras.Variable] | None = None,
 ) -> dict[str, keras.Variable]:
-    """Every variable of a model, and of its optimizer, under a unique path."""
+    """Every variable of a model, of its optimizer and of its average, under a unique path."""
     named = {_MODEL + variable.path: variable for variable in model.weights}
-    if optimizer is not None:
-        named |= {_OPTIMIZER + variable.path: variable for variable in optimizer.variables}
-    return named
+    for variable in optimizer.variables if optimizer else ():
+        path = _OPTIMIZER + variable.path
+        while path in named:  # Adafactor has several of one name for a weight
+            path += "'"
+        named[path] = variable
+    return named | {_AVERAGE + path: variable for path, variable in (average or {}).items()}
+
+
+def weights_in_use(checkpoint: "Checkpoint") -> dict[str, np.ndarray]:
+    """The weights to test and use a network with, by path: averages where there are any."""
+    return {
+        name.removeprefix(kind): tensor
+        for kind in (_MODEL, _AVERAGE)
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(kind)
+    }
 
 
 def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
@@ -208,6 +224,8 @@ def rebuild(
     Raises:
         ValueError: If the checkpoint describes no network, or its weights do not fit it.
     """
+    in_use = {_MODEL + path: tensor for path, tensor in weights_in_use(checkpoint).items()}
+    checkpoint = checkpoint._replace(tensors=in_use)
     try:
         network = dict(checkpoint.about["network"])
         network["image_size"] = image_size or network["image_size"]

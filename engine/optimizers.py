@@ -1,5 +1,7 @@
-"""Optimizers by name: a row is a default learning rate and how to build it."""
+"""Optimizers by name: Keras' own, and what they are given."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,25 +9,69 @@ import keras
 
 
 class Row(NamedTuple):
-    """A default learning rate, and `(learning_rate, momentum) -> optimizer`."""
+    """An optimizer.
+
+    Attributes:
+        learning_rate: Where the flag gives none.
+        build: `(learning_rate, momentum, weight_decay) -> optimizer`.
+        decoupled: Whether weight decay is the optimizer's own, beside the gradient, as its paper
+            says; else it is a term of the loss.
+    """
 
     learning_rate: float
-    build: Callable[[float, float], keras.optimizers.Optimizer]
+    build: Callable[[float, float, float], keras.optimizers.Optimizer]
+    decoupled: bool = False
+
+
+_MOMENTUM = ("momentum", "beta_1")  # what Keras calls the weight of the gradients' running mean
+# arXiv:1711.05101, 1904.00962, 2302.06675, and K. Jordan's Muon.
+_DECOUPLED = {"adamw", "lamb", "lion", "muon"}
+# Of these the first two wrap others; the third must be told when it is evaluated.
+_LEFT_OUT = {"lossscaleoptimizer", "multioptimizer", "schedulefreeadamw", "sgd"}
+
+
+def _sgd(learning_rate, momentum, weight_decay, nesterov=False):
+    return keras.optimizers.SGD(learning_rate, momentum, nesterov)
+
+
+def _row(optimizer: type[keras.optimizers.Optimizer]) -> Row:
+    """The row of one of Keras' classes."""
+    known = inspect.signature(optimizer).parameters
+    decoupled = optimizer.__name__.lower() in _DECOUPLED
+
+    def build(learning_rate, momentum, weight_decay):
+        options = {name: momentum for name in _MOMENTUM if name in known}
+        decay = weight_decay if decoupled else None
+        return optimizer(learning_rate, weight_decay=decay, **options)
+
+    return Row(known["learning_rate"].default, build, decoupled)
+
+
+def _of_keras() -> dict[str, Row]:
+    found = {
+        name.lower(): each
+        for name, each in vars(keras.optimizers).items()
+        if inspect.isclass(each) and issubclass(each, keras.optimizers.Optimizer)
+    }
+    return {name: _row(found[name]) for name in sorted(set(found) - _LEFT_OUT - {"optimizer"})}
 
 
 OPTIMIZERS = {
-    "momentum": Row(0.01, lambda rate, momentum: keras.optimizers.SGD(rate, momentum)),
-    "nesterov": Row(0.01, lambda rate, momentum: keras.optimizers.SGD(rate, momentum, True)),
-    "adam": Row(1e-3, lambda rate, momentum: keras.optimizers.Adam(rate, beta_1=momentum)),
+    "momentum": Row(0.01, _sgd),
+    "nesterov": Row(0.01, functools.partial(_sgd, nesterov=True)),
+    **_of_keras(),
 }
 
 
-def build(name: str, learning_rate: float, momentum: float) -> keras.optimizers.Optimizer:
-    """Builds an optimizer without weight decay of its own: the papers' L2 is a loss term.
+def build(
+    name: str, learning_rate: float, momentum: float, weight_decay: float = 0.0
+) -> keras.optimizers.Optimizer:
+    """Builds an optimizer.
 
     Args:
         name: A key of `OPTIMIZERS`.
         learning_rate: The first step's; the training step sets it from the schedule.
         momentum: Of the gradient's running mean; Adam's beta 1.
+        weight_decay: Of an optimizer that has its own (`Row.decoupled`); the others' is a loss.
     """
-    return OPTIMIZERS[name].build(learning_rate, momentum)
+    return OPTIMIZERS[name].build(learning_rate, momentum, weight_decay)

@@ -3,6 +3,9 @@
 import dataclasses
 import math
 
+_PEAK = 0.3  # of one_cycle: the part of the training after which the rate falls
+_FIRST, _LAST = 1 / 25, 1e-5  # of the base, where one_cycle begins and ends
+
 
 @dataclasses.dataclass
 class Plateau:
@@ -44,11 +47,48 @@ def _step(schedule: "Schedule", progress: float) -> float:
     return schedule.decay ** sum(progress >= milestone for milestone in schedule.milestones)
 
 
+def _exponential(schedule: "Schedule", progress: float) -> float:
+    """Falls evenly, by `decay` in `decay_steps`."""
+    steps = progress * (schedule.total_steps - schedule.warmup_steps)
+    return schedule.decay ** (steps / schedule.decay_steps)
+
+
+def _polynomial(schedule: "Schedule", progress: float) -> float:
+    return (1 - progress) ** schedule.power
+
+
 def _cosine(schedule: "Schedule", progress: float) -> float:
+    """I. Loshchilov and F. Hutter, arXiv:1608.03983, equation 5, without restarts."""
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-SCHEDULES = {"plateau": _plateau, "step": _step, "cosine": _cosine, "constant": _constant}
+def _one_cycle(schedule: "Schedule", progress: float) -> float:
+    """L. Smith, arXiv:1708.07120: up to the base rate, then down to nearly nothing.
+
+    The halves are cosines; the momentum stays as it is. A warm-up takes the place of the first.
+    """
+    if schedule.warmup_steps:
+        return _LAST + (1 - _LAST) * _cosine(schedule, progress)
+    if progress < _PEAK:
+        return _FIRST + (1 - _FIRST) * (1 - _cosine(schedule, progress / _PEAK))
+    return _LAST + (1 - _LAST) * _cosine(schedule, (progress - _PEAK) / (1 - _PEAK))
+
+
+SCHEDULES = {
+    "plateau": _plateau,
+    "step": _step,
+    "exponential": _exponential,
+    "polynomial": _polynomial,
+    "cosine": _cosine,
+    "one_cycle": _one_cycle,
+    "constant": _constant,
+}
+_AFTER_WARMUP = {
+    "exponential",
+    "polynomial",
+    "cosine",
+    "one_cycle",
+}  # their course begins where it ends
 
 
 @dataclasses.dataclass
@@ -61,7 +101,9 @@ class Schedule:
         total_steps: Optimizer updates of the whole training.
         warmup_steps: Steps of a linear rise from base / warmup_steps to base.
         milestones: Fractions of the training in [0, 1] at which `step` decays.
-        decay: Factor of one decay, of `step` and `plateau`.
+        decay: Factor of one decay, of `step`, `plateau` and `exponential`.
+        decay_steps: In which `exponential` decays once.
+        power: Exponent of `polynomial`.
         plateau: State of `plateau`.
     """
 
@@ -71,13 +113,15 @@ class Schedule:
     warmup_steps: int = 0
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
+    decay_steps: float = 1.0
+    power: float = 1.0
     plateau: Plateau = dataclasses.field(default_factory=Plateau)
 
     def rate(self, step: int) -> float:
         """Learning rate of the update from `step` to `step` + 1."""
         if step < self.warmup_steps:
             return self.base * (step + 1) / self.warmup_steps
-        start = self.warmup_steps if self.name == "cosine" else 0
+        start = self.warmup_steps if self.name in _AFTER_WARMUP else 0
         progress = (step - start) / max(1, self.total_steps - start)
         return self.base * SCHEDULES[self.name](self, progress)
 

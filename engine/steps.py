@@ -6,15 +6,15 @@ An explicit loop: `model.fit` under `tf.distribute` breaks or is silently wrong 
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from engine import losses
+from engine import averages, losses, mixing
 
-# (images float32 [B, S, S, 3] in 0..255, step, replica) -> images
+# (images float32 [b, S, S, 3] in 0..255, step, place of the first in the global batch) -> images
 Colour = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 MAX_STEPS = 64  # of one call
@@ -91,28 +91,39 @@ def _score(log_probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) 
     return tf.stack([loss, hits(1), hits(5), tf.reduce_sum(weights)])
 
 
-def set_clock(model: keras.Model, seed: int, step: tf.Variable | keras.Variable) -> None:
-    """Makes every random layer's draws a function of (seed, step, layer, replica).
+class Clock:
+    """Makes every random layer's draws a function of (seed, step, layer, replica, part).
 
     Keras keeps a hidden state per layer, which no checkpoint format saves and which is the same on
     every replica; this replaces it, so that a resumed run draws the masks of an uninterrupted one.
 
-    Args:
-        model: A built model with stock Keras layers (Dropout, ...).
-        seed: The run's seed.
-        step: Optimizer updates done.
+    Attributes:
+        part: Of the batch that is being computed, int or integer []; 0 where it is not divided.
     """
-    for layer in model._flatten_layers():
-        if hasattr(layer, "seed_generator"):
-            key = zlib.crc32(f"{seed}/{layer.name}".encode())
-            layer.seed_generator.next = lambda ordered=True, key=key: _draw(key, step)
 
+    def __init__(self, model: keras.Model, seed: int, step: tf.Variable | keras.Variable) -> None:
+        """Takes over the draws of a model.
 
-def _draw(key: int, step: tf.Variable | keras.Variable) -> tf.Tensor:
-    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    odd = tf.constant(0x9E3779B9, tf.uint32)  # spreads neighbouring replicas over all bits
-    mixed = tf.bitwise.bitwise_xor(tf.constant(key, tf.uint32), tf.cast(replica, tf.uint32) * odd)
-    return tf.stack([mixed, tf.cast(tf.convert_to_tensor(step), tf.uint32)])
+        Args:
+            model: A built model with stock Keras layers (Dropout, ...).
+            seed: The run's seed.
+            step: Optimizer updates done.
+        """
+        self.part: int | tf.Tensor = 0
+        self._step = step
+        for layer in model._flatten_layers():
+            if hasattr(layer, "seed_generator"):
+                key = zlib.crc32(f"{seed}/{layer.name}".encode())
+                layer.seed_generator.next = lambda ordered=True, key=key: self._draw(key)
+
+    def _draw(self, key: int) -> tf.Tensor:
+        mixed = tf.constant(key, tf.uint32)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        # Odd numbers, which spread neighbours over all bits.
+        for number, odd in ((replica, 0x9E3779B9), (self.part, 0x85EBCA6B)):
+            spread = tf.cast(number, tf.uint32) * tf.constant(odd, tf.uint32)
+            mixed = tf.bitwise.bitwise_xor(mixed, spread)
+        return tf.stack([mixed, tf.cast(tf.convert_to_tensor(self._step), tf.uint32)])
 
 
 def predict(model: keras.Model, views: tf.Tensor) -> tf.Tensor:
@@ -142,10 +153,14 @@ class Trainer:
         optimizer: keras.optimizers.Optimizer,
         *,
         batch_size: int,
-        weight_decay: float,
         seed: int,
+        objective: losses.Objective = losses.Objective(),  # noqa: B008
+        micro_batch: int | None = None,
+        clip_norm: float | None = None,
         colour: Colour | None = None,
-        aux_weight: float = 0.0,
+        mix: mixing.Mixing | None = None,
+        average: averages.Average | None = None,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         """Prepares the step; the optimizer is built and the random layers follow the clock.
 
@@ -153,23 +168,47 @@ class Trainer:
             strategy: In whose scope model and optimizer were made.
             model: Maps float32 images in 0..255 to {"logits": [B, K]}, and to the same of
                 auxiliary heads under other names.
-            optimizer: A Keras optimizer without decay or clipping of its own.
+            optimizer: A Keras optimizer without clipping of its own.
             batch_size: Global: examples of one update over all replicas.
-            weight_decay: The papers' lambda (`losses.l2`).
-            seed: Of the random layers.
+            seed: Of the random layers and of `mix`.
+            objective: What is made small.
+            micro_batch: Examples that a replica computes at a time, a divisor of its share of the
+                batch: the gradients of the parts add up. None: all at once.
+            clip_norm: Longest gradient, over all replicas and variables; longer ones are shortened.
             colour: The augmentation policy's colour part, or none.
-            aux_weight: Of the loss of every auxiliary head.
+            mix: How images are mixed with each other, or not.
+            average: Of the weights, to keep up to date.
+            factors: Of the learning rates of some trainable variables, by path.
+
+        Raises:
+            ValueError: If the parts do not come out even.
         """
+        share = batch_size // strategy.num_replicas_in_sync
+        self._part_size = micro_batch or share
+        if share % self._part_size or (mix and self._part_size % 2):
+            even = "an even " if mix else "a "
+            raise ValueError(
+                f"--micro_batch expects {even}divisor of the {share} images of a replica, "
+                f"received {self._part_size}"
+            )
+        self._parts = share // self._part_size
         self._strategy = strategy
         self._model = model
         self._optimizer = optimizer
         self._batch_size = batch_size
-        self._weight_decay = weight_decay
+        self._seed = seed
+        self._objective = objective
+        self._clip_norm = clip_norm
         self._colour = colour
-        self._aux_weight = aux_weight
+        self._mix = mix
+        self._average = average
+        self._factors = factors or {}
+        variables = model.trainable_variables
+        if optimizer.weight_decay:  # its own: kernels only, like that of the loss
+            optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
         with strategy.scope():
-            optimizer.build(model.trainable_variables)
-        set_clock(model, seed, optimizer.iterations)
+            optimizer.build(variables)
+        self._clock = Clock(model, seed, optimizer.iterations)
         self._train = tf.function(self._train_graph, autograph=False)
 
     @property
@@ -202,6 +241,31 @@ class Trainer:
             raise NotFinite(step + int(done) - 1, rates[int(done) - 1])
         return Progress(Totals(*map(float, sums)), float(norm), float(waited))
 
+    def fits(self, image_size: int) -> bool:
+        """Whether the device has memory for a step, which is done and undone.
+
+        Args:
+            image_size: Side of the images in pixels.
+        """
+        model, optimizer = self._model, self._optimizer
+        kept = [*model.weights, *optimizer.variables]
+        before = [variable.numpy() for variable in kept]
+        share = self._batch_size // self._strategy.num_replicas_in_sync
+        images = tf.zeros([share, image_size, image_size, model.input_shape[-1]], tf.uint8)
+        batch = (images, tf.zeros([share], tf.int32), tf.ones([share]))
+        try:
+            self.train(self.iterate(tf.data.Dataset.from_tensors(batch).repeat()), [0.0])
+        except tf.errors.ResourceExhaustedError:
+            return False
+        except NotFinite:
+            pass  # of black images
+        finally:
+            for variable, value in zip(kept, before, strict=True):
+                variable.assign(value)
+            if self._average:
+                self._average.start()
+        return True
+
     def _train_graph(
         self, iterator: Iterator, rates: tf.Tensor, count: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
@@ -215,11 +279,15 @@ class Trainer:
             local = [t for part in batch for t in self._strategy.experimental_local_results(part)]
             with tf.control_dependencies(local):
                 waited += tf.timestamp() - asked
+            before = self._slow_ones()
             results = self._strategy.run(self._replica_step, args=(*batch, rates[done]))
+            self._slow_down(before)
             scores, norm = (
                 self._strategy.reduce(tf.distribute.ReduceOp.SUM, results[0], axis=None),
                 self._strategy.experimental_local_results(results[1])[0],
             )
+            if self._average:
+                self._average.update(self._optimizer.iterations)
             finite = tf.math.is_finite(scores[0]) & tf.math.is_finite(norm)
             return done + 1, finite, sums + tf.cast(scores, tf.float64), norm, waited
 
@@ -230,32 +298,87 @@ class Trainer:
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, rate: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One replica's share of an update; returns its scores [4] and the gradient's norm."""
-        model, optimizer = self._model, self._optimizer
         context = tf.distribute.get_replica_context()
         replicas = self._strategy.num_replicas_in_sync
+        scores, *gradients = self._accumulated(images, labels, weights)
+        if replicas > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        norm = tf.linalg.global_norm(gradients)
+        if self._clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+        if replicas > 1:  # Keras' optimizer sums over the replicas again
+            gradients = [gradient / replicas for gradient in gradients]
+        self._apply(gradients, rate)
+        return scores, norm
+
+    def _slow_ones(self) -> list[tuple[tf.Variable, tf.Tensor, float]]:
+        """The variables with a factor, their values and the factors."""
+        slow = [v for v in self._model.trainable_variables if self._factors.get(v.path, 1.0) != 1]
+        if not slow:
+            return []
+        values = self._strategy.run(lambda: [tf.identity(variable.value) for variable in slow])
+        factors = [self._factors[variable.path] for variable in slow]
+        return list(zip([variable.value for variable in slow], values, factors, strict=True))
+
+    def _slow_down(self, before: list[tuple[tf.Variable, tf.Tensor, float]]) -> None:
+        """Leaves of every update the part that the factor says, whatever the optimizer."""
+        for variable, value, factor in before:
+
+            def follow(variable: tf.Variable, old: tf.Tensor, factor=factor) -> tf.Operation:
+                return variable.assign(old + factor * (variable - old))
+
+            self._strategy.extended.update(variable, follow, args=(value,))
+
+    def _apply(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> None:
+        """Updates the weights."""
+        self._optimizer.learning_rate.assign(rate)
+        variables = self._model.trainable_variables
+        self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def _accumulated(self, *batch: tf.Tensor) -> list[tf.Tensor]:
+        """The sums of `_part` over the parts of a replica's batch."""
+        if self._parts == 1:
+            return self._part(*batch, 0)
+
+        def add(part, *sums):
+            rows = slice(part * self._part_size, (part + 1) * self._part_size)
+            found = self._part(*(column[rows] for column in batch), part)
+            return part + 1, *(a + b for a, b in zip(sums, found, strict=True))
+
+        variables = self._model.trainable_variables
+        sums = [0, tf.zeros(_SUMS), *(tf.zeros(variable.shape) for variable in variables)]
+        if self._strategy.num_replicas_in_sync == 1:
+            more = lambda part, *_: part < self._parts  # noqa: E731
+            return tf.while_loop(more, add, sums, parallel_iterations=1)[1:]
+        for _ in range(self._parts):  # replicas meet in BatchNorm, which no loop of a graph allows
+            with tf.control_dependencies(sums[1:]):
+                sums = add(*sums)
+        return sums[1:]
+
+    def _part(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, part: int | tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Scores [4] of a part of a replica's batch, and its share of every gradient."""
+        replicas, variables = self._strategy.num_replicas_in_sync, self._model.trainable_variables
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        first = (replica * self._parts + part) * self._part_size
+        step = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.int64)
         images = tf.cast(images, tf.float32)
         if self._colour is not None:
-            step = tf.cast(tf.convert_to_tensor(optimizer.iterations), tf.int64)
-            images = self._colour(images, step, context.replica_id_in_sync_group)
+            images = self._colour(images, step, first)
+        targets = [(labels, weights)]
+        if self._mix is not None:
+            plan = mixing.plan(self._mix, self._seed, step, self._batch_size, images.shape[1])
+            images, own = mixing.mixed(images, plan[first : first + self._part_size])
+            others = mixing.neighbours(labels)
+            targets = [(labels, weights * own), (others, weights * (1 - own))]
+        self._clock.part = part
         with tf.GradientTape() as tape:
-            heads = model(images, training=True)
-            logits = heads.pop("logits")
-            loss = losses.cross_entropy(logits, labels, weights) / self._batch_size
-            for auxiliary in heads.values():
-                weight = self._aux_weight / self._batch_size
-                loss += weight * losses.cross_entropy(auxiliary, labels, weights)
-            if self._weight_decay:
-                loss += losses.l2(model.trainable_variables, self._weight_decay) / replicas
-        variables = model.trainable_variables
+            heads = self._model(images, training=True)
+            loss = self._objective.of_examples(heads, targets) / self._batch_size
+            loss += self._objective.of_weights(variables) / (replicas * self._parts)
         gradients = tape.gradient(loss, [variable.value for variable in variables])
-        if replicas > 1:  # Keras' optimizer sums over the replicas again
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-            shares = [gradient / replicas for gradient in gradients]
-        else:
-            shares = gradients
-        optimizer.learning_rate.assign(rate)
-        optimizer.apply_gradients(zip(shares, variables, strict=True))
-        return _score(tf.nn.log_softmax(logits), labels, weights), tf.linalg.global_norm(gradients)
+        return [_score(tf.nn.log_softmax(heads["logits"]), labels, weights), *gradients]
 
     def weight_norm(self) -> float:
         """Euclidean norm of all trainable variables."""

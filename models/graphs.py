@@ -1,6 +1,7 @@
 """What can be read off a built network: its cost, and which layers of another one are the same."""
 
 import math
+import re
 from typing import NamedTuple
 
 import keras
@@ -42,6 +43,36 @@ def activations(model: keras.Model) -> int:
     """Returns how many numbers the layers of a model put out for one image, the input included."""
     outputs = keras.tree.flatten([layer.output for layer in model.layers])
     return sum(math.prod(output.shape[1:]) for output in outputs)
+
+
+def classifiers(model: keras.Model) -> list[keras.Layer]:
+    """Returns the layers whose weights make the logits: the last ones before every output."""
+    graph = _Graph(model)
+    return [graph.origin(output) for output in keras.tree.flatten(model.output)]
+
+
+def stage_ends(model: keras.Model) -> list[int]:
+    """Returns the place in `model.layers` of the last layer of each stage, in their order.
+
+    Stages are what layers are named after ("stage2_block1_conv1"). Where none is, a stage ends
+    before the maps on the way to the logits get smaller than they ever were.
+    """
+    named = {}
+    for place, layer in enumerate(model.layers):
+        if found := re.match(r"stage(\d+)_", layer.name):
+            named[int(found[1])] = place
+    if named:
+        return [named[number] for number in sorted(named)]
+    ends, smallest = [], math.inf
+    graph = _Graph(model)
+    way = graph.way_to(model.output["logits"])
+    for place, layer in enumerate(model.layers):
+        shape = keras.tree.flatten(layer.output)[0].shape
+        if layer in way and len(shape) == 4 and shape[1] < smallest:
+            if smallest < math.inf and any(each.weights for each in model.layers[:place]):
+                ends.append(place - 1)
+            smallest = shape[1]
+    return ends
 
 
 def same_layers(ours: keras.Model, theirs: keras.Model, output: str = "logits") -> list[Pair]:
@@ -97,6 +128,16 @@ class _Graph:
         while not layer.weights and len(inputs := _inputs(layer)) == 1:
             layer = self._layers[id(inputs[0])]
         return layer
+
+    def way_to(self, tensor):
+        """All layers that a tensor is computed from, and its own."""
+        way, waiting = set(), [tensor]
+        while waiting:
+            layer = self._layers[id(waiting.pop())]
+            if layer not in way:
+                way.add(layer)
+                waiting += _inputs(layer)
+        return way
 
     def sources(self, layer):
         """The layers that count from which a layer's inputs come, in a canonical order."""

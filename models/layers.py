@@ -5,6 +5,7 @@ normalisation (one kernel instead of a dozen) and grouped convolution.
 """
 
 import functools
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,17 @@ ACTIVATIONS = {
     "elu": "elu",
     "swish": "silu",
     "crelu": None,
+}
+# Of kernels; all but the first two keep the variance of what goes through them.
+INITIALIZERS = {
+    "normal": functools.partial(keras.initializers.RandomNormal, stddev=0.01),
+    "uniform": functools.partial(keras.initializers.RandomUniform, -0.05, 0.05),
+    "lecun_normal": keras.initializers.LecunNormal,
+    "lecun_uniform": keras.initializers.LecunUniform,
+    "glorot_normal": keras.initializers.GlorotNormal,
+    "glorot_uniform": keras.initializers.GlorotUniform,
+    "he_normal": keras.initializers.HeNormal,
+    "he_uniform": keras.initializers.HeUniform,
 }
 NORMS = ("none", "lrn", "batch")
 POOLINGS = ("max_overlapping", "max", "average_overlapping", "average")
@@ -349,6 +361,29 @@ def halve(x, kind: str, *, name: str):
     require_one_of("pooling", kind, POOLINGS)
     function, _, overlapping = kind.partition("_")
     return pool(x, 3 if overlapping else 2, 2, kind=function, ceil=bool(overlapping), name=name)
+
+
+def initialise(model: keras.Model, kind: str, seed: int):
+    """Draws every kernel of a model anew; what is not a kernel stays.
+
+    Args:
+        model: Its weights exist.
+        kind: One of `INITIALIZERS`.
+        seed: With the kernel's path, decides the draws.
+
+    Raises:
+        ValueError: If `kind` is unknown.
+    """
+    require_one_of("initializer", kind, INITIALIZERS)
+    for weight in model.trainable_weights:
+        if len(weight.shape) < 2:
+            continue
+        draw = INITIALIZERS[kind](seed=zlib.crc32(f"{seed}/{weight.path}".encode()))
+        *window, channels, multiplier = weight.shape
+        if "depthwise" in weight.path and multiplier == 1:  # each channel has a kernel of its own
+            weight.assign(ops.reshape(draw((*window, 1, channels)), weight.shape))
+        else:
+            weight.assign(draw(weight.shape))
 
 
 def require_one_of(what: str, given, known):

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import models
-from engine import checkpoints, devices, optimizers, steps
+from engine import checkpoints, devices, losses, optimizers, steps
 from models import layers
 from tests.conftest import photograph
 
@@ -47,7 +47,9 @@ def main(name, replicas, file):
     with strategy.scope():
         model = NETWORKS[name]()
         optimizer = optimizers.build("momentum", RATE, 0.9)
-    trainer = steps.Trainer(strategy, model, optimizer, batch_size=BATCH, weight_decay=5e-4, seed=0)
+    trainer = steps.Trainer(
+        strategy, model, optimizer, batch_size=BATCH, objective=losses.Objective(l2=5e-4), seed=0
+    )
     generator = np.random.default_rng(0)
     size = model.input_shape[1]
     images = np.stack([photograph(seed, size, size) for seed in range(BATCH * STEPS)])

@@ -50,7 +50,6 @@ def training(folder, *, cache="none", storage=None, seconds=0.0):
         network(seconds),
         optimizers.build("momentum", 0.1, 0.9),
         batch_size=BATCH,
-        weight_decay=0.0,
         seed=0,
     )
     return SimpleNamespace(

@@ -23,6 +23,26 @@ def test_cosine_falls_from_the_base_to_almost_nothing():
     assert schedule.rate(99) == pytest.approx(1 + math.cos(math.pi * 0.99))
 
 
+def test_exponential_decays_once_in_so_many_steps():
+    schedule = Schedule("exponential", 1.0, 1000, decay=0.94, decay_steps=20, warmup_steps=10)
+    assert [schedule.rate(step) for step in (10, 20, 30, 110)] == pytest.approx(
+        [1, 0.94**0.5, 0.94, 0.94**5]
+    )
+
+
+def test_polynomial():
+    schedule = Schedule("polynomial", 2.0, 100, power=2.0)
+    assert [schedule.rate(step) for step in (0, 50, 99)] == pytest.approx([2, 0.5, 2e-4])
+
+
+def test_one_cycle_rises_and_falls():
+    rates = [Schedule("one_cycle", 1.0, 100).rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 25) and rates[15] == pytest.approx((1 + 1 / 25) / 2)
+    assert rates[30] == 1.0 == max(rates) and rates[65] == pytest.approx(0.5, abs=1e-4)
+    assert rates[99] < 0.01 and rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_rises_linearly_to_the_base(name):
     schedule = Schedule(name, 0.4, 100, warmup_steps=4)

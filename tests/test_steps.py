@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import checkpoints, optimizers, steps
+from engine import checkpoints, losses, optimizers, steps
 
 BATCH, SIZE, CLASSES = 8, 6, 7
 
@@ -20,7 +20,7 @@ def network(dropout=0.5):
 
 def trainer(model, **options):
     optimizer = optimizers.build("momentum", 0.1, 0.9)
-    options = {"batch_size": BATCH, "weight_decay": 1e-3, "seed": 0, **options}
+    options = {"batch_size": BATCH, "objective": losses.Objective(l2=1e-3), "seed": 0, **options}
     return steps.Trainer(tf.distribute.get_strategy(), model, optimizer, **options)
 
 
@@ -59,7 +59,7 @@ def test_dropout_masks_follow_the_clock_and_no_hidden_state():
     ones = tf.ones((1, 500))
     model(ones)
     step = tf.Variable(5, dtype=tf.int64)
-    steps.set_clock(model, seed=0, step=step)
+    steps.Clock(model, seed=0, step=step)
 
     def masks():
         return [layer(ones, training=True).numpy() > 0 for layer in model.layers]
@@ -87,7 +87,7 @@ def test_weight_decay_and_learning_rate_do_what_the_paper_says():
     """One step without momentum's memory: w <- w - rate * (gradient + decay * w)."""
     before, plain, decayed = (network(dropout=0.0) for _ in range(3))
     for model, decay in ((plain, 0.0), (decayed, 0.5)):
-        of_model = trainer(model, weight_decay=decay)
+        of_model = trainer(model, objective=losses.Objective(l2=decay))
         of_model.train(of_model.iterate(batches(1)), [0.1])
     for start, without, with_decay in zip(
         before.trainable_weights, plain.trainable_weights, decayed.trainable_weights, strict=True

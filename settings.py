@@ -1,0 +1,214 @@
+"""From flags to the parts of a training: network, objective, variations, learning rates."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+import models
+from data import augment, pipeline, variations
+from data.datasets import Dataset
+from engine import checkpoints, losses, mixing, optimizers, runs, schedules
+from models import keras_weights
+
+VARIED = ("activation", "norm", "pooling", "dropout", "width")  # the networks' own options
+
+
+def network(options: SimpleNamespace, dataset: Dataset) -> dict:
+    """The arguments of `models.build`, and what a checkpoint needs to rebuild the network."""
+    return {
+        "name": options.model,
+        "num_classes": dataset.num_classes,
+        "image_size": options.image_size or models.image_size(options.model),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        **network_options(options),
+    }
+
+
+def network_options(options: SimpleNamespace) -> dict:
+    """The network's own options that were given, and those that weights from elsewhere need.
+
+    Raises:
+        ValueError: If there are no such weights for the network.
+        FileNotFoundError: If they do not exist.
+    """
+    given = {name: vars(options)[name] for name in VARIED if vars(options)[name] is not None}
+    if is_ours(options.init_from):
+        before = origin(options).about["network"]
+        if before["name"] != options.model:
+            raise ValueError(
+                f"--init_from={options.init_from} is {before['name']}, expected {options.model}"
+            )
+        shapes = {"name", "num_classes", "image_size"}
+        return {key: value for key, value in before.items() if key not in shapes} | given
+    return given | (keras_weights.options(options.model) if options.init_from else {})
+
+
+def is_ours(source: str | None) -> bool:
+    """Whether `--init_from` names a run or a checkpoint of ours: not Keras' weights."""
+    return bool(source) and (Path(source).suffix == ".safetensors" or Path(source).is_dir())
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(source: str) -> checkpoints.Checkpoint:
+    return runs.open_checkpoint(source, "best")[1]
+
+
+def origin(options: SimpleNamespace) -> checkpoints.Checkpoint:
+    """The checkpoint that `--init_from` names."""
+    return _opened(options.init_from)
+
+
+def policy(options: SimpleNamespace) -> augment.Policy:
+    """How training images are varied: the policy's way, and what flags add.
+
+    Raises:
+        ValueError: If a flag is out of range.
+    """
+    found = augment.POLICIES[options.augment]
+    if options.scale:
+        low, high = _numbers(options, "scale", 2)
+        size = options.image_size or models.image_size(options.model)
+        if not size <= low <= high:
+            raise ValueError(
+                f"--scale expects two sides in pixels, from {size} on, received {options.scale}"
+            )
+        found = dataclasses.replace(found, window=augment.scaled_window(low, high))
+    vary = _variations(options)
+    return dataclasses.replace(found, vary=vary) if vary else found
+
+
+def _variations(options: SimpleNamespace) -> variations.Variations:
+    count, magnitude = _numbers(options, "randaugment", 2) if options.randaugment else (0, 0)
+    if count != int(count) or count < 0 or not 0 <= magnitude <= variations.LEVELS:
+        raise ValueError(
+            f"--randaugment expects a number of operations and 0 to {variations.LEVELS}, such as "
+            f"2,9, received {','.join(options.randaugment)}"
+        )
+    names = {field.name for field in dataclasses.fields(variations.Variations)} - {"randaugment"}
+    given = {name: vars(options)[name] for name in names}
+    return variations.Variations(**given, randaugment=(int(count), magnitude))
+
+
+def _numbers(options: SimpleNamespace, name: str, count: int) -> list[float]:
+    texts = vars(options)[name]
+    try:
+        numbers = [float(text) for text in texts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"--{name} expects {count} numbers, received {','.join(texts)}")
+    return numbers
+
+
+def mix(options: SimpleNamespace) -> mixing.Mixing | None:
+    """How images are mixed with each other; None: not.
+
+    Raises:
+        ValueError: If the batch cannot be divided into pairs.
+    """
+    found = mixing.Mixing(options.mixup, options.cutmix)
+    if not any(found):
+        return None
+    if options.batch_size % 2:
+        raise ValueError(f"--mixup and --cutmix expect an even batch, got {options.batch_size}")
+    return found
+
+
+def objective(options: SimpleNamespace, dataset: Dataset) -> losses.Objective:
+    """What the training makes small."""
+    weights = ()
+    if options.class_weights == "balanced":
+        counts = np.maximum(pipeline.class_counts(dataset, "train"), 1)
+        weights = tuple((counts.sum() / (len(counts) * counts)).tolist())
+    decoupled = optimizers.OPTIMIZERS[options.optimizer].decoupled
+    return losses.Objective(
+        l2=0.0 if decoupled else options.weight_decay,
+        l1=options.l1,
+        smoothing=options.label_smoothing,
+        aux_weight=models.aux_weight(options.model),
+        class_weights=weights,
+    )
+
+
+def learning_rate(options: SimpleNamespace) -> float:
+    """The base rate; scaled to the batch where `--base_batch` says for which size it is meant.
+
+    P. Goyal et al., arXiv:1706.02677, section 2.1: k times the batch, k times the rate.
+    """
+    scale = options.batch_size / options.base_batch if options.base_batch else 1.0
+    return options.learning_rate * scale
+
+
+def schedule(options: SimpleNamespace, steps_per_epoch: int) -> schedules.Schedule:
+    """The learning rate of every step."""
+    return schedules.Schedule(
+        options.schedule,
+        learning_rate(options),
+        options.epochs * steps_per_epoch,
+        warmup_steps=round(options.warmup_epochs * steps_per_epoch),
+        milestones=milestones(options),
+        decay=options.decay,
+        decay_steps=options.decay_epochs * steps_per_epoch,
+        power=options.power,
+        plateau=schedules.Plateau(options.patience),
+    )
+
+
+def milestones(options: SimpleNamespace) -> tuple[float, ...]:
+    """Where `--schedule=step` decays, as numbers.
+
+    Raises:
+        ValueError: If they are not fractions.
+    """
+    try:
+        fractions = tuple(float(text) for text in options.milestones)
+    except ValueError:
+        fractions = (math.nan,)
+    if not all(0 < fraction < 1 for fraction in fractions):
+        raise ValueError(
+            "--milestones expects fractions of --epochs such as 0.5,0.75, "
+            f"received {','.join(options.milestones)}"
+        )
+    return fractions
+
+
+def micro_batch(options: SimpleNamespace) -> int | None:
+    """Images that a replica computes at a time; None for all of its share, or if yet unknown.
+
+    Raises:
+        ValueError: If it is neither a number above 0 nor "auto".
+    """
+    given = options.micro_batch
+    if given in (None, "auto"):
+        return None
+    if not str(given).isdecimal() or int(given) < 1:
+        raise ValueError(f"--micro_batch expects a number of images or auto, received {given}")
+    return int(given)
+
+
+def check(options: SimpleNamespace) -> None:
+    """Finds values that are wrong whatever the data are.
+
+    Raises:
+        ValueError: If a flag's value is out of range.
+        FileNotFoundError: If the file or folder of `--init_from` does not exist.
+    """
+    for name, value in vars(options).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name} expects a finite number, received {value}")
+    if options.seed >= 2**32:
+        raise ValueError(f"--seed expects a number below {2**32}, received {options.seed}")
+    milestones(options)
+    micro_batch(options)
+    _variations(options)
+    source = options.init_from
+    if source not in (None, keras_weights.DOWNLOAD) and not Path(source).exists():
+        raise FileNotFoundError(f"--init_from expects keras, a run or a file, received {source}")
+    if not source and options.freeze != "none":
+        raise ValueError(f"--freeze={options.freeze} expects weights to keep: add --init_from")
+    network_options(options)
