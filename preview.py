@@ -6,8 +6,11 @@ from report import batch
 from training import Training
 
 
-def draw_step(training: Training, step: int) -> None:
+def draw_step(training: Training, step: int) -> list[str]:
     """Draws the images of a step, and where in the stored ones they come from.
+
+    Returns:
+        A line for each image, and where the picture is.
 
     Raises:
         ValueError: If the training has no such step.
@@ -16,14 +19,14 @@ def draw_step(training: Training, step: int) -> None:
     if step >= training.total:
         raise ValueError(f"--show_step expects a step below {training.total}, received {step}")
     images = training.images_of(step)
-    rows = []
+    rows, lines = [], []
     for number, (origin, seen) in enumerate(zip(training.origins_of(step), images, strict=True)):
         name = training.dataset.class_names[origin.label]
         mirrored = ", mirrored" if origin.mirrored else ""
         title = f"{number}: {name} ({origin.label}){mirrored}"
-        print(f"{title}  {origin.filename}")
+        lines.append(f"{title}  {origin.filename}")
         rows.append(batch.Row(title, origin.filename, origin.stored, origin.window, seen))
     path = Path(options.run_dir or ".") / f"step-{step:08d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     batch.draw(rows, path)
-    print(f"step {step}: {path}")
+    return [*lines, f"step {step}: {path}"]

@@ -178,7 +178,7 @@ def milestones(options: SimpleNamespace) -> tuple[float, ...]:
 
 
 def micro_batch(options: SimpleNamespace) -> int | None:
-    """Images that a replica computes at a time; None for all of its share, or if yet unknown.
+    """Images that are computed at a time; None for the whole batch, or if it is yet to be found.
 
     Raises:
         ValueError: If it is neither a number above 0 nor "auto".

@@ -17,6 +17,7 @@ from absl import flags
 import console
 
 with console.quiet_import():
+    import finder
     import meter
     import models
     import preview
@@ -36,7 +37,7 @@ flags.DEFINE_string("run_dir", None, "everything the run writes; runs/DATA-MODEL
 flags.DEFINE_bool("resume", False, "go on with the newest run, or that of --run_dir")
 flags.DEFINE_integer("batch_size", None, "examples of an update, over all replicas; 128", 1)
 flags.DEFINE_integer("epochs", 90, "passes over the training images", 1)
-flags.DEFINE_string("micro_batch", None, "images at a time on a replica, or auto; all of its share")
+flags.DEFINE_string("micro_batch", None, "images at a time, over all replicas, or auto; the batch")
 flags.DEFINE_enum("optimizer", "momentum", list(optimizers.OPTIMIZERS), "how weights are updated")
 flags.DEFINE_float("learning_rate", None, "before any decay; the optimizer's", 1e-12)
 flags.DEFINE_integer("base_batch", None, "scale the rate by batch_size / this", 1)
@@ -92,6 +93,7 @@ flags.DEFINE_bool("overfit_batch", False, "a check: train on the first batch alo
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
 flags.DEFINE_bool("meter", False, "measure where the time goes, and train nothing")
 flags.DEFINE_bool("json", False, "the measurement of --meter as one line of JSON")
+flags.DEFINE_bool("find_lr", False, "try rising learning rates, propose one, and train nothing")
 flags.DEFINE_integer("show_step", None, "draw the images of a step, and train nothing", 0)
 flags.DEFINE_bool("log_device_placement", False, "print the device of every operation")
 
@@ -109,6 +111,7 @@ HARMLESS = {
     "meter",
     "json",
     "show_step",
+    "find_lr",
     "log_device_placement",
 }
 RECIPES = Path(__file__).parent / "recipes"
@@ -131,15 +134,25 @@ def main(argv: list[str]) -> None:
         options.learning_rate = None  # the recipe's is for its own optimizer
     with console.user_errors(), contextlib.redirect_stdout(talk):
         training = resume(options, given) if options.resume else start(options)
-        if options.meter:
-            verdict = meter.measure(training)
-        elif options.show_step is not None:
-            return preview.draw_step(training, options.show_step)
-        else:
+        says = instead(training)
+        if says is None:
             training.prepare()
+    if says is None:
+        return training.go()
+    print("\n".join(says))
+
+
+def instead(training: Training) -> list[str] | None:
+    """Does what a flag asks for instead of training; returns lines about it, None to train."""
+    options = training.options
     if options.meter:
-        return print(verdict.as_json() if options.json else "\n".join(meter.lines(verdict)))
-    training.go()
+        verdict = meter.measure(training)
+        return [verdict.as_json()] if options.json else meter.lines(verdict)
+    if options.show_step is not None:
+        return preview.draw_step(training, options.show_step)
+    if options.find_lr:
+        return finder.report(training, finder.find(training))
+    return None
 
 
 def default_model(data: str) -> str:

@@ -178,10 +178,10 @@ class Training:
             )
         return examples // batch_size
 
-    def _colour(self, images: tf.Tensor, step: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
-        """The policy's colour part, of images from the place `first` of the global batch on."""
+    def _colour(self, images: tf.Tensor, step: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """The policy's colour part, of the images at some places of the global batch."""
         draws = augment.colour_draws(self.options.seed, step, self.options.batch_size)
-        return self.policy.colour(images, draws[first : first + images.shape[0]])
+        return self.policy.colour(images, tf.gather(draws, places))
 
     def say(self, line: str) -> None:
         """Prints a line, and keeps it in train.log."""
@@ -287,7 +287,7 @@ class Training:
 
     def _find_micro_batch(self) -> None:
         """Halves what is computed at a time until the device has memory enough."""
-        size = self.options.batch_size // self.replicas
+        size = self.options.batch_size
         while not self.trainer.fits(self.network["image_size"]):
             if size % 2 or size == 1:
                 raise ValueError(f"the device has too little memory for {size} images at a time")

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from engine import averages, losses, mixing
 
-# (images float32 [b, S, S, 3] in 0..255, step, place of the first in the global batch) -> images
+# (images float32 [b, S, S, 3] in 0..255, step, their places in the global batch [b]) -> images
 Colour = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 MAX_STEPS = 64  # of one call
@@ -126,6 +126,34 @@ class Clock:
         return tf.stack([mixed, tf.cast(tf.convert_to_tensor(self._step), tf.uint32)])
 
 
+def _parts(batch_size: int, micro_batch: int, replicas: int, *, pairs: bool) -> np.ndarray:
+    """Which examples of its share a replica computes at a time.
+
+    Taken by turns, so that a part holds the same examples whatever the number of replicas.
+
+    Args:
+        batch_size: Global.
+        micro_batch: Global: size of a part.
+        replicas: How many share a part.
+        pairs: Whether neighbours stay together.
+
+    Returns:
+        int32 [parts, examples]: places in the replica's share.
+
+    Raises:
+        ValueError: If the parts do not come out even.
+    """
+    together = 2 if pairs else 1
+    if batch_size % micro_batch or micro_batch % (together * replicas):
+        raise ValueError(
+            f"--micro_batch expects a divisor of {batch_size} that is a multiple of "
+            f"{together * replicas}, received {micro_batch}"
+        )
+    parts = batch_size // micro_batch
+    turns = np.arange(batch_size // replicas, dtype=np.int32).reshape([-1, parts, together])
+    return turns.transpose([1, 0, 2]).reshape([parts, -1])
+
+
 def predict(model: keras.Model, views: tf.Tensor) -> tf.Tensor:
     """Log probabilities of images seen through several views each.
 
@@ -172,8 +200,8 @@ class Trainer:
             batch_size: Global: examples of one update over all replicas.
             seed: Of the random layers and of `mix`.
             objective: What is made small.
-            micro_batch: Examples that a replica computes at a time, a divisor of its share of the
-                batch: the gradients of the parts add up. None: all at once.
+            micro_batch: Global: examples that are computed at a time, a divisor of the batch; the
+                gradients of the parts add up. None: all at once.
             clip_norm: Longest gradient, over all replicas and variables; longer ones are shortened.
             colour: The augmentation policy's colour part, or none.
             mix: How images are mixed with each other, or not.
@@ -183,15 +211,9 @@ class Trainer:
         Raises:
             ValueError: If the parts do not come out even.
         """
-        share = batch_size // strategy.num_replicas_in_sync
-        self._part_size = micro_batch or share
-        if share % self._part_size or (mix and self._part_size % 2):
-            even = "an even " if mix else "a "
-            raise ValueError(
-                f"--micro_batch expects {even}divisor of the {share} images of a replica, "
-                f"received {self._part_size}"
-            )
-        self._parts = share // self._part_size
+        self._places = _parts(
+            batch_size, micro_batch or batch_size, strategy.num_replicas_in_sync, pairs=bool(mix)
+        )
         self._strategy = strategy
         self._model = model
         self._optimizer = optimizer
@@ -337,20 +359,21 @@ class Trainer:
 
     def _accumulated(self, *batch: tf.Tensor) -> list[tf.Tensor]:
         """The sums of `_part` over the parts of a replica's batch."""
-        if self._parts == 1:
+        parts = len(self._places)
+        if parts == 1:
             return self._part(*batch, 0)
 
         def add(part, *sums):
-            rows = slice(part * self._part_size, (part + 1) * self._part_size)
-            found = self._part(*(column[rows] for column in batch), part)
+            places = tf.gather(self._places, part)
+            found = self._part(*(tf.gather(column, places) for column in batch), part)
             return part + 1, *(a + b for a, b in zip(sums, found, strict=True))
 
         variables = self._model.trainable_variables
         sums = [0, tf.zeros(_SUMS), *(tf.zeros(variable.shape) for variable in variables)]
         if self._strategy.num_replicas_in_sync == 1:
-            more = lambda part, *_: part < self._parts  # noqa: E731
+            more = lambda part, *_: part < parts  # noqa: E731
             return tf.while_loop(more, add, sums, parallel_iterations=1)[1:]
-        for _ in range(self._parts):  # replicas meet in BatchNorm, which no loop of a graph allows
+        for _ in range(parts):  # replicas meet in BatchNorm, which no loop of a graph allows
             with tf.control_dependencies(sums[1:]):
                 sums = add(*sums)
         return sums[1:]
@@ -361,22 +384,22 @@ class Trainer:
         """Scores [4] of a part of a replica's batch, and its share of every gradient."""
         replicas, variables = self._strategy.num_replicas_in_sync, self._model.trainable_variables
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        first = (replica * self._parts + part) * self._part_size
+        places = replica * self._places.size + tf.gather(self._places, part)
         step = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.int64)
         images = tf.cast(images, tf.float32)
         if self._colour is not None:
-            images = self._colour(images, step, first)
+            images = self._colour(images, step, places)
         targets = [(labels, weights)]
         if self._mix is not None:
             plan = mixing.plan(self._mix, self._seed, step, self._batch_size, images.shape[1])
-            images, own = mixing.mixed(images, plan[first : first + self._part_size])
+            images, own = mixing.mixed(images, tf.gather(plan, places))
             others = mixing.neighbours(labels)
             targets = [(labels, weights * own), (others, weights * (1 - own))]
         self._clock.part = part
         with tf.GradientTape() as tape:
             heads = self._model(images, training=True)
             loss = self._objective.of_examples(heads, targets) / self._batch_size
-            loss += self._objective.of_weights(variables) / (replicas * self._parts)
+            loss += self._objective.of_weights(variables) / (replicas * len(self._places))
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         return [_score(tf.nn.log_softmax(heads["logits"]), labels, weights), *gradients]
 

@@ -9,17 +9,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import models
-from engine import checkpoints, devices, losses, optimizers, steps
+from engine import averages, checkpoints, devices, losses, mixing, optimizers, steps
 from models import layers
 from tests.conftest import photograph
 
 BATCH, STEPS, RATE = 16, 20, 0.01
 
 
-def alexnet():
-    """The two-tower net without its dropout, whose masks differ from replica to replica."""
-    return models.build("alexnet", 10, image_size=67, dropout=0.0)
+def towers():
+    """What AlexNet is made of: two towers and local response normalisation."""
+    images = keras.Input((32, 32, 3), name="images")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalize")(images)
+    x = layers.conv(x, 16, 5, stride=2, name="conv1")
+    x = layers.LocalResponseNorm(name="norm1")(keras.layers.Activation("tanh")(x))
+    x = layers.conv(layers.pool(x, 3, 2, name="pool1"), 32, 3, groups=2, name="conv2")
+    x = keras.layers.Flatten(name="flatten")(keras.layers.Activation("tanh")(x))
+    return keras.Model(images, {"logits": layers.logits(x, 10, name="fc")})
 
 
 def batch_norm():
@@ -33,7 +38,13 @@ def batch_norm():
     return keras.Model(images, {"logits": keras.layers.Dense(10, name="fc")(x)})
 
 
-NETWORKS = {"alexnet": alexnet, "batch_norm": batch_norm}
+NETWORKS = {"towers": towers, "batch_norm": batch_norm}
+METHODS = {
+    "objective": losses.Objective(l2=5e-4, l1=1e-5, smoothing=0.1, class_weights=(0.5, 1.5) * 5),
+    "clip_norm": 0.5,
+    "micro_batch": BATCH // 2,
+    "mix": mixing.Mixing(0.2, 1.0),
+}
 
 
 def main(name, replicas, file):
@@ -47,8 +58,17 @@ def main(name, replicas, file):
     with strategy.scope():
         model = NETWORKS[name]()
         optimizer = optimizers.build("momentum", RATE, 0.9)
+    average = averages.Average(strategy, model, 0.9)
+    factors = {model.trainable_variables[0].path: 0.5}
     trainer = steps.Trainer(
-        strategy, model, optimizer, batch_size=BATCH, objective=losses.Objective(l2=5e-4), seed=0
+        strategy,
+        model,
+        optimizer,
+        batch_size=BATCH,
+        seed=0,
+        average=average,
+        factors=factors,
+        **METHODS,
     )
     generator = np.random.default_rng(0)
     size = model.input_shape[1]
@@ -64,7 +84,7 @@ def main(name, replicas, file):
         (images[:12, None], labels[:12], np.array([1] * 11 + [0], np.float32))
     ).batch(12 // replicas)
     totals = steps.Evaluator(strategy, model).evaluate(padded)
-    tensors = checkpoints.values(checkpoints.named_variables(model, optimizer))
+    tensors = checkpoints.values(checkpoints.named_variables(model, optimizer, average.variables))
     np.savez(
         file,
         examples=progress.totals.examples,

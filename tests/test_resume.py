@@ -14,7 +14,7 @@ def wait_for_checkpoint(run_dir, process):
         time.sleep(0.02)
 
 
-# Small, but with dropout and PCA noise (alexnet), with BatchNorm (cifar_resnet20).
+# Small, but with dropout and PCA noise (alexnet), with BatchNorm and every method (everything).
 STOPPED = {
     "lenet5": ["--data=digits", "--epochs=30", "--checkpoint_steps=25"],
     "alexnet": [
@@ -25,12 +25,34 @@ STOPPED = {
         "--epochs=5",
         "--checkpoint_steps=3",
     ],
-    "cifar_resnet20": [
+    "everything": [
         "--data={photographs}",
         "--model=cifar_resnet20",
         "--batch_size=8",
+        "--micro_batch=4",
         "--epochs=12",
         "--checkpoint_steps=7",
+        "--optimizer=lamb",
+        "--schedule=one_cycle",
+        "--warmup_epochs=1",
+        "--clip_norm=1",
+        "--ema=0.9",
+        "--l1=1e-6",
+        "--label_smoothing=0.1",
+        "--class_weights=balanced",
+        "--early_stopping=50",
+        "--mixup=0.2",
+        "--cutmix=1",
+        "--randaugment=2,9",
+        "--rotate=10",
+        "--translate=0.1",
+        "--shear=5",
+        "--elastic=0.02",
+        "--jitter=0.4",
+        "--channel_shift=10",
+        "--erase=0.25",
+        "--scale=32,40",
+        "--init=he_normal",
     ],
 }
 REPLICATED = ("-m", "tests.replicated")
@@ -42,7 +64,7 @@ REPLICATED = ("-m", "tests.replicated")
     [  # benchmarks/crash.py kills has more
         ("lenet5", [signal.SIGINT, signal.SIGTERM]),
         ("alexnet", [signal.SIGKILL]),
-        ("cifar_resnet20", [signal.SIGKILL]),
+        ("everything", [signal.SIGKILL]),
     ],
 )
 def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(

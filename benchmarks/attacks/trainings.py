@@ -26,6 +26,17 @@ SETTINGS = {  # all that a checkpoint must restore, or that changes what is comp
     "weight_decay": (0, 5e-4),
     "checkpoint_steps": (5, 7, 1000),
     "patience": (1, 5),
+    "micro_batch": (8, 16),
+    "ema": (0, 0.9),
+    "clip_norm": (0.5, 1e6),
+    "label_smoothing": (0, 0.1),
+    "l1": (0, 1e-5),
+    "class_weights": ("none", "balanced"),
+    "mixup": (0, 0.3),
+    "cutmix": (0, 1),
+    "randaugment": ("0,0", "2,5"),
+    "erase": (0, 0.5),
+    "rotate": (0, 15),
 }
 MOST_KILLS = 5  # of one training
 

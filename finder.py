@@ -1,0 +1,101 @@
+"""Finds a learning rate: `python train.py ... --find_lr` lets it rise and watches the loss.
+
+L. Smith, arXiv:1506.01186, section 3.3: a short training in which every step has a larger learning
+rate than the one before. Proposed is the rate at which the smoothed loss falls fastest.
+"""
+
+import csv
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+
+from engine import steps
+from report import plots
+from training import Training
+
+STEPS = 100
+LOWEST, HIGHEST = 1e-6, 10.0
+SMOOTHING = 0.9  # how much of the running mean a step keeps
+DIVERGED = 2.0  # times the lowest smoothed loss: more need not be seen
+FEWEST = 10  # steps without which there is nothing to propose
+
+
+@dataclasses.dataclass
+class Curve:
+    """Losses at rising learning rates.
+
+    Attributes:
+        rates: Of each step.
+        losses: Of its batch before the update, in nats.
+        smoothed: Running means of the losses.
+    """
+
+    rates: list[float] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+    smoothed: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, rate: float, loss: float) -> None:
+        """Adds a step; the mean of the first few is not drawn towards 0."""
+        self.rates.append(rate)
+        self.losses.append(loss)
+        kept = SMOOTHING ** np.arange(len(self.losses))[::-1]
+        self.smoothed.append(float(np.average(self.losses, weights=kept)))
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the loss has risen so far that it will not come back."""
+        last = self.smoothed[-1]
+        return not math.isfinite(last) or last > DIVERGED * min(self.smoothed)
+
+    @property
+    def proposed(self) -> float:
+        """The rate at which the smoothed loss falls fastest, before its lowest point.
+
+        Raises:
+            ValueError: If it never falls.
+        """
+        end = int(np.argmin(self.smoothed)) + 1
+        if end < FEWEST:
+            raise ValueError("the loss does not fall at any learning rate: try --overfit_batch")
+        slopes = np.gradient(self.smoothed[:end])
+        return self.rates[int(np.argmin(slopes))]
+
+
+def find(training: Training) -> Curve:
+    """Trains for a few steps with rising learning rates; nothing is saved."""
+    batches = training.batches(0, training.total).repeat()
+    iterator = training.trainer.iterate(batches)
+    curve = Curve()
+    for rate in np.geomspace(LOWEST, HIGHEST, STEPS):
+        try:
+            done = training.trainer.train(iterator, [float(rate)])
+        except steps.NotFinite:
+            break
+        curve.add(float(rate), done.totals.means["loss"])
+        if curve.has_diverged:
+            break
+    return curve
+
+
+def report(training: Training, curve: Curve) -> list[str]:
+    """Writes the curve as find_lr.csv and find_lr.png, in the run folder or here.
+
+    Returns:
+        A line about what to use.
+
+    Raises:
+        ValueError: If there is nothing to propose.
+        OSError: If the files cannot be written.
+    """
+    folder = Path(training.options.run_dir or ".")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "find_lr.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("learning_rate", "loss", "smoothed_loss"))
+        writer.writerows(zip(curve.rates, curve.losses, curve.smoothed, strict=True))
+    proposed = curve.proposed
+    path = folder / "find_lr.png"
+    plots.learning_rates(curve.rates, curve.losses, curve.smoothed, proposed, path)
+    return [f"the loss falls fastest at --learning_rate={proposed:.2g}  ({path})"]

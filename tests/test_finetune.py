@@ -1,0 +1,204 @@
+"""Trainings that start from another one's weights, and small commands around a training."""
+
+import csv
+import json
+import shutil
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from conftest import metrics
+
+import finder
+import finetune
+import models
+from engine import checkpoints
+from models import graphs
+from training import Training
+
+
+@pytest.fixture(scope="module")
+def before(command, tmp_path_factory):
+    """A run of a network with BatchNorm on digits."""
+    run_dir = tmp_path_factory.mktemp("before") / "run"
+    words = ["--model=cifar_resnet20", "--image_size=8", "--epochs=1", "--ema=0.9"]
+    done = command("train.py", f"--run_dir={run_dir}", *words)
+    assert done.returncode == 0, done.stderr
+    return run_dir
+
+
+def weights(run_dir):
+    return checkpoints.read(run_dir / "checkpoints" / "best.safetensors")
+
+
+def tuned(command, before, run_dir, data, *words):
+    done = command(
+        "train.py",
+        f"--data={data}",
+        "--model=cifar_resnet20",
+        "--image_size=8",
+        f"--init_from={before}",
+        "--augment=none",
+        "--batch_size=8",
+        "--epochs=2",
+        "--learning_rate=0.01",
+        f"--run_dir={run_dir}",
+        *words,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_other_classes_get_a_new_head_and_the_rest_is_kept(command, before, photographs, tmp_path):
+    said = tuned(command, before, tmp_path / "run", photographs, "--freeze=all")
+    assert f"weights from {before}; new: fc; " in said
+    old, new = weights(before), weights(tmp_path / "run")
+    kept = checkpoints.weights_in_use(old)  # the average
+    for name, tensor in checkpoints.weights_in_use(new).items():
+        if name.startswith("fc/"):
+            assert tensor.shape != kept[name].shape
+        else:  # statistics of BatchNorm too
+            np.testing.assert_array_equal(tensor, kept[name], err_msg=name)
+    assert new.about["network"]["mean"] == old.about["network"]["mean"]
+
+
+def test_a_stage_is_frozen_and_the_source_is_not_needed_again(
+    command, before, photographs, tmp_path, finished
+):
+    source = tmp_path / "source"
+    shutil.copytree(before, source)
+    words = [photographs, "--freeze=stage:2", "--old_rate=0.5"]
+    tuned(command, source, tmp_path / "whole", *words)
+    tuned(command, source, tmp_path / "stopped", *words, "--max_steps=3")
+    shutil.rmtree(source)
+    step, digest = finished(tmp_path / "stopped", "--resume", "--max_steps=1000")
+    assert (step, digest) == finished(tmp_path / "whole", "--resume")
+    kept = checkpoints.weights_in_use(weights(before))
+    for name, tensor in checkpoints.weights_in_use(weights(tmp_path / "whole")).items():
+        is_frozen = name.startswith(("stem", "stage1", "stage2"))
+        if tensor.shape == kept[name].shape and not name.startswith("fc/"):
+            assert (tensor == kept[name]).all() == is_frozen, name
+
+
+@pytest.mark.parametrize(
+    "word, complaint",
+    [
+        ("--model=lenet5", "is cifar_resnet20, expected lenet5"),
+        ("--freeze=stage:9", "expects none, all or stage:N with N from 1 to 3"),
+        ("--freeze=head", "expects none, all or stage:N"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(word, complaint, command, before, tmp_path):
+    words = ["--model=cifar_resnet20", "--image_size=8", f"--init_from={before}", word]
+    done = command("train.py", f"--run_dir={tmp_path}/run", *words)
+    assert done.returncode == 2 and complaint in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
+def test_nothing_to_start_from(command, tmp_path):
+    for word, complaint in (
+        ("--init_from=/nowhere", "received /nowhere"),
+        ("--freeze=all", "add --init_from"),
+    ):
+        done = command("train.py", f"--run_dir={tmp_path}/run", word)
+        assert done.returncode == 2 and complaint in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("resnet50", ["stage1_block3_relu", "stage4_block3_relu"]),
+        ("alexnet", ["norm1", None]),
+        ("googlenet", ["conv1_relu", None]),
+    ],
+)
+def test_stages_end_where_maps_get_smaller_or_names_say_so(name, expected):
+    model = models.build(name, 10)
+    ends = [model.layers[place].name for place in graphs.stage_ends(model)]
+    assert len(ends) >= 3 and ends[0] == expected[0] and expected[1] in (ends[-1], None)
+
+
+def test_classifiers_of_all_heads_are_found():
+    model = models.build("googlenet", 10, aux_heads=True)
+    assert len({layer.name for layer in graphs.classifiers(model)}) == 3
+    found = graphs.classifiers(models.build("nin", 10))  # ends with an average
+    assert [layer.name for layer in found] == ["classes"]
+
+
+def test_factors_spare_new_layers():
+    model = models.build("lenet5", 10)
+    found = finetune.factors(model, 0.1, {"fc7"})
+    names = {variable.path.split("/")[0] for variable in model.trainable_variables}
+    assert {path.split("/")[0] for path in found} == names - {"fc7"}
+
+
+def test_early_stopping_ends_after_so_many_epochs_for_good(command, tmp_path):
+    words = ["--learning_rate=1e-9", "--early_stopping=3", f"--run_dir={tmp_path}/run"]
+    done = command("train.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert "stopped early: no better accuracy in 3 epochs" in done.stdout
+    epochs = [int(row["epoch"]) for row in metrics(tmp_path / "run")]
+    accuracies = [float(row["validation_top1_accuracy"]) for row in metrics(tmp_path / "run")]
+    assert epochs[-1] == accuracies.index(max(accuracies)) + 1 + 3 < 60
+    again = command("train.py", "--resume", f"--run_dir={tmp_path}/run")
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert len(metrics(tmp_path / "run")) == len(epochs)
+
+
+def test_a_learning_rate_is_proposed_and_nothing_trained(command, tmp_path):
+    done = command("train.py", "--find_lr", f"--run_dir={tmp_path}/x")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [
+        "find_lr.csv",
+        "find_lr.png",
+    ]
+    proposed = float(done.stdout.split("--learning_rate=")[1].split()[0])
+    with open(tmp_path / "x" / "find_lr.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert min(abs(rate - proposed) / rate for rate in rates) < 0.05
+    assert 0.005 < proposed < 1
+
+
+def test_the_proposal_is_where_the_smoothed_loss_falls_fastest():
+    curve = finder.Curve()
+    for number, rate in enumerate(np.geomspace(1e-6, 10, 100)):
+        curve.add(rate, 2.3 - 2 / (1 + np.exp((50 - number) / 4)) + (number > 80) * (number - 80))
+    assert curve.rates[48] < curve.proposed < curve.rates[62]
+    flat = finder.Curve()
+    for rate in range(20):
+        flat.add(rate + 1, 2.3 + rate)
+    with pytest.raises(ValueError, match="does not fall"):
+        print(flat.proposed)
+
+
+@pytest.mark.parametrize("failures, expected", [(0, "64"), (2, "16")])
+def test_too_little_memory_halves_what_is_computed_at_a_time(failures, expected):
+    tried = []
+
+    def trainer(size):
+        return SimpleNamespace(fits=lambda side: tried.append(size) or len(tried) > failures)
+
+    training = SimpleNamespace(
+        options=SimpleNamespace(batch_size=64, micro_batch="auto"),
+        replicas=1,
+        network={"image_size": 8},
+        trainer=trainer(64),
+        _trainer=trainer,
+    )
+    Training._find_micro_batch(training)
+    assert training.options.micro_batch == expected and tried[-1] == int(expected)
+
+
+def test_automatic_micro_batches_are_settled_in_the_run(command, tmp_path):
+    done = command("train.py", "--micro_batch=auto", "--max_steps=1", f"--run_dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["flags"]["micro_batch"] == "128"
+
+
+def test_an_average_is_what_is_tested(command, before):
+    best = max(float(row["validation_top1_accuracy"]) for row in metrics(before))
+    done = command("test.py", before)
+    assert f"top-1 {100 * best:.2f} %" in done.stdout
+    keras.utils.clear_session()
