@@ -104,7 +104,8 @@ def test_a_slow_disk(images, monkeypatch):
 @pytest.mark.slow
 def test_large_images(images, monkeypatch):
     monkeypatch.setattr("data.decoded._AUTO_BYTES", 0)  # too large for the cache
-    verdict = meter.measure(training(images(1000), storage=decode.Storage(short_side=0)), SECONDS)
+    stored = decode.Storage(short_side=0)
+    verdict = meter.measure(training(images(1000), storage=stored), 3 * SECONDS)
     print(verdict)
     assert verdict.bottleneck == "decode"
     assert "python -m data.convert SOURCE SHARDS --short_side=256" in verdict.advice
