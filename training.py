@@ -214,6 +214,10 @@ class Training:
                 "precision": self.precision,
                 "network": self.network,
                 "new_layers": self.new_layers,
+                "cost": {
+                    "parameters": graphs.parameters(self.model.trainable_weights),
+                    "multiply_adds": graphs.multiply_adds(self.model),
+                },
                 "class_names": self.dataset.class_names,
                 "data": {
                     "folder": str(self.dataset.folder),

@@ -1,0 +1,181 @@
+"""Compares trainings: one table, and one page with their curves.
+
+python -m report.compare RUN RUN ...            compare.html, and the table on the console
+python -m report.compare runs/* --output=X.html
+
+Runs that differ in nothing but the seed are one row: the mean of the best validation accuracy and
+the standard deviation over the seeds.
+"""
+
+import argparse
+import base64
+import io
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+import matplotlib
+
+import console
+from report import history
+
+matplotlib.use("agg")
+
+from matplotlib import pyplot
+
+COLUMNS = (
+    "training",
+    "runs",
+    "top-1 %",
+    "epochs",
+    "minutes",
+    "images/s",
+    "parameters",
+    "multiply-adds",
+)
+CURVES = {
+    "validation_top1_accuracy": "validation top-1 accuracy",
+    "validation_loss": "validation loss",
+    "train_loss": "training loss",
+}
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def grouped(runs: Sequence[history.History]) -> dict[str, list[history.History]]:
+    """Puts runs together that differ in the seed only.
+
+    Returns:
+        Runs by what sets them apart from the others: "model=lenet5 dropout=0.2"; by the name of
+        the folder where nothing does. The best come first.
+    """
+    groups: dict[str, list[history.History]] = {}
+    for run in runs:
+        groups.setdefault(repr(sorted(run.flags.items())), []).append(run)
+    names = {name for run in runs for name in run.flags}
+    apart = [n for n in sorted(names) if len({repr(run.flags.get(n)) for run in runs}) > 1]
+    apart.sort(key=lambda name: name != "model")
+    titled = {_title(members[0], apart): members for members in groups.values()}
+    return dict(sorted(titled.items(), key=lambda item: -_mean_accuracy(item[1])))
+
+
+def _title(run: history.History, apart: Sequence[str]) -> str:
+    shown = (f"{name}={_short(run.flags[name])}" for name in apart if name in run.flags)
+    return " ".join(shown) or run.folder.name
+
+
+def _short(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _mean_accuracy(runs: Sequence[history.History]) -> float:
+    found = [run.best_accuracy for run in runs if run.best_accuracy is not None]
+    return statistics.mean(found) if found else -1.0
+
+
+def row(title: str, runs: Sequence[history.History]) -> list[str]:
+    """The cells of a group of runs, in the order of `COLUMNS`."""
+    cost = runs[0].settings.get("cost", {})
+    speeds = [speed for run in runs for speed in run.column("images_per_second")]
+    return [
+        title,
+        str(len(runs)),
+        _spread([run.best_accuracy for run in runs if run.best_accuracy is not None]),
+        "/".join(sorted({f"{run.rows[-1]['epoch']:.0f}" for run in runs})),
+        f"{statistics.mean(run.seconds for run in runs) / 60:,.1f}",
+        f"{statistics.median(speeds):,.0f}",
+        f"{cost['parameters']:,}" if cost else "",
+        f"{cost['multiply_adds'] / 1e6:,.1f} M" if cost else "",
+    ]
+
+
+def _spread(accuracies: Sequence[float]) -> str:
+    if not accuracies:
+        return ""
+    mean = f"{100 * statistics.mean(accuracies):.2f}"
+    several = len(accuracies) > 1
+    return mean + (f" ± {100 * statistics.stdev(accuracies):.2f}" if several else "")
+
+
+def curves(groups: dict[str, list[history.History]], column: str) -> str | None:
+    """Draws a column of metrics.csv against the epoch, a colour for each group.
+
+    Returns:
+        A PNG as base64, or None where no run has that column.
+    """
+    figure, panel = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    colours = pyplot.get_cmap("tab10").colors
+    drawn = False
+    for index, (title, runs) in enumerate(groups.items()):
+        for number, run in enumerate(runs):
+            points = [(each["epoch"], each[column]) for each in run.rows if column in each]
+            if points:
+                label = None if number else title
+                panel.plot(
+                    *zip(*points, strict=True),
+                    color=colours[index % len(colours)],
+                    linestyle=("-", "--", ":")[index // len(colours) % 3],
+                    marker="o" if len(points) < 3 else None,
+                    label=label,
+                )
+                drawn = True
+    panel.set_xlabel("epoch")
+    panel.set_ylabel(CURVES[column])
+    panel.spines[["top", "right"]].set_visible(False)
+    if drawn:
+        panel.legend(frameon=False, fontsize=8)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    pyplot.close(figure)
+    return base64.b64encode(file.getvalue()).decode() if drawn else None
+
+
+def page(groups: dict[str, list[history.History]]) -> str:
+    """One HTML page that needs nothing else."""
+    pictures = {title: curves(groups, column) for column, title in CURVES.items()}
+    return _TEMPLATES.get_template("compare.html").render(
+        columns=COLUMNS,
+        rows=[row(title, runs) for title, runs in groups.items()],
+        pictures={title: picture for title, picture in pictures.items() if picture},
+        folders={title: [str(run.folder) for run in runs] for title, runs in groups.items()},
+    )
+
+
+def table(groups: dict[str, list[history.History]]) -> str:
+    """The same table for the console."""
+    rows = [list(COLUMNS), *(row(title, runs) for title, runs in groups.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in rows
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Writes the page that the command line asks for, and prints the table."""
+    parser = console.Parser(
+        prog="python -m report.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument("--output", default="compare.html", help="the page (compare.html)")
+    options = parser.parse_args(argv)
+    with console.user_errors():
+        groups = grouped([history.read(folder) for folder in options.runs])
+        Path(options.output).write_text(page(groups), encoding="utf-8")
+    print(table(groups))
+    print(f"page: {options.output}")
+
+
+if __name__ == "__main__":
+    main()
