@@ -14,7 +14,7 @@ from data.datasets import Dataset
 from engine import checkpoints, losses, mixing, optimizers, runs, schedules
 from models import keras_weights
 
-VARIED = ("activation", "norm", "pooling", "dropout", "width")  # the networks' own options
+VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # of the networks
 
 
 def network(options: SimpleNamespace, dataset: Dataset) -> dict:
@@ -209,6 +209,11 @@ def check(options: SimpleNamespace) -> None:
     source = options.init_from
     if source not in (None, keras_weights.DOWNLOAD) and not Path(source).exists():
         raise FileNotFoundError(f"--init_from expects keras, a run or a file, received {source}")
+    if source and options.preprocessing:
+        raise ValueError(
+            f"--preprocessing={options.preprocessing} does not go with --init_from, expected that "
+            "with which the weights were trained"
+        )
     if not source and options.freeze != "none":
         raise ValueError(f"--freeze={options.freeze} expects weights to keep: add --init_from")
     network_options(options)

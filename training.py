@@ -41,6 +41,7 @@ CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
 SHOWN = 16  # images of the first batch, in TensorBoard
 WAITS_TOO_LONG = 0.2  # of the time, for input
+MEAN_IMAGES = 10_000  # of which the mean image is, at most; the stored order is a random one
 DOUBTED = 64  # images that show whether a network learns
 LEARNT = 0.99  # of the one batch of --overfit_batch
 ROLLBACK = 0.1  # of the learning rate, after a loss that was not finite
@@ -287,7 +288,24 @@ class Training:
             return finetune.take_over(self.model, checkpoint, self.dataset.class_names)
         if source:
             return keras_weights.load(self.options.model, self.model, source)
+        if self.options.preprocessing == "mean_image":
+            self.model.get_layer("normalize").set_weights([self._mean_image()])
         return [layer.name for layer in self.model.layers]
+
+    def _mean_image(self) -> np.ndarray:
+        """Of the centre crops of the first training images, float32 [S, S, 3]."""
+        views = pipeline.test_batches(
+            self.dataset,
+            "train",
+            size=self.network["image_size"],
+            crops=1,
+            batch_size=1,
+            threads=self.options.threads,
+        )
+        total, count = 0.0, 0
+        for images, *_ in views.take(MEAN_IMAGES).as_numpy_iterator():
+            total, count = total + images[0, 0].astype(np.float64), count + 1
+        return (total / count).astype(np.float32)
 
     def _find_micro_batch(self) -> None:
         """Halves what is computed at a time until the device has memory enough."""

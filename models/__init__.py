@@ -72,6 +72,7 @@ FAMILIES = (
     study2017,
 )
 
+PREPROCESSINGS = ("paper", "mean", "mean_image", "standardised")
 VARIANTS = {name: row for family in FAMILIES for name, row in family.VARIANTS.items()}
 
 
@@ -116,6 +117,7 @@ def build(
     aux_heads: bool = False,
     mean=None,
     std=None,
+    preprocessing: str = "paper",
     **options,
 ) -> keras.Model:
     """Builds a freshly initialised classifier.
@@ -128,6 +130,9 @@ def build(
         aux_heads: Whether to add the paper's auxiliary heads; no effect where it has none.
         mean: Per channel, in 0..255, of the training images; None: ImageNet's.
         std: The same. A network whose paper fixes either keeps its own.
+        preprocessing: One of `PREPROCESSINGS`, in place of the paper's: "mean" subtracts the mean
+            colour, "mean_image" an image that the caller gives to the layer "normalize",
+            "standardised" subtracts the mean colour and divides by `std`.
         **options: Keyword arguments of the network's graph, e.g. `dropout=0.2`.
 
     Returns:
@@ -147,15 +152,29 @@ def build(
     ):
         if number < 1:
             raise ValueError(f"{what} is not positive, expected 1 or more, received {number}")
+    layers.require_one_of("preprocessing", preprocessing, PREPROCESSINGS)
     images = keras.Input((size, size, channels), name="images")
-    x = layers.Normalize(
-        _pixel("mean", variant.mean, mean, layers.IMAGENET_MEAN, channels),
-        _pixel("std", variant.std, std, layers.IMAGENET_STD, channels),
-        name="normalize",
-    )(images)
+    x = _preprocessed(images, variant, preprocessing, mean, std)
     outputs = variant.graph(x, num_classes, **_checked(name, options, aux_heads))
     with _deep_recursion():
         return keras.Model(images, outputs, name=name)
+
+
+def _preprocessed(images, variant, preprocessing, mean, std):
+    """The first layer: what becomes of images [B, S, S, C] in 0..255."""
+    if preprocessing == "mean_image":
+        return layers.SubtractMeanImage(name="normalize")(images)
+    fixed = {
+        "paper": (variant.mean, variant.std),
+        "mean": (None, 1.0),
+        "standardised": (None, None),
+    }
+    channels, (own_mean, own_std) = images.shape[-1], fixed[preprocessing]
+    return layers.Normalize(
+        _pixel("mean", own_mean, mean, layers.IMAGENET_MEAN, channels),
+        _pixel("std", own_std, std, layers.IMAGENET_STD, channels),
+        name="normalize",
+    )(images)
 
 
 @contextlib.contextmanager

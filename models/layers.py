@@ -91,6 +91,26 @@ class Normalize(keras.layers.Layer):
         return (ops.cast(images, "float32") - self.mean) / self.std
 
 
+class SubtractMeanImage(keras.layers.Layer):
+    """`images - mean image`, which is a weight that nobody trains, set from the training images.
+
+    Args:
+        name: Name of the layer.
+    """
+
+    def __init__(self, *, name: str):
+        super().__init__(dtype="float32", trainable=False, name=name)
+
+    def build(self, input_shape):
+        """Makes the mean image, all zero."""
+        shape = input_shape[1:]
+        self.mean = self.add_weight(shape=shape, initializer="zeros", name="mean", trainable=False)
+
+    def call(self, images):
+        """Maps images [B, H, W, C] in 0..255 to float32 of the same shape."""
+        return ops.cast(images, "float32") - self.mean
+
+
 class LocalResponseNorm(keras.layers.Layer):
     """Divides by the energy of the neighbouring channels (Krizhevsky 2012, section 3.3).
 

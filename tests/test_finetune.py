@@ -85,6 +85,7 @@ def test_a_stage_is_frozen_and_the_source_is_not_needed_again(
     "word, complaint",
     [
         ("--model=lenet5", "is cifar_resnet20, expected lenet5"),
+        ("--preprocessing=mean", "does not go with --init_from"),
         ("--freeze=stage:9", "expects none, all or stage:N with N from 1 to 3"),
         ("--freeze=head", "expects none, all or stage:N"),
     ],
@@ -202,3 +203,14 @@ def test_an_average_is_what_is_tested(command, before):
     done = command("test.py", before)
     assert f"top-1 {100 * best:.2f} %" in done.stdout
     keras.utils.clear_session()
+
+
+def test_the_mean_image_is_that_of_the_training_images(command, tmp_path):
+    words = ["--preprocessing=mean_image", "--max_steps=1", f"--run_dir={tmp_path}/run"]
+    done = command("train.py", *words)
+    assert done.returncode == 0, done.stderr
+    found = weights(tmp_path / "run").tensors["model/normalize/mean"]
+    about = weights(tmp_path / "run").about
+    assert found.shape == (about["network"]["image_size"],) * 2 + (3,)
+    np.testing.assert_allclose(found.mean(axis=(0, 1)), about["network"]["mean"], atol=3)
+    assert np.ptp(found) > 100  # digits are bright in the middle

@@ -196,3 +196,26 @@ def test_lenet5_learns_digits():
     predicted = model.predict(images[validation], verbose=0)["logits"].argmax(-1)
     # Without augmentation it stays near 96.5 %; with small shifts and rotations it passes 97.5 %.
     assert np.mean(predicted == digits.target[validation]) >= 0.95
+
+
+@pytest.mark.parametrize(
+    "preprocessing, expected",
+    [
+        ("mean", lambda x: x - [1, 2, 3]),
+        ("standardised", lambda x: (x - [1, 2, 3]) / [4, 5, 6]),
+        ("mean_image", lambda x: x - np.arange(3 * 28 * 28).reshape(28, 28, 3) / 10),
+        ("paper", lambda x: (x - 127.5) / 127.5),
+    ],
+)
+def test_preprocessing_in_place_of_the_papers(preprocessing, expected):
+    """MobileNet's paper has images in -1..1."""
+    options = {"image_size": 28, "mean": (1, 2, 3), "std": (4, 5, 6)}
+    model = models.build("mobilenet_025", 5, **options, preprocessing=preprocessing)
+    layer = model.get_layer("normalize")
+    if preprocessing == "mean_image":
+        layer.set_weights([np.arange(3 * 28 * 28).reshape(28, 28, 3) / 10])
+    assert not layer.trainable_weights
+    images = np.random.default_rng(0).uniform(0, 255, (2, 28, 28, 3)).astype("float32")
+    np.testing.assert_allclose(layer(images), expected(images), rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match="unknown preprocessing, expected one of paper"):
+        models.build("mobilenet_025", 5, preprocessing="zca")
