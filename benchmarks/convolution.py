@@ -1,0 +1,105 @@
+"""Convolution as a product of matrices (im2col), forward and backward, beside TensorFlow's.
+
+    python benchmarks/convolution.py
+
+What Chellapilla, Puri, Simard (2006) describe and Caffe does: patches become rows, kernels columns.
+The gradients are products too: patches' times the result's gives the kernel's; the result's times
+kernels' gives that of the patches, which are added up where they overlap. Prints the largest
+difference of each, as a part of the largest value.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import console
+
+with console.quiet_import():
+    import numpy as np
+    import tensorflow as tf
+
+# batch, side, channels, filters, kernel, stride, padding
+CASES = {
+    "3 x 3": (4, 14, 8, 16, 3, 1, 1),
+    "5 x 5, stride 2": (4, 15, 3, 8, 5, 2, 0),
+    "1 x 1": (4, 14, 32, 8, 1, 1, 0),
+    "AlexNet's first": (2, 227, 3, 96, 11, 4, 0),
+}
+
+
+def patches(images: np.ndarray, size: int, stride: int, padding: int) -> np.ndarray:
+    """The windows of images [B, H, W, C] as rows: [B, H', W', size * size * C]."""
+    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = np.pad(images, border)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+    windows = windows[:, ::stride, ::stride].transpose([0, 1, 2, 4, 5, 3])
+    return windows.reshape([*windows.shape[:3], -1])
+
+
+def added_up(rows: np.ndarray, shape: tuple, size: int, stride: int, padding: int) -> np.ndarray:
+    """The inverse of `patches`: rows are added where windows overlap; images of `shape`."""
+    batch, height, width, channels = shape
+    padded = np.zeros((batch, height + 2 * padding, width + 2 * padding, channels), rows.dtype)
+    rows = rows.reshape([*rows.shape[:3], size, size, channels])
+    down, right = rows.shape[1:3]
+    for y in range(size):
+        for x in range(size):
+            places = padded[:, y : y + stride * down : stride, x : x + stride * right : stride]
+            places += rows[:, :, :, y, x]
+    return padded[:, padding : padding + height, padding : padding + width]
+
+
+def forward(images: np.ndarray, kernel: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    """Convolves images [B, H, W, C] with a kernel [k, k, C, F]: [B, H', W', F]."""
+    size, filters = kernel.shape[0], kernel.shape[-1]
+    return patches(images, size, stride, padding) @ kernel.reshape([-1, filters])
+
+
+def backward(
+    images: np.ndarray, kernel: np.ndarray, gradient: np.ndarray, stride: int, padding: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of the images and of the kernel, given that of the result [B, H', W', F]."""
+    size, filters = kernel.shape[0], kernel.shape[-1]
+    rows = patches(images, size, stride, padding)
+    of_kernel = rows.reshape([-1, rows.shape[-1]]).T @ gradient.reshape([-1, filters])
+    of_rows = gradient @ kernel.reshape([-1, filters]).T
+    of_images = added_up(of_rows, images.shape, size, stride, padding)
+    return of_images, of_kernel.reshape(kernel.shape)
+
+
+def differences(case: tuple) -> dict[str, float]:
+    """Largest differences from TensorFlow's, as parts of the largest value."""
+    batch, side, channels, filters, size, stride, padding = case
+    random = np.random.default_rng(0)
+    images = random.normal(size=(batch, side, side, channels)).astype(np.float32)
+    kernel = random.normal(size=(size, size, channels, filters)).astype(np.float32)
+    x, w = tf.constant(images), tf.constant(kernel)
+    border = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+    with tf.GradientTape() as tape:
+        tape.watch([x, w])
+        theirs = tf.nn.conv2d(tf.pad(x, border), w, stride, "VALID")
+        weights = random.normal(size=theirs.shape).astype(np.float32)
+        total = tf.reduce_sum(theirs * weights)
+    ours = (
+        forward(images, kernel, stride, padding),
+        *backward(images, kernel, weights, stride, padding),
+    )
+    pairs = zip(ours, (theirs, *tape.gradient(total, [x, w])), strict=True)
+    names = ("result", "gradient of the images", "gradient of the kernel")
+    return {
+        name: float(np.abs(mine - other).max() / np.abs(other).max())
+        for name, (mine, other) in zip(names, pairs, strict=True)
+    }
+
+
+def main() -> None:
+    """Prints a line for each case."""
+    console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False).parse_args()
+    for name, case in CASES.items():
+        found = ", ".join(f"{what} {value:.1e}" for what, value in differences(case).items())
+        print(f"{name}: {found}")
+
+
+if __name__ == "__main__":
+    main()
