@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+import settings
 from engine import steps
 from report import plots
 from training import Training
@@ -19,7 +20,8 @@ STEPS = 100
 LOWEST, HIGHEST = 1e-6, 10.0
 SMOOTHING = 0.9  # how much of the running mean a step keeps
 DIVERGED = 2.0  # times the lowest smoothed loss: more need not be seen
-FEWEST = 10  # steps without which there is nothing to propose
+FEWEST = 10  # steps that the running mean needs
+HALF = 5  # steps before and after one, for the slope there
 
 
 @dataclasses.dataclass
@@ -53,14 +55,23 @@ class Curve:
     def proposed(self) -> float:
         """The rate at which the smoothed loss falls fastest, before its lowest point.
 
+        The slope is that of a line through a few steps; the first ones are not smooth yet.
+
         Raises:
-            ValueError: If it never falls.
+            RuntimeError: If it never falls.
         """
-        end = int(np.argmin(self.smoothed)) + 1
-        if end < FEWEST:
-            raise ValueError("the loss does not fall at any learning rate: try --overfit_batch")
-        slopes = np.gradient(self.smoothed[:end])
-        return self.rates[int(np.argmin(slopes))]
+        usable = self.smoothed[FEWEST:]
+        end = FEWEST + int(np.argmin(usable)) + 1 if usable else 0
+        slopes = {
+            place: np.polyfit(
+                range(-HALF, HALF + 1), self.smoothed[place - HALF : place + HALF + 1], 1
+            )
+            for place in range(FEWEST + HALF, min(end, len(self.smoothed) - HALF))
+        }
+        falling = {place: slope for place, (slope, _) in slopes.items() if slope < 0}
+        if not falling:
+            raise RuntimeError("the loss does not fall at any learning rate: try --overfit_batch")
+        return self.rates[min(falling, key=falling.get)]
 
 
 def find(training: Training) -> Curve:
@@ -86,16 +97,17 @@ def report(training: Training, curve: Curve) -> list[str]:
         A line about what to use.
 
     Raises:
-        ValueError: If there is nothing to propose.
+        RuntimeError: If there is nothing to propose.
         OSError: If the files cannot be written.
     """
+    proposed = curve.proposed
     folder = Path(training.options.run_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "find_lr.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("learning_rate", "loss", "smoothed_loss"))
         writer.writerows(zip(curve.rates, curve.losses, curve.smoothed, strict=True))
-    proposed = curve.proposed
     path = folder / "find_lr.png"
     plots.learning_rates(curve.rates, curve.losses, curve.smoothed, proposed, path)
-    return [f"the loss falls fastest at --learning_rate={proposed:.2g}  ({path})"]
+    flag = proposed / settings.batch_scale(training.options)
+    return [f"the loss falls fastest at --learning_rate={flag:.2g}  ({path})"]

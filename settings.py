@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 
 import models
 from data import augment, pipeline, variations
 from data.datasets import Dataset
-from engine import checkpoints, losses, mixing, optimizers, runs, schedules
+from engine import checkpoints, losses, mixing, optimizers, runs, schedules, steps
 from models import keras_weights
 
 VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # of the networks
@@ -43,8 +44,8 @@ def network_options(options: SimpleNamespace) -> dict:
             raise ValueError(
                 f"--init_from={options.init_from} is {before['name']}, expected {options.model}"
             )
-        shapes = {"name", "num_classes", "image_size"}
-        return {key: value for key, value in before.items() if key not in shapes} | given
+        kept = (*VARIED, "mean", "std")
+        return {name: before[name] for name in kept if name in before} | given
     return given | (keras_weights.options(options.model) if options.init_from else {})
 
 
@@ -55,11 +56,19 @@ def is_ours(source: str | None) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _opened(source: str) -> checkpoints.Checkpoint:
-    return runs.open_checkpoint(source, "best")[1]
+    checkpoint = runs.open_checkpoint(source, "best")[1]
+    checkpoints.rebuild(checkpoint, models.build)  # it may be a stranger's: does it fit together?
+    keras.utils.clear_session()
+    return checkpoint
 
 
 def origin(options: SimpleNamespace) -> checkpoints.Checkpoint:
-    """The checkpoint that `--init_from` names."""
+    """The checkpoint that `--init_from` names.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is damaged, or not of a network.
+    """
     return _opened(options.init_from)
 
 
@@ -67,19 +76,29 @@ def policy(options: SimpleNamespace) -> augment.Policy:
     """How training images are varied: the policy's way, and what flags add.
 
     Raises:
-        ValueError: If a flag is out of range.
+        ValueError: If a flag is out of range, or does not go with the policy.
     """
     found = augment.POLICIES[options.augment]
     if options.scale:
-        low, high = _numbers(options, "scale", 2)
-        size = options.image_size or models.image_size(options.model)
-        if not size <= low <= high:
+        if found.window is not augment.random_window:
             raise ValueError(
-                f"--scale expects two sides in pixels, from {size} on, received {options.scale}"
+                f"--scale takes the place of alexnet's cut: expected --augment=alexnet, "
+                f"received {options.augment}"
             )
-        found = dataclasses.replace(found, window=augment.scaled_window(low, high))
+        found = dataclasses.replace(found, window=augment.scaled_window(*_scale(options)))
     vary = _variations(options)
     return dataclasses.replace(found, vary=vary) if vary else found
+
+
+def _scale(options: SimpleNamespace) -> tuple[float, float]:
+    low, high = _numbers(options, "scale", 2)
+    size = options.image_size or models.image_size(options.model)
+    if not size <= low <= high:
+        raise ValueError(
+            f"--scale expects two sides in pixels, from {size} on, received "
+            f"{','.join(options.scale)}"
+        )
+    return low, high
 
 
 def _variations(options: SimpleNamespace) -> variations.Variations:
@@ -106,17 +125,9 @@ def _numbers(options: SimpleNamespace, name: str, count: int) -> list[float]:
 
 
 def mix(options: SimpleNamespace) -> mixing.Mixing | None:
-    """How images are mixed with each other; None: not.
-
-    Raises:
-        ValueError: If the batch cannot be divided into pairs.
-    """
+    """How images are mixed with each other; None: not, as where one batch is to be learnt."""
     found = mixing.Mixing(options.mixup, options.cutmix)
-    if not any(found):
-        return None
-    if options.batch_size % 2:
-        raise ValueError(f"--mixup and --cutmix expect an even batch, got {options.batch_size}")
-    return found
+    return found if any(found) and not options.overfit_batch else None
 
 
 def objective(options: SimpleNamespace, dataset: Dataset) -> losses.Objective:
@@ -136,12 +147,16 @@ def objective(options: SimpleNamespace, dataset: Dataset) -> losses.Objective:
 
 
 def learning_rate(options: SimpleNamespace) -> float:
-    """The base rate; scaled to the batch where `--base_batch` says for which size it is meant.
+    """The base rate of the schedule."""
+    return options.learning_rate * batch_scale(options)
+
+
+def batch_scale(options: SimpleNamespace) -> float:
+    """Factor of the rate where `--base_batch` says for which batch it is meant.
 
     P. Goyal et al., arXiv:1706.02677, section 2.1: k times the batch, k times the rate.
     """
-    scale = options.batch_size / options.base_batch if options.base_batch else 1.0
-    return options.learning_rate * scale
+    return options.batch_size / options.base_batch if options.base_batch else 1.0
 
 
 def schedule(options: SimpleNamespace, steps_per_epoch: int) -> schedules.Schedule:
@@ -191,7 +206,7 @@ def micro_batch(options: SimpleNamespace) -> int | None:
     return int(given)
 
 
-def check(options: SimpleNamespace) -> None:
+def check(options: SimpleNamespace, replicas: int) -> None:
     """Finds values that are wrong whatever the data are.
 
     Raises:
@@ -204,8 +219,20 @@ def check(options: SimpleNamespace) -> None:
     if options.seed >= 2**32:
         raise ValueError(f"--seed expects a number below {2**32}, received {options.seed}")
     milestones(options)
-    micro_batch(options)
     _variations(options)
+    if options.scale:
+        _scale(options)
+    if options.augment:
+        policy(options)
+    size = micro_batch(options)
+    if options.batch_size:
+        steps.parts(options.batch_size, None, replicas)
+        steps.parts(options.batch_size, size, replicas, pairs=bool(mix(options)))
+    _check_origin(options)
+    network_options(options)
+
+
+def _check_origin(options: SimpleNamespace) -> None:
     source = options.init_from
     if source not in (None, keras_weights.DOWNLOAD) and not Path(source).exists():
         raise FileNotFoundError(f"--init_from expects keras, a run or a file, received {source}")
@@ -214,6 +241,8 @@ def check(options: SimpleNamespace) -> None:
             f"--preprocessing={options.preprocessing} does not go with --init_from, expected that "
             "with which the weights were trained"
         )
-    if not source and options.freeze != "none":
-        raise ValueError(f"--freeze={options.freeze} expects weights to keep: add --init_from")
-    network_options(options)
+    for name, neutral in (("freeze", "none"), ("old_rate", 1.0)):
+        if not source and vars(options)[name] != neutral:
+            raise ValueError(
+                f"--{name}={vars(options)[name]} is about weights from elsewhere: add --init_from"
+            )

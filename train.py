@@ -18,6 +18,7 @@ import console
 
 with console.quiet_import():
     import finder
+    import finetune
     import meter
     import models
     import preview
@@ -49,7 +50,9 @@ flags.DEFINE_enum(
     "class_weights", "none", ["none", "balanced"], "balanced: rare classes count more"
 )
 flags.DEFINE_float("clip_norm", None, "shorten longer gradients to this", 1e-12)
-flags.DEFINE_float("ema", 0.0, "decay of a moving average of the weights, such as 0.999", 0.0, 1.0)
+flags.DEFINE_float(
+    "ema", 0.0, "decay of a moving average of the weights, such as 0.999", 0.0, 0.999999
+)
 flags.DEFINE_enum("schedule", "plateau", list(schedules.SCHEDULES), "how the learning rate falls")
 flags.DEFINE_list("milestones", ["0.5", "0.75"], "where step decays: fractions of --epochs")
 flags.DEFINE_float("decay", 0.1, "of one decay: step, plateau, exponential", 1e-12, 1.0)
@@ -59,7 +62,7 @@ flags.DEFINE_integer("patience", 5, "epochs without improvement before plateau d
 flags.DEFINE_float("warmup_epochs", 0, "epochs in which the learning rate rises linearly", 0)
 flags.DEFINE_integer("early_stopping", None, "end after N epochs without a better accuracy", 1)
 flags.DEFINE_enum("augment", None, list(augment.POLICIES), "augmentation; by network and data")
-flags.DEFINE_list("scale", None, "cut out of images of LOW,HIGH pixels, drawn for each")
+flags.DEFINE_list("scale", None, "in place of alexnet's cut: one of the image at LOW,HIGH pixels")
 flags.DEFINE_float("rotate", 0.0, "degrees at most", 0.0, 180.0)
 flags.DEFINE_float("translate", 0.0, "part of the side at most", 0.0, 1.0)
 flags.DEFINE_float("shear", 0.0, "degrees at most", 0.0, 80.0)
@@ -112,7 +115,6 @@ HARMLESS = {
     "meter",
     "json",
     "show_step",
-    "find_lr",
     "log_device_placement",
 }
 RECIPES = Path(__file__).parent / "recipes"
@@ -146,6 +148,8 @@ def main(argv: list[str]) -> None:
 def instead(training: Training) -> list[str] | None:
     """Does what a flag asks for instead of training; returns lines about it, None to train."""
     options = training.options
+    if options.meter or options.find_lr:
+        training.settle()
     if options.meter:
         verdict = meter.measure(training)
         return [verdict.as_json()] if options.json else meter.lines(verdict)
@@ -189,13 +193,7 @@ def check(options: SimpleNamespace) -> None:
         FileNotFoundError: If the file of `--init_from` does not exist.
     """
     devices.configure(options.threads, options.log_device_placement)
-    settings.check(options)
-    replicas = devices.make_strategy().num_replicas_in_sync
-    if options.batch_size and options.batch_size % replicas:
-        raise ValueError(
-            f"--batch_size is global and must be divisible by the {replicas} replicas, "
-            f"received {options.batch_size}"
-        )
+    settings.check(options, devices.make_strategy().num_replicas_in_sync)
 
 
 def default_policy(model: str, class_names: tuple[str, ...]) -> str:
@@ -208,7 +206,10 @@ def resume(options: SimpleNamespace, given: set[str]) -> Training:
     """Sets up an earlier run as it was, except for harmless flags given anew."""
     run = runs.Run(options.run_dir) if options.run_dir else runs.newest()
     begun = run.settings()
-    saved = {**vars(options), **begun["flags"]}  # an older run may lack the newest flags
+    defaults = {name: FLAGS[name].default for name in vars(options)}
+    saved = {**defaults, **begun["flags"]}  # an older run lacks the newest flags
+    if options.find_lr:
+        raise ValueError("--find_lr is for a new training, received --resume too")
     harmless = HARMLESS | ({"epochs"} if saved["schedule"] in ("constant", "plateau") else set())
     for name in sorted(given):
         value = getattr(options, name)
@@ -231,7 +232,8 @@ def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets
     def check_network() -> None:
         if expected is None:  # not for a run that has begun
             given = settings.network_options(options)
-            models.build(options.model, 2, **{**given, "image_size": size})
+            model = models.build(options.model, 2, **{**given, "image_size": size})
+            finetune.freeze(model, options.freeze, ())
 
     size = options.image_size or models.image_size(options.model)
     dataset = convert.open_dataset(

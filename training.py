@@ -29,6 +29,8 @@ from engine import (
     checkpoints,
     devices,
     doubts,
+    losses,
+    mixing,
     optimizers,
     progress,
     runs,
@@ -63,6 +65,7 @@ class State:
         epoch: Totals of the training steps of the unfinished epoch.
         recent: Totals of those since the last point of the curves.
         best_accuracy: Highest validation top-1 accuracy so far; -1 before the first.
+        best_of_epochs: The same at the ends of epochs only: stopping between does not change it.
         stale: Epochs since then.
         slower: Factor of the schedule's learning rates, below 1 after a rollback.
     """
@@ -70,6 +73,7 @@ class State:
     epoch: steps.Totals = steps.Totals()
     recent: steps.Totals = steps.Totals()
     best_accuracy: float = -1.0
+    best_of_epochs: float = -1.0
     stale: int = 0
     slower: float = 1.0
 
@@ -108,7 +112,8 @@ class Training:
         self.steps_per_epoch = self._count_steps()
         self.total = options.epochs * self.steps_per_epoch
         self.end = min(self.total, options.max_steps or self.total)
-        self.network = begun["network"] if begun else settings.network(options, dataset)
+        begun = begun or {}
+        self.network = begun.get("network") or settings.network(options, dataset)
         self.policy = settings.policy(options)
         self.cache = decoded.chosen_cache(dataset, options.cache)
         self.schedule = settings.schedule(options, self.steps_per_epoch)
@@ -118,8 +123,14 @@ class Training:
             self.model = models.build(**self.network, aux_heads=True)
             if options.init:
                 layers.initialise(self.model, options.init, options.seed)
-            self.new_layers = begun["new_layers"] if begun else self._take_weights()
+            self.new_layers = begun.get("new_layers")
+            if self.new_layers is None:
+                self.new_layers = self._take_weights()
             finetune.freeze(self.model, options.freeze, self.new_layers)
+            if not self.model.trainable_variables:
+                raise ValueError(
+                    f"--freeze={options.freeze} leaves nothing to learn: no layer is new"
+                )
             self.optimizer = optimizers.build(
                 options.optimizer,
                 settings.learning_rate(options),
@@ -128,7 +139,8 @@ class Training:
             )
         if options.ema:
             self.average = averages.Average(self.strategy, self.model, options.ema)
-        self.trainer = self._trainer(settings.micro_batch(options))
+        self.micro_batch = begun.get("micro_batch") or settings.micro_batch(options)
+        self.trainer = self._trainer()
         self.evaluator = steps.Evaluator(self.strategy, self.model)
         self.variables = checkpoints.named_variables(
             self.model, self.optimizer, self.average and self.average.variables
@@ -143,7 +155,11 @@ class Training:
         self.doubts = doubts.Doubts(self.model)
         self.last = steps.Totals()
 
-    def _trainer(self, micro_batch: int | None) -> steps.Trainer:
+    @functools.cached_property
+    def _objective(self) -> losses.Objective:
+        return settings.objective(self.options, self.dataset)
+
+    def _trainer(self) -> steps.Trainer:
         options = self.options
         return steps.Trainer(
             self.strategy,
@@ -151,8 +167,8 @@ class Training:
             self.optimizer,
             batch_size=options.batch_size,
             seed=options.seed,
-            objective=settings.objective(options, self.dataset),
-            micro_batch=micro_batch,
+            objective=self._objective,
+            micro_batch=self.micro_batch,
             clip_norm=options.clip_norm,
             colour=self._colour if self.policy.colour else None,
             mix=settings.mix(options),
@@ -207,14 +223,15 @@ class Training:
         """Starts at step 0: writes the folder of the run."""
         if self.average:
             self.average.start()
-        if self.options.micro_batch == "auto":
-            self._find_micro_batch()
+        self.settle()
         self.run.write_settings(
             {
                 "flags": vars(self.options),
                 "precision": self.precision,
                 "network": self.network,
                 "new_layers": self.new_layers,
+                "started_from": self._source_digest(),
+                "micro_batch": self.micro_batch,
                 "cost": {
                     "parameters": graphs.parameters(self.model.trainable_weights),
                     "multiply_adds": graphs.multiply_adds(self.model),
@@ -246,6 +263,8 @@ class Training:
         if checkpoint is None:
             self._forget_after(-1)
             self.say(f"{self.run.folder} was stopped before its first checkpoint: from step 0")
+            if begun.get("started_from") != self._source_digest():
+                raise ValueError(f"{self.options.init_from} has changed since this run was started")
             self._take_weights()
             return self.begin()
         now = {
@@ -292,6 +311,12 @@ class Training:
             self.model.get_layer("normalize").set_weights([self._mean_image()])
         return [layer.name for layer in self.model.layers]
 
+    def _source_digest(self) -> str | None:
+        """Of the weights of `--init_from`, where they are ours."""
+        if not settings.is_ours(self.options.init_from):
+            return None
+        return settings.origin(self.options).about["sha256"]
+
     def _mean_image(self) -> np.ndarray:
         """Of the centre crops of the first training images, float32 [S, S, 3]."""
         views = pipeline.test_batches(
@@ -307,15 +332,22 @@ class Training:
             total, count = total + images[0, 0].astype(np.float64), count + 1
         return (total / count).astype(np.float32)
 
-    def _find_micro_batch(self) -> None:
-        """Halves what is computed at a time until the device has memory enough."""
-        size = self.options.batch_size
+    def settle(self) -> None:
+        """Where it is open how much is computed at a time, halves it until there is memory enough.
+
+        Raises:
+            ValueError: If there never is.
+        """
+        if self.options.micro_batch != "auto" or self.micro_batch:
+            return
+        self.micro_batch = self.options.batch_size
         while not self.trainer.fits(self.network["image_size"]):
-            if size % 2 or size == 1:
-                raise ValueError(f"the device has too little memory for {size} images at a time")
-            size //= 2
-            self.trainer = self._trainer(size)
-        self.options.micro_batch = str(size)
+            if self.micro_batch % 2:
+                raise ValueError(
+                    f"the device has too little memory for {self.micro_batch} images at a time"
+                )
+            self.micro_batch //= 2
+            self.trainer = self._trainer()
 
     def _introduce(self) -> None:
         """Says what is trained on what."""
@@ -362,12 +394,18 @@ class Training:
         return images[:DOUBTED], labels[:DOUBTED]
 
     def images_of(self, step: int) -> np.ndarray:
-        """All images of a step as the network sees them, colours included: uint8 [B, S, S, 3]."""
+        """All images of a step as the network sees them, mixed and all: uint8 [B, S, S, 3]."""
+        options, mix = self.options, settings.mix(self.options)
         batches = self.batches(step, step + 1)
         images = tf.concat([images for images, *_ in batches], axis=0)
+        images = tf.cast(images, tf.float32)
         if self.policy.colour:
-            draws = augment.colour_draws(self.options.seed, step, self.options.batch_size)
-            images = self.policy.colour(tf.cast(images, tf.float32), draws)
+            draws = augment.colour_draws(options.seed, step, options.batch_size)
+            images = self.policy.colour(images, draws)
+        if mix:
+            number, side = tf.constant(step, tf.int64), self.network["image_size"]
+            plan = mixing.plan(mix, options.seed, number, options.batch_size, side)
+            images, _ = mixing.mixed(images, plan)
         return tf.saturate_cast(images, tf.uint8).numpy()
 
     def origins_of(self, step: int) -> list[replay.Origin]:
@@ -570,7 +608,8 @@ class Training:
         best = accuracy > self.state.best_accuracy
         self.state.best_accuracy = max(accuracy, self.state.best_accuracy)
         if self._due(step, self.steps_per_epoch):
-            self.state.stale = 0 if best else self.state.stale + 1
+            self.state.stale = 0 if accuracy > self.state.best_of_epochs else self.state.stale + 1
+            self.state.best_of_epochs = max(accuracy, self.state.best_of_epochs)
         self._save(step, best=best)
 
     @property

@@ -43,7 +43,7 @@ def l2(variables: Iterable[keras.Variable], weight_decay: float) -> tf.Tensor:
     Returns:
         float32 scalar.
     """
-    return weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in _kernels(variables)])
+    return weight_decay * sum(tf.nn.l2_loss(kernel) for kernel in _kernels(variables))
 
 
 def l1(variables: Iterable[keras.Variable], strength: float) -> tf.Tensor:
@@ -58,7 +58,7 @@ def l1(variables: Iterable[keras.Variable], strength: float) -> tf.Tensor:
     Returns:
         float32 scalar.
     """
-    return strength * tf.add_n([tf.reduce_sum(tf.abs(kernel)) for kernel in _kernels(variables)])
+    return strength * sum(tf.reduce_sum(tf.abs(kernel)) for kernel in _kernels(variables))
 
 
 def _kernels(variables):

@@ -26,7 +26,7 @@ class Row(NamedTuple):
 _MOMENTUM = ("momentum", "beta_1")  # what Keras calls the weight of the gradients' running mean
 # arXiv:1711.05101, 1904.00962, 2302.06675, and K. Jordan's Muon.
 _DECOUPLED = {"adamw", "lamb", "lion", "muon"}
-# Of these the first two wrap others; the third must be told when it is evaluated.
+# The first two wrap others; the third must be told when it is evaluated; the last is momentum.
 _LEFT_OUT = {"lossscaleoptimizer", "multioptimizer", "schedulefreeadamw", "sgd"}
 
 
@@ -41,8 +41,10 @@ def _row(optimizer: type[keras.optimizers.Optimizer]) -> Row:
 
     def build(learning_rate, momentum, weight_decay):
         options = {name: momentum for name in _MOMENTUM if name in known}
-        decay = weight_decay if decoupled else None
-        return optimizer(learning_rate, weight_decay=decay, **options)
+        if decoupled:  # the second is of what Muon leaves to Adam: all but matrices
+            decays = ("weight_decay", "adam_weight_decay")
+            options |= {name: weight_decay for name in decays if name in known}
+        return optimizer(learning_rate, **options)
 
     return Row(known["learning_rate"].default, build, decoupled)
 

@@ -126,14 +126,16 @@ class Clock:
         return tf.stack([mixed, tf.cast(tf.convert_to_tensor(self._step), tf.uint32)])
 
 
-def _parts(batch_size: int, micro_batch: int, replicas: int, *, pairs: bool) -> np.ndarray:
+def parts(
+    batch_size: int, micro_batch: int | None, replicas: int, *, pairs: bool = False
+) -> np.ndarray:
     """Which examples of its share a replica computes at a time.
 
     Taken by turns, so that a part holds the same examples whatever the number of replicas.
 
     Args:
         batch_size: Global.
-        micro_batch: Global: size of a part.
+        micro_batch: Global: size of a part; None for the whole batch.
         replicas: How many share a part.
         pairs: Whether neighbours stay together.
 
@@ -143,15 +145,16 @@ def _parts(batch_size: int, micro_batch: int, replicas: int, *, pairs: bool) -> 
     Raises:
         ValueError: If the parts do not come out even.
     """
-    together = 2 if pairs else 1
-    if batch_size % micro_batch or micro_batch % (together * replicas):
+    size, together = micro_batch or batch_size, 2 if pairs else 1
+    if batch_size % size or size % (together * replicas):
+        divisor = f"a divisor of {batch_size} and " if micro_batch else ""
         raise ValueError(
-            f"--micro_batch expects a divisor of {batch_size} that is a multiple of "
-            f"{together * replicas}, received {micro_batch}"
+            f"--{'micro_batch' if micro_batch else 'batch_size'} expects {divisor}a multiple of "
+            f"{together * replicas}, received {size}"
         )
-    parts = batch_size // micro_batch
-    turns = np.arange(batch_size // replicas, dtype=np.int32).reshape([-1, parts, together])
-    return turns.transpose([1, 0, 2]).reshape([parts, -1])
+    count = batch_size // size
+    turns = np.arange(batch_size // replicas, dtype=np.int32).reshape([-1, count, together])
+    return turns.transpose([1, 0, 2]).reshape([count, -1])
 
 
 def predict(model: keras.Model, views: tf.Tensor) -> tf.Tensor:
@@ -211,8 +214,8 @@ class Trainer:
         Raises:
             ValueError: If the parts do not come out even.
         """
-        self._places = _parts(
-            batch_size, micro_batch or batch_size, strategy.num_replicas_in_sync, pairs=bool(mix)
+        self._places = parts(
+            batch_size, micro_batch, strategy.num_replicas_in_sync, pairs=bool(mix)
         )
         self._strategy = strategy
         self._model = model
@@ -226,7 +229,7 @@ class Trainer:
         self._average = average
         self._factors = factors or {}
         variables = model.trainable_variables
-        if optimizer.weight_decay:  # its own: kernels only, like that of the loss
+        if optimizer.weight_decay is not None:  # its own: kernels only, like that of the loss
             optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
         with strategy.scope():
             optimizer.build(variables)
@@ -359,8 +362,8 @@ class Trainer:
 
     def _accumulated(self, *batch: tf.Tensor) -> list[tf.Tensor]:
         """The sums of `_part` over the parts of a replica's batch."""
-        parts = len(self._places)
-        if parts == 1:
+        count = len(self._places)
+        if count == 1:
             return self._part(*batch, 0)
 
         def add(part, *sums):
@@ -371,9 +374,9 @@ class Trainer:
         variables = self._model.trainable_variables
         sums = [0, tf.zeros(_SUMS), *(tf.zeros(variable.shape) for variable in variables)]
         if self._strategy.num_replicas_in_sync == 1:
-            more = lambda part, *_: part < parts  # noqa: E731
+            more = lambda part, *_: part < count  # noqa: E731
             return tf.while_loop(more, add, sums, parallel_iterations=1)[1:]
-        for _ in range(parts):  # replicas meet in BatchNorm, which no loop of a graph allows
+        for _ in range(count):  # replicas meet in BatchNorm, which no loop of a graph allows
             with tf.control_dependencies(sums[1:]):
                 sums = add(*sums)
         return sums[1:]

@@ -63,16 +63,24 @@ def stage_ends(model: keras.Model) -> list[int]:
             named[int(found[1])] = place
     if named:
         return [named[number] for number in sorted(named)]
+    way = _Graph(model).way_to(model.output["logits"])
+    maps = [
+        place
+        for place, layer in enumerate(model.layers)
+        if layer in way and len(keras.tree.flatten(layer.output)[0].shape) == 4
+    ]
     ends, smallest = [], math.inf
-    graph = _Graph(model)
-    way = graph.way_to(model.output["logits"])
-    for place, layer in enumerate(model.layers):
-        shape = keras.tree.flatten(layer.output)[0].shape
-        if layer in way and len(shape) == 4 and shape[1] < smallest:
-            if smallest < math.inf and any(each.weights for each in model.layers[:place]):
-                ends.append(place - 1)
-            smallest = shape[1]
-    return ends
+    for before, place in zip(maps, maps[1:], strict=False):
+        smallest = min(smallest, keras.tree.flatten(model.layers[before].output)[0].shape[1])
+        if keras.tree.flatten(model.layers[place].output)[0].shape[1] < smallest:
+            ends.append(place - 1)
+    ends.append(maps[-1])
+    begins = [0, *(end + 1 for end in ends)]
+    return [
+        end
+        for begin, end in zip(begins, ends, strict=False)
+        if any(layer.weights for layer in model.layers[begin : end + 1])
+    ]
 
 
 def same_layers(ours: keras.Model, theirs: keras.Model, output: str = "logits") -> list[Pair]:

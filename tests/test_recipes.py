@@ -42,7 +42,7 @@ def test_a_recipe_names_its_source_and_its_figure_and_can_be_used(path):
     assert options.model in models.names()
     options.batch_size = options.batch_size or 128
     options.augment = options.augment or models.policy(options.model)
-    settings.check(options)
+    settings.check(options, replicas=1)
     settings.policy(options)
     schedule = settings.schedule(options, steps_per_epoch=100)
     rates = [schedule.rate(step) for step in range(0, schedule.total_steps, 100)]

@@ -51,6 +51,7 @@ STOPPED = {
         "--jitter=0.4",
         "--channel_shift=10",
         "--erase=0.25",
+        "--augment=alexnet",
         "--scale=32,40",
         "--init=he_normal",
     ],

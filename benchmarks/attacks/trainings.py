@@ -27,6 +27,7 @@ SETTINGS = {  # all that a checkpoint must restore, or that changes what is comp
     "checkpoint_steps": (5, 7, 1000),
     "patience": (1, 5),
     "micro_batch": (8, 16),
+    "early_stopping": (1, 50),
     "ema": (0, 0.9),
     "clip_norm": (0.5, 1e6),
     "label_smoothing": (0, 0.1),
