@@ -128,6 +128,7 @@ def replace(path: Path, save: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save(temporary)
+        os.chmod(temporary, path.parent.stat().st_mode & 0o666)  # as open as its folder
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

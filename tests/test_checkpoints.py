@@ -252,3 +252,11 @@ def test_one_checkpoint_file_is_enough(run, tmp_path):
     lonely.write_bytes(file.read_bytes())
     folder, checkpoint = runs.open_checkpoint(None, str(lonely))
     assert (folder, checkpoint.about["step"]) == (tmp_path, 1)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o775])
+def test_a_file_is_as_open_as_its_folder(mode, tmp_path):
+    tmp_path.chmod(mode)
+    path = tmp_path / "x.safetensors"
+    checkpoints.write(path, {"weights": np.zeros(3)}, {})
+    assert path.stat().st_mode & 0o777 == mode & 0o666
