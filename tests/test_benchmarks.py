@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import photograph
 
-from benchmarks import tables, turns
+from benchmarks import tables, train, turns
 from benchmarks.setting import Setting
 
 SETTING = Setting("256", "", "", size=8, batch_size=4, threads=1)
@@ -199,3 +199,29 @@ def test_starvation_has_a_row_for_every_feed_and_device(command, large_photograp
         assert 0 <= tables.summary(result)["waited"] <= 1
     written = (tmp_path / "starvation.md").read_text()
     assert written.count("ours, raw shards") == 2 and "never waiting" in written
+
+
+def test_training_is_compared_by_medians_and_their_geometric_mean():
+    def result(name, *rates):
+        turned = [{"images": rate, "seconds": 1, "cpu": 1, "waited": 0} for rate in rates]
+        return {"name": name, "label": name, "turns": turned}
+
+    found = {
+        "alexnet": [result("ours", 10, 40, 20), result("keras", 10), result("torch", 5)],
+        "resnet50": [result("ours", 9), result("keras", 2)],
+    }
+    rows = train.table(found)
+    assert rows[1] == ["alexnet", "20.0", "10.0", "5.0", "2.00", "4.00"]
+    assert rows[2] == ["resnet50", "9.0", "2.0", "", "4.50", ""]
+    assert rows[3][-2:] == ["3.00", "4.00"]
+
+
+@pytest.mark.slow
+def test_training_has_a_row_for_every_stack(command, tmp_path):
+    flags = ["--networks=cifar_resnet20", "--seconds=0.1", "--repeat=1", f"--output={tmp_path}"]
+    done = command("benchmarks/train.py", *flags)
+    assert done.returncode == 0, done.stderr
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("cifar_")]
+    assert float(row[1]) > 0 and float(row[2]) > 0
+    assert json.loads((tmp_path / "train-float32.json").read_text())["results"]["cifar_resnet20"]
+    assert command("benchmarks/train.py", "--networks=abacus").returncode == 2

@@ -1,0 +1,102 @@
+"""Training steps of several stacks on one batch over and over: ours, Keras' `fit`, PyTorch's.
+
+Every function makes an endless generator of what was trained in a call, which has a length. The
+network, the batch, momentum and the loss are the same; nobody decays weights.
+"""
+
+from collections.abc import Iterator
+
+from benchmarks.setting import Setting
+
+RATE, MOMENTUM, CLASSES = 1e-3, 0.9, 1000
+CALL_SECONDS = 1.0  # of a call, about: what a call costs does not count
+
+
+def ours(setting: Setting, *, network: str, batch_size: int, precision: str) -> Iterator[range]:
+    """Our explicit step, several in a call."""
+    from engine import optimizers, steps
+
+    tf, model, batches = _prepared(setting, network, batch_size, precision)
+    optimizer = optimizers.build("momentum", RATE, MOMENTUM)
+    strategy = tf.distribute.get_strategy()
+    trainer = steps.Trainer(strategy, model, optimizer, batch_size=batch_size, seed=0)
+    iterator = trainer.iterate(batches)
+    return _calls(lambda count: trainer.train(iterator, [RATE] * count), batch_size)
+
+
+def keras_fit(
+    setting: Setting, *, network: str, batch_size: int, precision: str
+) -> Iterator[range]:
+    """The same network with nothing but Keras' own layers, by `compile` and `fit`."""
+    import keras
+
+    from models import layers
+
+    layers.BatchNorm.call = keras.layers.BatchNormalization.call
+    layers.GroupedConv2D.convolution_op = keras.layers.Conv2D.convolution_op
+    _, model, batches = _prepared(setting, network, batch_size, precision)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(RATE, MOMENTUM), loss={"logits": loss})
+    batches = batches.map(lambda images, labels, weights: (images, {"logits": labels}))
+
+    def fit(count: int) -> None:
+        model.fit(batches, steps_per_epoch=count, verbose=0)
+
+    return _calls(fit, batch_size)
+
+
+def torch_eager(
+    setting: Setting, *, network: str, batch_size: int, precision: str
+) -> Iterator[range]:
+    """PyTorch without compilation, channels last; autocast for bfloat16."""
+    import torch
+
+    from benchmarks.peers import networks
+
+    torch.set_num_threads(setting.threads)
+    model = networks.NETWORKS[network]().to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM)
+    images = torch.randn(batch_size, 3, setting.size, setting.size)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.randint(0, CLASSES, (batch_size,))
+
+    def train(count: int) -> None:
+        for _ in range(count):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
+                loss = torch.nn.functional.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return _calls(train, batch_size)
+
+
+def _prepared(setting, network, batch_size, precision):
+    """TensorFlow, the network, and one batch (images, labels, weights) over and over."""
+    import tensorflow as tf
+
+    import models
+    from engine import devices
+
+    devices.configure(setting.threads)
+    devices.set_precision(precision)
+    model = models.build(network, CLASSES, image_size=setting.size)
+    shape = [batch_size, setting.size, setting.size, 3]
+    images = tf.cast(tf.random.stateless_uniform(shape, [0, 0], 0, 256, tf.int32), tf.uint8)
+    labels = tf.random.stateless_uniform([batch_size], [0, 1], 0, CLASSES, tf.int32)
+    batch = (images, labels, tf.ones([batch_size]))
+    return tf, model, tf.data.Dataset.from_tensors(batch).cache().repeat()
+
+
+def _calls(train, batch_size):
+    """Calls of about `CALL_SECONDS`, after two that are not counted."""
+    import time
+
+    train(1)
+    began = time.perf_counter()
+    train(2)
+    each = (time.perf_counter() - began) / 2
+    count = max(1, min(64, round(CALL_SECONDS / each)))
+    while True:
+        train(count)
+        yield range(count * batch_size)
