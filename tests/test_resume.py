@@ -16,7 +16,7 @@ def wait_for_checkpoint(run_dir, process):
 
 # Small, but with dropout and PCA noise (alexnet), with BatchNorm and every method (everything).
 STOPPED = {
-    "lenet5": ["--data=digits", "--epochs=30", "--checkpoint_steps=25"],
+    "lenet5": ["--data=digits", "--epochs=15", "--checkpoint_steps=10"],
     "alexnet": [
         "--data={photographs}",
         "--model=alexnet",
@@ -63,7 +63,7 @@ REPLICATED = ("-m", "tests.replicated")
 @pytest.mark.parametrize(
     "name, signals",
     [  # benchmarks/crash.py kills has more
-        ("lenet5", [signal.SIGINT, signal.SIGTERM]),
+        ("lenet5", [signal.SIGINT]),
         ("alexnet", [signal.SIGKILL]),
         ("everything", [signal.SIGKILL]),
     ],
