@@ -8,6 +8,7 @@ are paths), the exit code a line out.
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
 
@@ -21,6 +22,8 @@ def run(argv, stdout, stderr):
         start, argv = runpy.run_module, argv[1:]
         sys.modules.pop(argv[0], None)
     sys.argv = argv
+    # Who starts the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 0
     try:
         start(argv[0], run_name="__main__")

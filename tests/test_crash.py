@@ -32,10 +32,10 @@ def test_trainings_killed_at_random_moments():
 @pytest.mark.slow
 def test_any_settings_are_resumed():
     """A seed that draws the quickest network, in float32."""
-    command = [sys.executable, "benchmarks/crash.py", "settings", "--count=2", "--seed=57"]
+    command = [sys.executable, "benchmarks/crash.py", "settings", "--count=1", "--seed=57"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("trainings: 2, cannot resume: 0, different: 0")
+    assert done.stdout.startswith("trainings: 1, cannot resume: 0, different: 0")
 
 
 def test_a_save_killed_at_each_of_its_steps(tmp_path):
