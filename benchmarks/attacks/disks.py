@@ -8,11 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 import console
-from benchmarks.attacks import forked
+from benchmarks.attacks import forked, pictures
 from benchmarks.attacks.trainings import DONE
 from engine import checkpoints, runs
 
@@ -39,11 +36,7 @@ def full_disks(count: int, folder: Path, seed: int) -> Counter:
         "cannot resume", "different".
     """
     choose, counts = random.Random(seed), Counter()
-    for number in range(_IMAGES):
-        path = folder / "images" / f"class {number % 2}" / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8)
-        Image.fromarray(noise).save(path)
+    pictures.write(folder / "images", count=_IMAGES, side=64)
     works = [_Trains(), _Converts(folder / "images")]
     for work in works:
         with _disk(folder / f"whole {work.name}", _ROOM) as disk:

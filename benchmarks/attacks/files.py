@@ -1,6 +1,5 @@
 """Checkpoints and shards that are damaged, and must be noticed."""
 
-import itertools
 import random
 import re
 from collections import Counter
@@ -8,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from benchmarks.attacks import pictures
 from benchmarks.attacks.damages import DAMAGES, put
 from data import augment, convert, damage, datasets, decode, pipeline, records, sources
 from engine import runs
@@ -60,11 +59,7 @@ def damaged_shards(count: int, folder: Path, seed: int) -> Counter:
         "damages" of each kind, and what went wrong: "unnoticed", "not named".
     """
     choose, counts = random.Random(seed), Counter()
-    for label, number in itertools.product(range(2), range(12)):
-        path = folder / "images" / f"class {label}" / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)
-        Image.fromarray(noise).save(path)
+    pictures.write(folder / "images", count=24, side=20)
     source = sources.open_source(folder / "images", validation_fraction=0.0)
     for encoding in decode.ENCODINGS:
         convert.convert(
