@@ -9,20 +9,14 @@ the standard deviation over the seeds.
 
 import argparse
 import base64
-import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-import matplotlib
 
 import console
-from report import history
-
-matplotlib.use("agg")
-
-from matplotlib import pyplot
+from report import history, plots
 
 COLUMNS = (
     "training",
@@ -108,31 +102,19 @@ def curves(groups: dict[str, list[history.History]], column: str) -> str | None:
     Returns:
         A PNG as base64, or None where no run has that column.
     """
-    figure, panel = pyplot.subplots(figsize=(8, 4), layout="constrained")
-    colours = pyplot.get_cmap("tab10").colors
-    drawn = False
-    for index, (title, runs) in enumerate(groups.items()):
-        for number, run in enumerate(runs):
-            points = [(each["epoch"], each[column]) for each in run.rows if column in each]
-            if points:
-                label = None if number else title
-                panel.plot(
-                    *zip(*points, strict=True),
-                    color=colours[index % len(colours)],
-                    linestyle=("-", "--", ":")[index // len(colours) % 3],
-                    marker="o" if len(points) < 3 else None,
-                    label=label,
-                )
-                drawn = True
-    panel.set_xlabel("epoch")
-    panel.set_ylabel(CURVES[column])
-    panel.spines[["top", "right"]].set_visible(False)
-    if drawn:
-        panel.legend(frameon=False, fontsize=8)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    pyplot.close(figure)
-    return base64.b64encode(file.getvalue()).decode() if drawn else None
+    lines = [
+        (
+            title,
+            [
+                [(each["epoch"], each[column]) for each in run.rows if column in each]
+                for run in runs
+            ],
+        )
+        for title, runs in groups.items()
+    ]
+    if not any(any(points) for _, points in lines):
+        return None
+    return base64.b64encode(plots.epochs(lines, CURVES[column])).decode()
 
 
 def page(groups: dict[str, list[history.History]]) -> str:

@@ -1,5 +1,6 @@
 """Plots of curves, as PNG."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,3 +44,37 @@ def learning_rates(
     panel.legend(frameon=False)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+def epochs(
+    groups: Sequence[tuple[str, Sequence[Sequence[tuple[float, float]]]]], what: str
+) -> bytes:
+    """Curves against the epoch, a colour for each group.
+
+    Args:
+        groups: A title and several curves each, points (epoch, value); those without are left out.
+        what: Is drawn.
+
+    Returns:
+        A PNG file.
+    """
+    figure, panel = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    colours = pyplot.get_cmap("tab10").colors
+    for index, (title, curves) in enumerate(groups):
+        drawn = [points for points in curves if points]
+        for number, points in enumerate(drawn):
+            panel.plot(
+                *zip(*points, strict=True),
+                color=colours[index % len(colours)],
+                linestyle=("-", "--", ":")[index // len(colours) % 3],
+                marker="o" if len(points) < 3 else None,
+                label=None if number else title,
+            )
+    panel.set_xlabel("epoch")
+    panel.set_ylabel(what)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(frameon=False, fontsize=8)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    pyplot.close(figure)
+    return file.getvalue()
