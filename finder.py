@@ -62,16 +62,16 @@ class Curve:
         """
         usable = self.smoothed[FEWEST:]
         end = FEWEST + int(np.argmin(usable)) + 1 if usable else 0
-        slopes = {
-            place: np.polyfit(
-                range(-HALF, HALF + 1), self.smoothed[place - HALF : place + HALF + 1], 1
-            )
-            for place in range(FEWEST + HALF, min(end, len(self.smoothed) - HALF))
-        }
-        falling = {place: slope for place, (slope, _) in slopes.items() if slope < 0}
-        if not falling:
+        places = range(FEWEST + HALF, min(end, len(self.smoothed) - HALF))
+        slopes = {place: self._slope(place) for place in places}
+        if min(slopes.values(), default=0.0) >= 0:
             raise RuntimeError("the loss does not fall at any learning rate: try --overfit_batch")
-        return self.rates[min(falling, key=falling.get)]
+        return self.rates[min(slopes, key=slopes.get)]
+
+    def _slope(self, place: int) -> float:
+        """Of a line through the smoothed losses around a step."""
+        around = self.smoothed[place - HALF : place + HALF + 1]
+        return float(np.polyfit(range(-HALF, HALF + 1), around, 1)[0])
 
 
 def find(training: Training) -> Curve:

@@ -226,7 +226,6 @@ def check(options: SimpleNamespace, replicas: int) -> None:
         policy(options)
     size = micro_batch(options)
     if options.batch_size:
-        steps.parts(options.batch_size, None, replicas)
         steps.parts(options.batch_size, size, replicas, pairs=bool(mix(options)))
     _check_origin(options)
     network_options(options)
