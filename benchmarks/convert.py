@@ -23,14 +23,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cv2
+import console
 
-from data import journal, plan, records, shards, sources
-from data.decode import ENCODINGS, Storage, Stored
-from data.workers import store_example
+with console.quiet_import():
+    import cv2
+
+    from data import journal, plan, records, shards, sources
+    from data.decode import ENCODINGS, Storage, Stored
+    from data.workers import store_example
 
 REFERENCE = 0  # workers
 

@@ -20,14 +20,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cv2
-import numpy as np
-import tensorflow as tf
+import console
 
-from data import augment, datasets, order, pipeline, records
+with console.quiet_import():
+    import cv2
+    import numpy as np
+    import tensorflow as tf
+
+    from data import augment, datasets, order, pipeline, records
 
 SIZE, BATCH_SIZE = 224, 128
 WINDOWS = 6

@@ -20,10 +20,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import console
 from benchmarks.setting import Setting
+
+console.prepare_tensorflow()
 
 WARM_UP = 12  # batches, more than any candidate prepares ahead
 WARM_UP_SECONDS = 0.5  # at least

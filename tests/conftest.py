@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import console
 
-import tensorflow as tf
+with console.quiet_import():
+    import tensorflow as tf
 
 ROOT = Path(__file__).parent.parent
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
