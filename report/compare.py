@@ -141,6 +141,19 @@ def table(groups: dict[str, list[history.History]]) -> str:
     )
 
 
+def write(folders: Sequence[str | Path], path: str | Path) -> list[str]:
+    """Writes the page about some run folders; returns lines with the table, and where the page is.
+
+    Raises:
+        FileNotFoundError: If a folder has no run in it, or no epoch of it has ended.
+        ValueError: If a run's files are damaged.
+        OSError: If the page cannot be written.
+    """
+    groups = grouped([history.read(folder) for folder in folders])
+    Path(path).write_text(page(groups), encoding="utf-8")
+    return [table(groups), f"page: {path}"]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Writes the page that the command line asks for, and prints the table."""
     parser = console.Parser(
@@ -153,10 +166,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", default="compare.html", help="the page (compare.html)")
     options = parser.parse_args(argv)
     with console.user_errors():
-        groups = grouped([history.read(folder) for folder in options.runs])
-        Path(options.output).write_text(page(groups), encoding="utf-8")
-    print(table(groups))
-    print(f"page: {options.output}")
+        lines = write(options.runs, options.output)
+    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+"""One command, several seeds (`--seeds`)."""
+
+import signal
+
+from conftest import PIPES, started, step_files
+
+WORDS = ["--seeds=2", "--seed=5", "--epochs=2", "--batch_size=256"]
+
+
+def test_every_seed_is_a_run_and_they_are_compared(command, tmp_path, finished):
+    done = command("train.py", *WORDS, f"--run_dir={tmp_path}/x")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x-seeds.html").is_file()
+    *_, row, page = done.stdout.splitlines()
+    assert row.split()[1] == "2" and "±" in row and page == f"page: {tmp_path}/x-seeds.html"
+    alone = finished(tmp_path / "alone", *WORDS[1:], "--seed=6")
+    assert finished(tmp_path / "x-seed6", "--resume") == alone
+    assert finished(tmp_path / "x-seed5", "--resume") != alone
+    again = command("train.py", *WORDS, f"--run_dir={tmp_path}/x")
+    assert again.stdout.splitlines()[-2:] == [row, page]
+
+
+def test_the_same_command_goes_on(tmp_path, command):
+    words = ["train.py", "--seeds=2", "--epochs=60", "--checkpoint_steps=3"]
+    words.append(f"--run_dir={tmp_path}/x")
+    process = started(*words[1:], **PIPES)
+    while not step_files(tmp_path / "x-seed0") and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "the same command goes on here" in errors and not (tmp_path / "x-seed1").exists()
+    other = command(*words[:-1], "--batch_size=64", words[-1])
+    assert other.returncode == 2 and "would change what" in other.stderr
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step" in done.stdout and (tmp_path / "x-seed1" / "metrics.csv").exists()
+
+
+def test_what_is_about_one_training_is_refused(command):
+    done = command("train.py", "--seeds=2", "--resume")
+    assert done.returncode == 2 and "--resume is about one training" in done.stderr
