@@ -15,6 +15,8 @@ from data.datasets import Dataset
 from engine import checkpoints, losses, mixing, optimizers, runs, schedules, steps
 from models import keras_weights
 
+GROWN = 0.75  # of the epochs: then images of --first_image_size have grown to their full size
+_SIZES = 8  # at most, on the way there
 VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # of the networks
 
 
@@ -23,11 +25,15 @@ def network(options: SimpleNamespace, dataset: Dataset) -> dict:
     return {
         "name": options.model,
         "num_classes": dataset.num_classes,
-        "image_size": options.image_size or models.image_size(options.model),
+        "image_size": _full_side(options),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         **network_options(options),
     }
+
+
+def _full_side(options: SimpleNamespace) -> int:
+    return options.image_size or models.image_size(options.model)
 
 
 def network_options(options: SimpleNamespace) -> dict:
@@ -85,14 +91,15 @@ def policy(options: SimpleNamespace) -> augment.Policy:
                 f"--scale takes the place of alexnet's cut: expected --augment=alexnet, "
                 f"received {options.augment}"
             )
-        found = dataclasses.replace(found, window=augment.scaled_window(*_scale(options)))
+        window = augment.scaled_window(*_scale(options), _full_side(options))
+        found = dataclasses.replace(found, window=window)
     vary = _variations(options)
     return dataclasses.replace(found, vary=vary) if vary else found
 
 
 def _scale(options: SimpleNamespace) -> tuple[float, float]:
     low, high = _numbers(options, "scale", 2)
-    size = options.image_size or models.image_size(options.model)
+    size = _full_side(options)
     if not size <= low <= high:
         raise ValueError(
             f"--scale expects two sides in pixels, from {size} on, received "
@@ -122,6 +129,23 @@ def _numbers(options: SimpleNamespace, name: str, count: int) -> list[float]:
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise ValueError(f"--{name} expects {count} numbers, received {','.join(texts)}")
     return numbers
+
+
+def side(options: SimpleNamespace, epoch: int) -> int:
+    """Side in pixels of an epoch's training images, which `--first_image_size` lets grow.
+
+    M. Tan and Q. Le, arXiv:2104.00298, section 4, without their rising regularisation.
+
+    Args:
+        options: The flags.
+        epoch: From 0.
+    """
+    full = _full_side(options)
+    first, progress = options.first_image_size, epoch / (GROWN * options.epochs)
+    if not first or progress >= 1:
+        return full
+    unit = max(1, full // _SIZES)
+    return first + unit * int((full - first) * progress / unit)
 
 
 def mix(options: SimpleNamespace) -> mixing.Mixing | None:
@@ -224,6 +248,12 @@ def check(options: SimpleNamespace, replicas: int) -> None:
         _scale(options)
     if options.augment:
         policy(options)
+    full = _full_side(options)
+    if (options.first_image_size or 0) > full:
+        raise ValueError(
+            f"--first_image_size expects at most the {full} pixels of the last images, received "
+            f"{options.first_image_size}"
+        )
     size = micro_batch(options)
     if options.batch_size:
         steps.parts(options.batch_size, size, replicas, pairs=bool(mix(options)))

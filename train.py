@@ -23,10 +23,11 @@ with console.quiet_import():
     import models
     import preview
     import settings
+    import sweep
     from data import augment, convert, damage, datasets, decoded
     from engine import devices, optimizers, runs, schedules
     from models import layers
-    from training import Training
+    from training import Training, data_name
 
 FLAGS = flags.FLAGS
 
@@ -34,6 +35,7 @@ flags.DEFINE_string("data", "digits", "digits, tfds:NAME, or a path: images, arc
 flags.DEFINE_enum("model", None, models.names(), "the network; lenet5 for digits, else alexnet")
 flags.DEFINE_string("val_data", None, "a separate folder of validation images")
 flags.DEFINE_integer("image_size", None, "side of the crops in pixels; the network's", 1)
+flags.DEFINE_integer("first_image_size", None, "smaller images at first, which grow; image_size", 1)
 flags.DEFINE_string("run_dir", None, "everything the run writes; runs/DATA-MODEL")
 flags.DEFINE_bool("resume", False, "go on with the newest run, or that of --run_dir")
 flags.DEFINE_integer("batch_size", None, "examples of an update, over all replicas; 128", 1)
@@ -84,6 +86,7 @@ flags.DEFINE_string("init_from", None, "start from weights: a run, a file, or ke
 flags.DEFINE_string("freeze", "none", "of --init_from: none, all (but what is new) or stage:N")
 flags.DEFINE_float("old_rate", 1.0, "factor of the learning rate of what is not new", 0.0, 1.0)
 flags.DEFINE_integer("seed", 0, "everything random is a function of it", 0)
+flags.DEFINE_integer("seeds", 1, "train N times, with --seed and the numbers after it; compare", 1)
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "auto: the fastest that is safe here")
 flags.DEFINE_integer("checkpoint_steps", None, "save every N steps too, not only every epoch", 1)
 flags.DEFINE_integer("keep", 2, "how many checkpoints to keep besides the best", 1)
@@ -124,6 +127,8 @@ def main(argv: list[str]) -> None:
     """Parses the flags, sets everything up, trains."""
     if unexpected := console.parse(argv):
         console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
+    if FLAGS.seeds > 1:
+        return print("\n".join(train_all(argv)))
     own = [flag for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.name != "help"]
     given = {flag.name for flag in own if flag.present}
     defaults = {flag.name: flag.default for flag in own}
@@ -144,6 +149,17 @@ def main(argv: list[str]) -> None:
     if says is None:
         return training.go()
     print("\n".join(says))
+
+
+def train_all(argv: list[str]) -> list[str]:
+    """Trains once for each of `--seeds`; returns lines that compare the runs."""
+    for name in ("resume", "meter", "find_lr", "show_step"):
+        if FLAGS[name].present:
+            console.fail(f"--{name} is about one training, received --seeds={FLAGS.seeds} too")
+    model = FLAGS.model or default_model(FLAGS.data)
+    run_dir = FLAGS.run_dir or str(runs.ROOT / f"{data_name(FLAGS.data)}-{model}")
+    with console.user_errors():
+        return sweep.train(argv, range(FLAGS.seed, FLAGS.seed + FLAGS.seeds), run_dir)
 
 
 def instead(training: Training) -> list[str] | None:

@@ -19,6 +19,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 import console
+import features
 import finetune
 import models
 import settings
@@ -127,6 +128,7 @@ class Training:
             if self.new_layers is None:
                 self.new_layers = self._take_weights()
             finetune.freeze(self.model, options.freeze, self.new_layers)
+            self.halves = self._halves()
             if not self.model.trainable_variables:
                 raise ValueError(
                     f"--freeze={options.freeze} leaves nothing to learn: no layer is new"
@@ -137,16 +139,17 @@ class Training:
                 options.momentum,
                 options.weight_decay,
             )
+        if options.first_image_size:
+            graphs.require_size(self.model, options.first_image_size)
         if options.ema:
             self.average = averages.Average(self.strategy, self.model, options.ema)
         self.micro_batch = begun.get("micro_batch") or settings.micro_batch(options)
         self.trainer = self._trainer()
-        self.evaluator = steps.Evaluator(self.strategy, self.model)
+        self.evaluator = steps.Evaluator(self.strategy, self.learner)
         self.variables = checkpoints.named_variables(
             self.model, self.optimizer, self.average and self.average.variables
         )
-        self.validation = self._validation_batches()
-        if options.early_stopping and self.validation is None:
+        if options.early_stopping and not dataset.num_examples("validation"):
             raise ValueError("--early_stopping expects validation images, the data has none")
         self.state = State()
         self.meter = progress.Meter()
@@ -163,7 +166,7 @@ class Training:
         options = self.options
         return steps.Trainer(
             self.strategy,
-            self.model,
+            self.learner,
             self.optimizer,
             batch_size=options.batch_size,
             seed=options.seed,
@@ -174,6 +177,31 @@ class Training:
             mix=settings.mix(options),
             average=self.average,
             factors=finetune.factors(self.model, options.old_rate, self.new_layers),
+        )
+
+    def _halves(self) -> features.Halves | None:
+        """The network in two parts, where one is frozen and always sees the same."""
+        options = self.options
+        varies = options.first_image_size or settings.mix(options) or not self.policy.is_fixed
+        images = options.overfit_batch or options.cache == "none" or self.replicas > 1
+        if options.freeze == "none" or varies or images:
+            return None
+        examples = sum(map(self.dataset.num_examples, self.dataset.splits))
+        return features.halves(self.model, examples)
+
+    @property
+    def learner(self) -> keras.Model:
+        """What is trained: the network, or its head on features that were computed before."""
+        return self.halves.head if self.halves else self.model
+
+    @functools.cached_property
+    def features(self) -> features.Features:
+        """What the frozen part makes of the images."""
+        return features.Features(
+            self.halves.trunk,
+            self.dataset,
+            batch_size=self.options.batch_size,
+            threads=self.options.threads,
         )
 
     @property
@@ -252,6 +280,8 @@ class Training:
             new = ", ".join(self.new_layers) or "none"
             source = self.options.init_from
             self.say(f"weights from {source}; new: {new}; {learning:,} parameters learn")
+        if self.halves:
+            self.say("what is frozen sees every image once: its output is kept in memory")
         self.summaries.flags(vars(self.options))
         self.summaries.graph(self.model)
         self.summaries.images("augmented", self.images_of(0)[:SHOWN], 0)
@@ -341,7 +371,7 @@ class Training:
         if self.options.micro_batch != "auto" or self.micro_batch:
             return
         self.micro_batch = self.options.batch_size
-        while not self.trainer.fits(self.network["image_size"]):
+        while not self.trainer.fits():
             if self.micro_batch % 2:
                 raise ValueError(
                     f"the device has too little memory for {self.micro_batch} images at a time"
@@ -357,6 +387,8 @@ class Training:
             f"{self.options.model}: {parameters:,} parameters, {size} x {size} pixels, "
             f"{self.precision}; {self.replicas} replica(s), {self.options.threads} threads"
         )
+        if first := self.options.first_image_size:
+            self.say(f"training images grow from {first} to {size} pixels")
         counts = ", ".join(f"{dataset.num_examples(s):,} {s}" for s in dataset.splits)
         self.say(
             f"{self.options.data}: {counts}; {dataset.num_classes} classes; "
@@ -367,17 +399,31 @@ class Training:
             self.say(f"the images ({shorter} pixels) are enlarged to the network's {size}")
         self.say(f"run folder: {self.run.folder}")
 
+    def side(self, step: int) -> int:
+        """Side of a step's images, in pixels."""
+        return settings.side(self.options, step // self.steps_per_epoch)
+
+    def _same_side_until(self, step: int) -> int:
+        """The step that ends a row of images of one size."""
+        ends = range(step - step % self.steps_per_epoch, self.end, self.steps_per_epoch)
+        return next((end for end in ends if self.side(end) != self.side(step)), self.end)
+
     def batches(self, first: int, end: int) -> tf.data.Dataset:
-        """Those of the steps from `first` to before `end`, as the trainer iterates over them."""
+        """Those of the steps from `first` to before `end`, as the trainer iterates over them.
+
+        They are of the first one's size.
+        """
         if self.options.overfit_batch:
             return self._batches(0, 1).cache().repeat(end - first)
+        if self.halves:
+            return self.features.train_batches(seed=self.options.seed, first=first, end=end)
         return self._batches(first, end)
 
     def _batches(self, first: int, end: int) -> tf.data.Dataset:
         return pipeline.train_batches(
             self.dataset,
             self.policy,
-            size=self.network["image_size"],
+            size=self.side(first),
             batch_size=self.options.batch_size,
             seed=self.options.seed,
             step=first,
@@ -396,15 +442,16 @@ class Training:
     def images_of(self, step: int) -> np.ndarray:
         """All images of a step as the network sees them, mixed and all: uint8 [B, S, S, 3]."""
         options, mix = self.options, settings.mix(self.options)
-        batches = self.batches(step, step + 1)
+        first = 0 if options.overfit_batch else step
+        batches = self._batches(first, first + 1)
         images = tf.concat([images for images, *_ in batches], axis=0)
         images = tf.cast(images, tf.float32)
         if self.policy.colour:
             draws = augment.colour_draws(options.seed, step, options.batch_size)
             images = self.policy.colour(images, draws)
         if mix:
-            number, side = tf.constant(step, tf.int64), self.network["image_size"]
-            plan = mixing.plan(mix, options.seed, number, options.batch_size, side)
+            number = tf.constant(step, tf.int64)
+            plan = mixing.plan(mix, options.seed, number, options.batch_size, self.side(step))
             images, _ = mixing.mixed(images, plan)
         return tf.saturate_cast(images, tf.uint8).numpy()
 
@@ -414,7 +461,7 @@ class Training:
         return replay.origins(
             self.dataset,
             self.policy,
-            size=self.network["image_size"],
+            size=self.side(step),
             batch_size=self.options.batch_size,
             seed=self.options.seed,
             step=step,
@@ -492,11 +539,14 @@ class Training:
 
     def _loop(self, interrupts: console.Interrupts) -> None:
         step = self.trainer.step
-        iterator = self.trainer.iterate(self.batches(step, self.end))
+        iterator, until = None, step
         line = progress.Line(self.options.epochs, self.steps_per_epoch)
         count = 1
         stopping = False
         while step < self.end and not stopping and not self._gave_up:
+            if step == until:
+                until = self._same_side_until(step)
+                iterator = self.trainer.iterate(self.batches(step, until))
             rates = [self._rate(step + i) for i in range(count)]
             began = time.perf_counter()
             done = self.trainer.train(iterator, rates)
@@ -617,10 +667,13 @@ class Training:
         """Whether `--early_stopping` ends the training."""
         return 0 < (self.options.early_stopping or 0) <= self.state.stale
 
-    def _validation_batches(self) -> tf.data.Dataset | None:
-        """The validation split's centre crops; made once, read every epoch."""
+    @functools.cached_property
+    def validation(self) -> tf.data.Dataset | None:
+        """The validation split's centre crops, or their features; made once, read every epoch."""
         if not self.dataset.num_examples("validation"):
             return None
+        if self.halves:
+            return self.features.test_batches("validation")
         return pipeline.test_batches(
             self.dataset,
             "validation",

@@ -62,6 +62,12 @@ class Policy:
     mirror: bool = True
     colour: Callable | None = None
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether an image is the same in every epoch."""
+        varies = self.mirror or self.warp or self.vary or self.colour
+        return self.window is centre_window and not varies
+
 
 def centre_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
     """The central square: the same as the single test view."""
@@ -77,17 +83,19 @@ def random_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tens
     return tf.stack([top, left, side, side], axis=-1)
 
 
-def scaled_window(low: int, high: int) -> Callable:
+def scaled_window(low: float, high: float, full: int) -> Callable:
     """A window function: a square anywhere in the image, whose shorter side is drawn first.
 
     K. Simonyan and A. Zisserman, arXiv:1409.1556, section 3.1: the image is scaled so that its
-    shorter side has `low` to `high` pixels, the network's input is cut out of that.
+    shorter side has `low` to `high` pixels, the network's input, of `full` pixels, is cut out of
+    that. Smaller inputs show the same part.
     """
 
     def window(height, width, size, draws):
+        del size
         scaled = low + draws[..., 2] * (high - low)
         shorter = tf.minimum(height, width)
-        side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * size / scaled), tf.int32)
+        side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * full / scaled), tf.int32)
         side = tf.clip_by_value(side, 1, shorter)
         top, left = (
             _below(whole - side + 1, draws[..., axis]) for axis, whole in enumerate((height, width))

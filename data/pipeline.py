@@ -93,6 +93,40 @@ def train_batches(
     return _batches(reader, _planned(reader, windows), finished, per_batch, threads, windows, calls)
 
 
+def train_places(
+    dataset: Dataset, *, batch_size: int, seed: int, step: int, steps: int
+) -> tf.data.Dataset:
+    """Which records the batches of `train_batches` hold, in their order.
+
+    Args:
+        dataset: As for `train_batches`, like all others.
+        batch_size: Examples per optimizer step, b.
+        seed: Not negative.
+        step: Optimizer updates done.
+        steps: Optimizer updates at the end.
+
+    Returns:
+        Batches int32 [b]: places in the stored order of the whole split.
+    """
+    shards = dataset.shards("train")
+    windows = order.training_windows(
+        shards, batch_size=batch_size, seed=seed, step=step, steps=steps
+    )
+    examples = np.array([shard.examples for shard in shards], np.int32)
+    begins = np.cumsum(examples, dtype=np.int32) - examples
+
+    def placed(window):
+        members = tf.boolean_mask(window["shards"], window["shards"] >= 0)
+        counts = tf.gather(examples, members)
+        shifts = tf.gather(begins, members) - tf.cumsum(counts, exclusive=True)
+        stored = tf.range(window["records"]) + tf.repeat(shifts, counts)
+        return tf.gather(stored, drawn(window)[0])
+
+    count = sum(window.take for window in windows) // batch_size
+    places = _rows(windows).map(_as_it_is(placed)).rebatch(batch_size, drop_remainder=True)
+    return places.apply(tf.data.experimental.assert_cardinality(count))
+
+
 def stages(
     dataset: Dataset,
     policy: augment.Policy,

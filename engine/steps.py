@@ -266,17 +266,13 @@ class Trainer:
             raise NotFinite(step + int(done) - 1, rates[int(done) - 1])
         return Progress(Totals(*map(float, sums)), float(norm), float(waited))
 
-    def fits(self, image_size: int) -> bool:
-        """Whether the device has memory for a step, which is done and undone.
-
-        Args:
-            image_size: Side of the images in pixels.
-        """
+    def fits(self) -> bool:
+        """Whether the device has memory for a step, which is done and undone."""
         model, optimizer = self._model, self._optimizer
         kept = [*model.weights, *optimizer.variables]
         before = [variable.numpy() for variable in kept]
         share = self._batch_size // self._strategy.num_replicas_in_sync
-        images = tf.zeros([share, image_size, image_size, model.input_shape[-1]], tf.uint8)
+        images = tf.zeros([share, *model.input_shape[1:]], tf.uint8)
         batch = (images, tf.zeros([share], tf.int32), tf.ones([share]))
         try:
             self.train(self.iterate(tf.data.Dataset.from_tensors(batch).repeat()), [0.0])
@@ -400,11 +396,17 @@ class Trainer:
             targets = [(labels, weights * own), (others, weights * (1 - own))]
         self._clock.part = part
         with tf.GradientTape() as tape:
-            heads = self._model(images, training=True)
+            heads = self._heads(images)
             loss = self._objective.of_examples(heads, targets) / self._batch_size
             loss += self._objective.of_weights(variables) / (replicas * len(self._places))
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         return [_score(tf.nn.log_softmax(heads["logits"]), labels, weights), *gradients]
+
+    def _heads(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the network says in training of images, which may be smaller than its input."""
+        if images.shape[1:] == self._model.input_shape[1:]:
+            return self._model(images, training=True)
+        return self._model.call(images, training=True)
 
     def weight_norm(self) -> float:
         """Euclidean norm of all trainable variables."""

@@ -120,6 +120,45 @@ def same_layers(ours: keras.Model, theirs: keras.Model, output: str = "logits") 
     return pairs
 
 
+def require_size(model: keras.Model, side: int) -> None:
+    """Raises ValueError if a network cannot see images of another side than it was made for.
+
+    Args:
+        model: Its weights must not depend on the size of the maps.
+        side: Of the images, in pixels.
+    """
+    images = keras.KerasTensor((1, side, side, model.input_shape[-1]))
+    try:
+        keras.backend.compute_output_spec(model.call, images)
+    except ValueError as error:
+        raise ValueError(
+            f"{model.name} cannot be trained on images of {side} pixels and of "
+            f"{model.input_shape[1]}: its weights depend on the size, or the maps become too small"
+        ) from error
+
+
+def frozen_end(model: keras.Model) -> keras.KerasTensor | None:
+    """The tensor at which what never changes ends: only from there on layers learn or are random.
+
+    Returns:
+        It, or None where there are several such tensors, or it is the input itself.
+    """
+    graph, fixed, ends = _Graph(model), set(), {}
+    for layer in model.layers:  # those that feed a layer come before it
+        inputs = _inputs(layer)
+        known = [tensor for tensor in inputs if graph.maker(tensor) in fixed]
+        if len(known) == len(inputs) and not _changes(layer):
+            fixed.add(layer)
+        else:
+            ends |= {id(tensor): tensor for tensor in known}
+    (end, *others) = ends.values() or [None]
+    return None if others or end is model.input else end
+
+
+def _changes(layer):
+    return bool(layer.trainable_weights) or hasattr(layer, "seed_generator")
+
+
 class _Graph:
     """The layers of a model that count: with weights, with several inputs, or an input itself."""
 
@@ -136,6 +175,10 @@ class _Graph:
         while not layer.weights and len(inputs := _inputs(layer)) == 1:
             layer = self._layers[id(inputs[0])]
         return layer
+
+    def maker(self, tensor):
+        """The layer whose output a tensor is."""
+        return self._layers[id(tensor)]
 
     def way_to(self, tensor):
         """All layers that a tensor is computed from, and its own."""

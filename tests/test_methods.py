@@ -147,7 +147,7 @@ def test_a_device_without_memory(monkeypatch):
     rule = optimizers.build("momentum", RATE, 0.9)
     trainer = steps.Trainer(STRATEGY, model, rule, batch_size=BATCH, seed=0)
     before = checkpoints.digest(checkpoints.values(checkpoints.named_variables(model, rule)))
-    assert trainer.fits(SIZE)
+    assert trainer.fits()
     after = checkpoints.digest(checkpoints.values(checkpoints.named_variables(model, rule)))
     assert before == after
 
@@ -155,7 +155,7 @@ def test_a_device_without_memory(monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM")
 
     monkeypatch.setattr(trainer, "_train", fail)
-    assert not trainer.fits(SIZE)
+    assert not trainer.fits()
 
 
 def test_an_average_follows_the_weights():

@@ -54,6 +54,7 @@ STOPPED = {
         "--augment=alexnet",
         "--scale=32,40",
         "--init=he_normal",
+        "--first_image_size=20",
     ],
 }
 REPLICATED = ("-m", "tests.replicated")

@@ -1,0 +1,62 @@
+"""Training images that grow (`--first_image_size`)."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+import models
+import settings
+from models import graphs
+
+
+def sides(first, full, epochs):
+    options = SimpleNamespace(first_image_size=first, image_size=full, epochs=epochs, model=None)
+    return [settings.side(options, epoch) for epoch in range(epochs)]
+
+
+def test_sides_grow_in_steps_until_three_quarters_of_the_epochs():
+    assert sides(16, 32, 8) == [16, 16, 20, 24, 24, 28, 32, 32]
+    assert sides(160, 224, 16) == [160] * 6 + [188] * 5 + [216] + [224] * 4
+    assert sides(32, 32, 4) == [32] * 4
+    assert sides(None, 32, 3) == [32] * 3
+
+
+def test_a_network_sees_smaller_images_through_the_same_weights():
+    model = models.build("cifar_resnet20", 3, image_size=32)
+    small = models.build("cifar_resnet20", 3, image_size=20)
+    small.set_weights(model.get_weights())
+    images = np.random.default_rng(0).uniform(0, 255, [2, 20, 20, 3]).astype("float32")
+    graphs.require_size(model, 20)
+    np.testing.assert_allclose(
+        model.call(images, training=True)["logits"],
+        small(images, training=True)["logits"],
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    keras.utils.clear_session()
+
+
+def test_a_run_goes_on_in_the_midst_of_it(photographs, tmp_path, finished):
+    words = [f"--data={photographs}", "--model=cifar_resnet20", "--batch_size=16", "--epochs=4"]
+    words += ["--first_image_size=16"]
+    whole = finished(tmp_path / "whole", *words)
+    assert "training images grow from 16 to 32 pixels" in (tmp_path / "whole/train.log").read_text()
+    assert finished(tmp_path / "stopped", *words, "--max_steps=3")[0] == "3"
+    assert finished(tmp_path / "stopped", "--resume", "--max_steps=1000") == whole
+    same_size = finished(tmp_path / "same", *[word for word in words if "first" not in word])
+    assert same_size[1] != whole[1]
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (["--model=lenet5", "--first_image_size=16"], "cannot be trained on images of 16 pixels"),
+        (["--model=nin_cifar", "--first_image_size=40"], "expects at most the 32 pixels"),
+    ],
+)
+def test_what_cannot_grow_is_refused(words, complaint, command, tmp_path):
+    done = command("train.py", *words, f"--run_dir={tmp_path}/run")
+    assert done.returncode == 2 and complaint in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "run").exists()
