@@ -1,6 +1,7 @@
 """A trained network with what must be known to use it: from a run, or with Keras' weights."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import keras
@@ -10,6 +11,8 @@ import models
 from data import decode, imagenet
 from engine import checkpoints, runs
 from models import keras_weights
+
+CALIBRATION = "calibration.json"  # of a run folder: {"temperature": T, "digest": ...}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Trained:
         image_size: Side in pixels that it was trained at.
         name: The checkpoint's path, or where else its weights come from.
         folder: Of its run, where results about it belong; None without one.
+        digest: sha256 of the checkpoint's tensors; None if not by us.
+        temperature: By which its logits are divided before they become probabilities: what
+            test.py found for this checkpoint, else 1.
     """
 
     model: keras.Model
@@ -35,6 +41,8 @@ class Trained:
     image_size: int
     name: str
     folder: Path | None
+    digest: str | None = None
+    temperature: float = 1.0
 
 
 def open_network(
@@ -87,11 +95,24 @@ def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int 
             about["network"]["image_size"],
             str(checkpoint.path),
             folder if runs.Run(folder).exists else None,
+            about["sha256"],
+            _temperature(folder, about["sha256"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"checkpoint {checkpoint.path} does not say what it was trained on: {error!r}"
         ) from error
+
+
+def _temperature(folder: Path, digest: str) -> float:
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return 1.0
+    try:
+        found = json.loads(path.read_text())
+        return float(found["temperature"]) if found["digest"] == digest else 1.0
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}; test.py writes it anew") from error
 
 
 def _from_keras(name: str, source: str, image_size: int | None) -> Trained:

@@ -157,12 +157,13 @@ def parts(
     return turns.transpose([1, 0, 2]).reshape([count, -1])
 
 
-def predict(model: keras.Model, views: tf.Tensor) -> tf.Tensor:
+def predict(model: keras.Model, views: tf.Tensor, temperature: float = 1.0) -> tf.Tensor:
     """Log probabilities of images seen through several views each.
 
     Args:
         model: Maps float32 images in 0..255 to {"logits": [B, K]}.
         views: uint8 [B, V, S, S, 3].
+        temperature: By which logits are divided (C. Guo et al., arXiv:1706.04599, section 4.2).
 
     Returns:
         float32 [B, K]: logarithms of the probabilities averaged over the views.
@@ -170,6 +171,8 @@ def predict(model: keras.Model, views: tf.Tensor) -> tf.Tensor:
     batch, count, *image = views.shape
     images = tf.cast(tf.reshape(views, [-1, *image]), tf.float32)
     logits = model(images, training=False)["logits"]
+    if temperature != 1:
+        logits /= temperature
     by_view = tf.reshape(tf.nn.log_softmax(logits), [-1, count, logits.shape[-1]])
     return tf.reduce_logsumexp(by_view, axis=1) - tf.math.log(float(count))
 
