@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import keras
@@ -110,7 +111,10 @@ def _temperature(folder: Path, digest: str) -> float:
         return 1.0
     try:
         found = json.loads(path.read_text())
-        return float(found["temperature"]) if found["digest"] == digest else 1.0
+        temperature = float(found["temperature"]) if found["digest"] == digest else 1.0
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature {temperature}")
+        return temperature
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error!r}; test.py writes it anew") from error
 

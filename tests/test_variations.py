@@ -149,7 +149,8 @@ def test_randaugment_does_so_many_operations(monkeypatch):
 def test_scale_draws_the_shorter_side_first():
     draws = tf.constant(np.random.default_rng(0).random((500, 5)), tf.float32)
     height, width = tf.fill([500], 256), tf.fill([500], 300)
-    top, left, side, same = augment.scaled_window(256, 512, 224)(height, width, 224, draws).numpy().T
+    window = augment.scaled_window(256, 512, 224)
+    top, left, side, same = window(height, width, 224, draws).numpy().T
     assert (side == same).all() and side.max() <= 224 and side.min() >= 112
     assert (top >= 0).all() and (top + side <= 256).all() and (left + side <= 300).all()
     scaled = 256 * 224 / side
