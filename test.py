@@ -3,74 +3,136 @@
 python test.py                        the newest run's best checkpoint, validation split
 python test.py RUN --crops=10         averaged over ten crops, the AlexNet paper's protocol
 python test.py RUN --split=test       the test split, which training never touches
+python test.py RUN RUN RUN            each, compared with each other, and as an ensemble
+python test.py RUN --images=FOLDER    class folders as they are, without conversion
 """
 
-import json
+import contextlib
 from collections.abc import Sequence
-from pathlib import Path
+from types import SimpleNamespace
 
 from absl import flags
 
 import console
 
 with console.quiet_import():
+    import evaluation
     import trained
-    from data import convert, damage, datasets, pipeline, views
-    from engine import devices, steps
+    from data import convert, damage, datasets, pipeline, testsets, views
+    from engine import devices
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data", None, "images, archives or shards; those of the run")
+flags.DEFINE_string("images", None, "class folders, read as they are: nothing is converted")
 flags.DEFINE_enum("split", "validation", ["validation", "test", "train"], "which images")
 flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
 flags.DEFINE_string("model", None, "a network with --init_from, without any run")
 flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras wrote")
-flags.DEFINE_enum("crops", "1", [str(count) for count in views.VIEWS], "views of each image")
-flags.DEFINE_integer("image_size", None, "side of the crops in pixels; as trained", 1)
+flags.DEFINE_enum(
+    "crops", "1", [str(count) for count in views.VIEWS], "views of each image; 2: and mirrored"
+)
+flags.DEFINE_list("image_size", None, "side of the crops in pixels; several are averaged; trained")
 flags.DEFINE_integer("batch_size", 100, "images at a time, over all replicas", 1)
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 
 
 def main(argv: list[str]) -> None:
-    """Parses the flags and tests each run or checkpoint that is named."""
+    """Parses the flags, tests each run or checkpoint that is named, and compares them."""
     named = console.parse(argv)
-    devices.configure(FLAGS.threads)
+    options = SimpleNamespace(**FLAGS.flag_values_dict())
+    devices.configure(options.threads)
     devices.set_precision("auto")
-    crops = int(FLAGS.crops)
     with console.user_errors():
-        strategy = devices.make_strategy()
-        networks = [
+        tests = [Test(place, options) for place in named or [None]]
+        outcomes = []
+        for test in tests:
+            if len(tests) > 1:
+                print(test.network.name)
+            outcomes.append(test.run())
+        if len(tests) > 1:
+            print("\n".join(evaluation.compared([test.network.name for test in tests], outcomes)))
+
+
+class Test:
+    """A network and the images that it is tested on."""
+
+    def __init__(self, place: str | None, options: SimpleNamespace) -> None:
+        """Opens both; nothing is computed or written yet, except where data is converted.
+
+        Args:
+            place: A run or checkpoint; None for the newest run.
+            options: The flags.
+
+        Raises:
+            ValueError: If they do not go together, or a flag is wrong.
+            FileNotFoundError: If something does not exist.
+        """
+        self._options, self._strategy = options, devices.make_strategy()
+        self._networks = [
             trained.open_network(
                 place,
-                FLAGS.checkpoint,
-                model=FLAGS.model,
-                init_from=FLAGS.init_from,
-                image_size=FLAGS.image_size,
-                strategy=strategy,
+                options.checkpoint,
+                model=options.model,
+                init_from=options.init_from,
+                image_size=size,
+                strategy=self._strategy,
             )
-            for place in named or [None]
+            for size in numbers(options.image_size)
         ]
-        sets = [
-            open_data(network, FLAGS.data, FLAGS.split, verify=FLAGS.verify) for network in networks
-        ]
-    replicas = strategy.num_replicas_in_sync
-    for network, dataset in zip(networks, sets, strict=True):
-        batches = pipeline.test_batches(
-            dataset,
-            FLAGS.split,
-            size=network.model.input_shape[1],
-            crops=crops,
-            batch_size=max(1, FLAGS.batch_size // replicas),
-            threads=FLAGS.threads,
+        self.network = self._networks[0]
+        if options.images:
+            self._images = testsets.Folder(
+                options.images,
+                self.network.class_names,
+                self.network.storage,
+                options.threads,
+            )
+            self._damage = contextlib.nullcontext()
+        else:
+            dataset = open_data(self.network, options.data, options.split, verify=options.verify)
+            self._images = testsets.Split(dataset, options.split)
+            self._damage = damage.named(dataset)
+
+    def run(self) -> evaluation.Outcome:
+        """Tests, prints what was found and writes it into the run folder."""
+        options, replicas = self._options, self._strategy.num_replicas_in_sync
+        sizes = [network.model.input_shape[1] for network in self._networks]
+        as_validated = sizes == [self.network.image_size] and options.crops == "1"
+        own = not (options.data or options.images) and options.split == "validation"
+        how = evaluation.How(
+            split=options.images or options.split,
+            crops=int(options.crops),
+            batch_size=max(1, options.batch_size // replicas),
+            threads=options.threads,
             replicas=replicas,
+            is_own_validation=own and as_validated and self.network.folder is not None,
         )
-        with console.user_errors():
-            with damage.named(dataset):
-                totals = steps.Evaluator(strategy, network.model).evaluate(batches)
-            if len(networks) > 1:
-                print(network.name)
-            report(network.folder, totals, crops=crops, split=FLAGS.split, checkpoint=network.name)
+        with self._damage:
+            outcome = evaluation.test(self._networks, self._images, how, self._strategy)
+        found = evaluation.figures(self.network, outcome, how, sizes)
+        print(*self._images.remarks(), *evaluation.lines(found, outcome.predictions), sep="\n")
+        if self.network.folder is not None:
+            evaluation.write(self.network, found, outcome, self._images)
+            if how.is_own_validation:
+                evaluation.write_temperature(self.network.folder, found)
+        return outcome
+
+
+def numbers(texts: list[str] | None) -> list[int | None]:
+    """The image sizes of a flag; None for the network's own.
+
+    Raises:
+        ValueError: If they are not numbers from 1 on.
+    """
+    if not texts:
+        return [None]
+    if not all(text.isdecimal() and int(text) for text in texts):
+        raise ValueError(
+            f"--image_size expects pixels, such as 224,256, received {','.join(texts)}"
+        )
+    return list(map(int, texts))
 
 
 def open_data(
@@ -104,17 +166,6 @@ def open_data(
 
 def _short(names: Sequence[str]) -> str:
     return f"{len(names)} classes {', '.join(names[:3])}, ..."
-
-
-def report(folder: Path | None, totals: steps.Totals, **how: str | int) -> None:
-    """Prints the accuracies and writes them, with how they were found, into the run's test.json."""
-    result = {**totals.means, "examples": int(totals.examples), **how}
-    if folder is not None:
-        (folder / "test.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(
-        f"top-1 {100 * result['top1_accuracy']:.2f} %  top-5 {100 * result['top5_accuracy']:.2f} %"
-        f"  (n = {result['examples']})"
-    )
 
 
 if __name__ == "__main__":

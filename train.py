@@ -26,7 +26,7 @@ with console.quiet_import():
     import sweep
     from data import augment, convert, damage, datasets, decoded
     from engine import devices, optimizers, runs, schedules
-    from models import layers
+    from models import graphs, layers
     from training import Training, data_name
 
 FLAGS = flags.FLAGS
@@ -93,6 +93,7 @@ flags.DEFINE_integer("keep", 2, "how many checkpoints to keep besides the best",
 flags.DEFINE_enum(
     "on_nan", "stop", ["stop", "rollback"], "rollback: once, with a tenth of the rate"
 )
+flags.DEFINE_bool("histograms", False, "of weights and gradients, for TensorBoard, every epoch")
 flags.DEFINE_integer("max_steps", None, "stop after N optimizer updates in all", 1)
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 flags.DEFINE_enum("cache", "auto", decoded.CACHES, "decode all images to memory; auto: if small")
@@ -111,6 +112,7 @@ HARMLESS = {
     "checkpoint_steps",
     "keep",
     "on_nan",
+    "histograms",
     "max_steps",
     "threads",
     "cache",
@@ -127,11 +129,11 @@ def main(argv: list[str]) -> None:
     """Parses the flags, sets everything up, trains."""
     if unexpected := console.parse(argv):
         console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
-    if FLAGS.seeds > 1:
-        return print("\n".join(train_all(argv)))
     own = [flag for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.name != "help"]
     given = {flag.name for flag in own if flag.present}
     defaults = {flag.name: flag.default for flag in own}
+    if FLAGS.seeds > 1:
+        return print("\n".join(train_all(argv, FLAGS.flag_values_dict(), given)))
     talk = sys.stderr if FLAGS.json else sys.stdout  # --json prints nothing else on stdout
     if not FLAGS.resume:
         recipe = RECIPES / f"{FLAGS.model or default_model(FLAGS.data)}.flags"
@@ -151,15 +153,15 @@ def main(argv: list[str]) -> None:
     print("\n".join(says))
 
 
-def train_all(argv: list[str]) -> list[str]:
+def train_all(argv: list[str], options: dict, given: set[str]) -> list[str]:
     """Trains once for each of `--seeds`; returns lines that compare the runs."""
-    for name in ("resume", "meter", "find_lr", "show_step"):
-        if FLAGS[name].present:
-            console.fail(f"--{name} is about one training, received --seeds={FLAGS.seeds} too")
-    model = FLAGS.model or default_model(FLAGS.data)
-    run_dir = FLAGS.run_dir or str(runs.ROOT / f"{data_name(FLAGS.data)}-{model}")
+    seeds = range(options["seed"], options["seed"] + options["seeds"])
+    for name in given & {"resume", "meter", "find_lr", "show_step"}:
+        console.fail(f"--{name} is about one training, received --seeds={len(seeds)} too")
+    model = options["model"] or default_model(options["data"])
+    run_dir = options["run_dir"] or runs.ROOT / f"{data_name(options['data'])}-{model}"
     with console.user_errors():
-        return sweep.train(argv, range(FLAGS.seed, FLAGS.seed + FLAGS.seeds), run_dir)
+        return sweep.train(argv, seeds, str(run_dir))
 
 
 def instead(training: Training) -> list[str] | None:
@@ -250,6 +252,8 @@ def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets
             given = settings.network_options(options)
             model = models.build(options.model, 2, **{**given, "image_size": size})
             finetune.freeze(model, options.freeze, ())
+            if options.first_image_size:
+                graphs.require_size(model, options.first_image_size)
 
     size = options.image_size or models.image_size(options.model)
     dataset = convert.open_dataset(

@@ -29,6 +29,7 @@ class Trained:
         image_size: Side in pixels that it was trained at.
         name: The checkpoint's path, or where else its weights come from.
         folder: Of its run, where results about it belong; None without one.
+        step: Optimizer updates done; 0 if not by us.
         digest: sha256 of the checkpoint's tensors; None if not by us.
         temperature: By which its logits are divided before they become probabilities: what
             test.py found for this checkpoint, else 1.
@@ -42,6 +43,7 @@ class Trained:
     image_size: int
     name: str
     folder: Path | None
+    step: int = 0
     digest: str | None = None
     temperature: float = 1.0
 
@@ -96,6 +98,7 @@ def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int 
             about["network"]["image_size"],
             str(checkpoint.path),
             folder if runs.Run(folder).exists else None,
+            int(about["step"]),
             about["sha256"],
             _temperature(folder, about["sha256"]),
         )
@@ -116,7 +119,7 @@ def _temperature(folder: Path, digest: str) -> float:
             raise ValueError(f"temperature {temperature}")
         return temperature
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}; test.py writes it anew") from error
+        raise ValueError(f"{path} is damaged: {error!r}; remove it") from error
 
 
 def _from_keras(name: str, source: str, image_size: int | None) -> Trained:

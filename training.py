@@ -39,6 +39,7 @@ from engine import (
     summaries,
 )
 from models import graphs, keras_weights, layers
+from report import history, plots
 
 CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
@@ -157,6 +158,7 @@ class Training:
         self.saving = background.Background()
         self.doubts = doubts.Doubts(self.model)
         self.last = steps.Totals()
+        self.confusion = None
 
     @functools.cached_property
     def _objective(self) -> losses.Objective:
@@ -475,6 +477,8 @@ class Training:
                 with damage.named(self.dataset):
                     self._train(interrupts)
             self.saving.wait()
+            if self.last.examples and (self.trainer.step >= self.end or self._gave_up):
+                self._draw()
         except steps.NotFinite as error:
             with contextlib.suppress(OSError):  # one error is enough
                 self.saving.wait()
@@ -491,6 +495,19 @@ class Training:
             self._judge_overfitting()
         digest = checkpoints.weights_digest(self.model)
         self.say(f"done: step {self.trainer.step}  weights sha256 {digest}")
+
+    def _draw(self) -> None:
+        """Draws the curves, what the last validation took for what, and the first filters."""
+        drawn = {"results": plots.results(history.read(self.run.folder).rows)}
+        if self.confusion is not None:
+            names = self.dataset.class_names
+            drawn["confusion_matrix"] = plots.confusion(self.confusion, names)
+        for name, grid in summaries.pictures_of_filters(self.model).items():
+            drawn[name.replace("/", "-")] = tf.io.encode_png(grid).numpy()
+        for name, picture in drawn.items():
+            (self.run.folder / f"{name}.png").write_bytes(picture)
+        self.summaries.pictures("validation", drawn, self.trainer.step)
+        self.summaries.flush()
 
     def _judge_overfitting(self) -> None:
         """Says whether the network has learnt the one batch that it saw."""
@@ -626,8 +643,9 @@ class Training:
         """Validates, writes the metrics row, moves the schedule at a true end, saves."""
         train, validation = self.state.epoch.means, {}
         if self.validation is not None:
+            self.confusion = np.zeros([self.dataset.num_classes] * 2, np.int64)
             with self.average.in_use() if self.average else contextlib.nullcontext():
-                validation = self.evaluator.evaluate(self.validation).means
+                validation = self.evaluator.evaluate(self.validation, self.confusion).means
         epoch = math.ceil(step / self.steps_per_epoch)
         text = f"epoch {epoch}/{self.options.epochs}  {self._describe(step)}"
         row = {
@@ -654,6 +672,10 @@ class Training:
             self.state.epoch = steps.Totals()
             self.meter.reset()
         self.summaries.filters(self.model, step)
+        if self.options.histograms:
+            weights = {weight.path: weight.numpy() for weight in self.model.trainable_weights}
+            self.summaries.histograms("weights", weights, step)
+            self.summaries.histograms("gradients", self.doubts.gradients(*self.sample), step)
         accuracy = validation.get("top1_accuracy", -1.0)
         best = accuracy > self.state.best_accuracy
         self.state.best_accuracy = max(accuracy, self.state.best_accuracy)

@@ -274,11 +274,7 @@ def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
     Returns:
         uint8 [V, S, S, 3].
     """
-    if stored.format == "RAW":
-        flat = np.frombuffer(stored.encoded, np.uint8)
-        image = flat.reshape([stored.height, stored.width, 3])
-    else:
-        image = pixels.decoded(stored.encoded).numpy()
+    image = pixels.of_stored(stored)
     windows = views.windows(stored.height, stored.width, size, crops).numpy()
     mirrored = views.mirrored(crops).numpy()
     return pixels.cut([image], windows[np.newaxis], mirrored[np.newaxis], size)[0]

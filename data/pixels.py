@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import buffers
+from data.decode import Stored
 
 # As every other decoder has it; TensorFlow's default is a coarser one.
 DCT = "INTEGER_ACCURATE"
@@ -27,6 +28,29 @@ def decoded(encoded: tf.Tensor) -> tf.Tensor:
         lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT),
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
+
+
+def stored(record: dict[str, tf.Tensor], encoding: str) -> np.ndarray:
+    """The pixels of a record as they were stored.
+
+    Args:
+        record: Of `records.parse`.
+        encoding: That of the data set: "jpeg", "raw" or "mixed".
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    if encoding != "raw":
+        return decoded(record["encoded"]).numpy()
+    flat = np.frombuffer(record["encoded"].numpy(), np.uint8)
+    return flat.reshape([int(record["height"]), int(record["width"]), 3])
+
+
+def of_stored(image: Stored) -> np.ndarray:
+    """The pixels of what a conversion would write of an image, uint8 [H, W, 3]."""
+    if image.format != "RAW":
+        return decoded(image.encoded).numpy()
+    return np.frombuffer(image.encoded, np.uint8).reshape([image.height, image.width, 3])
 
 
 def cut(

@@ -61,16 +61,9 @@ def origins(
         mirror = policy.mirror & pipeline.is_mirrored(draws).numpy()
         for place, drawn, mirrored in zip(places.numpy(), draws, mirror, strict=True):
             record = records.parse(tf.constant(stored[place]), filename=True)
-            image = _pixels(record, dataset.encoding)
+            image = pixels.stored(record, dataset.encoding)
             where = policy.window(*image.shape[:2], size, drawn).numpy().tolist()
             name = record["filename"].numpy().decode(errors="backslashreplace")
             label = int(record["label"]) - dataset.label_offset
             found.append(Origin(name, label, image, tuple(where), bool(mirrored)))
     return found
-
-
-def _pixels(record: dict[str, tf.Tensor], encoding: str) -> np.ndarray:
-    if encoding != "raw":
-        return pixels.decoded(record["encoded"]).numpy()
-    flat = np.frombuffer(record["encoded"].numpy(), np.uint8)
-    return flat.reshape([int(record["height"]), int(record["width"]), 3])

@@ -1,4 +1,4 @@
-"""Where the test views of an image lie: the centre, five crops, ten crops.
+"""Where the test views of an image lie: the centre (and its mirror image), five crops, ten crops.
 
 Sources: ten crops (four corners and the centre, each with its mirror image) are Krizhevsky,
 Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012,
@@ -16,6 +16,7 @@ _FIVE = (*_CORNERS, _CENTRE)
 # Number of views -> (top, left, mirrored) of each.
 VIEWS = {
     1: ((*_CENTRE, False),),
+    2: ((*_CENTRE, False), (*_CENTRE, True)),
     5: tuple((*place, False) for place in _FIVE),
     10: tuple((*place, mirrored) for mirrored in (False, True) for place in _FIVE),
 }

@@ -24,6 +24,25 @@ class Doubts:
         probe = keras.Model(model.inputs, outputs)
         self._probe = tf.function(lambda images: probe(images, training=False), autograph=False)
         self._said: set[str] = set()
+        self._network, self._variables = model, model.trainable_variables
+        self._gradients = tf.function(self._gradients_graph, autograph=False)
+
+    def gradients(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """The gradients of the mean cross entropy of some images, by the paths of the weights.
+
+        Args:
+            images: uint8 [B, S, S, 3].
+            labels: int32 [B].
+        """
+        found = self._gradients(tf.cast(images, tf.float32), labels)
+        return {v.path: g.numpy() for v, g in zip(self._variables, found, strict=True)}
+
+    def _gradients_graph(self, images: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = self._network(images, training=False)["logits"]
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        values = [variable.value for variable in self._variables]
+        return tape.gradient(loss, values, unconnected_gradients="zero")
 
     def raised(self, loss: float, images: np.ndarray, labels: np.ndarray) -> list[str]:
         """What there is to doubt and has not been said.

@@ -424,23 +424,56 @@ class Evaluator:
         self._strategy = strategy
         self._model = model
         self._evaluate = tf.function(self._evaluate_graph, autograph=False)
+        self._predict = tf.function(self._predict_graph, autograph=False)
 
-    def evaluate(self, batches: Iterable) -> Totals:
+    def evaluate(self, batches: Iterable, confusion: np.ndarray | None = None) -> Totals:
         """Sums over replica batches of (views [b, V, S, S, 3], labels [b], weights [b]).
 
         Args:
             batches: A data set, R batches to a step, padded with examples of weight 0.
+            confusion: int64 [K, K], to which is added how often a class (row) was taken for each.
         """
-        if self._strategy.num_replicas_in_sync > 1:
-            batches = self._strategy.distribute_datasets_from_function(lambda context: batches)
         sums = np.zeros(_SUMS)
-        for batch in batches:
-            sums += self._evaluate(*batch).numpy()
+        for batch in self._spread(batches):
+            scores, predicted = self._evaluate(*batch)
+            sums += scores.numpy()
+            if confusion is not None:
+                labels, counts, predicted = self._gathered(batch[1], batch[2], predicted)
+                np.add.at(confusion, (labels[counts > 0], predicted[counts > 0]), 1)
         return Totals(*map(float, sums))
 
-    def _evaluate_graph(self, views, labels, weights) -> tf.Tensor:
-        scores = self._strategy.run(self._replica_score, args=(views, labels, weights))
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, scores, axis=None)
+    def predictions(self, batches: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What the model says of every example, in order.
 
-    def _replica_score(self, views, labels, weights) -> tf.Tensor:
-        return _score(predict(self._model, views), labels, weights)
+        Args:
+            batches: As for `evaluate`.
+
+        Yields:
+            Log probabilities, float32 [n, K], and labels, int32 [n].
+        """
+        for batch in self._spread(batches):
+            found, labels, weights = self._gathered(self._predict(batch[0]), *batch[1:])
+            yield found[weights > 0], labels[weights > 0]
+
+    def _spread(self, batches: Iterable) -> Iterable:
+        if self._strategy.num_replicas_in_sync == 1:
+            return batches
+        return self._strategy.distribute_datasets_from_function(lambda context: batches)
+
+    def _gathered(self, *columns) -> list[np.ndarray]:
+        """What the replicas have, one after the other."""
+        return [
+            np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(c)])
+            for c in columns
+        ]
+
+    def _evaluate_graph(self, views, labels, weights) -> tuple[tf.Tensor, tf.Tensor]:
+        scores, predicted = self._strategy.run(self._replica_score, args=(views, labels, weights))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, scores, axis=None), predicted
+
+    def _replica_score(self, views, labels, weights) -> tuple[tf.Tensor, tf.Tensor]:
+        found = predict(self._model, views)
+        return _score(found, labels, weights), tf.argmax(found, axis=1, output_type=tf.int32)
+
+    def _predict_graph(self, views) -> tf.Tensor:
+        return self._strategy.run(lambda views: predict(self._model, views), args=(views,))

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
 from engine import checkpoints
 
@@ -33,7 +34,9 @@ class Summaries:
                 tf.summary.scalar(name, value)
 
     def flags(self, flags: Mapping) -> None:
-        """Shows the settings as a table."""
+        """Shows the settings as a table, and for HParams, which puts runs side by side."""
+        with self._writer("").as_default(0):  # of the whole run: its curves are in folders below
+            hparams.hparams({name: _plain(value) for name, value in flags.items()})
         rows = [f"| {name} | {value} |" for name, value in sorted(flags.items())]
         with self._writer("train").as_default(0):
             tf.summary.text("flags", "\n".join(["| flag | value |", "|---|---|", *rows]))
@@ -61,14 +64,24 @@ class Summaries:
         with self._writer("train").as_default(step):
             tf.summary.image(name, grid(images)[np.newaxis])
 
+    def pictures(self, split: str, files: Mapping[str, bytes], step: int) -> None:
+        """Shows PNG or JPEG files under their names."""
+        with self._writer(split).as_default(step):
+            for name, file in files.items():
+                image = tf.io.decode_image(file, channels=3, expand_animations=False)
+                tf.summary.image(name, image[tf.newaxis])
+
+    def histograms(self, kind: str, values: Mapping[str, np.ndarray], step: int) -> None:
+        """Shows how numbers are distributed: those of each name."""
+        with self._writer("train").as_default(step):
+            for name, array in values.items():
+                tf.summary.histogram(f"{kind}/{name}", array)
+
     def filters(self, model: keras.Model, step: int) -> None:
         """Shows the first layer's filters; those that feed different towers apart."""
-        for name, kernel in first_filters(model).items():
-            low, high = kernel.min(), kernel.max()
-            scaled = 255 * (kernel - low) / max(high - low, 1e-12)
-            pictures = np.moveaxis(scaled.astype(np.uint8), -1, 0)
-            zoom = max(1, 48 // kernel.shape[0])
-            self.images(name, pictures.repeat(zoom, axis=1).repeat(zoom, axis=2), step)
+        with self._writer("train").as_default(step):
+            for name, picture in pictures_of_filters(model).items():
+                tf.summary.image(name, picture[np.newaxis])
 
     def keep(self, step: int) -> None:
         """Drops what was added after a step, by a process that was killed: it comes again.
@@ -91,6 +104,10 @@ class Summaries:
             writer.flush()
 
 
+def _plain(value: object) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
 def _events(path: Path) -> Iterator[bytes]:
     """The whole records of an event file; a process that was killed may have cut off the last."""
     with contextlib.suppress(tf.errors.DataLossError):
@@ -106,6 +123,18 @@ def _write_events(events: list[bytes], path: Path) -> None:
     with tf.io.TFRecordWriter(str(path)) as writer:
         for event in events:
             writer.write(event)
+
+
+def pictures_of_filters(model: keras.Model) -> dict[str, np.ndarray]:
+    """The first layer's filters as pictures, uint8 [H, W, C], by the names of `first_filters`."""
+    found = {}
+    for name, kernel in first_filters(model).items():
+        low, high = kernel.min(), kernel.max()
+        scaled = 255 * (kernel - low) / max(high - low, 1e-12)
+        pictures = np.moveaxis(scaled.astype(np.uint8), -1, 0)
+        zoom = max(1, 48 // kernel.shape[0])
+        found[name] = grid(pictures.repeat(zoom, axis=1).repeat(zoom, axis=2))
+    return found
 
 
 def first_filters(model: keras.Model) -> dict[str, np.ndarray]:

@@ -127,10 +127,9 @@ def require_size(model: keras.Model, side: int) -> None:
         model: Its weights must not depend on the size of the maps.
         side: Of the images, in pixels.
     """
-    images = keras.KerasTensor((1, side, side, model.input_shape[-1]))
     try:
-        keras.backend.compute_output_spec(model.call, images)
-    except ValueError as error:
+        model.call(keras.ops.zeros([1, side, side, model.input_shape[-1]]))
+    except Exception as error:  # every backend has its own
         raise ValueError(
             f"{model.name} cannot be trained on images of {side} pixels and of "
             f"{model.input_shape[1]}: its weights depend on the size, or the maps become too small"
@@ -141,7 +140,7 @@ def frozen_end(model: keras.Model) -> keras.KerasTensor | None:
     """The tensor at which what never changes ends: only from there on layers learn or are random.
 
     Returns:
-        It, or None where there are several such tensors, or it is the input itself.
+        It, or None where there are several such tensors, or no weights before it.
     """
     graph, fixed, ends = _Graph(model), set(), {}
     for layer in model.layers:  # those that feed a layer come before it
@@ -152,7 +151,7 @@ def frozen_end(model: keras.Model) -> keras.KerasTensor | None:
         else:
             ends |= {id(tensor): tensor for tensor in known}
     (end, *others) = ends.values() or [None]
-    return None if others or end is model.input else end
+    return end if not others and any(layer.weights for layer in fixed) else None
 
 
 def _changes(layer):

@@ -33,7 +33,7 @@ CURVES = {
     "validation_loss": "validation loss",
     "train_loss": "training loss",
 }
-_TEMPLATES = jinja2.Environment(
+TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     trim_blocks=True,
@@ -117,13 +117,18 @@ def curves(groups: dict[str, list[history.History]], column: str) -> str | None:
     return base64.b64encode(plots.epochs(lines, CURVES[column])).decode()
 
 
+def pictures(groups: dict[str, list[history.History]]) -> dict[str, str]:
+    """The curves that there are, by their titles, as base64 of PNG files."""
+    drawn = {title: curves(groups, column) for column, title in CURVES.items()}
+    return {title: picture for title, picture in drawn.items() if picture}
+
+
 def page(groups: dict[str, list[history.History]]) -> str:
     """One HTML page that needs nothing else."""
-    pictures = {title: curves(groups, column) for column, title in CURVES.items()}
-    return _TEMPLATES.get_template("compare.html").render(
+    return TEMPLATES.get_template("compare.html").render(
         columns=COLUMNS,
         rows=[row(title, runs) for title, runs in groups.items()],
-        pictures={title: picture for title, picture in pictures.items() if picture},
+        pictures=pictures(groups),
         folders={title: [str(run.folder) for run in runs] for title, runs in groups.items()},
     )
 

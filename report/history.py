@@ -6,7 +6,15 @@ import json
 from pathlib import Path
 
 _SEED_LIKE = {"seed", "run_dir", "resume", "verify", "cache", "threads", "keep"}
-_SEED_LIKE |= {"checkpoint_steps", "log_device_placement", "meter", "json", "show_step", "find_lr"}
+_SEED_LIKE |= {
+    "checkpoint_steps",
+    "log_device_placement",
+    "histograms",
+    "meter",
+    "json",
+    "show_step",
+    "find_lr",
+}
 
 
 @dataclasses.dataclass(frozen=True)

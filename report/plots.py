@@ -1,14 +1,17 @@
-"""Plots of curves, as PNG."""
+"""Plots, as PNG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("agg")
 
+import numpy as np
 from matplotlib import pyplot
+
+from report.scores import Bin
 
 INK, ACCENT, FAINT = "#1f6fb4", "#d07a2d", "#b8bec6"
 
@@ -74,6 +77,119 @@ def epochs(
     panel.set_ylabel(what)
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def results(rows: Sequence[Mapping[str, float]]) -> bytes:
+    """Loss, accuracy and learning rate of a run against the epoch.
+
+    Args:
+        rows: Of metrics.csv, as numbers; what was not measured is missing.
+
+    Returns:
+        A PNG file.
+    """
+    figure, panels = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    for panel, (title, curves) in zip(panels, _RESULTS.items(), strict=True):
+        for column, label, colour in curves:
+            points = [(row["epoch"], row[column]) for row in rows if column in row]
+            if points:
+                marker = "o" if len(points) < 3 else None
+                panel.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker)
+        panel.set_xlabel("epoch")
+        panel.set_title(title, fontsize=11)
+        panel.spines[["top", "right"]].set_visible(False)
+        if len(curves) > 1:
+            panel.legend(frameon=False)
+    return _png(figure)
+
+
+_RESULTS = {
+    "loss": [
+        ("train_loss", "training", INK),
+        ("validation_loss", "validation", ACCENT),
+    ],
+    "top-1 accuracy": [
+        ("train_top1_accuracy", "training", INK),
+        ("validation_top1_accuracy", "validation", ACCENT),
+    ],
+    "learning rate": [("learning_rate", "", INK)],
+}
+
+
+def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
+    """How often each class (row) was taken for each (column), shaded by the part of the row.
+
+    Args:
+        matrix: int64 [K, K].
+        class_names: Of the K classes; named up to `NAMED_CLASSES`, with numbers up to half of it.
+
+    Returns:
+        A PNG file.
+    """
+    count = len(class_names)
+    side = min(14, max(4.5, 1.8 + 0.42 * min(count, NAMED_CLASSES)))
+    figure, panel = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")
+    parts = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = panel.imshow(parts, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    panel.set_xlabel("prediction")
+    panel.set_ylabel("label")
+    if count <= NAMED_CLASSES:
+        names = [_shortened(name) for name in class_names]
+        panel.set_xticks(range(count), names, rotation=90, fontsize=8)
+        panel.set_yticks(range(count), names, fontsize=8)
+    if count <= NAMED_CLASSES // 2:
+        for (row, column), number in np.ndenumerate(matrix):
+            if number:
+                colour = "white" if parts[row, column] > 0.5 else "black"
+                style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+                panel.text(column, row, str(number), **style)
+    figure.colorbar(image, ax=panel, shrink=0.8, label="part of the row")
+    return _png(figure)
+
+
+NAMED_CLASSES = 40
+
+
+def reliability(before: Sequence[Bin], after: Sequence[Bin] | None) -> bytes:
+    """How often predictions are right, against how sure they are.
+
+    Args:
+        before: Of confidence, as `scores.reliability` gives them.
+        after: The same with a temperature; None where there is none.
+
+    Returns:
+        A PNG file.
+    """
+    figure, (panel, below) = pyplot.subplots(
+        2, 1, figsize=(5.5, 6), layout="constrained", sharex=True, height_ratios=[3, 1]
+    )
+    width = 1 / len(before)
+    centres = (np.arange(len(before)) + 0.5) * width
+    panel.plot([0, 1], [0, 1], color=FAINT, linestyle="--", label="as sure as right")
+    right = [each.accuracy for each in before]
+    panel.bar(centres, right, 0.9 * width, color=INK, alpha=0.75, label="as it is")
+    if after:
+        points = [(each.confidence, each.accuracy) for each in after if each.examples]
+        panel.plot(*zip(*points, strict=True), "o-", color=ACCENT, label="with the temperature")
+    panel.set_ylabel("fraction that is right")
+    figure.legend(
+        *panel.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3
+    )
+    below.bar(centres, [each.examples for each in before], 0.9 * width, color=FAINT)
+    below.set_ylabel("images")
+    below.set_xlabel("probability of the prediction")
+    for each in (panel, below):
+        each.spines[["top", "right"]].set_visible(False)
+        each.set_xlim(0, 1)
+    return _png(figure)
+
+
+def _shortened(name: str, longest: int = 18) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def _png(figure: pyplot.Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     pyplot.close(figure)

@@ -1,0 +1,207 @@
+"""Labelled images to test on: a split of converted data, or class folders as they are."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from data import folders, imagenet, pipeline, pixels, records, views, workers
+from data.datasets import Dataset
+from data.decode import Storage, Stored
+from data.examples import Example
+
+_NAMED = 5  # folders in a message
+
+
+class TestSet(Protocol):
+    """Where labelled images come from, in one order.
+
+    Attributes:
+        name: What is tested, for messages.
+        class_names: By label.
+    """
+
+    name: str
+    class_names: Sequence[str]
+
+    def batches(
+        self, *, size: int, crops: int, batch_size: int, threads: int, replicas: int
+    ) -> tf.data.Dataset:
+        """Batches as those of `pipeline.test_batches`."""
+
+    def filenames(self) -> list[str]:
+        """Of the images that `batches` gave, in their order."""
+
+    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+        """Some of these images as they are stored, uint8 [H, W, 3]."""
+
+    def remarks(self) -> list[str]:
+        """What `batches` left out, as lines for the user."""
+
+
+class Split:
+    """A split of a converted data set."""
+
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        """Takes a data set and the name of one of its splits, which has labels."""
+        self.name, self.class_names = f"{split} split of {dataset.folder}", dataset.class_names
+        self._dataset, self._split = dataset, split
+
+    def batches(self, **options: int) -> tf.data.Dataset:
+        """Batches of `pipeline.test_batches`, which knows the options."""
+        return pipeline.test_batches(self._dataset, self._split, **options)
+
+    def filenames(self) -> list[str]:
+        """Of all images, in stored order."""
+        return [
+            record["filename"].numpy().decode(errors="backslashreplace")
+            for record in self._records()
+        ]
+
+    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+        """Some images as they are stored, uint8 [H, W, 3]."""
+        wanted, found = set(places), {}
+        for place, record in enumerate(self._records()):
+            if place in wanted:
+                found[place] = pixels.stored(record, self._dataset.encoding)
+        return [found[place] for place in places]
+
+    def remarks(self) -> list[str]:
+        """Nothing is left out."""
+        return []
+
+    def _records(self) -> Iterator[dict[str, tf.Tensor]]:
+        paths = [shard.path for shard in self._dataset.shards(self._split)]
+        for serialized in tf.data.TFRecordDataset(paths):
+            yield records.parse(serialized, filename=True)
+
+
+class Folder:
+    """Images in class folders, `root/CLASS/**`, which are decoded when they are needed."""
+
+    def __init__(
+        self, root: str, class_names: Sequence[str], storage: Storage, processes: int
+    ) -> None:
+        """Lists the images.
+
+        A folder belongs to the class of its name, or of which its name is the WordNet id; images
+        in other folders are left out.
+
+        Args:
+            root: Holds the class folders.
+            class_names: Those of the network.
+            storage: How images are stored before views are cut out of them.
+            processes: How many decode.
+
+        Raises:
+            FileNotFoundError: If there is no such folder.
+            ValueError: If it has no class folders, or none of these classes.
+        """
+        self.name, self.class_names = root, class_names
+        self._storage, self._processes = storage, processes
+        listing = folders.list_class_folders(root)
+        if not listing:
+            raise ValueError(
+                f"{root} holds no CLASS/*.jpg images: expected class folders; "
+                "for images without labels use classify.py"
+            )
+        labels = {name: label for label, name in enumerate(class_names)}
+        known = {name: labels.get(imagenet.readable_names([name])[0]) for name in listing}
+        self._unknown = {n: len(listing[n]) for n, label in known.items() if label is None}
+        self._examples = [
+            Example(member.name, known[name], *member[1:])
+            for name in sorted(listing)
+            if known[name] is not None
+            for member in listing[name]
+        ]
+        if not self._examples:
+            raise ValueError(
+                f"no folder of {root} has the name of a class: expected some of "
+                f"{_few(class_names)}, received {_few(list(listing))}"
+            )
+        self._read: list[Example] = []
+        self._rejected: list[str] = []
+
+    def batches(
+        self, *, size: int, crops: int, batch_size: int, threads: int, replicas: int
+    ) -> tf.data.Dataset:
+        """Batches as those of `pipeline.test_batches`; what cannot be read is left out."""
+        del threads
+        signature = (
+            tf.TensorSpec([batch_size, len(views.VIEWS[crops]), size, size, 3], tf.uint8),
+            tf.TensorSpec([batch_size], tf.int32),
+            tf.TensorSpec([batch_size], tf.float32),
+        )
+        return tf.data.Dataset.from_generator(
+            lambda: self._batches(size, crops, batch_size, replicas), output_signature=signature
+        ).prefetch(2)
+
+    def _batches(
+        self, size: int, crops: int, batch_size: int, replicas: int
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        seen, labels = [], []
+        self._read, self._rejected = [], []
+        for example, stored in zip(self._examples, self._stored(self._examples), strict=True):
+            if isinstance(stored, workers.Rejected):
+                self._rejected.append(f"{example.name}: {stored.reason}")
+                continue
+            self._read.append(example)
+            seen.append(pipeline.views_of(stored, size=size, crops=crops))
+            labels.append(example.label)
+            if len(seen) == batch_size * replicas:
+                yield from _cut(seen, labels, batch_size, replicas)
+                seen, labels = [], []
+        if seen:
+            yield from _cut(seen, labels, batch_size, replicas)
+
+    def filenames(self) -> list[str]:
+        """Of the images that could be read."""
+        return [example.name for example in self._read]
+
+    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+        """Some images as they would be stored, uint8 [H, W, 3]."""
+        examples = [self._read[place] for place in places]
+        return [pixels.of_stored(stored) for stored in self._stored(examples)]
+
+    def remarks(self) -> list[str]:
+        """What was left out: folders of no class, and files that are no images."""
+        lines = []
+        if self._unknown:
+            lines.append(
+                f"not counted: {sum(self._unknown.values())} images in folders that are no class "
+                f"of the network: {_few(list(self._unknown))}"
+            )
+        if self._rejected:
+            lines.append(f"not counted: {len(self._rejected)} unreadable: {self._rejected[0]}, ...")
+        return lines
+
+    def _stored(self, examples: Sequence[Example]) -> Iterator[Stored | workers.Rejected]:
+        processes = max(1, min(self._processes, len(examples)))
+        return workers.stored(examples, self._storage, processes)
+
+
+def _cut(
+    seen: list[np.ndarray], labels: list[int], batch_size: int, replicas: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """One batch for each replica, filled up with images of weight 0."""
+    missing = batch_size * replicas - len(seen)
+    weights = np.float32([1] * len(seen) + [0] * missing)
+    images = np.stack(seen + [seen[-1]] * missing)
+    labels = np.int32(labels + [labels[-1]] * missing)
+    for begin in range(0, len(images), batch_size):
+        part = slice(begin, begin + batch_size)
+        yield images[part], labels[part], weights[part]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def thumbnail(image: np.ndarray, side: int) -> bytes:
+    """A JPEG file of an image uint8 [H, W, 3], made smaller until its longer side is `side`."""
+    scale = min(1.0, side / max(image.shape[:2]))
+    height, width = (max(1, round(scale * length)) for length in image.shape[:2])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()

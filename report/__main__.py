@@ -1,0 +1,34 @@
+"""Writes one page about a run, or several.
+
+python -m report RUN                  RUN/report.html
+python -m report RUN RUN ...          report.html: all of them, compared
+python -m report RUN --output=X.html
+"""
+
+import argparse
+from pathlib import Path
+
+import console
+from report import page
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Writes the page that the command line asks for."""
+    parser = console.Parser(
+        prog="python -m report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument("--output", help="the page; RUN/report.html, for several report.html")
+    options = parser.parse_args(argv)
+    folder = Path(options.runs[0] if len(options.runs) == 1 else ".")
+    path = Path(options.output or folder / "report.html")
+    with console.user_errors():
+        path.write_text(page.page(options.runs), encoding="utf-8")
+    print(f"page: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""One page about a run, or several: what was trained, how good it is, where it is wrong.
+
+It is made of what `train.py` and `test.py` left in the run folders, and needs nothing else.
+"""
+
+import base64
+import dataclasses
+import json
+import shlex
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from report import compare, history, scores
+
+CLASSES = 200  # rows of the table of classes, the worst first
+PAIRS = 12  # of classes that were confused
+_TEST = "test"  # the folder that test.py fills
+# Pictures of a run folder: path, title, and what it says. The first of a title that exists counts.
+PICTURES = (
+    ("results.png", "Curves", "Loss and accuracy of each epoch, and the learning rate."),
+    (
+        "test/confusion_matrix.png",
+        "Confusion matrix",
+        "Rows are labels, columns predictions, shaded by the part of the row.",
+    ),
+    ("confusion_matrix.png", "Confusion matrix", "Of the last validation."),
+    (
+        "test/reliability.png",
+        "Calibration",
+        "How often predictions are right, against how sure they are.",
+    ),
+    ("filters.png", "First-layer filters", "Black is the lowest weight of all, white the highest."),
+    ("filters-tower1.png", "First-layer filters, first tower", ""),
+    ("filters-tower2.png", "First-layer filters, second tower", ""),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A number that stands for itself, and a note below it."""
+
+    title: str
+    value: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An embedded picture."""
+
+    title: str
+    source: str
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """All that the page says about a run."""
+
+    title: str
+    folder: str
+    figures: list[Figure]
+    pictures: list[Picture]
+    mistakes: list[dict]
+    pairs: list[tuple[str, str, int]]
+    classes: list[dict]
+    commands: list[str]
+    settings: dict
+    surroundings: dict
+
+
+def section(folder: str | Path) -> Section:
+    """Reads a run folder.
+
+    Raises:
+        FileNotFoundError: If there is no run, or no epoch of it has ended.
+        ValueError: If its files are damaged.
+    """
+    run = history.read(folder)
+    predictions = run.folder / _TEST / "predictions.npz"
+    found = scores.load(predictions) if predictions.is_file() else None
+    rows = scores.per_class(found) if found else []
+    try:
+        numbers = figures(run)
+    except KeyError as error:
+        raise ValueError(f"{run.folder}/test.json lacks {error}: test.py writes it anew") from error
+    return Section(
+        title=run.folder.name,
+        folder=str(run.folder),
+        figures=numbers,
+        pictures=_pictures(run.folder),
+        mistakes=_mistakes(run.folder / _TEST / "mistakes"),
+        pairs=scores.confusions(found, PAIRS) if found else [],
+        classes=sorted(rows[:-1], key=lambda row: row["f1"])[:CLASSES],
+        commands=_commands(run),
+        settings=run.settings["flags"],
+        surroundings=_surroundings(run.settings),
+    )
+
+
+def figures(run: history.History) -> list[Figure]:
+    """The most important numbers of a run."""
+    return [*_tested(run.tested), *_trained(run)]
+
+
+def _tested(tested: dict) -> Iterator[Figure]:
+    if not tested:
+        return
+    images = f"{tested['examples']:,} images, {tested['split']}, {tested['crops']} crop(s)"
+    for k in (1, 5):
+        low, high = (f"{100 * end:.1f}" for end in tested[f"top{k}_interval"])
+        value = f"{100 * tested[f'top{k}_accuracy']:.2f} %"
+        yield Figure(f"top-{k} accuracy", value, f"95 %: {low} to {high} %; {images}")
+    calibrated, temperature = 100 * tested["calibrated_error"], tested["temperature"]
+    note = f"with temperature {temperature:.2f}: {calibrated:.2f} %" if temperature != 1 else ""
+    yield Figure("calibration error", f"{100 * tested['calibration_error']:.2f} %", note)
+
+
+def _trained(run: history.History) -> Iterator[Figure]:
+    if run.best_accuracy is not None:
+        best = f"{100 * run.best_accuracy:.2f} %"
+        yield Figure("best validation top-1", best, f"in {len(run.rows)} epochs")
+    if cost := run.settings.get("cost"):
+        adds = f"{cost['multiply_adds'] / 1e6:,.1f} million multiply-adds an image"
+        yield Figure("parameters", f"{cost['parameters']:,}", adds)
+    speed = statistics.mean(run.column("images_per_second"))
+    waits = 100 * statistics.mean(run.column("input_wait_fraction"))
+    note = f"{speed:,.0f} images/s; {waits:.1f} % of it waiting for images"
+    yield Figure("training time", _duration(run.seconds), note)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _pictures(folder: Path) -> list[Picture]:
+    found = {}
+    for name, title, note in PICTURES:
+        path = folder / name
+        if title not in found and path.is_file():
+            found[title] = Picture(title, _embedded(path), note)
+    return list(found.values())
+
+
+def _mistakes(folder: Path) -> list[dict]:
+    path = folder / "mistakes.json"
+    if not path.is_file():
+        return []
+    return [
+        {**row, "source": _embedded(folder / row["picture"])}
+        for row in json.loads(path.read_text())
+    ]
+
+
+def _embedded(path: Path) -> str:
+    kind = "png" if path.suffix == ".png" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _commands(run: history.History) -> list[str]:
+    """What makes the run again, and what was done with it."""
+    commands = [shlex.join(["python", *run.settings.get("command", ["train.py"])])]
+    if run.tested:
+        tested = run.tested
+        extra = "" if tested["split"] == "validation" else f" --split={tested['split']}"
+        extra += "" if tested["crops"] == 1 else f" --crops={tested['crops']}"
+        commands.append(f"python test.py {shlex.quote(str(run.folder))}{extra}")
+    return commands
+
+
+def _surroundings(settings: dict) -> dict:
+    """Data, device and versions, as rows of a table."""
+    rows = {f"data {name}": value for name, value in settings["data"].items()}
+    rows |= {"classes": len(settings["class_names"]), "precision": settings["precision"]}
+    return rows | settings["device"] | settings["versions"]
+
+
+def page(folders: Sequence[str | Path]) -> str:
+    """One HTML page that needs nothing else; several runs are compared on top.
+
+    Raises:
+        FileNotFoundError: If there is no run, or no epoch of it has ended.
+        ValueError: If a run's files are damaged.
+    """
+    groups = compare.grouped([history.read(folder) for folder in folders])
+    return compare.TEMPLATES.get_template("report.html").render(
+        sections=[section(folder) for folder in folders],
+        columns=compare.COLUMNS,
+        rows=[compare.row(title, runs) for title, runs in groups.items()],
+        curves=compare.pictures(groups) if len(folders) > 1 else {},
+    )

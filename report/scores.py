@@ -1,0 +1,267 @@
+"""What the predictions of a network on labelled images say: how good, how sure, where wrong.
+
+Figures are scikit-learn's and SciPy's where they have them. Sources: calibration error and
+temperature are C. Guo et al., arXiv:1706.04599, sections 2 and 4.2; the interval is Wilson's
+(1927); two networks are compared by McNemar's exact test (1947).
+"""
+
+import dataclasses
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+import scipy.stats
+import sklearn.metrics
+
+BINS = 15  # of the confidence
+_TEMPERATURES = (0.05, 20.0)  # between which one is sought
+
+
+class Interval(NamedTuple):
+    """A fraction, and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Bin(NamedTuple):
+    """Images whose top prediction is about equally sure.
+
+    Attributes:
+        examples: How many.
+        confidence: Mean probability of the top prediction; 0 in an empty bin.
+        accuracy: Fraction that is right; 0 in an empty bin.
+    """
+
+    examples: int
+    confidence: float
+    accuracy: float
+
+
+class Comparison(NamedTuple):
+    """Two networks on the same images.
+
+    Attributes:
+        only_first: Images that only the first one gets right.
+        only_second: The same of the second.
+        p_value: Of McNemar's exact test: how likely a difference at least as large is by chance.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a network says of labelled images.
+
+    Attributes:
+        log_probabilities: float32 [N, K].
+        labels: int32 [N], in 0..K - 1.
+        filenames: Of the images.
+        class_names: Of the K classes.
+    """
+
+    log_probabilities: np.ndarray
+    labels: np.ndarray
+    filenames: Sequence[str]
+    class_names: Sequence[str]
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The likeliest class of every image, int64 [N]."""
+        return self.log_probabilities.argmax(axis=1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of the likeliest class, float64 [N]."""
+        return np.exp(self.log_probabilities.max(axis=1).astype(np.float64))
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Whether the likeliest class is the label, bool [N]."""
+        return self.predicted == self.labels
+
+    def in_top(self, k: int) -> np.ndarray:
+        """Whether fewer than k classes are likelier than the label, bool [N]."""
+        own = np.take_along_axis(self.log_probabilities, self.labels[:, np.newaxis], axis=1)
+        return (self.log_probabilities > own).sum(axis=1) < k
+
+    def at(self, temperature: float) -> "Predictions":
+        """The same with logits divided by a temperature."""
+        scaled = scipy.special.log_softmax(self.log_probabilities / temperature, axis=1)
+        return dataclasses.replace(self, log_probabilities=scaled.astype(np.float32))
+
+
+def save(predictions: Predictions, path: Path) -> None:
+    """Writes predictions as an npz file, whole or not at all; `load` reads it.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    columns = {field.name: getattr(predictions, field.name) for field in _FIELDS}
+    columns["filenames"] = np.array(columns["filenames"], np.str_)
+    columns["class_names"] = np.array(columns["class_names"], np.str_)
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.savez_compressed(file, **columns)
+    os.replace(partial, path)
+
+
+def load(path: Path) -> Predictions:
+    """Reads what `save` wrote.
+
+    Raises:
+        ValueError: If the file is damaged.
+        OSError: If it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = {field.name: file[field.name] for field in _FIELDS}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error!r}; test.py writes it anew") from error
+    names = {name: columns[name].tolist() for name in ("filenames", "class_names")}
+    return Predictions(**{**columns, **names})
+
+
+_FIELDS = dataclasses.fields(Predictions)
+
+
+def fraction(hits: np.ndarray) -> Interval:
+    """The part of an array of bool [N] that is true, with its 95 % interval."""
+    found = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return Interval(float(hits.mean()), float(found.low), float(found.high))
+
+
+def confusion(predictions: Predictions) -> np.ndarray:
+    """How often a class (row) was taken for each (column): int64 [K, K]."""
+    classes = range(len(predictions.class_names))
+    return sklearn.metrics.confusion_matrix(
+        predictions.labels, predictions.predicted, labels=classes
+    )
+
+
+def per_class(predictions: Predictions) -> list[dict]:
+    """A row for each class: class, examples, precision, recall, f1 (fractions; 0 where undefined).
+
+    The last row holds the means over the classes that occur.
+    """
+    columns = sklearn.metrics.precision_recall_fscore_support(
+        predictions.labels,
+        predictions.predicted,
+        labels=range(len(predictions.class_names)),
+        zero_division=0.0,
+    )
+    rows = [
+        {"class": name, "examples": int(count), "precision": p, "recall": r, "f1": f}
+        for name, p, r, f, count in zip(predictions.class_names, *columns, strict=True)
+    ]
+    seen = [row for row in rows if row["examples"]]
+    means = {name: float(np.mean([row[name] for row in seen])) for name in _PER_CLASS}
+    return [*rows, {"class": "(mean)", "examples": len(predictions.labels), **means}]
+
+
+_PER_CLASS = ("precision", "recall", "f1")
+
+
+def confusions(predictions: Predictions, count: int) -> list[tuple[str, str, int]]:
+    """The pairs of classes that were confused most: label, prediction, how often."""
+    matrix = confusion(predictions)
+    np.fill_diagonal(matrix, 0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:count]
+    pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
+    names = predictions.class_names
+    return [(names[i], names[j], int(matrix[i, j])) for i, j in pairs if matrix[i, j]]
+
+
+def mistakes(predictions: Predictions, count: int) -> list[int]:
+    """The places of the wrong predictions that were surest."""
+    order = np.argsort(-predictions.confidence, kind="stable")
+    return [int(place) for place in order if not predictions.is_right[place]][:count]
+
+
+def reliability(predictions: Predictions) -> list[Bin]:
+    """How sure the top predictions are and how often they are right, in `BINS` equal bins."""
+    confidence, right = predictions.confidence, predictions.is_right
+    places = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    return [
+        Bin(len(inside), float(confidence[inside].mean()), float(right[inside].mean()))
+        if len(inside := np.flatnonzero(places == number))
+        else Bin(0, 0.0, 0.0)
+        for number in range(BINS)
+    ]
+
+
+def calibration_error(predictions: Predictions) -> float:
+    """By how much confidence and accuracy differ on average (ECE), a fraction."""
+    gaps = [
+        each.examples * abs(each.confidence - each.accuracy) for each in reliability(predictions)
+    ]
+    return sum(gaps) / len(predictions.labels)
+
+
+def loss(predictions: Predictions) -> float:
+    """The mean cross entropy, in nats."""
+    own = np.take_along_axis(predictions.log_probabilities, predictions.labels[:, np.newaxis], 1)
+    return -float(own.mean(dtype=np.float64))
+
+
+def temperature(predictions: Predictions) -> float:
+    """The number by which logits must be divided for the lowest loss on these images."""
+    found = scipy.optimize.minimize_scalar(
+        lambda log: loss(predictions.at(np.exp(log))),
+        bounds=np.log(_TEMPERATURES),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def ensemble(members: Sequence[Predictions]) -> Predictions:
+    """The mean of the members' probabilities.
+
+    Raises:
+        ValueError: If they are not of the same images.
+    """
+    first, *others = members
+    for other in others:
+        require_same(first, other)
+    stacked = np.stack([member.log_probabilities for member in members])
+    mean = scipy.special.logsumexp(stacked, axis=0) - np.log(len(members))
+    return dataclasses.replace(first, log_probabilities=mean.astype(np.float32))
+
+
+def compare(first: Predictions, second: Predictions) -> Comparison:
+    """Compares two networks on the same images.
+
+    Raises:
+        ValueError: If they are not of the same images.
+    """
+    require_same(first, second)
+    only = [
+        int((a & ~b).sum())
+        for a, b in ((first.is_right, second.is_right), (second.is_right, first.is_right))
+    ]
+    differ = sum(only)
+    p_value = scipy.stats.binomtest(only[0], differ).pvalue if differ else 1.0
+    return Comparison(*only, float(p_value))
+
+
+def require_same(first: Predictions, second: Predictions) -> None:
+    """Raises ValueError if predictions are not of the same images, labels and classes."""
+    same = (
+        list(first.class_names) == list(second.class_names)
+        and list(first.filenames) == list(second.filenames)
+        and np.array_equal(first.labels, second.labels)
+    )
+    if not same:
+        raise ValueError(
+            "the runs were tested on different images: expected the same, in the same order"
+        )
