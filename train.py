@@ -94,6 +94,7 @@ flags.DEFINE_enum(
     "on_nan", "stop", ["stop", "rollback"], "rollback: once, with a tenth of the rate"
 )
 flags.DEFINE_bool("histograms", False, "of weights and gradients, for TensorBoard, every epoch")
+flags.DEFINE_integer("profile", None, "record what the device does in N steps, for TensorBoard", 1)
 flags.DEFINE_integer("max_steps", None, "stop after N optimizer updates in all", 1)
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 flags.DEFINE_enum("cache", "auto", decoded.CACHES, "decode all images to memory; auto: if small")
@@ -113,6 +114,7 @@ HARMLESS = {
     "keep",
     "on_nan",
     "histograms",
+    "profile",
     "max_steps",
     "threads",
     "cache",

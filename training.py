@@ -216,6 +216,11 @@ class Training:
         """What TensorBoard shows of the run."""
         return summaries.Summaries(self.run.folder)
 
+    @functools.cached_property
+    def profile(self) -> summaries.Profile:
+        """A recording of some steps, or of none."""
+        return summaries.Profile(self.run.folder / "train", self.options.profile)
+
     def _count_steps(self) -> int:
         """Steps of an epoch."""
         batch_size, examples = self.options.batch_size, self.dataset.num_examples("train")
@@ -477,6 +482,7 @@ class Training:
                 with damage.named(self.dataset):
                     self._train(interrupts)
             self.saving.wait()
+            self.profile.end()
             if self.last.examples and (self.trainer.step >= self.end or self._gave_up):
                 self._draw()
         except steps.NotFinite as error:
@@ -566,7 +572,7 @@ class Training:
                 iterator = self.trainer.iterate(self.batches(step, until))
             rates = [self._rate(step + i) for i in range(count)]
             began = time.perf_counter()
-            done = self.trainer.train(iterator, rates)
+            done = self.profile.call(functools.partial(self.trainer.train, iterator, rates), count)
             self.saving.check()
             seconds = time.perf_counter() - began
             step += count

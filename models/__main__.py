@@ -2,7 +2,7 @@
 
 One row for each network: the paper and what it reports, and what the built network costs, for 10
 classes where the images have 32 pixels, else for 1000. With names only those, and below the table
-the layers of each with the shapes they put out.
+the layers of each with the shapes they put out. `NAME --plot=FILE` draws one instead.
 
 - paper, year: the citation, and when it first appeared
 - error: in %, of a single network on the validation images, as the paper reports it
@@ -125,10 +125,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks; none: all")
     parser.add_argument("--batch_size", type=int, default=128, help="N of the memory (128)")
+    parser.add_argument("--plot", metavar="FILE", help="draw one network: .svg, .png or .pdf")
     parser.add_argument("--markdown", action="store_true", help="as the README has it")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         parser.error(f"wrong batch_size, expected 1 or more, received {args.batch_size}")
+    if args.plot and len(args.names) != 1:
+        parser.error(f"--plot draws one network, received {len(args.names)} names")
     return args
 
 
@@ -139,6 +142,10 @@ def main(argv: list[str] | None = None):
         names = args.names or list(models.VARIANTS)
         for name in names:
             models.image_size(name)
+        if args.plot:
+            from models import drawing  # which not everyone who lists networks needs
+
+            return drawing.draw(_outline(names[0]), args.plot)
         rows = (_row(name, _outline(name), args.batch_size) for name in names)
         _print(_columns(names, args.batch_size), rows, args.markdown)
         for name in args.names:

@@ -10,6 +10,7 @@ _SEED_LIKE |= {
     "checkpoint_steps",
     "log_device_placement",
     "histograms",
+    "profile",
     "meter",
     "json",
     "show_step",
