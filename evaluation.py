@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ import console
 import trained
 from data import testsets
 from engine import checkpoints, steps, summaries
+from models import dense
 from report import plots, scores
 
 FOLDER = "test"  # of a run folder, for all but test.json
@@ -29,6 +31,7 @@ class How:
     Attributes:
         split: The name of the images, for test.json.
         crops: Views of each image, a key of `views.VIEWS`.
+        dense: Whole images are seen, by the network as a convolution.
         batch_size: Of one replica.
         threads: CPU threads.
         replicas: How many work at a time.
@@ -38,6 +41,7 @@ class How:
 
     split: str
     crops: int
+    dense: bool
     batch_size: int
     threads: int
     replicas: int
@@ -61,6 +65,7 @@ class Outcome:
 
 def test(
     networks: Sequence[trained.Trained],
+    sizes: Sequence[int],
     images: testsets.TestSet,
     how: How,
     strategy: tf.distribute.Strategy,
@@ -69,28 +74,48 @@ def test(
 
     Args:
         networks: The same one for images of different sizes.
+        sizes: Of the images, in pixels: of views, or the shorter side of whole ones.
         images: What to test on.
         how: How.
         strategy: In whose scope the networks are.
     """
     found, speed = [], _Speed()
-    for network in networks:
-        batches = images.batches(
-            size=network.model.input_shape[1],
-            crops=how.crops,
-            batch_size=how.batch_size,
-            threads=how.threads,
-            replicas=how.replicas,
-        )
-        evaluator = steps.Evaluator(strategy, network.model)
-        pairs = zip(*speed.timed(evaluator.predictions(batches)), strict=True)
-        columns = [np.concatenate(column) for column in pairs]
+    for network, size in zip(networks, sizes, strict=True):
+        if how.dense:
+            results = _of_whole_images(network, images.whole(size), mirrored=how.crops == 2)
+        else:
+            batches = images.batches(
+                size=size,
+                crops=how.crops,
+                batch_size=how.batch_size,
+                threads=how.threads,
+                replicas=how.replicas,
+            )
+            results = steps.Evaluator(strategy, network.model).predictions(batches)
+        columns = [np.concatenate(column) for column in zip(*speed.timed(results), strict=True)]
         found.append(scores.Predictions(*columns, images.filenames(), network.class_names))
     predictions = scores.ensemble(found) if len(found) > 1 else found[0]
     first = networks[0]
     fits = how.is_own_validation and not predictions.is_right.all()
     temperature = scores.temperature(predictions) if fits else first.temperature
     return Outcome(predictions, speed.images_per_second, temperature)
+
+
+def _of_whole_images(
+    network: trained.Trained, images: Iterable[tuple[np.ndarray, int]], *, mirrored: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Log probabilities [1, K] and label [1] of one image after the other."""
+    model = dense.dense(network.model)
+
+    @functools.partial(tf.function, autograph=False, reduce_retracing=True)
+    def predict(views):
+        logits = model(tf.cast(views, tf.float32), training=False)["logits"]
+        return steps.mean_of_views(tf.ensure_shape(logits[tf.newaxis], [1, count, None]))
+
+    count = 2 if mirrored else 1
+    for image, label in images:
+        views = np.stack([image, image[:, ::-1]][:count])
+        yield predict(tf.constant(views)).numpy(), np.int32([label])
 
 
 class _Speed:
@@ -127,6 +152,7 @@ def figures(network: trained.Trained, outcome: Outcome, how: How, sizes: Sequenc
         "top5_accuracy": top5.value,
         "examples": len(predictions.labels),
         "crops": how.crops,
+        "dense": how.dense,
         "checkpoint": network.name,
         "split": how.split,
         "image_size": list(sizes) if len(sizes) > 1 else sizes[0],

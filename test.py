@@ -32,6 +32,7 @@ flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras
 flags.DEFINE_enum(
     "crops", "1", [str(count) for count in views.VIEWS], "views of each image; 2: and mirrored"
 )
+flags.DEFINE_bool("dense", False, "whole images, the shorter side of --image_size; crops: 1 or 2")
 flags.DEFINE_list("image_size", None, "side of the crops in pixels; several are averaged; trained")
 flags.DEFINE_integer("batch_size", 100, "images at a time, over all replicas", 1)
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
@@ -69,6 +70,10 @@ class Test:
             ValueError: If they do not go together, or a flag is wrong.
             FileNotFoundError: If something does not exist.
         """
+        if options.dense and int(options.crops) > 2:
+            raise ValueError(
+                f"--dense sees whole images, expected --crops=1 or 2, received {options.crops}"
+            )
         self._options, self._strategy = options, devices.make_strategy()
         self._networks = [
             trained.open_network(
@@ -76,12 +81,15 @@ class Test:
                 options.checkpoint,
                 model=options.model,
                 init_from=options.init_from,
-                image_size=size,
+                image_size=None if options.dense else size,
                 strategy=self._strategy,
             )
             for size in numbers(options.image_size)
         ]
         self.network = self._networks[0]
+        self._sizes = numbers(options.image_size)
+        if self._sizes == [None]:
+            self._sizes = [self.network.image_size]
         if options.images:
             self._images = testsets.Folder(
                 options.images,
@@ -98,20 +106,23 @@ class Test:
     def run(self) -> evaluation.Outcome:
         """Tests, prints what was found and writes it into the run folder."""
         options, replicas = self._options, self._strategy.num_replicas_in_sync
-        sizes = [network.model.input_shape[1] for network in self._networks]
-        as_validated = sizes == [self.network.image_size] and options.crops == "1"
+        as_trained = self._sizes == [self.network.image_size] and not options.dense
+        as_validated = as_trained and options.crops == "1"
         own = not (options.data or options.images) and options.split == "validation"
         how = evaluation.How(
             split=options.images or options.split,
             crops=int(options.crops),
+            dense=options.dense,
             batch_size=max(1, options.batch_size // replicas),
             threads=options.threads,
             replicas=replicas,
             is_own_validation=own and as_validated and self.network.folder is not None,
         )
         with self._damage:
-            outcome = evaluation.test(self._networks, self._images, how, self._strategy)
-        found = evaluation.figures(self.network, outcome, how, sizes)
+            outcome = evaluation.test(
+                self._networks, self._sizes, self._images, how, self._strategy
+            )
+        found = evaluation.figures(self.network, outcome, how, self._sizes)
         print(*self._images.remarks(), *evaluation.lines(found, outcome.predictions), sep="\n")
         if self.network.folder is not None:
             evaluation.write(self.network, found, outcome, self._images)

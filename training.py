@@ -33,6 +33,7 @@ from engine import (
     losses,
     mixing,
     optimizers,
+    profiling,
     progress,
     runs,
     steps,
@@ -217,9 +218,9 @@ class Training:
         return summaries.Summaries(self.run.folder)
 
     @functools.cached_property
-    def profile(self) -> summaries.Profile:
+    def profile(self) -> profiling.Profile:
         """A recording of some steps, or of none."""
-        return summaries.Profile(self.run.folder / "train", self.options.profile)
+        return profiling.Profile(self.run.folder / "train", self.options.profile)
 
     def _count_steps(self) -> int:
         """Steps of an epoch."""

@@ -37,8 +37,11 @@ class TestSet(Protocol):
     def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
         """Some of these images as they are stored, uint8 [H, W, 3]."""
 
+    def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+
     def remarks(self) -> list[str]:
-        """What `batches` left out, as lines for the user."""
+        """What `batches` or `whole` left out, as lines for the user."""
 
 
 class Split:
@@ -67,6 +70,12 @@ class Split:
             if place in wanted:
                 found[place] = pixels.stored(record, self._dataset.encoding)
         return [found[place] for place in places]
+
+    def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+        for record in self._records():
+            label = int(record["label"]) - self._dataset.label_offset
+            yield _scaled(pixels.stored(record, self._dataset.encoding), side), label
 
     def remarks(self) -> list[str]:
         """Nothing is left out."""
@@ -142,12 +151,7 @@ class Folder:
         self, size: int, crops: int, batch_size: int, replicas: int
     ) -> Iterator[tuple[np.ndarray, ...]]:
         seen, labels = [], []
-        self._read, self._rejected = [], []
-        for example, stored in zip(self._examples, self._stored(self._examples), strict=True):
-            if isinstance(stored, workers.Rejected):
-                self._rejected.append(f"{example.name}: {stored.reason}")
-                continue
-            self._read.append(example)
+        for example, stored in self._readable():
             seen.append(pipeline.views_of(stored, size=size, crops=crops))
             labels.append(example.label)
             if len(seen) == batch_size * replicas:
@@ -155,6 +159,20 @@ class Folder:
                 seen, labels = [], []
         if seen:
             yield from _cut(seen, labels, batch_size, replicas)
+
+    def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+        for example, stored in self._readable():
+            yield _scaled(pixels.of_stored(stored), side), example.label
+
+    def _readable(self) -> Iterator[tuple[Example, Stored]]:
+        self._read, self._rejected = [], []
+        for example, stored in zip(self._examples, self._stored(self._examples), strict=True):
+            if isinstance(stored, workers.Rejected):
+                self._rejected.append(f"{example.name}: {stored.reason}")
+            else:
+                self._read.append(example)
+                yield example, stored
 
     def filenames(self) -> list[str]:
         """Of the images that could be read."""
@@ -193,6 +211,14 @@ def _cut(
     for begin in range(0, len(images), batch_size):
         part = slice(begin, begin + batch_size)
         yield images[part], labels[part], weights[part]
+
+
+def _scaled(image: np.ndarray, side: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    size = (max(side, round(scale * width)), max(side, round(scale * height)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return image if scale == 1 else cv2.resize(image, size, interpolation=how)
 
 
 def _few(names: Sequence[str]) -> str:

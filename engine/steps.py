@@ -173,8 +173,13 @@ def predict(model: keras.Model, views: tf.Tensor, temperature: float = 1.0) -> t
     logits = model(images, training=False)["logits"]
     if temperature != 1:
         logits /= temperature
-    by_view = tf.reshape(tf.nn.log_softmax(logits), [-1, count, logits.shape[-1]])
-    return tf.reduce_logsumexp(by_view, axis=1) - tf.math.log(float(count))
+    return mean_of_views(tf.reshape(logits, [-1, count, logits.shape[-1]]))
+
+
+def mean_of_views(logits: tf.Tensor) -> tf.Tensor:
+    """Log probabilities [B, K], averaged as probabilities over the views of logits [B, V, K]."""
+    by_view = tf.nn.log_softmax(logits)
+    return tf.reduce_logsumexp(by_view, axis=1) - tf.math.log(float(logits.shape[1]))
 
 
 class Trainer:

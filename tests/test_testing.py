@@ -235,3 +235,15 @@ def test_views_of_a_folder_are_those_of_classify(photographs):
     stored = trained.decode.store(path.read_bytes(), network_storage)
     expected = pipeline.views_of(stored, size=32, crops=1)
     np.testing.assert_array_equal(batches[0][0][0], expected)
+
+
+def test_whole_images_are_seen_by_the_network_as_a_convolution(command, run, photographs):
+    outcome(command, run, "--split=train", "--dense", "--image_size=40")
+    found, predictions = result(run)
+    assert found["dense"] and found["examples"] == 42
+    outcome(command, run, f"--images={photographs}", "--dense", "--image_size=40", "--crops=2")
+    _, mirrored = result(run)
+    assert len(mirrored.labels) == 48
+    assert np.abs(mirrored.log_probabilities[:42] - predictions.log_probabilities).max() > 1e-4
+    done = command("test.py", run, "--dense", "--crops=10")
+    assert done.returncode == 2 and "expected --crops=1 or 2" in done.stderr

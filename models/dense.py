@@ -1,0 +1,73 @@
+"""A network as a convolution over images of any size, for testing on whole images.
+
+P. Sermanet et al., arXiv:1312.6229, section 3.5; K. Simonyan and A. Zisserman, arXiv:1409.1556,
+section 3.2: dense layers become convolutions, and the logits are averaged over all places.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from models import layers
+
+
+def dense(model: keras.Model) -> keras.Model:
+    """The same network, sharing its weights, for images of any height and width.
+
+    Args:
+        model: A functional model from images [B, S, S, C] to {"logits": [B, K], ...}.
+
+    Returns:
+        A model from images [B, H, W, C] to {"logits": [B, K]}: means over the places.
+
+    Raises:
+        ValueError: If a layer only works on images of the network's own size.
+    """
+    if any(isinstance(layer, layers.SubtractMeanImage) for layer in model.layers):
+        raise ValueError(f"{model.name} cannot see whole images: its mean image has one size")
+    images = keras.Input((None, None, model.input_shape[-1]), name="images")
+    try:
+        logits = keras.models.clone_model(
+            model,
+            input_tensors=images,
+            clone_function=lambda layer: layer,
+            call_function=_called,
+        ).output["logits"]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{model.name} cannot see whole images of any size: {error}") from error
+    if len(logits.shape) == 4:
+        logits = keras.layers.GlobalAveragePooling2D(name="places", dtype="float32")(logits)
+    return keras.Model(images, {"logits": logits}, name=model.name)
+
+
+def _called(layer, *args, **kwargs):
+    x = args[0]
+    if isinstance(layer, keras.layers.Flatten):
+        return x
+    if isinstance(layer, keras.layers.Dense) and len(x.shape) == 4:
+        return AsConvolution(layer, name=f"{layer.name}_places")(x)
+    return layer(*args, **kwargs)
+
+
+class AsConvolution(keras.layers.Layer):
+    """What a dense layer says of every place of larger maps.
+
+    Args:
+        of: A built dense layer on the flattened maps [side, side, C] of its network.
+        **options: As for every Keras layer.
+    """
+
+    def __init__(self, of: keras.layers.Dense, **options):
+        super().__init__(trainable=False, dtype=of.dtype_policy, **options)
+        self.of = of
+
+    def call(self, x):
+        """Maps [B, H, W, C] to [B, H - side + 1, W - side + 1, units]."""
+        rows, units = self.of.kernel.shape
+        side = math.isqrt(rows // x.shape[-1])
+        kernel = ops.reshape(self.of.kernel, [side, side, x.shape[-1], units])
+        found = ops.conv(x, ops.cast(kernel, x.dtype), padding="valid")
+        if self.of.use_bias:
+            found = found + ops.cast(self.of.bias, found.dtype)
+        return self.of.activation(found)
