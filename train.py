@@ -85,6 +85,9 @@ flags.DEFINE_enum("init", None, list(layers.INITIALIZERS), "how kernels start; a
 flags.DEFINE_string("init_from", None, "start from weights: a run, a file, or keras")
 flags.DEFINE_string("freeze", "none", "of --init_from: none, all (but what is new) or stage:N")
 flags.DEFINE_float("old_rate", 1.0, "factor of the learning rate of what is not new", 0.0, 1.0)
+flags.DEFINE_float(
+    "norm_bias_rate", 1.0, "factor of the rate of BatchNorm's biases, such as 64", 0.0
+)
 flags.DEFINE_integer("seed", 0, "everything random is a function of it", 0)
 flags.DEFINE_integer("seeds", 1, "train N times, with --seed and the numbers after it; compare", 1)
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "auto: the fastest that is safe here")

@@ -9,7 +9,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,7 +46,7 @@ CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
 SHOWN = 16  # images of the first batch, in TensorBoard
 WAITS_TOO_LONG = 0.2  # of the time, for input
-MEAN_IMAGES = 10_000  # of which the mean image is, at most; the stored order is a random one
+MEASURED, MEASURED_BATCH = 10_000, 50  # images, at most; the stored order is a random one
 DOUBTED = 64  # images that show whether a network learns
 LEARNT = 0.99  # of the one batch of --overfit_batch
 ROLLBACK = 0.1  # of the learning rate, after a loss that was not finite
@@ -179,8 +179,15 @@ class Training:
             colour=self._colour if self.policy.colour else None,
             mix=settings.mix(options),
             average=self.average,
-            factors=finetune.factors(self.model, options.old_rate, self.new_layers),
+            factors=self._factors(),
         )
+
+    def _factors(self) -> dict[str, float]:
+        """Of the learning rates of single variables, by path."""
+        found = finetune.factors(self.model, self.options.old_rate, self.new_layers)
+        rate = self.options.norm_bias_rate
+        own = {path: rate * found.get(path, 1.0) for path in graphs.norm_biases(self.model)}
+        return found | own if rate != 1 else found
 
     def _halves(self) -> features.Halves | None:
         """The network in two parts, where one is frozen and always sees the same."""
@@ -345,8 +352,9 @@ class Training:
             return finetune.take_over(self.model, checkpoint, self.dataset.class_names)
         if source:
             return keras_weights.load(self.options.model, self.model, source)
-        if self.options.preprocessing == "mean_image":
-            self.model.get_layer("normalize").set_weights([self._mean_image()])
+        for layer in self.model.layers:
+            if hasattr(layer, "measure"):
+                layer.measure(self._inputs_of(layer))
         return [layer.name for layer in self.model.layers]
 
     def _source_digest(self) -> str | None:
@@ -355,20 +363,19 @@ class Training:
             return None
         return settings.origin(self.options).about["sha256"]
 
-    def _mean_image(self) -> np.ndarray:
-        """Of the centre crops of the first training images, float32 [S, S, 3]."""
+    def _inputs_of(self, layer: keras.Layer) -> Iterator[np.ndarray]:
+        """What a layer gets of the centre crops of the first training images, in batches."""
         views = pipeline.test_batches(
             self.dataset,
             "train",
             size=self.network["image_size"],
             crops=1,
-            batch_size=1,
+            batch_size=MEASURED_BATCH,
             threads=self.options.threads,
         )
-        total, count = 0.0, 0
-        for images, *_ in views.take(MEAN_IMAGES).as_numpy_iterator():
-            total, count = total + images[0, 0].astype(np.float64), count + 1
-        return (total / count).astype(np.float32)
+        before = keras.Model(self.model.input, layer.input)
+        for images, _, weights in views.take(MEASURED // MEASURED_BATCH).as_numpy_iterator():
+            yield keras.ops.convert_to_numpy(before(images[weights > 0, 0].astype(np.float32)))
 
     def settle(self) -> None:
         """Where it is open how much is computed at a time, halves it until there is memory enough.

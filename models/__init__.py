@@ -10,6 +10,7 @@ with console.quiet_import():  # `python -m models` runs this file before any oth
     import keras
 
     from models import (
+        airbench,
         alexnet,
         all_cnn,
         cifarnet,
@@ -70,6 +71,7 @@ FAMILIES = (
     squeezenet,
     mobilenet,
     study2017,
+    airbench,
 )
 
 PREPROCESSINGS = ("paper", "mean", "mean_image", "standardised")

@@ -51,6 +51,12 @@ def classifiers(model: keras.Model) -> list[keras.Layer]:
     return [graph.origin(output) for output in keras.tree.flatten(model.output)]
 
 
+def norm_biases(model: keras.Model) -> list[str]:
+    """Returns the paths of the biases of batch normalisation."""
+    kind = keras.layers.BatchNormalization
+    return [layer.beta.path for layer in model.layers if isinstance(layer, kind) and layer.center]
+
+
 def stage_ends(model: keras.Model) -> list[int]:
     """Returns the place in `model.layers` of the last layer of each stage, in their order.
 

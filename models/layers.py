@@ -5,8 +5,9 @@ normalisation (one kernel instead of a dozen) and grouped convolution.
 """
 
 import functools
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import keras
@@ -106,9 +107,53 @@ class SubtractMeanImage(keras.layers.Layer):
         shape = input_shape[1:]
         self.mean = self.add_weight(shape=shape, initializer="zeros", name="mean", trainable=False)
 
+    def measure(self, batches: Iterable[np.ndarray]):
+        """Sets the mean image: that of images [B, H, W, C]."""
+        total, count = 0.0, 0
+        for images in batches:
+            total, count = total + images.sum(axis=0, dtype=np.float64), count + len(images)
+        self.mean.assign((total / count).astype(np.float32))
+
     def call(self, images):
         """Maps images [B, H, W, C] in 0..255 to float32 of the same shape."""
         return ops.cast(images, "float32") - self.mean
+
+
+class Whitening(keras.layers.Conv2D):
+    """A convolution that makes patches of the training images white; only its bias is trained.
+
+    For every principal axis of the patches it has two filters, the axis and its negative, divided
+    by the standard deviation along it (Jordan 2024, arXiv:2404.00498, section 3.2). Random until
+    `measure` is called.
+
+    Args:
+        kernel_size: Side of the patches, in pixels.
+        name: Name of the layer.
+    """
+
+    _EPSILON = 5e-4  # added to the variances
+
+    def __init__(self, kernel_size: int, *, name: str):
+        super().__init__(1, kernel_size, name=name)
+
+    def build(self, input_shape):
+        """Makes the weights: the number of filters depends on that of the channels."""
+        self.filters = 2 * math.prod(self.kernel_size) * input_shape[-1]
+        super().build(input_shape)
+        self.kernel.trainable = False
+
+    def measure(self, batches: Iterable[np.ndarray]):
+        """Sets the filters for the patches of what the layer gets, [B, H, W, C]."""
+        covariance, count = 0.0, 0
+        for x in batches:
+            patches = np.lib.stride_tricks.sliding_window_view(x, self.kernel_size, axis=(1, 2))
+            patches = np.moveaxis(patches, 3, -1).reshape([-1, self.filters // 2])
+            covariance = covariance + patches.T.astype(np.float64) @ patches
+            count += len(patches)
+        variances, axes = np.linalg.eigh(covariance / count)
+        filters = (axes / np.sqrt(variances + self._EPSILON))[:, ::-1]
+        pairs = np.concatenate([filters, -filters], axis=1)
+        self.kernel.assign(pairs.reshape(self.kernel.shape).astype(np.float32))
 
 
 class LocalResponseNorm(keras.layers.Layer):

@@ -109,6 +109,13 @@ MAPS = {
     "study2017_3x3": STUDY,
     "study2017_5x5": STUDY,
     "study2017_mixed": STUDY,
+    "airbench94": {
+        "whiten": (31, 31, 24),
+        "stage1_pool": (15, 15, 64),
+        "stage2_pool": (7, 7, 256),
+        "stage3_pool": (3, 3, 256),
+        "pool": (1, 1, 256),
+    },
 }
 
 

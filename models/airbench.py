@@ -1,0 +1,85 @@
+"""The network of airbench94, made to reach 94 % on CIFAR-10 in the shortest training.
+
+Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv:2404.00498, sections
+3.1 (the network), 3.2 (whitening) and 3.3 (identity). The first layer is not trained: it whitens
+patches of the training images (David Page, "How to train your ResNet", 2018).
+
+Departures: the whitening's bias is trained to the end, not for three epochs.
+"""
+
+import keras
+import numpy as np
+
+from models import layers
+
+WIDTHS = (64, 256, 256)
+SCALE = 1 / 9  # of what the logits are computed from
+
+
+def airbench(x, num_classes: int):
+    """A whitening layer, three blocks of two convolutions, the largest of each map, logits.
+
+    Args:
+        x: Standardised images, float32 [B, 32, 32, C].
+        num_classes: Number of classes K.
+
+    Returns:
+        {"logits": float32 [B, K]}.
+    """
+    x = layers.Whitening(2, name="whiten")(x)  # 31 x 31 x 24
+    x = _gelu(x, "whiten_gelu")
+    for number, width in enumerate(WIDTHS, 1):
+        # 15 x 15 x 64, 7 x 7 x 256, 3 x 3 x 256
+        name = f"stage{number}"
+        x = _conv(x, width, f"{name}_conv1")
+        x = layers.pool(x, 2, 2, name=f"{name}_pool")
+        x = _normalised(x, f"{name}_norm1")
+        x = _conv(x, width, f"{name}_conv2")
+        x = _normalised(x, f"{name}_norm2")
+    x = layers.pool(x, x.shape[1], 1, name="pool")
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Rescaling(SCALE, name="scale")(x)
+    return {"logits": layers.logits(x, num_classes, kernel_initializer=_uniform(), name="fc")}
+
+
+def _conv(x, filters, name):
+    options = {"use_bias": False, "kernel_initializer": Identity()}
+    return layers.conv(x, filters, 3, padding=1, name=name, **options)
+
+
+def _normalised(x, name):
+    x = layers.BatchNorm(momentum=0.6, scale=False, name=name)(x)
+    return _gelu(x, f"{name}_gelu")
+
+
+def _gelu(x, name):
+    return keras.layers.Activation("gelu", name=name)(x)
+
+
+def _uniform():
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+class Identity(keras.initializers.Initializer):
+    """The first filters pass their channel on as it is (section 3.3), the others are random."""
+
+    def __call__(self, shape, dtype=None):
+        """Returns a kernel [k, k, C, filters]."""
+        kernel = np.array(keras.ops.convert_to_numpy(_uniform()(shape, "float32")))
+        height, width, channels, filters = shape
+        count = min(channels, filters)
+        kernel[..., :count] = 0
+        kernel[height // 2, width // 2, range(count), range(count)] = 1
+        return keras.ops.convert_to_tensor(kernel, dtype)
+
+
+VARIANTS = {
+    "airbench94": layers.Variant(
+        airbench,
+        image_size=32,
+        policy="cifar",
+        paper="Jordan 2024",
+        year=2024,
+        error="5.99 CIFAR-10, 6 views",
+    )
+}
