@@ -1,0 +1,53 @@
+"""The trainings of benchmarks/comparisons.py can be done, and are told from each other."""
+
+import shlex
+from types import SimpleNamespace
+
+import pytest
+from absl import flags
+
+import console
+import models
+import settings
+import train
+from benchmarks import comparisons
+
+TRAININGS = [
+    (name, training)
+    for name, comparison in comparisons.COMPARISONS.items()
+    for training in comparison.trainings
+]
+
+
+@pytest.mark.parametrize("name, training", TRAININGS, ids="-".join)
+def test_its_flags_are_right(name, training):
+    comparison = comparisons.COMPARISONS[name]
+    words = shlex.split(f"{comparison.common} {comparison.trainings[training]}")
+    try:
+        assert not console.parse(["train.py", *words])
+        options = SimpleNamespace(**{flag: train.FLAGS[flag].value for flag in train.FLAGS})
+    finally:
+        console.parse(["train.py"])
+        flags.FLAGS.unparse_flags()
+    options.batch_size = options.batch_size or 128
+    options.augment = options.augment or models.policy(options.model)
+    settings.check(options, replicas=1)
+
+
+@pytest.mark.slow
+def test_what_was_trained_is_compared_and_not_trained_again(photographs, tmp_path, capfd):
+    words = [f"--data={photographs}", f"--runs={tmp_path}/runs", f"--output={tmp_path}"]
+    words += ["--only=relu_tanh", "--max_steps=1", "--batch_size=8"]
+    for _ in range(2):
+        comparisons.main(words)
+    said = capfd.readouterr().out
+    assert said.count("relu_tanh: tanh") == 2 and said.count("0 left  validation") == 2
+    table = (tmp_path / "comparison-relu_tanh.md").read_text()
+    assert "| relu " in table and "more than 1" in table and "--model=cifarnet" in table
+    assert "<img" in (tmp_path / "comparison-relu_tanh.html").read_text()
+
+
+def test_a_wrong_name_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        comparisons.main(["--data=x", "--runs=y", "--only=z"])
+    assert "unknown comparisons ['z']" in capsys.readouterr().err
