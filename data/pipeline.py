@@ -279,9 +279,14 @@ def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
         image = flat.reshape([stored.height, stored.width, 3])
     else:
         image = pixels.decoded(stored.encoded).numpy()
-    windows = views.windows(stored.height, stored.width, size, crops).numpy()
-    mirrored = views.mirrored(crops).numpy()
+    windows, mirrored = _test_windows(stored.height, stored.width, size, crops)
     return pixels.cut([image], windows[np.newaxis], mirrored[np.newaxis], size)[0]
+
+
+@functools.lru_cache(1000)  # most images of a set have one of a few sizes
+def _test_windows(height: int, width: int, size: int, crops: int) -> tuple[np.ndarray, np.ndarray]:
+    """`views.windows` and `views.mirrored` of one stored image."""
+    return views.windows(height, width, size, crops).numpy(), views.mirrored(crops).numpy()
 
 
 def has_labels(dataset, split) -> bool:

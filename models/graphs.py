@@ -51,6 +51,21 @@ def classifiers(model: keras.Model) -> list[keras.Layer]:
     return [graph.origin(output) for output in keras.tree.flatten(model.output)]
 
 
+def last_maps(model: keras.Model) -> keras.KerasTensor:
+    """The last maps [B, H, W, C] of more than one pixel from which the logits are computed.
+
+    They come before global pooling, or before the dense layers.
+    """
+    way = _Graph(model).way_to(model.output["logits"])
+    outputs = [layer.output for layer in model.layers if layer in way]
+    return [each for each in outputs if len(each.shape) == 4 and max(each.shape[1:3]) > 1][-1]
+
+
+def classifier_input(model: keras.Model) -> keras.KerasTensor:
+    """What the layer gets whose weights make the logits."""
+    return _Graph(model).origin(model.output["logits"]).input
+
+
 def stage_ends(model: keras.Model) -> list[int]:
     """Returns the place in `model.layers` of the last layer of each stage, in their order.
 
