@@ -16,7 +16,7 @@ from engine import explain, steps
 from models import graphs
 from report import overlay
 
-BATCH_SIZE = 32
+BATCH_SIZE = 64  # views
 _AHEAD = 2  # batches
 _CENTRE = {1: 0, 5: 4, 10: 4}  # of the views, by their number
 
@@ -98,6 +98,7 @@ class Classifier:
         size = network.model.input_shape[1]
         seen = tf.TensorSpec([None, len(views.VIEWS[crops]), size, size, 3], tf.uint8)
         self._predict = tf.function(self._predict_graph, input_signature=[seen], autograph=False)
+        self._batch_size = max(1, BATCH_SIZE // crops)
         self._crew = workers.Crew(processes)
 
     def __enter__(self) -> "Classifier":
@@ -124,47 +125,51 @@ class Classifier:
                 yield from self._answered(answers, seen)
 
     def _batches(self, images: Iterable[Image]) -> Iterator[tuple[list[Answer], np.ndarray]]:
-        """Answers without what the network says, and their views, filled up to a few sizes."""
+        """Answers without what the network says, and the views of those that are readable."""
         shown = self._shown(images)
-        while some := list(itertools.islice(shown, BATCH_SIZE)):
-            readable = [answer.views for answer in some if answer.views is not None]
-            yield some, _filled_up(readable)
+        while some := list(itertools.islice(shown, self._batch_size)):
+            stored = [each for _, each in some if each]
+            yield [answer for answer, _ in some], self._views(stored)
 
-    def _shown(self, images: Iterable[Image]) -> Iterator[Answer]:
+    def _shown(self, images: Iterable[Image]) -> Iterator[tuple[Answer, Stored | None]]:
         storage = self._network.storage
         for moving, group in itertools.groupby(images, video.is_video):
             if moving:
                 for image in group:
                     for frame in video.frames(image.path, storage, self._every):
-                        yield self._of_frame(image.name, frame)
+                        yield _of_frame(image.name, frame)
             else:
                 group = list(group)
                 for image, stored in zip(group, self._crew.stored(group, storage), strict=True):
-                    yield self._seen(Answer(image.name), stored)
+                    yield _begun(Answer(image.name), stored)
 
-    def _of_frame(self, name: str, frame: video.Frame | workers.Rejected) -> Answer:
-        if isinstance(frame, workers.Rejected):
-            return Answer(name, error=frame.reason)
-        return self._seen(Answer(name, frame.number, frame.seconds), frame.stored)
+    def _views(self, stored: list[Stored]) -> np.ndarray | None:
+        """One batch; of its sizes there are few, because a device prepares itself for each.
 
-    def _seen(self, answer: Answer, stored: Stored | workers.Rejected) -> Answer:
-        if isinstance(stored, workers.Rejected):
-            return dataclasses.replace(answer, error=stored.reason)
+        Returns:
+            uint8 [B, V, S, S, 3], B a power of two, copies of the last one at the end; None of
+            none.
+        """
+        if not stored:
+            return None
+        missing = (1 << (len(stored) - 1).bit_length()) - len(stored)
         size = self._network.model.input_shape[1]
-        seen = pipeline.views_of(stored, size=size, crops=self._crops)
-        return dataclasses.replace(answer, views=seen)
+        return pipeline.views_of(stored + stored[-1:] * missing, size=size, crops=self._crops)
 
     def _answered(self, answers: list[Answer], seen: np.ndarray | None) -> Iterator[Answer]:
         if seen is None:
             yield from answers
             return
-        found = {name: column.numpy() for name, column in self._predict(seen).items()}
+        found = {"views": seen, **self.predict(seen)}
         rows = (dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True))
         for answer in answers:
             yield answer if answer.error else dataclasses.replace(answer, **next(rows))
 
-    def _predict_graph(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
+    def predict(self, seen: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of the answers, by their names, from views uint8 [B, V, S, S, 3]."""
+        return {name: column.numpy() for name, column in self._predict(seen).items()}
+
+    def _predict_graph(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
         count = seen.shape[1]
         outputs = steps.outputs(self._model, seen)
         logits = tf.cast(outputs["logits"], tf.float32)
@@ -208,13 +213,13 @@ def explanation(answer: Answer) -> bytes:
     return overlay.png(overlay.overlay(answer.view, answer.heat))
 
 
-def _filled_up(seen: list[np.ndarray]) -> np.ndarray | None:
-    """One batch; of its sizes there are few, because a device prepares itself for each.
+def _of_frame(name: str, frame: video.Frame | workers.Rejected) -> tuple[Answer, Stored | None]:
+    if isinstance(frame, workers.Rejected):
+        return Answer(name, error=frame.reason), None
+    return Answer(name, frame.number, frame.seconds), frame.stored
 
-    Returns:
-        uint8 [B, V, S, S, 3], B a power of two, copies of the last one at the end; None of none.
-    """
-    if not seen:
-        return None
-    size = 1 << (len(seen) - 1).bit_length()
-    return np.stack(seen + seen[-1:] * (size - len(seen)))
+
+def _begun(answer: Answer, stored: Stored | workers.Rejected) -> tuple[Answer, Stored | None]:
+    if isinstance(stored, workers.Rejected):
+        return dataclasses.replace(answer, error=stored.reason), None
+    return answer, stored

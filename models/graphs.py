@@ -52,13 +52,21 @@ def classifiers(model: keras.Model) -> list[keras.Layer]:
 
 
 def last_maps(model: keras.Model) -> keras.KerasTensor:
-    """The last maps [B, H, W, C] of more than one pixel from which the logits are computed.
+    """The maps [B, H, W, C] from which the logits are computed, and from nothing else.
 
-    They come before global pooling, or before the dense layers.
+    Of those the last of more than one pixel: before global pooling, or before the dense layers.
+    The last of one pixel where branches meet after all larger ones.
     """
-    way = _Graph(model).way_to(model.output["logits"])
-    outputs = [layer.output for layer in model.layers if layer in way]
-    return [each for each in outputs if len(each.shape) == 4 and max(each.shape[1:3]) > 1][-1]
+    graph, tensor, maps = _Graph(model), model.output["logits"], model.input
+    while True:
+        if len(tensor.shape) == 4:
+            maps = tensor
+            if max(tensor.shape[1:3]) > 1:
+                return maps
+        before = _inputs(graph.maker(tensor))
+        if len(before) != 1:
+            return maps
+        (tensor,) = before
 
 
 def classifier_input(model: keras.Model) -> keras.KerasTensor:
