@@ -99,6 +99,7 @@ class Classifier:
         seen = tf.TensorSpec([None, len(views.VIEWS[crops]), size, size, 3], tf.uint8)
         self._predict = tf.function(self._predict_graph, input_signature=[seen], autograph=False)
         self._batch_size = max(1, BATCH_SIZE // crops)
+        self._closed = False
         self._crew = workers.Crew(processes)
 
     def __enter__(self) -> "Classifier":
@@ -107,6 +108,7 @@ class Classifier:
 
     def __exit__(self, *error: object) -> None:
         """Ends the processes."""
+        self._closed = True
         self._crew.close()
 
     @property
@@ -124,7 +126,7 @@ class Classifier:
             for answers, seen in batches:
                 yield from self._answered(answers, seen)
 
-    def _batches(self, images: Iterable[Image]) -> Iterator[tuple[list[Answer], np.ndarray]]:
+    def _batches(self, images: Iterable[Image]) -> Iterator[tuple[list[Answer], np.ndarray | None]]:
         """Answers without what the network says, and the views of those that are readable."""
         shown = self._shown(images)
         while some := list(itertools.islice(shown, self._batch_size)):
@@ -137,6 +139,8 @@ class Classifier:
             if moving:
                 for image in group:
                     for frame in video.frames(image.path, storage, self._every):
+                        if self._closed:  # nobody waits for the rest, which may take minutes
+                            return
                         yield _of_frame(image.name, frame)
             else:
                 group = list(group)
