@@ -28,7 +28,7 @@ with console.quiet_import():
     from data import decode
     from engine import devices
 
-SECONDS = 5  # of the network alone, each time
+SECONDS = 10  # of the network alone, each time
 
 
 def untrained(name: str) -> trained.Trained:
