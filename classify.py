@@ -1,28 +1,32 @@
-"""Names what is in images, with a trained network.
+"""Names what is in images and videos, with a trained network.
 
 python classify.py img.jpg            the five likeliest classes, by the newest run's best
 python classify.py FOLDER --json      one JSON object per image and line
 python classify.py img.jpg --checkpoint=best.safetensors    one file is enough
+python classify.py 'photos/**/*.jpg' film.mp4 --csv         patterns, and a frame of each second
+find . -name '*.jpg' | python classify.py -                 paths on stdin
+python classify.py img.jpg --explain=DIR                    what in the image speaks for its class
+python classify.py --serve            a page to try it, http://127.0.0.1:8000
 """
 
-import contextlib
-import itertools
-import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 from absl import flags
 
 import console
 
 with console.quiet_import():
-    import numpy as np
-
+    import classifier
+    import embeddings
+    import places
     import trained
-    from data import decode, pipeline, sources, views, workers
-    from engine import devices, steps
+    from data import sources, views
+    from engine import devices
+    from report import answers, overlay
 
 FLAGS = flags.FLAGS
 
@@ -32,108 +36,145 @@ flags.DEFINE_string("model", None, "a network with --init_from, without any run"
 flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras wrote")
 flags.DEFINE_integer("top_k", 5, "how many classes to name", 1)
 flags.DEFINE_enum("crops", "1", [str(count) for count in views.VIEWS], "views of each image")
+flags.DEFINE_float("threshold", None, "probability below which it is called unsure", 0.0, 1.0)
+flags.DEFINE_integer("every", None, "of so many frames of a video the first; one a second", 1)
 flags.DEFINE_bool("json", False, "one JSON object per image and line")
+flags.DEFINE_bool("csv", False, "a table with a row for each class that is named")
+flags.DEFINE_string("explain", None, "folder for pictures of what speaks for the first class")
+flags.DEFINE_string("features", None, "file (.npz) for what the network's classifier gets")
+flags.DEFINE_bool("serve", False, "a page to try it, on this machine only")
+flags.DEFINE_string("host", "127.0.0.1", "address of the page; others let other machines in")
+flags.DEFINE_integer("port", 8000, "its port; 0 for any that is free", 0, 65535)
+flags.DEFINE_integer("max_megabytes", 32, "the most that may be sent to the page at once", 1)
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 
-BATCH_SIZE = 32
+OF_FILES = ("json", "csv", "explain", "features", "every")  # flags without a meaning for the page
 
 
 def main(argv: list[str]) -> None:
-    """Parses the flags and classifies every image that is named."""
-    places = console.parse(argv)
+    """Parses the flags and classifies every image that is named, or serves the page."""
+    named = console.parse(argv)
     devices.configure(FLAGS.threads)
     devices.set_precision("auto")
+    given = [name for name in OF_FILES if FLAGS[name].value]
+    options = {"crops": int(FLAGS.crops), "top_k": FLAGS.top_k, "threshold": FLAGS.threshold}
     with console.user_errors():
-        images = [image for place in places for image in listed(place)]
-        if not any(os.path.exists(image.path) for image in images):
-            raise FileNotFoundError(f"expected image files or folders of images, received {places}")
+        images = [] if FLAGS.serve else wanted(named)
+        refuse_nonsense(named, given, serves=FLAGS.serve)
         network = trained.open_network(
             FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
         )
-    classifier = Classifier(
-        network, crops=int(FLAGS.crops), top_k=FLAGS.top_k, processes=FLAGS.threads
-    )
-    show = show_json if FLAGS.json else show_table
-    failed = 0
-    with console.user_errors():
-        for result in classifier.results(images):
-            try:
-                show(result)
-            except BrokenPipeError:  # `classify.py ... | head` ends quietly
-                os._exit(128 + signal.SIGPIPE)
-            failed += "error" in result
+        if FLAGS.serve:
+            import serve  # nothing else needs a web server
+
+            page = {"host": FLAGS.host, "port": FLAGS.port, "max_megabytes": FLAGS.max_megabytes}
+            serve.serve(network, processes=FLAGS.threads, **page, **options)
+            return
+        outputs = Outputs(network, given, explain=FLAGS.explain, features=FLAGS.features)
+        of_network = classifier.Classifier(
+            network,
+            processes=min(FLAGS.threads, len(images)),
+            every=FLAGS.every,
+            explains="explain" in given,
+            features="features" in given,
+            **options,
+        )
+        with of_network:
+            failed = classify(of_network, images, outputs)
     sys.exit(console.FAILED if failed else 0)
 
 
-def listed(place: str) -> list[sources.Example]:
-    """The images of a place; one that does not exist is found out when it is read."""
-    try:
-        return sources.open_images(place)
-    except FileNotFoundError:
-        return [sources.Example(place, sources.UNLABELLED, place)]
+def wanted(named: list[str]) -> list[sources.Example]:
+    """The images that are named.
+
+    Raises:
+        FileNotFoundError: If there is none of them.
+    """
+    images = places.listed(named)
+    if not any(os.path.exists(image.path) for image in images):
+        raise FileNotFoundError(f"expected image files or folders of images, received {named}")
+    return images
 
 
-class Classifier:
-    """A network that names images."""
+def refuse_nonsense(named: list[str], given: list[str], *, serves: bool) -> None:
+    """Raises ValueError for flags that do not go together."""
+    if {"json", "csv"} <= set(given):
+        raise ValueError("expected one of --json and --csv, received both")
+    if serves and named:
+        raise ValueError(f"--serve gets its images from the page, received {named}")
+    if serves and given:
+        raise ValueError(f"--serve does not go together with --{given[0]}")
 
-    def __init__(self, network: trained.Trained, *, crops: int, top_k: int, processes: int) -> None:
-        """Takes a network, the views of each image, how many classes to name, and who decodes."""
-        self._network = network
-        self._crops, self._top_k, self._processes = crops, top_k, processes
 
-    def results(self, images: list[sources.Example]) -> Iterator[dict]:
-        """Per image `{"image", "predictions"}` or `{"image", "error"}`, in order.
+def classify(
+    of_network: classifier.Classifier, images: list[sources.Example], outputs: "Outputs"
+) -> int:
+    """Says what every image is; returns how many could not be read."""
+    failed = 0
+    for answer in of_network.answers(images):
+        try:
+            outputs.add(answer, of_network.described(answer))
+        except BrokenPipeError:  # `classify.py ... | head` ends quietly
+            os._exit(128 + signal.SIGPIPE)
+        failed += answer.error is not None
+    outputs.end()
+    return failed
 
-        Strangers' files are decoded in processes of their own, as in a conversion.
+
+class Outputs:
+    """Where answers go: the console, pictures, a file of features."""
+
+    def __init__(
+        self,
+        network: trained.Trained,
+        given: list[str],
+        *,
+        explain: str | None,
+        features: str | None,
+    ) -> None:
+        """Prepares all of them.
+
+        Args:
+            network: Whose answers they are.
+            given: Which of `OF_FILES` are wanted.
+            explain: Folder for the pictures.
+            features: File for the features.
+
+        Raises:
+            OSError: If a folder does not exist or cannot be made.
         """
-        processes = min(self._processes, len(images))
-        stored = workers.stored(images, self._network.storage, processes)
-        with contextlib.closing(stored):
-            pairs = zip(images, stored, strict=True)
-            while some := list(itertools.islice(pairs, BATCH_SIZE)):
-                yield from self._batch(some)
+        self._class_names, self._count = network.class_names, 0
+        self._pictures = Path(explain) if explain else None
+        self._embeddings = (
+            embeddings.Embeddings(features, network.class_names) if features else None
+        )
+        if self._pictures:
+            self._pictures.mkdir(parents=True, exist_ok=True)
+        self._show = shown_as(given)
 
-    def _batch(
-        self, some: list[tuple[sources.Example, decode.Stored | workers.Rejected]]
-    ) -> list[dict]:
-        results, views_of = [], {}
-        size = self._network.model.input_shape[1]
-        for index, (image, stored) in enumerate(some):
-            results.append({"image": image.name})
-            if isinstance(stored, workers.Rejected):
-                results[index]["error"] = stored.reason
-            else:
-                views_of[index] = pipeline.views_of(stored, size=size, crops=self._crops)
-        if views_of:
-            batch = np.stack(list(views_of.values()))
-            probabilities = np.exp(steps.predict(self._network.model, batch))
-            for index, row in zip(views_of, probabilities, strict=True):
-                results[index]["predictions"] = self._top(row)
-        return results
+    def add(self, answer: classifier.Answer, result: dict) -> None:
+        """Shows an answer, as `Classifier.described` says it, and keeps what is wanted of it."""
+        self._count += 1
+        if self._pictures and not answer.error:
+            path = overlay.path_for(self._pictures, self._count, answer.image, answer.frame)
+            path.write_bytes(classifier.explanation(answer))
+            named = self._class_names[answer.label]
+            result = {**result, "explained": {"class": named, "picture": str(path)}}
+        if self._embeddings:
+            self._embeddings.add(answer)
+        self._show(result)
 
-    def _top(self, probabilities: np.ndarray) -> list[dict]:
-        best = np.argsort(-probabilities, kind="stable")[: self._top_k]
-        return [
-            {"class": self._network.class_names[label], "probability": float(probabilities[label])}
-            for label in best
-        ]
+    def end(self) -> None:
+        """Writes what is written at the end."""
+        if self._embeddings:
+            self._embeddings.write()
 
 
-def show_json(result: dict) -> None:
-    """One JSON object on a line."""
-    print(json.dumps(result), flush=True)
-
-
-def show_table(result: dict) -> None:
-    """The image's name and its classes; an error goes to stderr."""
-    if "error" in result:
-        line = console.printable(f"error: {result['image']}: {result['error']}")
-        print(line, file=sys.stderr, flush=True)
-        return
-    print(console.printable(result["image"]))
-    for prediction in result["predictions"]:
-        name = console.printable(prediction["class"])
-        print(f"  {100 * prediction['probability']:6.2f} %  {name}", flush=True)
+def shown_as(given: list[str]) -> Callable[[dict], None]:
+    """What shows a result: as JSON or CSV where that is given, else as a table."""
+    if "csv" in given:
+        return answers.Csv()
+    return answers.show_json if "json" in given else answers.show_table
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def _of_whole_images(
     @functools.partial(tf.function, autograph=False, reduce_retracing=True)
     def predict(views):
         logits = model(tf.cast(views, tf.float32), training=False)["logits"]
-        return steps.mean_of_views(tf.ensure_shape(logits[tf.newaxis], [1, count, None]))
+        return steps.averaged(logits, count)
 
     count = 2 if mirrored else 1
     for image, label in images:

@@ -124,6 +124,18 @@ def decode(data: bytes) -> np.ndarray:
     return cv2.cvtColor(_decode_bgr(data, read_header(data)), cv2.COLOR_BGR2RGB)
 
 
+def decode_plain(data: bytes) -> np.ndarray:
+    """Decodes a JPEG of which every decoder makes the same pixels, as what `store` returns is.
+
+    In half the time that one call of TensorFlow's takes.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+    """
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), flags), cv2.COLOR_BGR2RGB)
+
+
 def store(data: bytes, storage: Storage) -> Stored:
     """Decodes an image and makes of it what a record holds.
 
@@ -142,15 +154,32 @@ def store(data: bytes, storage: Storage) -> Stored:
         BadImage: As `decode`.
     """
     header = read_header(data)
-    source = _decode_bgr(data, header)
-    image = _reduced(source, storage.short_side)
+    image = _decode_bgr(data, header)
+    small = storage.short_side == 0 or min(image.shape[:2]) <= storage.short_side
+    if storage.encoding == "jpeg" and small and _is_plain_jpeg(data, header):
+        return _with_statistics(data, "JPEG", image)
+    return store_pixels(image, storage)
+
+
+def store_pixels(pixels: np.ndarray, storage: Storage) -> Stored:
+    """Makes of an image what a record holds of it, as `store` does.
+
+    Args:
+        pixels: uint8 [H, W, 3], in OpenCV's channel order.
+        storage: How to store it.
+
+    Raises:
+        BadImage: If it is too long for JPEG.
+    """
+    image = _reduced(pixels, storage.short_side)
     if storage.encoding == "raw":
         image = _centre_square(image)
-        encoded, format = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes(), "RAW"
-    elif image is source and _is_plain_jpeg(data, header):
-        encoded, format = data, "JPEG"
-    else:
-        encoded, format = _jpeg(image, storage.quality, subsampled=image is not source), "JPEG"
+        return _with_statistics(cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes(), "RAW", image)
+    encoded = _jpeg(image, storage.quality, subsampled=image is not pixels)
+    return _with_statistics(encoded, "JPEG", image)
+
+
+def _with_statistics(encoded: bytes, format: str, image: np.ndarray) -> Stored:
     height, width = image.shape[:2]
     mean, std = (moment.ravel()[::-1] for moment in cv2.meanStdDev(image))
     squares = mean**2 + std**2

@@ -42,6 +42,28 @@ class Example:
             return file.read(-1 if self.size is None else self.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An image that lies in no file.
+
+    Attributes:
+        name: What its sender calls it.
+        data: Its bytes.
+    """
+
+    name: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.data)
+
+    def read(self) -> bytes:
+        """Returns the image's bytes."""
+        return self.data
+
+
 Splits = dict[str, list[Example]]
 
 

@@ -10,12 +10,23 @@ stateless: what is drawn for an example is a function of (seed, epoch, position 
 import contextlib
 import ctypes
 import functools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import augment, buffers, callbacks, decoded, encoded, order, pixels, records, views
+from data import (
+    augment,
+    buffers,
+    callbacks,
+    decoded,
+    encoded,
+    order,
+    pixels,
+    records,
+    views,
+)
 from data.datasets import Dataset
 from data.decode import Stored
 
@@ -263,21 +274,30 @@ def test_batches(
     return _batches(reader, ahead, finished, batch_size, threads, windows)
 
 
-def views_of(stored: Stored, *, size: int, crops: int) -> np.ndarray:
-    """The test views of one image in memory, by the same operations as those of records.
+def views_of(stored: Sequence[Stored], *, size: int, crops: int) -> np.ndarray:
+    """The test views of images in memory, by the same operations as those of records.
 
     Args:
-        stored: What a conversion would have written of it.
+        stored: What a conversion would have written of b images.
         size: Side of the views in pixels, S.
         crops: Number of views, V, a key of `views.VIEWS`.
 
     Returns:
-        uint8 [V, S, S, 3].
+        uint8 [b, V, S, S, 3].
     """
-    image = pixels.of_stored(stored)
-    windows = views.windows(stored.height, stored.width, size, crops).numpy()
-    mirrored = views.mirrored(crops).numpy()
-    return pixels.cut([image], windows[np.newaxis], mirrored[np.newaxis], size)[0]
+    windows = np.stack([_test_windows(each.height, each.width, size, crops) for each in stored])
+    mirrored = np.tile(_mirrored(crops), [len(stored), 1])
+    return pixels.cut([pixels.of_stored(each) for each in stored], windows, mirrored, size)
+
+
+@functools.lru_cache(1000)  # most images of a set have one of a few sizes
+def _test_windows(height: int, width: int, size: int, crops: int) -> np.ndarray:
+    return views.windows(height, width, size, crops).numpy()
+
+
+@functools.cache
+def _mirrored(crops: int) -> np.ndarray:
+    return views.mirrored(crops).numpy()
 
 
 def has_labels(dataset, split) -> bool:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import buffers
+from data import buffers, decode
 from data.decode import Stored
 
 # As every other decoder has it; TensorFlow's default is a coarser one.
@@ -49,7 +49,7 @@ def stored(record: dict[str, tf.Tensor], encoding: str) -> np.ndarray:
 def of_stored(image: Stored) -> np.ndarray:
     """The pixels of what a conversion would write of an image, uint8 [H, W, 3]."""
     if image.format != "RAW":
-        return decoded(image.encoded).numpy()
+        return decode.decode_plain(image.encoded)
     return np.frombuffer(image.encoded, np.uint8).reshape([image.height, image.width, 3])
 
 

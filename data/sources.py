@@ -4,12 +4,12 @@ import functools
 import os
 from dataclasses import replace
 
-from data.examples import UNLABELLED, Example, Source
+from data.examples import UNLABELLED, Example, Source, Upload
 from data.folders import image_folder, list_images
 from data.imagenet import ilsvrc2012, images_in_archive, is_ilsvrc2012, readable_names
 from data.spooled import digits, tfds
 
-__all__ = ["KINDS", "UNLABELLED", "Example", "Source", "open_images", "open_source"]
+__all__ = ["KINDS", "UNLABELLED", "Example", "Source", "Upload", "open_images", "open_source"]
 
 KINDS = (  # the first that recognises the data opens it
     (lambda data: data == "digits", digits),

@@ -1,5 +1,6 @@
 """Labelled images to test on: a split of converted data, or class folders as they are."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -150,15 +151,16 @@ class Folder:
     def _batches(
         self, size: int, crops: int, batch_size: int, replicas: int
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        seen, labels = [], []
-        for example, stored in self._readable():
-            seen.append(pipeline.views_of(stored, size=size, crops=crops))
-            labels.append(example.label)
-            if len(seen) == batch_size * replicas:
-                yield from _cut(seen, labels, batch_size, replicas)
-                seen, labels = [], []
-        if seen:
-            yield from _cut(seen, labels, batch_size, replicas)
+        readable = self._readable()
+        while some := list(itertools.islice(readable, batch_size * replicas)):
+            missing = batch_size * replicas - len(some)
+            images = pipeline.views_of([stored for _, stored in some], size=size, crops=crops)
+            images = np.concatenate([images, *[images[-1:]] * missing])
+            labels = np.int32([example.label for example, _ in some] + [0] * missing)
+            weights = np.float32([1] * len(some) + [0] * missing)
+            for begin in range(0, len(images), batch_size):  # one for each replica
+                part = slice(begin, begin + batch_size)
+                yield images[part], labels[part], weights[part]
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
@@ -198,19 +200,6 @@ class Folder:
     def _stored(self, examples: Sequence[Example]) -> Iterator[Stored | workers.Rejected]:
         processes = max(1, min(self._processes, len(examples)))
         return workers.stored(examples, self._storage, processes)
-
-
-def _cut(
-    seen: list[np.ndarray], labels: list[int], batch_size: int, replicas: int
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """One batch for each replica, filled up with images of weight 0."""
-    missing = batch_size * replicas - len(seen)
-    weights = np.float32([1] * len(seen) + [0] * missing)
-    images = np.stack(seen + [seen[-1]] * missing)
-    labels = np.int32(labels + [labels[-1]] * missing)
-    for begin in range(0, len(images), batch_size):
-        part = slice(begin, begin + batch_size)
-        yield images[part], labels[part], weights[part]
 
 
 def _scaled(image: np.ndarray, side: int) -> np.ndarray:

@@ -39,7 +39,7 @@ _CHUNK_EXAMPLES = 128
 _CHUNK_BYTES = 4 << 20
 _CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait for slow ones
 _LENGTH = struct.Struct("<Q")
-_REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parent.parent
 
 Result = TypeVar("Result")
 
@@ -90,31 +90,58 @@ def worked(
     Raises:
         RuntimeError: If a worker fails for another reason than the image.
     """
-    pending = deque()
-    idle = queue.SimpleQueue()
-    crew = [_Worker() for _ in range(workers)]
-    for worker in crew:
-        idle.put(worker)
+    crew = Crew(workers)
+    try:
+        yield from crew.worked(examples, work)
+    finally:
+        crew.close()
 
-    def have_done(chunk: list[Example]) -> list[Result | Rejected]:
-        worker = idle.get()
+
+class Crew:
+    """Worker processes that wait for work, which may come from several threads."""
+
+    def __init__(self, workers: int) -> None:
+        """Starts so many processes."""
+        self._workers = [_Worker() for _ in range(workers)]
+        self._idle = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(workers)
+
+    def stored(self, examples: Iterable[Example], storage: Storage) -> Iterator[Stored | Rejected]:
+        """As the function `stored`."""
+        return self.worked(examples, functools.partial(_store, storage=storage))
+
+    def worked(
+        self, examples: Iterable[Example], work: Callable[[Example], Result]
+    ) -> Iterator[Result | Rejected]:
+        """As the function `worked`."""
+        pending = deque()
+        try:
+            for chunk in _chunks(examples):
+                pending.append(self._threads.submit(self._have_done, work, chunk))
+                if len(pending) > _CHUNKS_AHEAD * len(self._workers):
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            for job in pending:
+                job.cancel()
+
+    def close(self) -> None:
+        """Ends the processes, in the middle of their work too."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.stop()
+
+    def _have_done(
+        self, work: Callable[[Example], Result], chunk: list[Example]
+    ) -> list[Result | Rejected]:
+        worker = self._idle.get()
         try:
             return worker.do(work, chunk)
         finally:
-            idle.put(worker)
-
-    threads = ThreadPoolExecutor(workers)
-    try:
-        for chunk in _chunks(examples):
-            pending.append(threads.submit(have_done, chunk))
-            if len(pending) > _CHUNKS_AHEAD * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
-        for worker in crew:
-            worker.stop()
+            self._idle.put(worker)
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -142,8 +169,8 @@ class _Worker:
     ) -> list[Result | Rejected]:
         """Has a chunk worked on; where the process dies of it, every image on its own."""
         try:
-            _send(self._process.stdin, (chunk, work, SECONDS_PER_IMAGE))
-            results = _receive(self._process.stdout)
+            send(self._process.stdin, (chunk, work, SECONDS_PER_IMAGE))
+            results = receive(self._process.stdout)
         except (EOFError, BrokenPipeError):
             if self._stopped:
                 return []
@@ -164,7 +191,7 @@ class _Worker:
     def _start(self):
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from data import workers; workers.main()", os.getcwd()],
-            cwd=_REPOSITORY,
+            cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -177,14 +204,16 @@ class _Worker:
         return code
 
 
-def _send(stream: BinaryIO, message: object):
+def send(stream: BinaryIO, message: object) -> None:
+    """Writes a message to a process of our own: whoever reads it must trust the writer."""
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     stream.write(_LENGTH.pack(len(data)))
     stream.write(data)
     stream.flush()
 
 
-def _receive(stream: BinaryIO) -> object:
+def receive(stream: BinaryIO) -> object:
+    """Reads what `send` wrote; raises EOFError where the other end is gone."""
     prefix = stream.read(_LENGTH.size)
     if len(prefix) < _LENGTH.size:
         raise EOFError
@@ -224,7 +253,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO):
     """Answers chunks until the parent closes its end or is gone."""
     while True:
         try:
-            chunk, work, seconds = _receive(requests)
+            chunk, work, seconds = receive(requests)
         except EOFError:
             return
         try:
@@ -232,19 +261,24 @@ def _serve(requests: BinaryIO, replies: BinaryIO):
         except Exception:
             results = traceback.format_exc().replace("\n", " | ")
         try:
-            _send(replies, results)
+            send(replies, results)
         except BrokenPipeError:
             return
 
 
-def main():
-    """Serves one parent, from its folder, over stdin and stdout."""
-    os.chdir(sys.argv[1])
+def confine(folder: str) -> None:
+    """Prepares this process for strangers' files: quiet, in a folder, with `MEMORY` at most."""
+    os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it closes our stdin
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     cv2.setNumThreads(1)
     logging.disable()  # what Pillow thinks of a file is not said: there is one line, the parent's
     warnings.simplefilter("ignore")
+
+
+def main():
+    """Serves one parent, from its folder, over stdin and stdout."""
+    confine(sys.argv[1])
     with os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # a stray print must not end up between the replies
         _serve(sys.stdin.buffer, replies)

@@ -168,18 +168,27 @@ def predict(model: keras.Model, views: tf.Tensor, temperature: float = 1.0) -> t
     Returns:
         float32 [B, K]: logarithms of the probabilities averaged over the views.
     """
-    batch, count, *image = views.shape
-    images = tf.cast(tf.reshape(views, [-1, *image]), tf.float32)
-    logits = model(images, training=False)["logits"]
+    return averaged(outputs(model, views)["logits"], views.shape[1], temperature)
+
+
+def outputs(model: keras.Model, views: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What a model says of all views, uint8 [B, V, S, S, 3], one after the other: [B * V, ...]."""
+    images = tf.cast(tf.reshape(views, [-1, *views.shape[2:]]), tf.float32)
+    return model(images, training=False)
+
+
+def averaged(logits: tf.Tensor, count: int, temperature: float = 1.0) -> tf.Tensor:
+    """Logarithms of the probabilities, averaged over `count` views: float32 [B, K].
+
+    Args:
+        logits: float32 [B * V, K].
+        count: V.
+        temperature: By which logits are divided.
+    """
     if temperature != 1:
         logits /= temperature
-    return mean_of_views(tf.reshape(logits, [-1, count, logits.shape[-1]]))
-
-
-def mean_of_views(logits: tf.Tensor) -> tf.Tensor:
-    """Log probabilities [B, K], averaged as probabilities over the views of logits [B, V, K]."""
-    by_view = tf.nn.log_softmax(logits)
-    return tf.reduce_logsumexp(by_view, axis=1) - tf.math.log(float(logits.shape[1]))
+    by_view = tf.nn.log_softmax(tf.reshape(logits, [-1, count, logits.shape[-1]]))
+    return tf.reduce_logsumexp(by_view, axis=1) - tf.math.log(float(count))
 
 
 class Trainer:

@@ -57,6 +57,29 @@ def norm_biases(model: keras.Model) -> list[str]:
     return [layer.beta.path for layer in model.layers if isinstance(layer, kind) and layer.center]
 
 
+def last_maps(model: keras.Model) -> keras.KerasTensor:
+    """The maps [B, H, W, C] from which the logits are computed, and from nothing else.
+
+    Of those the last of more than one pixel: before global pooling, or before the dense layers.
+    The last of one pixel where branches meet after all larger ones.
+    """
+    graph, tensor, maps = _Graph(model), model.output["logits"], model.input
+    while True:
+        if len(tensor.shape) == 4:
+            maps = tensor
+            if max(tensor.shape[1:3]) > 1:
+                return maps
+        before = _inputs(graph.maker(tensor))
+        if len(before) != 1:
+            return maps
+        (tensor,) = before
+
+
+def classifier_input(model: keras.Model) -> keras.KerasTensor:
+    """What the layer gets whose weights make the logits."""
+    return _Graph(model).origin(model.output["logits"]).input
+
+
 def stage_ends(model: keras.Model) -> list[int]:
     """Returns the place in `model.layers` of the last layer of each stage, in their order.
 

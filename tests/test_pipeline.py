@@ -369,7 +369,7 @@ def test_an_image_in_memory_gets_the_views_of_its_record(tmp_path, encoding, cro
         tmp_path, ("a",), (0,) * 3, (1,) * 3, {}, {"test": (shard,)}, "", encoding
     )
     expected = test(dataset, size=48, crops=crops, batch_size=1)[0][0][0]
-    views = pipeline.views_of(stored, size=48, crops=crops)
+    (views,) = pipeline.views_of([stored], size=48, crops=crops)
     assert views.shape == (crops, 48, 48, 3)
     np.testing.assert_array_equal(views, expected)
 

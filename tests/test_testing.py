@@ -233,7 +233,7 @@ def test_views_of_a_folder_are_those_of_classify(photographs):
     assert len(batches) == 10 and sum(weights.sum() for *_, weights in batches) == 48
     path = photographs / folder.filenames()[0]
     stored = trained.decode.store(path.read_bytes(), network_storage)
-    expected = pipeline.views_of(stored, size=32, crops=1)
+    (expected,) = pipeline.views_of([stored], size=32, crops=1)
     np.testing.assert_array_equal(batches[0][0][0], expected)
 
 

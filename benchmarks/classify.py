@@ -1,0 +1,94 @@
+"""How near classify.py comes to the speed of the network alone, on a folder of images.
+
+    python benchmarks/classify.py --data=PHOTOS --model=resnet18 --count=5000
+
+The images are taken again and again until there are so many. The network alone gets one batch of
+decoded images, before and after. Both use all cores; where others use them too, the CPU time says
+more than the speed.
+"""
+
+import itertools
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import console
+
+with console.quiet_import():
+    import numpy as np
+
+    import classifier
+    import models
+    import places
+    import trained
+    from data import decode
+    from engine import devices
+
+SECONDS = 10  # of the network alone, each time
+
+
+def untrained(name: str) -> trained.Trained:
+    """A network with 1,000 classes that knows nothing."""
+    model, side = models.build(name, 1000), models.image_size(name)
+    names = [str(label) for label in range(1000)]
+    storage = decode.storage_for(side)
+    return trained.Trained(model, names, storage, None, None, side, name, None)
+
+
+def alone(of_network: classifier.Classifier, batch: np.ndarray) -> tuple[list[float], list[float]]:
+    """Images per second of the network, and CPU seconds per image, batch by batch."""
+    speeds, costs, end = [], [], time.perf_counter() + SECONDS
+    while (began := time.perf_counter()) < end:
+        worked = cpu()
+        of_network.predict(batch)
+        speeds.append(len(batch) / (time.perf_counter() - began))
+        costs.append((cpu() - worked) / len(batch))
+    return speeds, costs
+
+
+def cpu() -> float:
+    """Seconds of CPU of this process and of those of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def main() -> None:
+    """Measures and prints one line."""
+    parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--data", required=True, help="folder of images")
+    parser.add_argument("--model", default="resnet18", choices=models.names())
+    parser.add_argument("--count", type=int, default=5000, help="images")
+    options = parser.parse_args()
+    devices.configure(devices.cores())
+    devices.set_precision("auto")
+    images = list(itertools.islice(itertools.cycle(places.listed([options.data])), options.count))
+    network = untrained(options.model)
+    side = network.model.input_shape[1]
+    noise = np.random.default_rng(0).integers(
+        0, 256, (classifier.BATCH_SIZE, 1, side, side, 3), np.uint8
+    )
+    with classifier.Classifier(network, processes=devices.cores()) as of_network:
+        of_network.predict(noise)
+        speeds, costs = alone(of_network, noise)
+    worked, began = cpu(), time.perf_counter()
+    with classifier.Classifier(network, processes=devices.cores()) as of_network:
+        failed = sum(answer.error is not None for answer in of_network.answers(images))
+        speed = len(images) / (time.perf_counter() - began)
+    cost = (cpu() - worked) / len(images)
+    with classifier.Classifier(network, processes=devices.cores()) as of_network:
+        of_network.predict(noise)
+        for found, more in zip((speeds, costs), alone(of_network, noise), strict=True):
+            found += more
+    own, own_cost = statistics.median(speeds), statistics.median(costs)
+    print(
+        f"{options.model}: {speed:,.1f} images/s of {len(images):,} files ({failed} bad), the "
+        f"network alone {own:,.1f}: {100 * speed / own:.0f} %; CPU {1000 * cost:.2f} ms "
+        f"per image, the network alone {1000 * own_cost:.2f}: {100 * own_cost / cost:.0f} %"
+    )
+
+
+if __name__ == "__main__":
+    main()

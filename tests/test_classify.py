@@ -1,0 +1,200 @@
+"""classify.py: what may be named, and what comes out."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_video import film
+
+import classifier
+import embeddings
+import places
+import trained
+from data import sources
+from models import graphs
+
+WEIGHTS = ROOT / "weights" / "lenet5_digits.safetensors"
+SAMPLES = ROOT / "data" / "samples"
+THREE = SAMPLES / "digit_3.png"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return trained.open_network(None, str(WEIGHTS))
+
+
+def classified(network, paths, **options):
+    with classifier.Classifier(network, processes=1, **options) as of_network:
+        answers = list(of_network.answers(places.listed(map(str, paths))))
+        return answers, [of_network.described(answer) for answer in answers]
+
+
+def run(command, *words):
+    done = command("classify.py", f"--checkpoint={WEIGHTS}", *words)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b/2.png", "a/1.png", "a/notes.txt", "[odd].png", ".hidden.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(THREE.read_bytes())
+    return tmp_path / "photos"
+
+
+def names(folder, *given):
+    return [os.path.relpath(image.path, folder) for image in places.listed(map(str, given))]
+
+
+def test_patterns_name_files(folder):
+    assert names(folder, folder / "**" / "*.png") == ["[odd].png", "a/1.png", "b/2.png"]
+    assert names(folder, folder / "a" / "*") == ["a/1.png", "a/notes.txt"]
+    assert names(folder, folder / "?") == ["a/1.png", "b/2.png"]  # folders only: their images
+    assert names(folder, folder / "[odd].png") == ["[odd].png"]  # a file is called like that
+    assert names(folder, folder / "*.none") == ["*.none"]  # said when it is read
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\0", b"\r\n"])
+def test_paths_come_on_stdin(folder, end, monkeypatch):
+    paths = [os.fsencode(folder / name) for name in ("b/2.png", "none.png", "a")]
+    stdin = io.TextIOWrapper(io.BytesIO(end.join(paths) + end))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert names(folder, "-", folder / "b") == ["b/2.png", "none.png", "a/1.png", "b/2.png"]
+
+
+def test_many_images_are_one_graph_and_the_same_as_one_by_one(network, tmp_path):
+    paths = sorted(SAMPLES.glob("digit_*.png")) * 14
+    paths[70] = tmp_path / "none.png"
+    with classifier.Classifier(network, processes=2) as of_network:
+        images = places.listed(map(str, paths))
+        answers = list(of_network.answers(images))
+        again = list(of_network.answers(images[:3]))  # another size of batch
+        assert of_network._predict.experimental_get_tracing_count() == 1
+    assert [answer.image for answer in answers] == list(map(str, paths))
+    assert [number for number, answer in enumerate(answers) if answer.error] == [70]
+    for number, answer in enumerate(answers):
+        if number != 70:
+            expected = answers[number % 10].probabilities
+            np.testing.assert_allclose(answer.probabilities, expected, atol=1e-6)
+    for one, other in zip(answers, again, strict=False):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+
+
+def test_a_temperature_makes_it_less_sure(network):
+    warm = dataclasses.replace(network, temperature=4.0)
+    ((cold,), _), ((mild,), _) = (classified(each, [THREE]) for each in (network, warm))
+    logits = np.log(cold.probabilities) / 4
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(mild.probabilities, expected, rtol=1e-4)
+
+
+def test_below_the_threshold_it_is_unsure(network):
+    for threshold, unsure in ((0.99, False), (0.99999, True)):
+        _, (result,) = classified(network, [THREE], threshold=threshold)
+        assert result["unsure"] is unsure and len(result["predictions"]) == 5
+    _, (result,) = classified(network, [THREE])
+    assert set(result) == {"image", "predictions"}
+
+
+@pytest.mark.parametrize("crops", [1, 10])
+def test_features_are_what_the_classifier_gets(network, crops):
+    (answer,), _ = classified(network, [THREE], features=True, explains=True, crops=crops)
+    last = network.model.get_layer(graphs.classifiers(network.model)[0].name)
+    assert answer.features.shape == (84,) and answer.heat.shape == (5, 5)
+    assert answer.views.shape == (crops, 32, 32, 3) and answer.view.shape == (32, 32, 3)
+    if crops == 1:
+        kernel, bias = last.get_weights()
+        logits = answer.features @ kernel + bias
+        expected = np.exp(logits - logits.max())
+        np.testing.assert_allclose(answer.probabilities, expected / expected.sum(), atol=1e-5)
+
+
+def test_features_are_written_whole_or_not_at_all(network, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        embeddings.Embeddings(tmp_path / "nowhere" / "f.npz", network.class_names)
+    found = embeddings.Embeddings(tmp_path / "f.npz", network.class_names)
+    answers, _ = classified(
+        network, [THREE, tmp_path / "none", SAMPLES / "digit_7.png"], features=True
+    )
+    for answer in answers:
+        found.add(answer)
+    assert list(tmp_path.iterdir()) == []
+    found.write()
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
+    with np.load(tmp_path / "f.npz") as file:
+        assert file["features"].shape == (2, 84) and file["features"].dtype == np.float32
+        assert file["images"].tolist() == [str(THREE), str(SAMPLES / "digit_7.png")]
+        assert file["predictions"].tolist() == ["3", "7"] and file["frames"].tolist() == [-1, -1]
+        assert file["probabilities"].shape == (2, 10)
+
+
+def test_everything_at_once(command, tmp_path):
+    path = film(tmp_path / "film.mp4")
+    words = [THREE, path, tmp_path / "none.png", "--json", "--every=30", "--threshold=0.9"]
+    words += [f"--explain={tmp_path}/why", f"--features={tmp_path}/f.npz"]
+    done = run(command, *words)
+    assert done.returncode == 1, done.stderr
+    three, first, second, missing = map(json.loads, done.stdout.splitlines())
+    assert set(three) == {"image", "predictions", "unsure", "explained"}
+    assert three["explained"]["class"] == "3" and three["unsure"] is False
+    assert (first["image"], first["frame"], first["seconds"]) == (str(path), 0, 0.0)
+    assert (second["frame"], second["seconds"]) == (30, 3.0)
+    assert set(missing) == {"image", "error"}
+    for result in (three, first, second):
+        assert cv2.imread(result["explained"]["picture"]).shape == (224, 224, 3)
+    assert len(list((tmp_path / "why").iterdir())) == 3
+    with np.load(tmp_path / "f.npz") as file:
+        assert file["frames"].tolist() == [-1, 0, 30]
+
+
+def test_a_table_for_spreadsheets(command, tmp_path):
+    odd = tmp_path / 'a, "b".png'
+    odd.write_bytes(THREE.read_bytes())
+    done = run(command, odd, "none.png", "--csv", "--top_k=2", "--threshold=1")
+    assert done.returncode == 1
+    first, second, bad = csv.DictReader(done.stdout.splitlines())
+    assert (first["image"], first["rank"], first["class"]) == (str(odd), "1", "3")
+    assert float(first["probability"]) > 0.99 and first["unsure"] == "True"
+    assert second["rank"] == "2" and float(second["probability"]) < 0.01
+    assert bad["image"] == "none.png" and "No such file" in bad["error"] and bad["rank"] == ""
+
+
+def test_unsure_is_said_before_the_classes(command):
+    done = run(command, THREE, "--threshold=1", "--top_k=1")
+    assert done.stdout.splitlines()[:2] == [str(THREE), "  unsure"]
+    assert done.returncode == 0 and done.stdout.splitlines()[2].endswith(" 3")
+
+
+WRONG = {
+    ("--json", "--csv", THREE): "--csv",
+    ("--serve", THREE): "digit_3",
+    ("--serve", "--json"): "--json",
+    ("--features=/nowhere/f.npz", THREE): "/nowhere",
+    ("--threshold=2", THREE): "threshold",
+    ("nothing*.jpg",): "nothing*.jpg",
+    (f"--explain={THREE}", THREE): "digit_3",
+}
+
+
+@pytest.mark.parametrize("words", WRONG, ids=lambda words: str(words[0])[-20:])
+def test_wrong_input_is_one_error_line(words, command):
+    done = run(command, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    (error,) = done.stderr.splitlines()
+    assert error.startswith("error: ") and WRONG[words] in error
+
+
+def test_uploads_are_images_too(network):
+    with classifier.Classifier(network, processes=1) as of_network:
+        uploads = [sources.Upload("three", THREE.read_bytes()), sources.Upload("bad", b"")]
+        three, bad = of_network.answers(uploads)
+    assert network.class_names[three.label] == "3" and bad.error
