@@ -32,6 +32,7 @@ class Trained:
         digest: sha256 of the checkpoint's tensors; None if not by us.
         temperature: By which its logits are divided before they become probabilities: what
             test.py found for this checkpoint, else 1.
+        step: Updates after which it was saved; None if not by us.
     """
 
     model: keras.Model
@@ -44,6 +45,7 @@ class Trained:
     folder: Path | None
     digest: str | None = None
     temperature: float = 1.0
+    step: int | None = None
 
 
 def open_network(
@@ -98,6 +100,7 @@ def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int 
             folder if runs.Run(folder).exists else None,
             about["sha256"],
             _temperature(folder, about["sha256"]),
+            about["step"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
