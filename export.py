@@ -150,7 +150,7 @@ class Samples(NamedTuple):
 
 
 def open_samples(places: list[str] | None, network: trained.Trained, processes: int) -> Samples:
-    """Reads the images that are named, at most `_MOST_IMAGES` spread evenly, or those that are here.
+    """Reads what is named, of many images `_MOST_IMAGES` spread evenly, or those that are here.
 
     Raises:
         FileNotFoundError: If a place does not exist.
@@ -172,7 +172,9 @@ def open_samples(places: list[str] | None, network: trained.Trained, processes: 
     def seen(crops):
         return [pipeline.views_of(found, size=size, crops=crops) for _, found in pairs]
 
-    return Samples([data for data, _ in pairs], np.concatenate(seen(1)), np.concatenate(seen(crops)))
+    return Samples(
+        [data for data, _ in pairs], np.concatenate(seen(1)), np.concatenate(seen(crops))
+    )
 
 
 def _own_images() -> list[str]:
@@ -256,7 +258,7 @@ def facts(network: trained.Trained, format: str, found: dict) -> dict:
         "file": formats.FORMATS[format].file,
         "network": network,
         "name": network.model.name,
-        "paper": f"{row.paper}, {row.year}",
+        "paper": row.paper,
         "parameters": graphs.parameters(network.model.trainable_weights),
         "size": size,
         "cut": int(views.crop_side(stored, size)) / stored,

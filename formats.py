@@ -122,7 +122,9 @@ def _refusing() -> Iterator[None]:
     """Says of a network that a format cannot hold what would work."""
     try:
         yield
-    except (ValueError, RecursionError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # converters raise what they like
         raise ValueError(
             "the network does not fit the format, --format=saved_model takes every network: "
             f"{error}"
@@ -170,26 +172,28 @@ def _write_litert(network: Trained, folder: Path) -> None:
     module.all_variables = [variable.value for variable in network.model.variables]
     module.answer = tf.function(probabilities, [_spec(network)], autograph=False)
     graph = module.answer.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
+    with _refusing():
+        converted = tf.lite.TFLiteConverter.from_concrete_functions([graph], module).convert()
     path = folder / FORMATS["litert"].file
-    path.write_bytes(converter.convert())
+    path.write_bytes(converted)
     with zipfile.ZipFile(path, "a") as attached:  # where TensorFlow Lite's metadata has its files
         attached.writestr(LABELS, labels(network))
 
 
 def _open_litert(folder: Path) -> Answer:
-    from ai_edge_litert import interpreter
+    with console.quiet_import():
+        from ai_edge_litert import interpreter
 
-    runner = interpreter.Interpreter(str(folder / FORMATS["litert"].file)).get_signature_runner()
+        path = str(folder / FORMATS["litert"].file)
+        runner = interpreter.Interpreter(path).get_signature_runner()
+        runner(images=np.zeros(runner.get_input_details()["images"]["shape"], np.uint8))
     return lambda images: runner(images=images)["probabilities"]
 
 
 FORMATS = {
     "saved_model": Format("a SavedModel", ".", (), _write_saved_model, _open_saved_model),
     "keras": Format("a Keras file", "model.keras", (), _write_keras, _open_keras),
-    "onnx": Format(
-        "an ONNX file", "model.onnx", ("onnx", "onnxruntime"), _write_onnx, _open_onnx
-    ),
+    "onnx": Format("an ONNX file", "model.onnx", ("onnx", "onnxruntime"), _write_onnx, _open_onnx),
     "litert": Format(
         "a LiteRT file", "model.tflite", ("ai_edge_litert",), _write_litert, _open_litert
     ),

@@ -94,49 +94,26 @@ def _per_channel(values, rank):
     return values.reshape([-1, *[1] * (rank - 2)]) if values.ndim else values
 
 
-def _window(layer, size, dilations=(1, 1)):
-    """Geometry of a convolution or pool: where a window is cut off, TensorFlow's side of it."""
+def _window(layer, size):
+    """Geometry of a convolution or pool; where windows are cut off, it is as in TensorFlow."""
+    dilations = list(getattr(layer, "dilation_rate", ()))
     begins, ends = [0, 0], [0, 0]
     if layer.padding == "same":
         for axis in (0, 1):
             length, stride = layer.input.shape[1 + axis], layer.strides[axis]
-            span = (size[axis] - 1) * dilations[axis] + 1
+            span = (size[axis] - 1) * (dilations[axis] if dilations else 1) + 1
             missing = max(0, (math.ceil(length / stride) - 1) * stride + span - length)
             begins[axis], ends[axis] = missing // 2, missing - missing // 2
-    return {
-        "kernel_shape": list(size),
-        "strides": list(layer.strides),
-        "pads": [*begins, *ends],
-    }
+    window = {"kernel_shape": list(size), "strides": list(layer.strides), "pads": begins + ends}
+    return window | ({"dilations": dilations} if dilations else {})
 
 
-def _convolved(graph, layer, x, kernel, name, groups, bias=None, **window):
+def _convolved(graph, x, kernel, name, groups=1, bias=None, **window):
     """A convolution; the kernel is that of ONNX: [filters, channels of a group, h, w]."""
     inputs = [x, graph.constant(kernel, f"{name}/kernel")]
     if bias is not None:
         inputs.append(graph.constant(bias, f"{name}/bias"))
     return graph.node("Conv", *inputs, name=f"{name}/convolved", group=groups, **window)
-
-
-def _conv(graph, layer, x):
-    window = _window(layer, layer.kernel_size, layer.dilation_rate)
-    y = _convolved(
-        graph,
-        layer,
-        x,
-        ops.transpose(layer.kernel, (3, 2, 0, 1)),
-        layer.name,
-        layer.groups,
-        layer.bias if layer.use_bias else None,
-        dilations=list(layer.dilation_rate),
-        **window,
-    )
-    return _activated(graph, layer, y)
-
-
-def _depthwise(graph, layer, x):
-    bias = layer.bias if layer.use_bias else None
-    return _activated(graph, layer, _by_channel(graph, layer, x, layer.kernel, layer.name, bias))
 
 
 def _by_channel(graph, layer, x, kernel, name, bias=None):
@@ -145,18 +122,29 @@ def _by_channel(graph, layer, x, kernel, name, bias=None):
     kernel = ops.reshape(
         ops.transpose(kernel, (2, 3, 0, 1)), (channels * multiplier, 1, height, width)
     )
-    window = _window(layer, (height, width), layer.dilation_rate)
-    dilations = list(layer.dilation_rate)
-    return _convolved(
-        graph, layer, x, kernel, name, channels, bias, dilations=dilations, **window
-    )
+    return _convolved(graph, x, kernel, name, channels, bias, **_window(layer, (height, width)))
+
+
+def _conv(graph, layer, x):
+    kernel = ops.transpose(layer.kernel, (3, 2, 0, 1))
+    window = _window(layer, layer.kernel_size)
+    y = _convolved(graph, x, kernel, layer.name, layer.groups, _bias(layer), **window)
+    return _activated(graph, layer, y)
+
+
+def _depthwise(graph, layer, x):
+    y = _by_channel(graph, layer, x, layer.kernel, layer.name, _bias(layer))
+    return _activated(graph, layer, y)
 
 
 def _separable(graph, layer, x):
     x = _by_channel(graph, layer, x, layer.depthwise_kernel, f"{layer.name}/depthwise")
     kernel = ops.transpose(layer.pointwise_kernel, (3, 2, 0, 1))
-    bias = layer.bias if layer.use_bias else None
-    return _activated(graph, layer, _convolved(graph, layer, x, kernel, layer.name, 1, bias))
+    return _activated(graph, layer, _convolved(graph, x, kernel, layer.name, bias=_bias(layer)))
+
+
+def _bias(layer):
+    return layer.bias if layer.use_bias else None
 
 
 def _dense(graph, layer, x):
@@ -175,9 +163,7 @@ def _norm(graph, layer, x):
         "variance": layer.moving_variance,
     }
     constants = [graph.constant(part, f"{layer.name}/{what}") for what, part in parts.items()]
-    return graph.node(
-        "BatchNormalization", x, *constants, name=layer.name, epsilon=layer.epsilon
-    )
+    return graph.node("BatchNormalization", x, *constants, name=layer.name, epsilon=layer.epsilon)
 
 
 def _max_pool(graph, layer, x):

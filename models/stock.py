@@ -101,13 +101,15 @@ def _response_norm(layer, x):
 
 def _concatenated_relu(layer, x):
     """Every channel's products with 1 and -1, rectified."""
-    maps = x if len(x.shape) == 4 else keras.layers.Reshape((1, 1, x.shape[-1]))(x)
+    maps, name, flat = x, layer.name, len(x.shape) == 2
+    if flat:
+        maps = keras.layers.Reshape((1, 1, x.shape[-1]), name=f"{name}_maps")(x)
     signs = np.tile([1.0, -1.0], (1, 1, x.shape[-1], 1))
     both = keras.layers.DepthwiseConv2D(
-        1, depth_multiplier=2, use_bias=False, activation="relu", name=layer.name
+        1, depth_multiplier=2, use_bias=False, activation="relu", name=name
     )
     y = _fixed(both, maps, [signs])
-    return y if maps is x else keras.layers.Flatten()(y)
+    return keras.layers.Flatten(name=f"{name}_flat")(y) if flat else y
 
 
 def _subsampled(layer, x):

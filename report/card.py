@@ -45,7 +45,7 @@ def accuracies(folder: Path | None, checkpoint: Path, step: int | None) -> list[
 
 def _is_of(run: history.History, checkpoint: Path) -> bool:
     """Whether test.json is about a checkpoint as it is now."""
-    if not run.tested or Path(run.tested["checkpoint"]).name != checkpoint.name:
+    if Path(str(run.tested.get("checkpoint"))).name != checkpoint.name:
         return False
     return (run.folder / "test.json").stat().st_mtime >= checkpoint.stat().st_mtime
 
