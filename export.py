@@ -121,6 +121,7 @@ def require_space(output: Path, network: trained.Trained) -> None:
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Makes a folder that stands under its name when all of it is on the disk, or not at all."""
+    missing = [above for above in path.parents if not above.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.mkdir()
@@ -133,6 +134,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for above in missing:
+            with contextlib.suppress(OSError):  # which holds the export
+                above.rmdir()
 
 
 class Samples(NamedTuple):
