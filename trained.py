@@ -29,7 +29,7 @@ class Trained:
         image_size: Side in pixels that it was trained at.
         name: The checkpoint's path, or where else its weights come from.
         folder: Of its run, where results about it belong; None without one.
-        step: Optimizer updates done; 0 if not by us.
+        step: Optimizer updates done; None if not by us.
         digest: sha256 of the checkpoint's tensors; None if not by us.
         temperature: By which its logits are divided before they become probabilities: what
             test.py found for this checkpoint, else 1.
@@ -43,7 +43,7 @@ class Trained:
     image_size: int
     name: str
     folder: Path | None
-    step: int = 0
+    step: int | None = None
     digest: str | None = None
     temperature: float = 1.0
 

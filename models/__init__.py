@@ -1,8 +1,6 @@
 """Image classifiers by name: `build("resnet50", num_classes=1000)`."""
 
-import contextlib
 import inspect
-import sys
 
 import console
 
@@ -158,7 +156,7 @@ def build(
     images = keras.Input((size, size, channels), name="images")
     x = _preprocessed(images, variant, preprocessing, mean, std)
     outputs = variant.graph(x, num_classes, **_checked(name, options, aux_heads))
-    with _deep_recursion():
+    with layers.deep_recursion():
         return keras.Model(images, outputs, name=name)
 
 
@@ -177,17 +175,6 @@ def _preprocessed(images, variant, preprocessing, mean, std):
         _pixel("std", own_std, std, layers.IMAGENET_STD, channels),
         name="normalize",
     )(images)
-
-
-@contextlib.contextmanager
-def _deep_recursion():
-    """Keras walks a graph by recursion, a call for each layer; Python allows a thousand."""
-    usual = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(usual, 20_000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(usual)
 
 
 def _variant(name):

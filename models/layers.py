@@ -4,10 +4,12 @@ Pure Keras 3, except for two fast paths that are taken only on the TensorFlow ba
 normalisation (one kernel instead of a dozen) and grouped convolution.
 """
 
+import contextlib
 import functools
 import math
+import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -499,6 +501,17 @@ def pooled_logits(x, num_classes: int):
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
     return logits(x, num_classes, kernel_initializer=uniform, name="fc")
+
+
+@contextlib.contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Keras walks a graph by recursion, a call for each layer; Python allows a thousand."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(usual, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 def _require(x, window, padding, name):

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("models", "data", "engine", "report")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).glob("*.py"))
-SCRIPTS = ("train.py", "test.py", "classify.py")
+SCRIPTS = ("train.py", "test.py", "classify.py", "export.py")
 
 
 def imports(path):

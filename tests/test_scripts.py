@@ -306,7 +306,7 @@ def test_a_missing_image_is_an_error_among_others(digits, command):
     ]
 
 
-@pytest.mark.parametrize("script", ["train.py", "test.py", "classify.py"])
+@pytest.mark.parametrize("script", ["train.py", "test.py", "classify.py", "export.py"])
 def test_help_explains_and_exits_with_0(script, command):
     done = command(script, "--help")
     assert done.returncode == 0

@@ -1,0 +1,79 @@
+"""What classify.py sees of an image file, by TensorFlow's own operations: for exported graphs.
+
+The steps are those of `decode.store` and `pixels.cut`, which OpenCV does there and which TensorFlow
+does nearly the same: pixels differ by a few levels. TensorFlow turns no image upright that has an
+EXIF orientation, and reads JPEG, PNG, GIF and BMP only.
+"""
+
+import tensorflow as tf
+
+from data import pixels, views
+from data.decode import Storage
+
+
+def centre_views(encoded: tf.Tensor, storage: Storage, size: int) -> tf.Tensor:
+    """The central views of image files.
+
+    Args:
+        encoded: string [B], files.
+        storage: How images were stored that the network was trained on.
+        size: Side of the views in pixels, S.
+
+    Returns:
+        uint8 [B, S, S, 3].
+    """
+    return tf.map_fn(
+        lambda one: _centre_view(one, storage, size),
+        encoded,
+        fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+    )
+
+
+def _centre_view(encoded, storage, size):
+    image = _stored(pixels.decoded(encoded), storage)
+    image = _window(image, views.windows(*_sides(image), size, crops=1)[0])
+    times = tf.maximum(1, tf.minimum(*_sides(image)) // size)
+    few = tf.stack(_sides(image)) // times
+    whole = image[: times * few[0], : times * few[1]]
+    image = tf.cond(times > 1, lambda: _resized(whole, few, "area"), lambda: image)
+    return tf.ensure_shape(_resized(image, [size, size], "bilinear"), [size, size, 3])
+
+
+def _stored(image, storage):
+    """As a record holds it, reduced images with what JPEG makes of them."""
+    height, width = _sides(image)
+    shorter = tf.minimum(height, width)
+    if storage.short_side:
+        image = tf.cond(
+            shorter > storage.short_side, lambda: _reduced(image, storage), lambda: image
+        )
+    if storage.encoding == "raw":
+        height, width = _sides(image)
+        side = tf.minimum(height, width)
+        image = _window(image, tf.stack([(height - side) // 2, (width - side) // 2, side, side]))
+    return image
+
+
+def _reduced(image, storage):
+    sides = tf.cast(tf.stack(_sides(image)), tf.float64)
+    sides = tf.cast(tf.round(sides * storage.short_side / tf.reduce_min(sides)), tf.int32)
+    image = _resized(image, tf.maximum(sides, storage.short_side), "area")
+    if storage.encoding == "raw":
+        return image
+    encoded = tf.io.encode_jpeg(image, "rgb", storage.quality, chroma_downsampling=True)
+    return pixels.decoded(encoded)
+
+
+def _resized(image, sides, method):
+    resized = tf.image.resize(image, sides, method)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def _window(image, window):
+    top, left, height, width = tf.unstack(window)
+    return image[top : top + height, left : left + width]
+
+
+def _sides(image):
+    shape = tf.shape(image)
+    return shape[0], shape[1]

@@ -1,0 +1,278 @@
+"""Gives a trained network to programs that know nothing of this project.
+
+python export.py                              the newest run's best checkpoint as a SavedModel
+python export.py RUN --format=onnx            into RUN/export/onnx
+python export.py best.safetensors --format=keras --output=PLACE
+
+An export is a folder: the model, labels.txt with the class names, and README.md, which says what
+the network is and how to call it. Images go in as uint8 (or, for a SavedModel, as the bytes of
+image files), probabilities come out. It is compared with the trained network on real images, and
+stands under its name only if both agree.
+"""
+
+import contextlib
+import errno
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+import console
+
+with console.quiet_import():
+    import numpy as np
+    import tensorflow as tf
+
+    import formats
+    import models
+    import trained
+    from data import pipeline, sources, views, workers
+    from engine import checkpoints, devices, steps
+    from models import graphs
+    from report import card
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_enum("format", "saved_model", list(formats.FORMATS), "what to write")
+flags.DEFINE_string("output", None, "the folder to make; RUN/export/FORMAT")
+flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
+flags.DEFINE_string("model", None, "a network with --init_from, without any run")
+flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras wrote")
+flags.DEFINE_list("images", None, "images and folders of them to compare on; 12 that are here")
+flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+
+TOLERANCE = 1e-4  # of a probability
+_MOST_IMAGES = 100
+_BATCH_SIZE = 10
+_SPARE_BYTES = 64 << 20  # more than an export takes, beside the weights
+
+
+def main(argv: list[str]) -> None:
+    """Parses the flags and makes the export."""
+    named = console.parse(argv)
+    devices.configure(FLAGS.threads)
+    devices.set_precision("float32")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.get_logger().setLevel("ERROR")
+    format = formats.FORMATS[FLAGS.format]
+    with console.user_errors():
+        if len(named) > 1:
+            raise ValueError(f"expected one run or checkpoint, received {' '.join(named)}")
+        format.require()
+        network = trained.open_network(
+            named[0] if named else None,
+            FLAGS.checkpoint,
+            model=FLAGS.model,
+            init_from=FLAGS.init_from,
+        )
+        output = new_place(FLAGS.output, network, FLAGS.format)
+        samples = open_samples(FLAGS.images, network, FLAGS.threads)
+        require_space(output, network)
+        with new_folder(output) as folder:
+            format.write(network, folder)
+            (folder / formats.LABELS).write_text(formats.labels(network), encoding="utf-8")
+            found = {"views": agreement(network, samples, format.open(folder))}
+            if FLAGS.format == "saved_model":
+                answer = formats.bytes_answer(folder)
+                found["files"] = agreement_on_files(network, samples, answer)
+            card.write(folder / "README.md", facts(network, FLAGS.format, found))
+        print(f"done: {output}")
+
+
+def new_place(output: str | None, network: trained.Trained, format: str) -> Path:
+    """The folder to make.
+
+    Raises:
+        ValueError: If it exists, or none was named and the network belongs to no run.
+        OSError: If no folder can be made there.
+    """
+    if output is None and network.folder is None:
+        raise ValueError(f"--output is missing: {network.name} belongs to no run")
+    path = network.folder / "export" / format if output is None else Path(output)
+    if os.path.lexists(path):
+        raise ValueError(f"{path} exists: expected a new folder (remove it, or name another)")
+    above = _existing(path)
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file: expected a folder to make {path} in")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"{above} cannot be written: expected a folder to make {path} in")
+    return path
+
+
+def _existing(path: Path) -> Path:
+    return next(above for above in path.absolute().parents if os.path.lexists(above))
+
+
+def require_space(output: Path, network: trained.Trained) -> None:
+    """Raises OSError if the disk has no room for the weights."""
+    needed = 4 * graphs.parameters(network.model.weights) + _SPARE_BYTES
+    if needed > (free := shutil.disk_usage(_existing(output)).free):
+        raise OSError(
+            errno.ENOSPC,
+            f"{output} takes {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB of the disk are free",
+        )
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Makes a folder that stands under its name when all of it is on the disk, or not at all."""
+    missing = [above for above in path.parents if not above.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb+") as written:
+                    os.fsync(written.fileno())
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for above in missing:
+            with contextlib.suppress(OSError):  # which holds the export
+                above.rmdir()
+
+
+class Samples(NamedTuple):
+    """Real images to compare on.
+
+    Attributes:
+        files: The images' bytes.
+        centres: uint8 [n, S, S, 3], what classify.py sees of each.
+        views: uint8 [N, S, S, 3], with other views where there are few images.
+    """
+
+    files: list[bytes]
+    centres: np.ndarray
+    views: np.ndarray
+
+
+def open_samples(places: list[str] | None, network: trained.Trained, processes: int) -> Samples:
+    """Reads what is named, of many images `_MOST_IMAGES` spread evenly, or those that are here.
+
+    Raises:
+        FileNotFoundError: If a place does not exist.
+        ValueError: If none of them is an image.
+    """
+    listed = [image for place in places or _own_images() for image in sources.open_images(place)]
+    chosen = listed[:: -(-len(listed) // _MOST_IMAGES) or 1]
+    stored = workers.stored(chosen, network.storage, max(1, min(processes, len(chosen))))
+    pairs = [
+        (image.read(), found)
+        for image, found in zip(chosen, stored, strict=True)
+        if not isinstance(found, workers.Rejected)
+    ]
+    if not pairs:
+        raise ValueError(f"--images expects images, received {', '.join(places)}")
+    size = network.model.input_shape[1]
+    crops = 1 if len(pairs) >= _MOST_IMAGES else max(views.VIEWS)
+
+    def seen(crops):
+        return np.concatenate(
+            pipeline.views_of([found for _, found in pairs], size=size, crops=crops)
+        )
+
+    return Samples([data for data, _ in pairs], seen(1), seen(crops))
+
+
+def _own_images() -> list[str]:
+    """Ten digits, and the two photographs that scikit-learn brings."""
+    folder = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "images"
+    return [str(Path(__file__).parent / "data" / "samples"), *map(str, folder.glob("*.jpg"))]
+
+
+def agreement(network: trained.Trained, samples: Samples, answer: formats.Answer) -> dict:
+    """Compares the probabilities of an export with the network's.
+
+    Returns:
+        `count` of views, and the largest `difference` of a probability.
+
+    Raises:
+        RuntimeError: If it is above `TOLERANCE`.
+    """
+    difference = 0.0
+    for start in range(0, len(samples.views), _BATCH_SIZE):
+        images = samples.views[start : start + _BATCH_SIZE]
+        apart = np.abs(answer(images) - probabilities(network, images)).max()
+        difference = max(difference, float(np.nan_to_num(apart, nan=1.0)))
+    result = {"count": len(samples.views), "images": len(samples.files), "difference": difference}
+    if difference > TOLERANCE:
+        raise RuntimeError(
+            f"the export is not the network, and was removed: probabilities differ by "
+            f"{difference:.1e}, expected at most {TOLERANCE:.0e}"
+        )
+    print(
+        f"{result['count']} views of {result['images']} images: probabilities differ by at most "
+        f"{difference:.1e}"
+    )
+    return result
+
+
+def agreement_on_files(
+    network: trained.Trained, samples: Samples, answer: Callable[[bytes], np.ndarray]
+) -> dict:
+    """Compares what an export says of files with what classify.py says; TensorFlow reads others.
+
+    Returns:
+        `count` of files, the `largest` and the `mean` of their largest differences, and for how
+        many both name the `same` class first.
+    """
+    apart, same = [], 0
+    for data, image in zip(samples.files, samples.centres, strict=True):
+        try:
+            found = answer(data)
+        except tf.errors.InvalidArgumentError:  # a format that it does not read
+            continue
+        expected = probabilities(network, image[np.newaxis])[0]
+        apart.append(float(np.abs(found - expected).max()))
+        same += int(found.argmax() == expected.argmax())
+    result = {
+        "count": len(apart),
+        "same": same,
+        "largest": max(apart, default=0.0),
+        "mean": float(np.mean(apart or 0.0)),
+    }
+    print(
+        f"{result['count']} files, decoded and resized by the export: probabilities differ from "
+        f"classify.py's by at most {result['largest']:.1e}, on average {result['mean']:.1e}; "
+        f"{same} of {result['count']} have the same first class"
+    )
+    return result
+
+
+def probabilities(network: trained.Trained, images: np.ndarray) -> np.ndarray:
+    """What the trained network says of images uint8 [B, S, S, 3]: float32 [B, K]."""
+    return np.exp(steps.predict(network.model, images[:, np.newaxis], network.temperature))
+
+
+def facts(network: trained.Trained, format: str, found: dict) -> dict:
+    """What a model card says."""
+    row, size = models.VARIANTS[network.model.name], network.model.input_shape[1]
+    stored = network.storage.short_side or round(size / 0.875)
+    installed = {name: metadata.version(name) for name in formats.FORMATS[format].packages}
+    return {
+        "format": format,
+        "title": formats.FORMATS[format].title,
+        "file": formats.FORMATS[format].file,
+        "network": network,
+        "name": network.model.name,
+        "paper": row.paper,
+        "parameters": graphs.parameters(network.model.trainable_weights),
+        "size": size,
+        "cut": int(views.crop_side(stored, size)) / stored,
+        "data": Path(network.data[0]).name if network.data else None,
+        "accuracies": card.accuracies(network.folder, Path(network.name), network.step),
+        "agreement": found,
+        "tolerance": TOLERANCE,
+        "versions": checkpoints.versions() | installed,
+    }
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,157 @@
+"""A trained network as one of Keras' own layers only, which needs nothing of this project.
+
+Names and results stay; what is random or counts in training only is left out. Where Keras has no
+layer that does what one of ours does, a convolution with fixed weights or an operation of
+`keras.ops` takes its place, so that writers of other formats meet few kinds of layers.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from models import fractalnet, highway, layers, resnet, stochastic_depth
+
+
+def classifier(model: keras.Model, temperature: float = 1.0) -> keras.Model:
+    """Rebuilds a trained network.
+
+    Args:
+        model: Maps float32 images [B, S, S, C] in 0..255 to {"logits": [B, K]}.
+        temperature: By which its logits are divided.
+
+    Returns:
+        Functional model from uint8 images [B, S, S, C] to probabilities, float32 [B, K].
+
+    Raises:
+        ValueError: If the network has a layer of ours that is not in `EQUIVALENTS`.
+    """
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name="images")
+    with layers.deep_recursion():
+        x = keras.models.clone_model(
+            keras.Model(model.input, model.output["logits"]),
+            images,
+            clone_function=lambda layer: layer,
+            call_function=_equivalent,
+        ).output
+        if temperature != 1:
+            x = keras.layers.Rescaling(1 / temperature, name="temperature")(x)
+        x = keras.layers.Softmax(name="probabilities")(x)
+        return keras.Model(images, x, name=model.name)
+
+
+def _equivalent(layer, *inputs, **options):
+    """Calls what stands for a layer."""
+    if type(layer) in EQUIVALENTS:
+        return EQUIVALENTS[type(layer)](layer, *inputs)
+    if type(layer).__module__.partition(".")[0] != "keras":
+        raise ValueError(
+            f"layer {layer.name} ({type(layer).__name__}) has no equivalent among Keras' own, "
+            "expected one of " + ", ".join(sorted(kind.__name__ for kind in EQUIVALENTS))
+        )
+    return _as(type(layer))(layer, *inputs, **options)
+
+
+def _as(kind, **changes):
+    """Function that calls a layer of another kind with the arguments and weights of the given."""
+
+    def call(layer, inputs, *_, **options):
+        config = layer.get_config() | changes
+        zeros = {name: "zeros" for name in config if name.endswith("_initializer")}
+        copy = kind.from_config(config | zeros)
+        return _fixed(copy, inputs, getattr(layer, "weights", ()), **options)
+
+    return call
+
+
+def _fixed(layer, inputs, weights, **options):
+    """Calls a layer and gives it its weights."""
+    outputs = layer(inputs, **options)
+    for mine, value in zip(getattr(layer, "weights", ()), weights, strict=True):
+        mine.assign(value)
+    return outputs
+
+
+def _inputs(layer, inputs, *_):
+    return inputs
+
+
+def _rescaling(layer, images):
+    mean, std = layer.mean.astype("float64"), layer.std.astype("float64")
+    scale, offset = np.broadcast_arrays(1 / std, -mean / std)
+    return keras.layers.Rescaling(scale.tolist(), offset.tolist(), name=layer.name)(images)
+
+
+def _mean_image(layer, images):
+    """A product with ones, to which a weight of the shape of an image is added."""
+    images = keras.layers.Rescaling(1.0, name=f"{layer.name}_cast")(images)
+    ones, shape = np.ones(images.shape[-1]), images.shape[1:]
+    add = keras.layers.EinsumDense("bhwc,c->bhwc", shape, bias_axes="hwc", name=layer.name)
+    return _fixed(add, images, [ones, -ops.convert_to_numpy(layer.mean)])
+
+
+def _response_norm(layer, x):
+    """The sum over neighbours, times alpha, plus the bias, is a 1 x 1 convolution."""
+    channel = np.arange(x.shape[-1])
+    band = layer.alpha * (abs(channel[:, None] - channel) <= layer.radius)
+    bias = np.full(channel.shape, layer.bias)
+    energy = keras.layers.Conv2D(len(channel), 1, name=f"{layer.name}_energy")
+    inverse = ops.rsqrt(_fixed(energy, ops.square(x), [band[None, None], bias]))
+    return keras.layers.Multiply(name=layer.name)([x, inverse, ops.sqrt(inverse)])
+
+
+def _concatenated_relu(layer, x):
+    """Every channel's products with 1 and -1, rectified."""
+    maps, name, flat = x, layer.name, len(x.shape) == 2
+    if flat:
+        maps = keras.layers.Reshape((1, 1, x.shape[-1]), name=f"{name}_maps")(x)
+    signs = np.tile([1.0, -1.0], (1, 1, x.shape[-1], 1))
+    both = keras.layers.DepthwiseConv2D(
+        1, depth_multiplier=2, use_bias=False, activation="relu", name=name
+    )
+    y = _fixed(both, maps, [signs])
+    return keras.layers.Flatten(name=f"{name}_flat")(y) if flat else y
+
+
+def _subsampled(layer, x):
+    """A strided 1 x 1 convolution with the identity."""
+    take = keras.layers.Conv2D(
+        layer.filters, 1, strides=layer.stride, use_bias=False, name=layer.name
+    )
+    return _fixed(take, x, [np.eye(x.shape[-1], layer.filters)[None, None]])
+
+
+def _carried(layer, transformed, gate, carried):
+    name = layer.name
+    closed = keras.layers.Rescaling(-1.0, 1.0, name=f"{name}_closed")(gate)
+    parts = [
+        keras.layers.Multiply(name=f"{name}_transformed")([transformed, gate]),
+        keras.layers.Multiply(name=f"{name}_carried")([carried, closed]),
+    ]
+    return keras.layers.Add(name=name)(parts)
+
+
+def _activation(layer, x):
+    if layer.activation is layers.ACTIVATIONS["abs_tanh"]:
+        return ops.absolute(keras.layers.Activation("tanh", name=layer.name)(x))
+    return _as(keras.layers.Activation)(layer, x)
+
+
+# Functions `(layer, *inputs) -> outputs`; what is not here and Keras' own is copied.
+EQUIVALENTS = {
+    keras.layers.Dropout: _inputs,
+    keras.layers.Activation: _activation,
+    layers.Normalize: _rescaling,
+    layers.SubtractMeanImage: _mean_image,
+    layers.LocalResponseNorm: _response_norm,
+    layers.BatchNorm: _as(keras.layers.BatchNormalization, synchronized=False),
+    layers.ConcatenatedReLU: _concatenated_relu,
+    layers.GroupedConv2D: _as(keras.layers.Conv2D),
+    layers.Whitening: _as(keras.layers.Conv2D),
+    resnet.SubsampleAndPad: _subsampled,
+    highway.Gate: _carried,
+    stochastic_depth.Survival: lambda layer, x: layer.probability,
+    stochastic_depth.Gate: lambda layer, x, odds: keras.layers.Rescaling(odds, name=layer.name)(x),
+    stochastic_depth.HeldBatchNorm: _as(keras.layers.BatchNormalization, synchronized=False),
+    fractalnet.PathChoice: _inputs,
+    fractalnet.DropPathJoin: lambda layer, maps, _: keras.layers.Average(name=layer.name)(maps),
+}

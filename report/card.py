@@ -1,0 +1,63 @@
+"""The model card of an export: what the network is, how good, and how to call it."""
+
+from pathlib import Path
+
+import jinja2
+
+import console
+from report import history
+
+_SHOWN = 20  # class names
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=False,  # noqa: S701 - Markdown
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+def accuracies(folder: Path | None, checkpoint: Path, step: int | None) -> list[str]:
+    """Lines on how good a checkpoint is, from its run's files; none where they do not say.
+
+    Args:
+        folder: Of the run, if any.
+        checkpoint: Its file, which may have been tested.
+        step: After which it was saved.
+    """
+    try:
+        run = history.read(folder) if folder else None
+    except FileNotFoundError:
+        run = None
+    if run is None:
+        return []
+    lines = []
+    if _is_of(run, checkpoint):
+        lines.append(
+            f"{_percent(run.tested, '')} on {run.tested['examples']:,} images of the "
+            f"{run.tested['split']} split, {run.tested['crops']} crop(s) (test.py)"
+        )
+    for row in run.rows:
+        if row["step"] == step and "validation_top1_accuracy" in row:
+            lines.append(f"{_percent(row, 'validation_')} on validation images while training")
+    return lines
+
+
+def _is_of(run: history.History, checkpoint: Path) -> bool:
+    """Whether test.json is about a checkpoint as it is now."""
+    if Path(str(run.tested.get("checkpoint"))).name != checkpoint.name:
+        return False
+    return (run.folder / "test.json").stat().st_mtime >= checkpoint.stat().st_mtime
+
+
+def _percent(row: dict, prefix: str) -> str:
+    top1, top5 = (100 * row[f"{prefix}top{k}_accuracy"] for k in (1, 5))
+    return f"top-1 {top1:.2f} %, top-5 {top5:.2f} %"
+
+
+def write(path: Path, facts: dict) -> None:
+    """Writes a model card; for the facts see `templates/card.md`."""
+    names = [console.printable(name).replace("`", "'") for name in facts["network"].class_names]
+    shown = names[:_SHOWN] + ([f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])
+    text = _TEMPLATES.get_template("card.md").render(facts, shown=shown)
+    path.write_text(text + "\n", encoding="utf-8")
