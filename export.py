@@ -267,7 +267,7 @@ def facts(network: trained.Trained, format: str, found: dict) -> dict:
         "size": size,
         "cut": int(views.crop_side(stored, size)) / stored,
         "data": Path(network.data[0]).name if network.data else None,
-        "accuracies": card.accuracies(network.folder, Path(network.name), network.step),
+        "accuracies": card.accuracies(network.folder, network.digest, network.step),
         "agreement": found,
         "tolerance": TOLERANCE,
         "versions": checkpoints.versions() | installed,

@@ -17,12 +17,12 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-def accuracies(folder: Path | None, checkpoint: Path, step: int | None) -> list[str]:
+def accuracies(folder: Path | None, digest: str | None, step: int | None) -> list[str]:
     """Lines on how good a checkpoint is, from its run's files; none where they do not say.
 
     Args:
         folder: Of the run, if any.
-        checkpoint: Its file, which may have been tested.
+        digest: sha256 of its tensors, as test.json names what was tested.
         step: After which it was saved.
     """
     try:
@@ -32,7 +32,7 @@ def accuracies(folder: Path | None, checkpoint: Path, step: int | None) -> list[
     if run is None:
         return []
     lines = []
-    if _is_of(run, checkpoint):
+    if digest and run.tested.get("digest") == digest:
         lines.append(
             f"{_percent(run.tested, '')} on {run.tested['examples']:,} images of the "
             f"{run.tested['split']} split, {run.tested['crops']} crop(s) (test.py)"
@@ -41,13 +41,6 @@ def accuracies(folder: Path | None, checkpoint: Path, step: int | None) -> list[
         if row["step"] == step and "validation_top1_accuracy" in row:
             lines.append(f"{_percent(row, 'validation_')} on validation images while training")
     return lines
-
-
-def _is_of(run: history.History, checkpoint: Path) -> bool:
-    """Whether test.json is about a checkpoint as it is now."""
-    if Path(str(run.tested.get("checkpoint"))).name != checkpoint.name:
-        return False
-    return (run.folder / "test.json").stat().st_mtime >= checkpoint.stat().st_mtime
 
 
 def _percent(row: dict, prefix: str) -> str:
