@@ -23,11 +23,14 @@ class Embeddings:
 
         Raises:
             FileNotFoundError: If there is no folder to write it into.
+            PermissionError: If it cannot be written there.
         """
         self._path, self._class_names = Path(path), class_names
         self._answers: list[Answer] = []
         if not self._path.parent.is_dir():
             raise FileNotFoundError(f"--features: there is no folder {self._path.parent}")
+        if self._path.is_dir() or not os.access(self._path.parent, os.W_OK):
+            raise PermissionError(f"--features: {self._path} cannot be written")
 
     def add(self, answer: Answer) -> None:
         """Keeps what is needed of an answer; images that could not be read are left out."""

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-import console
 import trained
 from data import testsets
 from engine import checkpoints, steps, summaries
@@ -30,6 +30,7 @@ class How:
 
     Attributes:
         split: The name of the images, for test.json.
+        data: Where they are from, if not from the run's own data.
         crops: Views of each image, a key of `views.VIEWS`.
         dense: Whole images are seen, by the network as a convolution.
         batch_size: Of one replica.
@@ -40,6 +41,7 @@ class How:
     """
 
     split: str
+    data: str | None
     crops: int
     dense: bool
     batch_size: int
@@ -93,11 +95,16 @@ def test(
             )
             results = steps.Evaluator(strategy, network.model).predictions(batches)
         columns = [np.concatenate(column) for column in zip(*speed.timed(results), strict=True)]
+        if not columns:
+            raise ValueError(f"no image of {images.name} could be read")
         found.append(scores.Predictions(*columns, images.filenames(), network.class_names))
     predictions = scores.ensemble(found) if len(found) > 1 else found[0]
     first = networks[0]
     fits = how.is_own_validation and not predictions.is_right.all()
-    temperature = scores.temperature(predictions) if fits else first.temperature
+    is_one_view = how.crops == 1 and len(networks) == 1 and not how.dense
+    temperature = first.temperature if is_one_view else 1.0  # it was found for single views
+    if fits:
+        temperature = scores.temperature(predictions)
     return Outcome(predictions, speed.images_per_second, temperature)
 
 
@@ -155,6 +162,7 @@ def figures(network: trained.Trained, outcome: Outcome, how: How, sizes: Sequenc
         "dense": how.dense,
         "checkpoint": network.name,
         "split": how.split,
+        "data": how.data,
         "image_size": list(sizes) if len(sizes) > 1 else sizes[0],
         "top1_interval": [top1.low, top1.high],
         "top5_interval": [top5.low, top5.high],
@@ -167,6 +175,7 @@ def figures(network: trained.Trained, outcome: Outcome, how: How, sizes: Sequenc
         "calibrated_error": scores.calibration_error(predictions.at(outcome.temperature)),
         "images_per_second": outcome.images_per_second,
         "digest": network.digest,
+        "command": sys.argv,
     }
 
 
@@ -191,7 +200,7 @@ def lines(found: dict, predictions: scores.Predictions) -> Iterator[str]:
     yield f"calibration error {100 * found['calibration_error']:.2f} %{calibrated}"
     if pairs := scores.confusions(predictions, PAIRS):
         told = ", ".join(f"{label} as {guess} ({count})" for label, guess, count in pairs)
-        yield console.printable(f"most confused: {told}")
+        yield f"most confused: {told}"
     yield f"{found['images_per_second']:,.0f} images/s"
     yield accuracies(found)
 
@@ -205,12 +214,13 @@ def accuracies(found: dict) -> str:
 
 
 def compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Lines about several networks on the same images: every pair, and all together.
-
-    Raises:
-        ValueError: If they were tested on different images.
-    """
+    """Lines about several networks: every pair and all together, if they saw the same images."""
     predictions = [outcome.predictions for outcome in outcomes]
+    try:
+        together = scores.ensemble(predictions)
+    except ValueError as error:
+        yield f"not compared: {error}"
+        return
     for second in range(1, len(names)):
         for first in range(second):
             found = scores.compare(predictions[first], predictions[second])
@@ -219,7 +229,6 @@ def compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]
                 f"first gets right, {found.only_second} only the second; "
                 f"p = {found.p_value:.3g} (McNemar)"
             )
-    together = scores.ensemble(predictions)
     top1, top5 = (scores.fraction(together.in_top(k)) for k in (1, 5))
     found = {"top1_accuracy": top1.value, "top5_accuracy": top5.value}
     yield f"ensemble of {len(names)}: {accuracies({**found, 'examples': len(together.labels)})}"
@@ -297,7 +306,7 @@ def _table(rows: Iterable[dict]) -> tuple[list, list]:
 
 
 def _write_csv(path: Path, header: Sequence, rows: Iterable[Sequence]) -> None:
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file).writerows([header, *rows])
 
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from data import datasets, pipeline
 from models import graphs
 
-MOST_BYTES = 2 * 2**30  # of the features of all images
+MOST_BYTES = 2**30  # of the features of all images
 
 
 class Halves(NamedTuple):
@@ -103,7 +104,8 @@ class Features:
             features = self._trunk(tf.cast(images[:, 0], tf.float32), training=False)
             return tf.cast(features, tf.float32)
 
-        found = [(through(images), labels) for images, labels, _ in batches]
+        shown = tqdm(batches, f"features of the {split} images", leave=False, disable=None)
+        found = [(through(images), labels) for images, labels, _ in shown]
         features, labels = (tf.concat(column, axis=0) for column in zip(*found, strict=True))
         count = self._dataset.num_examples(split)  # the last batch is filled up
         return features[:count], labels[:count]

@@ -21,7 +21,9 @@ from data import sources
 from report import overlay
 
 _TEMPLATES = Path(__file__).parent / "report" / "templates"
-_THREADS = 4  # one predicts, the others answer
+_THREADS = 8  # one predicts, the others wait or answer
+_PATIENCE = 30  # seconds that a request waits for those before it
+_MOST_FILES = 100
 _CONNECTIONS = 20
 _ROOM = 1 << 20  # bytes over the limit that are read, so that the refusal is one of ours
 _POLICY = (  # of what the page may load
@@ -137,10 +139,16 @@ class Page:
         files = flask.request.files.getlist("image")
         if not files:
             flask.abort(400, "expected one picture or more in the form's field image")
+        if len(files) > _MOST_FILES:
+            flask.abort(400, f"expected {_MOST_FILES} pictures at most, received {len(files)}")
         uploads = [sources.Upload(file.filename or "picture", file.read()) for file in files]
         explains = flask.request.form.get("explain") == "1"
-        with self._one_at_a_time:
+        if not self._one_at_a_time.acquire(timeout=_PATIENCE):
+            flask.abort(503, "busy with other pictures: try again")
+        try:
             answers = list(self._of_network.answers(uploads))
+        finally:
+            self._one_at_a_time.release()
         return {"results": [_result(self._of_network, answer, explains) for answer in answers]}
 
     def _refused(self, error: werkzeug.exceptions.HTTPException) -> tuple[dict, int]:

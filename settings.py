@@ -148,6 +148,12 @@ def side(options: SimpleNamespace, epoch: int) -> int:
     return first + unit * int((full - first) * progress / unit)
 
 
+def sides(options: SimpleNamespace) -> set[int]:
+    """All sides that training images have before they are of full size."""
+    found = {side(options, epoch) for epoch in range(options.epochs)}
+    return found - {_full_side(options)}
+
+
 def mix(options: SimpleNamespace) -> mixing.Mixing | None:
     """How images are mixed with each other; None: not, as where one batch is to be learnt."""
     found = mixing.Mixing(options.mixup, options.cutmix)

@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import console
 from engine import runs
 from report import compare
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def train(command: Sequence[str], seeds: Sequence[int], run_dir: str) -> list[str]:
@@ -36,7 +37,8 @@ def train(command: Sequence[str], seeds: Sequence[int], run_dir: str) -> list[st
         if runs.Run(folder).exists:
             one.append("--resume")
         if code := _call([sys.executable, *one]):
-            print("the same command goes on here", file=sys.stderr)
+            if code != console.WRONG_INPUT:
+                print("the same command goes on here", file=sys.stderr)
             sys.exit(code)
     return compare.write(folders, f"{run_dir}-seeds.html")
 

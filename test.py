@@ -110,7 +110,8 @@ class Test:
         as_validated = as_trained and options.crops == "1"
         own = not (options.data or options.images) and options.split == "validation"
         how = evaluation.How(
-            split=options.images or options.split,
+            split="images" if options.images else options.split,
+            data=options.images or options.data,
             crops=int(options.crops),
             dense=options.dense,
             batch_size=max(1, options.batch_size // replicas),
@@ -123,7 +124,8 @@ class Test:
                 self._networks, self._sizes, self._images, how, self._strategy
             )
         found = evaluation.figures(self.network, outcome, how, self._sizes)
-        print(*self._images.remarks(), *evaluation.lines(found, outcome.predictions), sep="\n")
+        lines = [*self._images.remarks(), *evaluation.lines(found, outcome.predictions)]
+        print(*map(console.printable, lines), sep="\n")
         if self.network.folder is not None:
             evaluation.write(self.network, found, outcome, self._images)
             if how.is_own_validation:

@@ -172,6 +172,11 @@ def train_all(argv: list[str], options: dict, given: set[str]) -> list[str]:
 def instead(training: Training) -> list[str] | None:
     """Does what a flag asks for instead of training; returns lines about it, None to train."""
     options = training.options
+    if options.meter and (training.halves or options.first_image_size):
+        raise ValueError(
+            "--meter measures one kind of steps: not those of --first_image_size, nor those that "
+            "see what a frozen part made of the images (--cache=none lets them see images)"
+        )
     if options.meter or options.find_lr:
         training.settle()
     if options.meter:
@@ -233,7 +238,11 @@ def resume(options: SimpleNamespace, given: set[str], defaults: dict) -> Trainin
     saved = {**defaults, **begun["flags"]}  # an older run lacks the newest flags
     if options.find_lr:
         raise ValueError("--find_lr is for a new training, received --resume too")
-    harmless = HARMLESS | ({"epochs"} if saved["schedule"] in ("constant", "plateau") else set())
+    harmless = set(HARMLESS)
+    if saved["schedule"] in ("constant", "plateau") and not saved["first_image_size"]:
+        harmless.add("epochs")
+    if saved["freeze"] != "none":  # it decides whether features are kept: other last bits
+        harmless.remove("cache")
     for name in sorted(given):
         value = getattr(options, name)
         if name not in harmless and value != saved[name]:
@@ -255,10 +264,11 @@ def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets
     def check_network() -> None:
         if expected is None:  # not for a run that has begun
             given = settings.network_options(options)
-            model = models.build(options.model, 2, **{**given, "image_size": size})
+            given = {**given, "image_size": size}
+            model = models.build(options.model, 2, aux_heads=True, **given)
             finetune.freeze(model, options.freeze, ())
-            if options.first_image_size:
-                graphs.require_size(model, options.first_image_size)
+            for side in settings.sides(options):
+                graphs.require_size(model, side)
 
     size = options.image_size or models.image_size(options.model)
     dataset = convert.open_dataset(

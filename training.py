@@ -141,8 +141,8 @@ class Training:
                 options.momentum,
                 options.weight_decay,
             )
-        if options.first_image_size:
-            graphs.require_size(self.model, options.first_image_size)
+        for side in settings.sides(options):
+            graphs.require_size(self.model, side)
         if options.ema:
             self.average = averages.Average(self.strategy, self.model, options.ema)
         self.micro_batch = begun.get("micro_batch") or settings.micro_batch(options)
@@ -434,11 +434,11 @@ class Training:
             return self.features.train_batches(seed=self.options.seed, first=first, end=end)
         return self._batches(first, end)
 
-    def _batches(self, first: int, end: int) -> tf.data.Dataset:
+    def _batches(self, first: int, end: int, side: int | None = None) -> tf.data.Dataset:
         return pipeline.train_batches(
             self.dataset,
             self.policy,
-            size=self.side(first),
+            size=side or self.side(first),
             batch_size=self.options.batch_size,
             seed=self.options.seed,
             step=first,
@@ -451,7 +451,8 @@ class Training:
     @functools.cached_property
     def sample(self) -> tuple[np.ndarray, np.ndarray]:
         """Some training images, uint8 [B, S, S, 3], and their labels, int32 [B]."""
-        images, labels, _ = next(self._batches(0, 1).as_numpy_iterator())
+        batches = self._batches(0, 1, self.network["image_size"])
+        images, labels, _ = next(batches.as_numpy_iterator())
         return images[:DOUBTED], labels[:DOUBTED]
 
     def images_of(self, step: int) -> np.ndarray:

@@ -70,6 +70,8 @@ class Split:
         for place, record in enumerate(self._records()):
             if place in wanted:
                 found[place] = pixels.stored(record, self._dataset.encoding)
+            if len(found) == len(wanted):
+                break
         return [found[place] for place in places]
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -127,7 +127,7 @@ def _decoded(
     """The frames, why they end early, and None at the end."""
     signal.alarm(seconds)  # ends the process, in the middle of a decoder too
     try:
-        yield from _read(path, storage, every)
+        yield from _read(path, storage, every, seconds)
     except BadImage as error:
         yield Rejected(str(error))
     except (MemoryError, cv2.error):
@@ -137,7 +137,7 @@ def _decoded(
     yield None
 
 
-def _read(path: str, storage: Storage, every: int | None) -> Iterator[Frame]:
+def _read(path: str, storage: Storage, every: int | None, seconds: int) -> Iterator[Frame]:
     video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     if not video.isOpened():
         raise BadImage("a video that is cut short, damaged or of an unknown kind")
@@ -149,6 +149,7 @@ def _read(path: str, storage: Storage, every: int | None) -> Iterator[Frame]:
     rate = rate if _RATES[0] <= rate <= _RATES[1] else _RATE
     every = every or max(1, round(rate))
     for number in itertools.count():
+        signal.alarm(seconds)
         if not video.grab():
             break
         if number % every == 0:

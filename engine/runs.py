@@ -138,7 +138,7 @@ class Run:
             OSError: If the folder cannot be written.
         """
         (self.folder / _CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**settings, "command": sys.argv, "git_commit": _git_commit()}, indent=2)
+        text = json.dumps({"command": sys.argv, **settings, "git_commit": _git_commit()}, indent=2)
         checkpoints.replace(
             self.folder / _SETTINGS, lambda temporary: temporary.write_text(text + "\n")
         )

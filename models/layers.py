@@ -263,7 +263,7 @@ class GroupedConv2D(keras.layers.Conv2D):
             return super().convolution_op(inputs, kernel)
         import tensorflow as tf
 
-        pieces = 1 if _grouped_kernels_run() else self.groups
+        pieces = 1 if _grouped_kernels_run(self.compute_dtype) else self.groups
         images = tf.split(inputs, pieces, axis=-1)
         kernels = tf.split(kernel, pieces, axis=-1)
         maps = [
@@ -534,16 +534,19 @@ def _one_tensorflow_replica():
 
 
 @functools.cache
-def _grouped_kernels_run():
-    """Whether TensorFlow's kernels here take groups in the backward pass too: tried once."""
+def _grouped_kernels_run(dtype):
+    """Whether TensorFlow's kernels here take groups in the backward pass too: tried once.
+
+    oneDNN knows bfloat16 on processors with AVX-512 only.
+    """
     import tensorflow as tf
 
     with tf.init_scope():
         try:
             tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=[1, 3, 3, 4],
-                filter=tf.ones([3, 3, 2, 4]),
-                out_backprop=tf.ones([1, 3, 3, 4]),
+                filter=tf.ones([3, 3, 2, 4], dtype),
+                out_backprop=tf.ones([1, 3, 3, 4], dtype),
                 strides=[1, 1, 1, 1],
                 padding="SAME",
             )

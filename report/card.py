@@ -1,5 +1,6 @@
 """The model card of an export: what the network is, how good, and how to call it."""
 
+import html
 from pathlib import Path
 
 import jinja2
@@ -48,9 +49,15 @@ def _percent(row: dict, prefix: str) -> str:
     return f"top-1 {top1:.2f} %, top-5 {top5:.2f} %"
 
 
+def _plain(name: str) -> str:
+    """A name that somebody else gave, as text in a table of Markdown."""
+    return html.escape(console.printable(name)).replace("|", "&#124;").replace("`", "'")
+
+
 def write(path: Path, facts: dict) -> None:
     """Writes a model card; for the facts see `templates/card.md`."""
-    names = [console.printable(name).replace("`", "'") for name in facts["network"].class_names]
+    names = [_plain(name) for name in facts["network"].class_names]
     shown = names[:_SHOWN] + ([f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])
-    text = _TEMPLATES.get_template("card.md").render(facts, shown=shown)
+    data = facts["data"] and _plain(facts["data"])
+    text = _TEMPLATES.get_template("card.md").render({**facts, "data": data}, shown=shown)
     path.write_text(text + "\n", encoding="utf-8")

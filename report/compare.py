@@ -54,7 +54,10 @@ def grouped(runs: Sequence[history.History]) -> dict[str, list[history.History]]
     names = {name for run in runs for name in run.flags}
     apart = [n for n in sorted(names) if len({repr(run.flags.get(n)) for run in runs}) > 1]
     apart.sort(key=lambda name: name != "model")
-    titled = {_title(members[0], apart): members for members in groups.values()}
+    titled: dict[str, list[history.History]] = {}
+    for members in groups.values():
+        title = _title(members[0], apart)
+        titled[f"{title} ({members[0].folder.name})" if title in titled else title] = members
     return dict(sorted(titled.items(), key=lambda item: -_mean_accuracy(item[1])))
 
 

@@ -10,6 +10,7 @@ _SEED_LIKE |= {
     "checkpoint_steps",
     "log_device_placement",
     "histograms",
+    "seeds",
     "profile",
     "meter",
     "json",

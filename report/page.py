@@ -92,11 +92,15 @@ def section(folder: str | Path) -> Section:
         pictures=_pictures(run.folder),
         mistakes=_mistakes(run.folder / _TEST / "mistakes"),
         pairs=scores.confusions(found, PAIRS) if found else [],
-        classes=sorted(rows[:-1], key=lambda row: row["f1"])[:CLASSES],
+        classes=sorted(filter(_is_tested, rows[:-1]), key=lambda row: row["f1"])[:CLASSES],
         commands=_commands(run),
         settings=run.settings["flags"],
         surroundings=_surroundings(run.settings),
     )
+
+
+def _is_tested(row: dict) -> bool:
+    return row["examples"] > 0
 
 
 def figures(run: history.History) -> list[Figure]:
@@ -107,7 +111,8 @@ def figures(run: history.History) -> list[Figure]:
 def _tested(tested: dict) -> Iterator[Figure]:
     if not tested:
         return
-    images = f"{tested['examples']:,} images, {tested['split']}, {tested['crops']} crop(s)"
+    of = f" of {tested['data']}" if tested["data"] else ""
+    images = f"{tested['examples']:,} images, {tested['split']}{of}, {tested['crops']} crop(s)"
     for k in (1, 5):
         low, high = (f"{100 * end:.1f}" for end in tested[f"top{k}_interval"])
         value = f"{100 * tested[f'top{k}_accuracy']:.2f} %"
@@ -152,7 +157,7 @@ def _mistakes(folder: Path) -> list[dict]:
     if not path.is_file():
         return []
     return [
-        {**row, "source": _embedded(folder / row["picture"])}
+        {**row, "source": _embedded(folder / Path(row["picture"]).name)}
         for row in json.loads(path.read_text())
     ]
 
@@ -166,10 +171,7 @@ def _commands(run: history.History) -> list[str]:
     """What makes the run again, and what was done with it."""
     commands = [shlex.join(["python", *run.settings.get("command", ["train.py"])])]
     if run.tested:
-        tested = run.tested
-        extra = "" if tested["split"] == "validation" else f" --split={tested['split']}"
-        extra += "" if tested["crops"] == 1 else f" --crops={tested['crops']}"
-        commands.append(f"python test.py {shlex.quote(str(run.folder))}{extra}")
+        commands.append(shlex.join(["python", *run.tested["command"]]))
     return commands
 
 

@@ -13,6 +13,8 @@ from matplotlib import pyplot
 
 from report.scores import Bin
 
+pyplot.rcParams["text.parse_math"] = False  # names of classes may hold a $
+
 INK, ACCENT, FAINT = "#1f6fb4", "#d07a2d", "#b8bec6"
 
 

@@ -97,8 +97,10 @@ class Predictions:
 
     def at(self, temperature: float) -> "Predictions":
         """The same with logits divided by a temperature."""
-        scaled = scipy.special.log_softmax(self.log_probabilities / temperature, axis=1)
-        return dataclasses.replace(self, log_probabilities=scaled.astype(np.float32))
+        scaled = self.log_probabilities / np.float32(temperature)
+        return dataclasses.replace(
+            self, log_probabilities=scipy.special.log_softmax(scaled, axis=1)
+        )
 
 
 def save(predictions: Predictions, path: Path) -> None:
@@ -111,9 +113,12 @@ def save(predictions: Predictions, path: Path) -> None:
     columns["filenames"] = np.array(columns["filenames"], np.str_)
     columns["class_names"] = np.array(columns["class_names"], np.str_)
     partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, **columns)
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **columns)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Predictions:
@@ -184,8 +189,9 @@ def confusions(predictions: Predictions, count: int) -> list[tuple[str, str, int
 
 def mistakes(predictions: Predictions, count: int) -> list[int]:
     """The places of the wrong predictions that were surest."""
-    order = np.argsort(-predictions.confidence, kind="stable")
-    return [int(place) for place in order if not predictions.is_right[place]][:count]
+    wrong = np.flatnonzero(~predictions.is_right)
+    order = np.argsort(-predictions.confidence[wrong], kind="stable")[:count]
+    return wrong[order].tolist()
 
 
 def reliability(predictions: Predictions) -> list[Bin]:

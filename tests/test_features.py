@@ -67,10 +67,11 @@ def test_features_come_in_the_order_of_the_images(photographs):
             assert label == stored[place][1]
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_as_the_whole_network_would_be(photographs, tmp_path, finished):
     source = tmp_path / "source"
-    finished(source, "--model=cifar_resnet20", "--image_size=8", "--epochs=1")
-    words = [f"--data={photographs}", "--model=cifar_resnet20", "--image_size=8", "--epochs=3"]
+    finished(source, "--model=lenet5", "--epochs=1")
+    words = [f"--data={photographs}", "--model=lenet5", "--epochs=3"]
     words += [f"--init_from={source}", "--freeze=all", "--augment=none", "--batch_size=8"]
     whole = finished(tmp_path / "whole", *words)
     log = (tmp_path / "whole" / "train.log").read_text()

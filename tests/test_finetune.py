@@ -206,7 +206,7 @@ def test_too_little_memory_halves_what_is_computed_at_a_time(failures, expected)
 
         def _trainer(self):
             size = self.micro_batch or 64
-            return SimpleNamespace(fits=lambda side: tried.append(size) or len(tried) > failures)
+            return SimpleNamespace(fits=lambda: tried.append(size) or len(tried) > failures)
 
     training = Fake()
     training.trainer = training._trainer()

@@ -156,18 +156,14 @@ def test_batch_norm_under_mixed_precision():
         )
 
 
-@pytest.fixture(params=["grouped kernel", "split"])
-def convolution(request, monkeypatch):
-    if request.param == "split":
-        monkeypatch.setattr(layers, "_grouped_kernels_run", lambda: False)
-    elif not layers._grouped_kernels_run():
-        pytest.skip("TensorFlow has no grouped kernels here")
-    return request.param
-
-
+@pytest.mark.parametrize("way", ["grouped kernel", "split"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("groups", [2, 8])
-def test_grouped_convolution(convolution, groups, dtype):
+def test_grouped_convolution(way, groups, dtype, monkeypatch):
+    if way == "split":
+        monkeypatch.setattr(layers, "_grouped_kernels_run", lambda dtype: False)
+    elif not layers._grouped_kernels_run(dtype):
+        pytest.skip("TensorFlow has no grouped kernels here")
     image = tf.cast(normal(2, 9, 9, 16), dtype)
     layer = layers.GroupedConv2D(24, 3, strides=2, groups=groups, dtype=dtype)
     layer.build(image.shape)

@@ -155,7 +155,7 @@ def test_policies():
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"name": "alexnot"}, "unknown model, expected one of alexnet, .* received 'alexnot'"),
+        ({"name": "alexnot"}, "unknown model, expected one of airbench94, .* received 'alexnot'"),
         ({"colour": 1}, "unknown option of alexnet, expected filters or .* received colour"),
         ({"name": "lenet5", "norm": 1}, "unknown option of lenet5, expected .* received norm"),
         ({"norm": "layer"}, "unknown norm, expected one of none, lrn, batch, received 'layer'"),

@@ -30,7 +30,7 @@ STOPPED = {
         "--model=cifar_resnet20",
         "--batch_size=8",
         "--micro_batch=4",
-        "--epochs=12",
+        "--epochs=8",
         "--checkpoint_steps=7",
         "--optimizer=lamb",
         "--schedule=one_cycle",
@@ -54,7 +54,7 @@ STOPPED = {
         "--augment=alexnet",
         "--scale=32,40",
         "--init=he_normal",
-        "--first_image_size=20",
+        "--first_image_size=28",
     ],
 }
 REPLICATED = ("-m", "tests.replicated")

@@ -162,7 +162,7 @@ def test_a_folder_is_tested_as_it_is(command, run, photographs, tmp_path):
     shutil.copytree(photographs, folder)
     lines = outcome(command, run, f"--images={folder}", "--batch_size=10")
     found, predictions = result(run)
-    assert found["examples"] == 48 and found["split"] == str(folder)
+    assert found["examples"] == 48 and (found["split"], found["data"]) == ("images", str(folder))
     outcome(command, run, "--split=train")
     _, converted = result(run)
     by_name = dict(zip(predictions.filenames, predictions.log_probabilities, strict=True))
