@@ -21,11 +21,11 @@ def wrong(counts):
 @pytest.mark.slow
 def test_trainings_killed_at_random_moments():
     """In a process of its own: this one has started TensorFlow, so it cannot fork."""
-    command = [sys.executable, "benchmarks/crash.py", "kills", "--count=3"]
+    command = [sys.executable, "benchmarks/crash.py", "kills", "--count=2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     kills, trainings = re.match(r"kills: (\d+), trainings: (\d+), ", done.stdout).groups()
-    assert int(kills) >= 3 and int(trainings) >= 1
+    assert int(kills) >= 2 and int(trainings) >= 1
     assert "different: 0" in done.stdout and "cannot resume: 0" in done.stdout
 
 
