@@ -4,7 +4,8 @@
     python benchmarks/train.py --networks=alexnet,cifar_resnet20 --precision=mixed_bfloat16
 
 Each stack is a process of its own; they take turns on the same random batch. Ratios are of medians,
-and the last line is their geometric mean. A table and all turns go to benchmarks/results.
+memory is a process's peak, and the last line is the geometric mean. A table and all turns go to
+benchmarks/results.
 """
 
 import json
@@ -49,14 +50,19 @@ def measured(network: str, options: object) -> list[dict]:
 
 
 def table(results: dict[str, list[dict]]) -> list[list[str]]:
-    """Images per second, and how many times as fast ours is."""
-    rows, ratios = [["network", *STACKS.values(), "ours / keras", "ours / torch"]], ([], [])
+    """Images per second, how many times as fast ours is, and its memory beside Keras'."""
+    head = ["network", *STACKS.values(), "ours / keras", "ours / torch", "memory, ours / keras"]
+    rows, ratios = [head], ([], [], [])
     for network, found in results.items():
         rates = {result["name"]: tables.summary(result)["median"] for result in found}
+        peaks = {
+            result["name"]: max(turn["peak_bytes"] for turn in result["turns"]) for result in found
+        }
         row = [network, *(f"{rates[name]:,.1f}" if name in rates else "" for name in STACKS)]
-        for other, column in zip(("keras", "torch"), ratios, strict=True):
-            if other in rates and "ours" in rates:
-                column.append(rates["ours"] / rates[other])
+        pairs = ((rates, "keras"), (rates, "torch"), (peaks, "keras"))
+        for (figures, other), column in zip(pairs, ratios, strict=True):
+            if other in figures and "ours" in figures:
+                column.append(figures["ours"] / figures[other])
                 row.append(f"{column[-1]:.2f}")
             else:
                 row.append("")

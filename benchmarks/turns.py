@@ -232,7 +232,8 @@ def _run(batches: Iterator, seconds: float, prepared: int) -> dict[str, float]:
         images += len(batch)
         waited += getattr(batch, "waited", 0.0)
     used = cpu_seconds() - cpu
-    return {"images": images, "seconds": passed, "cpu": used, "waited": waited}
+    taken = {"images": images, "seconds": passed, "cpu": used, "waited": waited}
+    return taken | {"peak_bytes": peak_bytes()}
 
 
 def _come_to_rest() -> bool:
@@ -263,6 +264,15 @@ def cpu_seconds() -> float:
     """CPU time of this process and its living descendants; its own where there is no /proc."""
     family = _processes()
     return sum(family.values()) if family else time.process_time()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had; 0 where there is no /proc."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return 0
 
 
 def _processes() -> dict[int, float]:
