@@ -251,7 +251,7 @@ def write(
     predictions, folder = outcome.predictions, network.folder
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    scores.save(predictions, place / "predictions.npz")
+    checkpoints.replace(place / "predictions.npz", functools.partial(scores.save, predictions))
     _write_csv(place / "predictions.csv", *_table(_rows(predictions)))
     _write_csv(place / "classes.csv", *_table(scores.per_class(predictions)))
     matrix = scores.confusion(predictions)

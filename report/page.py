@@ -70,14 +70,12 @@ class Section:
     surroundings: dict
 
 
-def section(folder: str | Path) -> Section:
-    """Reads a run folder.
+def section(run: history.History) -> Section:
+    """Reads what the folder of a run says besides its history.
 
     Raises:
-        FileNotFoundError: If there is no run, or no epoch of it has ended.
         ValueError: If its files are damaged.
     """
-    run = history.read(folder)
     predictions = run.folder / _TEST / "predictions.npz"
     found = scores.load(predictions) if predictions.is_file() else None
     rows = scores.per_class(found) if found else []
@@ -189,10 +187,11 @@ def page(folders: Sequence[str | Path]) -> str:
         FileNotFoundError: If there is no run, or no epoch of it has ended.
         ValueError: If a run's files are damaged.
     """
-    groups = compare.grouped([history.read(folder) for folder in folders])
+    runs = [history.read(folder) for folder in folders]
+    groups = compare.grouped(runs)
     return compare.TEMPLATES.get_template("report.html").render(
-        sections=[section(folder) for folder in folders],
+        sections=[section(run) for run in runs],
         columns=compare.COLUMNS,
-        rows=[compare.row(title, runs) for title, runs in groups.items()],
-        curves=compare.pictures(groups) if len(folders) > 1 else {},
+        rows=[compare.row(title, members) for title, members in groups.items()],
+        curves=compare.pictures(groups) if len(runs) > 1 else {},
     )

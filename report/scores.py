@@ -6,7 +6,6 @@ temperature are C. Guo et al., arXiv:1706.04599, sections 2 and 4.2; the interva
 """
 
 import dataclasses
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -104,7 +103,7 @@ class Predictions:
 
 
 def save(predictions: Predictions, path: Path) -> None:
-    """Writes predictions as an npz file, whole or not at all; `load` reads it.
+    """Writes predictions as an npz file, which `load` reads.
 
     Raises:
         OSError: If it cannot be written.
@@ -112,13 +111,8 @@ def save(predictions: Predictions, path: Path) -> None:
     columns = {field.name: getattr(predictions, field.name) for field in _FIELDS}
     columns["filenames"] = np.array(columns["filenames"], np.str_)
     columns["class_names"] = np.array(columns["class_names"], np.str_)
-    partial = path.with_suffix(".partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **columns)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **columns)
 
 
 def load(path: Path) -> Predictions:
