@@ -1,7 +1,8 @@
 """What every command shares: a quiet start, one error line for a mistake, exit codes, signals.
 
-Exit codes: 0 done; 1 the work failed part-way; 2 the user's input is wrong; 128 + n stopped by
-signal n. A leaf: it knows nothing of models, data or training.
+Exit codes: 0 done; 1 the work failed part-way; 2 the user's input is wrong; 75 another process that
+takes part has ended, so that all have to be started again; 128 + n stopped by signal n. A leaf: it
+knows nothing of models, data or training.
 """
 
 import argparse
@@ -13,11 +14,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from absl import flags
 
 FAILED = 1
 WRONG_INPUT = 2
+START_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 # oneDNN's kernels also on processors for which TensorFlow would not choose them (those without
 # AVX-512): there cifar_resnet20 trains 1.9 times as fast.
 _TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
@@ -53,10 +56,33 @@ def quiet_import() -> Iterator[None]:
             os.close(console)
 
 
-def fail(message: object, code: int = WRONG_INPUT) -> None:
+def fail(message: object, code: int = WRONG_INPUT) -> NoReturn:
     """Prints one line, `error: message`, on stderr and exits with `code`."""
-    print("error:", printable(" ".join(str(message).split())), file=sys.stderr, flush=True)
+    _say_error(message)
     sys.exit(code)
+
+
+def abandon(message: object, code: int) -> NoReturn:
+    """As `fail`, but at once: nothing is cleaned up, which might wait for who is gone."""
+    _say_error(message)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Ends the process at once after this, or with the code of an exit in it; cleans up nothing."""
+    code = 0
+    try:
+        yield
+    except SystemExit as end:
+        code = end.code or 0
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _say_error(message: object) -> None:
+    print("error:", printable(" ".join(str(message).split())), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

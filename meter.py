@@ -113,13 +113,13 @@ def _input(training: Training) -> Input:
     options = training.options
     return Input(
         training.dataset,
-        training.policy,
+        training.feed.policy,
         size=training.network["image_size"],
         batch_size=options.batch_size,
         seed=options.seed,
         steps=max(training.total, _PLANNED_STEPS),
         threads=options.threads,
-        cache=training.cache,
+        cache=training.feed.cache,
     )
 
 

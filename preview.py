@@ -18,9 +18,9 @@ def draw_step(training: Training, step: int) -> list[str]:
     options = training.options
     if step >= training.total:
         raise ValueError(f"--show_step expects a step below {training.total}, received {step}")
-    images = training.images_of(step)
+    images, origins = training.feed.images_of(step), training.feed.origins_of(step)
     rows, lines = [], []
-    for number, (origin, seen) in enumerate(zip(training.origins_of(step), images, strict=True)):
+    for number, (origin, seen) in enumerate(zip(origins, images, strict=True)):
         name = training.dataset.class_names[origin.label]
         mirrored = ", mirrored" if origin.mirrored else ""
         title = f"{number}: {name} ({origin.label}){mirrored}"

@@ -37,15 +37,18 @@ flags.DEFINE_list("image_size", None, "side of the crops in pixels; several are 
 flags.DEFINE_integer("batch_size", 100, "images at a time, over all replicas", 1)
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+flags.DEFINE_string("devices", "all", "a number of GPUs or of parts of the CPU, or GPUs as in 0,2")
 
 
 def main(argv: list[str]) -> None:
     """Parses the flags, tests each run or checkpoint that is named, and compares them."""
     named = console.parse(argv)
     options = SimpleNamespace(**FLAGS.flag_values_dict())
-    devices.configure(options.threads)
-    devices.set_precision("auto")
     with console.user_errors():
+        devices.configure(options.threads, devices=options.devices)
+        devices.set_precision("auto")
+        if remark := devices.unused():
+            print(remark)
         tests = [Test(place, options) for place in named or [None]]
         outcomes = []
         for test in tests:

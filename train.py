@@ -8,15 +8,20 @@ python train.py --flagfile=recipes/alexnet_imagenet.flags --data=ILSVRC2012
 """
 
 import contextlib
+import itertools
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TextIO
 
 from absl import flags
 
 import console
 
 with console.quiet_import():
+    import tensorflow as tf
+
     import finder
     import finetune
     import meter
@@ -25,7 +30,7 @@ with console.quiet_import():
     import settings
     import sweep
     from data import augment, convert, damage, datasets, decoded
-    from engine import devices, optimizers, runs, schedules
+    from engine import checkpoints, cluster, devices, optimizers, runs, schedules
     from models import graphs, layers
     from training import Training, data_name
 
@@ -100,6 +105,8 @@ flags.DEFINE_bool("histograms", False, "of weights and gradients, for TensorBoar
 flags.DEFINE_integer("profile", None, "record what the device does in N steps, for TensorBoard", 1)
 flags.DEFINE_integer("max_steps", None, "stop after N optimizer updates in all", 1)
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+flags.DEFINE_string("devices", "all", "a number of GPUs or of parts of the CPU, or GPUs as in 0,2")
+flags.DEFINE_float("cluster_timeout", 300, "seconds to wait for other machines' processes", 1)
 flags.DEFINE_enum("cache", "auto", decoded.CACHES, "decode all images to memory; auto: if small")
 flags.DEFINE_bool("overfit_batch", False, "a check: train on the first batch alone")
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
@@ -120,6 +127,8 @@ HARMLESS = {
     "profile",
     "max_steps",
     "threads",
+    "devices",
+    "cluster_timeout",
     "cache",
     "verify",
     "meter",
@@ -127,6 +136,9 @@ HARMLESS = {
     "show_step",
     "log_device_placement",
 }
+# What may differ between the machines that train together.
+OWN = {"data", "val_data", "run_dir", "threads", "devices", "cache", "verify", "profile"}
+ALONE = ("meter", "find_lr", "show_step")  # what only one process can do
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -148,20 +160,43 @@ def main(argv: list[str]) -> None:
     options = SimpleNamespace(**{flag.name: flag.value for flag in own})
     if "optimizer" in given and "learning_rate" not in given:
         options.learning_rate = None  # the recipe's is for its own optimizer
+    try:
+        for line in run(options, given, defaults, talk):
+            print(line)
+    except cluster.PeerLost as error:
+        console.abandon(error, console.START_AGAIN)
+
+
+def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO) -> Iterable[str]:
+    """Trains, or does what a flag asks for instead; returns lines about that.
+
+    Args:
+        options: The flags.
+        given: Names of those on the command line.
+        defaults: Values of all flags without it.
+        talk: What is printed meanwhile goes there.
+    """
     with console.user_errors(), contextlib.redirect_stdout(talk):
-        training = resume(options, given, defaults) if options.resume else start(options)
-        says = instead(training)
-        if says is None:
-            training.prepare()
+        workers = cluster.from_environment()
+        with workers.guarded():
+            if options.resume:
+                training = resume(options, given, defaults, workers)
+            else:
+                training = start(options, workers)
+            says = instead(training)
+            if says is None:
+                training.prepare()
     if says is None:
-        return training.go()
-    print("\n".join(says))
+        # With others, TensorFlow's cleaning up would wait for them, 5 s and more.
+        with workers.guarded(), console.leaving() if workers.size > 1 else contextlib.nullcontext():
+            training.go()
+    return says or ()
 
 
 def train_all(argv: list[str], options: dict, given: set[str]) -> list[str]:
     """Trains once for each of `--seeds`; returns lines that compare the runs."""
     seeds = range(options["seed"], options["seed"] + options["seeds"])
-    for name in given & {"resume", "meter", "find_lr", "show_step"}:
+    for name in given & {"resume", *ALONE}:
         console.fail(f"--{name} is about one training, received --seeds={len(seeds)} too")
     model = options["model"] or default_model(options["data"])
     run_dir = options["run_dir"] or runs.ROOT / f"{data_name(options['data'])}-{model}"
@@ -194,7 +229,49 @@ def default_model(data: str) -> str:
     return "lenet5" if data == "digits" else "alexnet"
 
 
-def start(options: SimpleNamespace) -> Training:
+def join(options: SimpleNamespace, workers: cluster.Cluster) -> tf.distribute.Strategy:
+    """Starts TensorFlow, in all processes that train together once all are there.
+
+    Raises:
+        PeerLost: If one does not come, or takes up another moment of the run.
+        ValueError: If they were not started alike, or devices are wrong.
+    """
+    devices.configure(options.threads, options.log_device_placement, options.devices)
+    if workers.size == 1:
+        return devices.make_strategy()
+    for name in ALONE:
+        if vars(options)[name] not in (None, False):
+            raise ValueError(f"--{name} is for one process, received {workers.size} workers")
+    if not options.run_dir or options.micro_batch == "auto":
+        missing = "--micro_batch with a number" if options.run_dir else "--run_dir"
+        raise ValueError(f"several workers expect {missing}, the same for all")
+    shared = {name: value for name, value in vars(options).items() if name not in OWN}
+    word = {"flags": shared, "versions": checkpoints.versions()}
+    compare(workers, cluster.meet(workers, word, options.cluster_timeout))
+    return workers.strategy(options.cluster_timeout)
+
+
+def compare(workers: cluster.Cluster, words: list[dict]) -> None:
+    """Finds differences between what the workers were started with.
+
+    Raises:
+        PeerLost: If only some go on with a run: one was started again when others were not yet.
+        ValueError: If there is another difference.
+    """
+    for index, kind in itertools.product(range(1, workers.size), ("flags", "versions")):
+        for name, value in words[0][kind].items():
+            other = words[index][kind].get(name)
+            if other == value:
+                continue
+            if name == "resume":
+                raise cluster.PeerLost("not all workers were started with --resume: start again")
+            raise ValueError(
+                f"{workers.name(index)} has {name}={other}, {workers.name(0)} {name}={value}: "
+                "expected the same"
+            )
+
+
+def start(options: SimpleNamespace, workers: cluster.Cluster) -> Training:
     """Sets up a new run; nothing is written but converted data."""
     options.model = options.model or default_model(options.data)
     if options.run_dir and runs.Run(options.run_dir).step_files():
@@ -202,7 +279,8 @@ def start(options: SimpleNamespace) -> Training:
             f"the run folder {options.run_dir} holds checkpoints already, expected a new one; "
             "add --resume to go on with it"
         )
-    check(options)
+    strategy = join(options, workers)
+    settings.check(options, strategy.num_replicas_in_sync)  # before data is converted for hours
     dataset = open_data(options)
     if options.learning_rate is None:
         options.learning_rate = optimizers.OPTIMIZERS[options.optimizer].learning_rate
@@ -211,18 +289,7 @@ def start(options: SimpleNamespace) -> Training:
     if options.augment is None:
         options.augment = default_policy(options.model, dataset.class_names)
     with damage.named(dataset):
-        return Training(options, dataset, options.precision)
-
-
-def check(options: SimpleNamespace) -> None:
-    """Finds what is wrong with the flags before data is converted for hours.
-
-    Raises:
-        ValueError: If a flag's value is out of range.
-        FileNotFoundError: If the file of `--init_from` does not exist.
-    """
-    devices.configure(options.threads, options.log_device_placement)
-    settings.check(options, devices.make_strategy().num_replicas_in_sync)
+        return Training(options, dataset, options.precision, strategy, workers)
 
 
 def default_policy(model: str, class_names: tuple[str, ...]) -> str:
@@ -231,7 +298,9 @@ def default_policy(model: str, class_names: tuple[str, ...]) -> str:
     return "digits" if characters else models.policy(model)
 
 
-def resume(options: SimpleNamespace, given: set[str], defaults: dict) -> Training:
+def resume(
+    options: SimpleNamespace, given: set[str], defaults: dict, workers: cluster.Cluster
+) -> Training:
     """Sets up an earlier run as it was, except for harmless flags given anew."""
     run = runs.Run(options.run_dir) if options.run_dir else runs.newest()
     begun = run.settings()
@@ -252,10 +321,10 @@ def resume(options: SimpleNamespace, given: set[str], defaults: dict) -> Trainin
             )
     changed = {name: getattr(options, name) for name in given}
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})
-    devices.configure(options.threads, options.log_device_placement)
+    strategy = join(options, workers)
     dataset = open_data(options, expected=begun["data"]["fingerprint"])
     with damage.named(dataset):
-        return Training(options, dataset, begun["precision"], begun)
+        return Training(options, dataset, begun["precision"], strategy, workers, begun)
 
 
 def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets.Dataset:

@@ -2,14 +2,13 @@
 
 import contextlib
 import copy
-import csv
 import dataclasses
 import functools
 import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,18 +19,19 @@ from tqdm import tqdm
 
 import console
 import features
+import feed
 import finetune
 import models
 import settings
-from data import advice, augment, damage, datasets, decoded, pipeline, replay
+from data import advice, augment, damage, datasets, pipeline
 from engine import (
     averages,
     background,
     checkpoints,
+    cluster,
     devices,
     doubts,
     losses,
-    mixing,
     optimizers,
     profiling,
     progress,
@@ -46,9 +46,8 @@ CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
 SHOWN = 16  # images of the first batch, in TensorBoard
 WAITS_TOO_LONG = 0.2  # of the time, for input
-MEASURED, MEASURED_BATCH = 10_000, 50  # images, at most; the stored order is a random one
-DOUBTED = 64  # images that show whether a network learns
 LEARNT = 0.99  # of the one batch of --overfit_batch
+_DIGITS = 12  # hexadecimal ones of a digest that a float64 can hold
 ROLLBACK = 0.1  # of the learning rate, after a loss that was not finite
 ADVICE_SECONDS = 10  # of training, before advice is given
 
@@ -95,6 +94,8 @@ class Training:
         options: SimpleNamespace,
         dataset: datasets.Dataset,
         precision: str,
+        strategy: tf.distribute.Strategy,
+        workers: cluster.Cluster = cluster.Cluster(),  # noqa: B008
         begun: dict | None = None,
     ) -> None:
         """Builds everything for step 0; writes nothing.
@@ -103,22 +104,29 @@ class Training:
             options: The flags.
             dataset: What to train on.
             precision: One of `devices.PRECISIONS`.
+            strategy: Over whose replicas to train.
+            workers: The processes that do, this one among them.
             begun: What run.json says of a run that goes on.
 
         Raises:
             ValueError: If flags, network and data do not go together.
         """
         self.options, self.dataset = options, dataset
-        self.strategy = devices.make_strategy()
+        self.strategy, self.workers = strategy, workers
         self.precision = devices.set_precision(precision)
         self.replicas = self.strategy.num_replicas_in_sync
-        self.steps_per_epoch = self._count_steps()
-        self.total = options.epochs * self.steps_per_epoch
-        self.end = min(self.total, options.max_steps or self.total)
         begun = begun or {}
         self.network = begun.get("network") or settings.network(options, dataset)
-        self.policy = settings.policy(options)
-        self.cache = decoded.chosen_cache(dataset, options.cache)
+        self.feed = feed.Feed(
+            options,
+            dataset,
+            size=self.network["image_size"],
+            replicas=self.replicas,
+            share=(workers.index, workers.size),
+        )
+        self.steps_per_epoch = self.feed.steps_per_epoch
+        self.total = options.epochs * self.steps_per_epoch
+        self.end = min(self.total, options.max_steps or self.total)
         self.schedule = settings.schedule(options, self.steps_per_epoch)
         self.average = None
         keras.utils.set_random_seed(options.seed)
@@ -176,7 +184,7 @@ class Training:
             objective=self._objective,
             micro_batch=self.micro_batch,
             clip_norm=options.clip_norm,
-            colour=self._colour if self.policy.colour else None,
+            colour=self._colour if self.feed.policy.colour else None,
             mix=settings.mix(options),
             average=self.average,
             factors=self._factors(),
@@ -192,7 +200,7 @@ class Training:
     def _halves(self) -> features.Halves | None:
         """The network in two parts, where one is frozen and always sees the same."""
         options = self.options
-        varies = options.first_image_size or settings.mix(options) or not self.policy.is_fixed
+        varies = options.first_image_size or settings.mix(options) or not self.feed.policy.is_fixed
         images = options.overfit_batch or options.cache == "none" or self.replicas > 1
         if options.freeze == "none" or varies or images:
             return None
@@ -215,37 +223,37 @@ class Training:
         )
 
     @property
+    def device(self) -> dict:
+        """What bit-identical results depend on besides versions, as JSON values."""
+        return devices.describe(self.strategy, self.options.threads, self.workers.size)
+
+    @property
     def run(self) -> runs.Run:
-        """The run folder."""
-        return runs.Run(self.options.run_dir)
+        """The run folder; only the chief writes there."""
+        kind = runs.Run if self.workers.is_chief else runs.Watched
+        return kind(self.options.run_dir)
 
     @functools.cached_property
     def summaries(self) -> summaries.Summaries:
         """What TensorBoard shows of the run."""
-        return summaries.Summaries(self.run.folder)
+        kind = summaries.Summaries if self.workers.is_chief else summaries.Silent
+        return kind(self.run.folder)
 
     @functools.cached_property
     def profile(self) -> profiling.Profile:
         """A recording of some steps, or of none."""
-        return profiling.Profile(self.run.folder / "train", self.options.profile)
-
-    def _count_steps(self) -> int:
-        """Steps of an epoch."""
-        batch_size, examples = self.options.batch_size, self.dataset.num_examples("train")
-        if batch_size > examples:
-            raise ValueError(
-                f"--batch_size={batch_size} is more than the {examples} training images"
-            )
-        return examples // batch_size
+        count = self.options.profile if self.workers.is_chief else None
+        return profiling.Profile(self.run.folder / "train", count)
 
     def _colour(self, images: tf.Tensor, step: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
         """The policy's colour part, of the images at some places of the global batch."""
         draws = augment.colour_draws(self.options.seed, step, self.options.batch_size)
-        return self.policy.colour(images, tf.gather(draws, places))
+        return self.feed.policy.colour(images, tf.gather(draws, places))
 
     def say(self, line: str) -> None:
-        """Prints a line, and keeps it in train.log."""
-        tqdm.write(line)
+        """Prints a line, and keeps it in train.log; only the chief does."""
+        if self.workers.is_chief:
+            tqdm.write(line)
         self.run.log(line)
 
     def prepare(self) -> None:
@@ -261,6 +269,24 @@ class Training:
                 self.restore(self.run.settings())
             else:
                 self.begin()
+        self._check_agreement()
+
+    def _check_agreement(self) -> None:
+        """Compares what the workers have before they train.
+
+        Raises:
+            PeerLost: If one has other data or weights than the chief.
+        """
+        texts = [self.dataset.fingerprint, checkpoints.weights_digest(self.model)]
+        numbers = [int(text[:_DIGITS], 16) for text in texts]
+        everyone = self.workers.gathered(self.strategy, [*numbers, self.trainer.step])
+        for index, (data, weights, step) in enumerate(everyone):
+            if (data, weights, step) != tuple(everyone[0]):
+                what = "data" if data != everyone[0][0] else f"weights, of step {step:.0f}"
+                raise cluster.PeerLost(
+                    f"{self.workers.name(index)} has other {what} than the chief: expected the "
+                    "same; are the run folder and the data those of the chief?"
+                )
 
     def begin(self) -> None:
         """Starts at step 0: writes the folder of the run."""
@@ -286,7 +312,7 @@ class Training:
                     "examples": {s: self.dataset.num_examples(s) for s in self.dataset.splits},
                 },
                 "versions": checkpoints.versions(),
-                "device": devices.describe(self.strategy, self.options.threads),
+                "device": self.device,
             }
         )
         self._introduce()
@@ -299,7 +325,7 @@ class Training:
             self.say("what is frozen sees every image once: its output is kept in memory")
         self.summaries.flags(vars(self.options))
         self.summaries.graph(self.model)
-        self.summaries.images("augmented", self.images_of(0)[:SHOWN], 0)
+        self.summaries.images("augmented", self.feed.images_of(0)[:SHOWN], 0)
 
     def restore(self, begun: dict) -> None:
         """Takes up the newest checkpoint of the run, if it has one; `begun` is its run.json."""
@@ -312,15 +338,12 @@ class Training:
                 raise ValueError(f"{self.options.init_from} has changed since this run was started")
             self._take_weights()
             return self.begin()
-        now = {
-            **checkpoints.versions(),
-            **devices.describe(self.strategy, self.options.threads),
-        }
+        now = {**checkpoints.versions(), **self.device}
         before = {**checkpoint.about["versions"], **checkpoint.about["device"]}
-        for name in sorted(now):
-            if now[name] != before.get(name):
+        for name in sorted(now | before):
+            if now.get(name) != before.get(name):
                 self.say(
-                    f"warning: {name} was {before.get(name)}, is {now[name]}: "
+                    f"warning: {name} was {before.get(name)}, is {now.get(name)}: "
                     "the results may differ in the last bits"
                 )
         self._take_up(checkpoint)
@@ -354,7 +377,8 @@ class Training:
             return keras_weights.load(self.options.model, self.model, source)
         for layer in self.model.layers:
             if hasattr(layer, "measure"):
-                layer.measure(self._inputs_of(layer))
+                before = keras.Model(self.model.input, layer.input)
+                layer.measure(before(images).numpy() for images in self.feed.centres())
         return [layer.name for layer in self.model.layers]
 
     def _source_digest(self) -> str | None:
@@ -362,20 +386,6 @@ class Training:
         if not settings.is_ours(self.options.init_from):
             return None
         return settings.origin(self.options).about["sha256"]
-
-    def _inputs_of(self, layer: keras.Layer) -> Iterator[np.ndarray]:
-        """What a layer gets of the centre crops of the first training images, in batches."""
-        views = pipeline.test_batches(
-            self.dataset,
-            "train",
-            size=self.network["image_size"],
-            crops=1,
-            batch_size=MEASURED_BATCH,
-            threads=self.options.threads,
-        )
-        before = keras.Model(self.model.input, layer.input)
-        for images, _, weights in views.take(MEASURED // MEASURED_BATCH).as_numpy_iterator():
-            yield keras.ops.convert_to_numpy(before(images[weights > 0, 0].astype(np.float32)))
 
     def settle(self) -> None:
         """Where it is open how much is computed at a time, halves it until there is memory enough.
@@ -398,90 +408,27 @@ class Training:
         """Says what is trained on what."""
         dataset, size = self.dataset, self.network["image_size"]
         parameters = graphs.parameters(self.model.trainable_weights)
+        of_workers = f" of {self.workers.size} workers" * (self.workers.size > 1)
         self.say(
             f"{self.options.model}: {parameters:,} parameters, {size} x {size} pixels, "
-            f"{self.precision}; {self.replicas} replica(s), {self.options.threads} threads"
+            f"{self.precision}; {self.replicas} replica(s){of_workers}, "
+            f"{self.options.threads} threads"
         )
+        if remark := devices.unused():
+            self.say(remark)
         if first := self.options.first_image_size:
             self.say(f"training images grow from {first} to {size} pixels")
+        share = self.options.batch_size // self.replicas
+        each = f" ({share} for each replica)" * (self.replicas > 1)
         counts = ", ".join(f"{dataset.num_examples(s):,} {s}" for s in dataset.splits)
         self.say(
             f"{self.options.data}: {counts}; {dataset.num_classes} classes; "
-            f"batches of {self.options.batch_size}, {self.steps_per_epoch} steps an epoch"
+            f"batches of {self.options.batch_size}{each}, {self.steps_per_epoch} steps an epoch"
         )
         shorter = pipeline.shorter_side(dataset)
         if shorter < size:
             self.say(f"the images ({shorter} pixels) are enlarged to the network's {size}")
         self.say(f"run folder: {self.run.folder}")
-
-    def side(self, step: int) -> int:
-        """Side of a step's images, in pixels."""
-        return settings.side(self.options, step // self.steps_per_epoch)
-
-    def _same_side_until(self, step: int) -> int:
-        """The step that ends a row of images of one size."""
-        ends = range(step - step % self.steps_per_epoch, self.end, self.steps_per_epoch)
-        return next((end for end in ends if self.side(end) != self.side(step)), self.end)
-
-    def batches(self, first: int, end: int) -> tf.data.Dataset:
-        """Those of the steps from `first` to before `end`, as the trainer iterates over them.
-
-        They are of the first one's size.
-        """
-        if self.options.overfit_batch:
-            return self._batches(0, 1).cache().repeat(end - first)
-        if self.halves:
-            return self.features.train_batches(seed=self.options.seed, first=first, end=end)
-        return self._batches(first, end)
-
-    def _batches(self, first: int, end: int, side: int | None = None) -> tf.data.Dataset:
-        return pipeline.train_batches(
-            self.dataset,
-            self.policy,
-            size=side or self.side(first),
-            batch_size=self.options.batch_size,
-            seed=self.options.seed,
-            step=first,
-            steps=end,
-            threads=self.options.threads,
-            per_batch=self.options.batch_size // self.replicas,
-            cache=self.cache,
-        )
-
-    @functools.cached_property
-    def sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """Some training images, uint8 [B, S, S, 3], and their labels, int32 [B]."""
-        batches = self._batches(0, 1, self.network["image_size"])
-        images, labels, _ = next(batches.as_numpy_iterator())
-        return images[:DOUBTED], labels[:DOUBTED]
-
-    def images_of(self, step: int) -> np.ndarray:
-        """All images of a step as the network sees them, mixed and all: uint8 [B, S, S, 3]."""
-        options, mix = self.options, settings.mix(self.options)
-        first = 0 if options.overfit_batch else step
-        batches = self._batches(first, first + 1)
-        images = tf.concat([images for images, *_ in batches], axis=0)
-        images = tf.cast(images, tf.float32)
-        if self.policy.colour:
-            draws = augment.colour_draws(options.seed, step, options.batch_size)
-            images = self.policy.colour(images, draws)
-        if mix:
-            number = tf.constant(step, tf.int64)
-            plan = mixing.plan(mix, options.seed, number, options.batch_size, self.side(step))
-            images, _ = mixing.mixed(images, plan)
-        return tf.saturate_cast(images, tf.uint8).numpy()
-
-    def origins_of(self, step: int) -> list[replay.Origin]:
-        """Where the images of a step come from, in their order."""
-        step = 0 if self.options.overfit_batch else step
-        return replay.origins(
-            self.dataset,
-            self.policy,
-            size=self.side(step),
-            batch_size=self.options.batch_size,
-            seed=self.options.seed,
-            step=step,
-        )
 
     def go(self) -> None:
         """Trains to the end; stops early, with a checkpoint, at a signal."""
@@ -492,8 +439,10 @@ class Training:
                     self._train(interrupts)
             self.saving.wait()
             self.profile.end()
-            if self.last.examples and (self.trainer.step >= self.end or self._gave_up):
+            ended = self.trainer.step >= self.end or self._gave_up
+            if ended and self.last.examples and self.workers.is_chief:
                 self._draw()
+            self._wait_for_all()
         except steps.NotFinite as error:
             with contextlib.suppress(OSError):  # one error is enough
                 self.saving.wait()
@@ -501,6 +450,14 @@ class Training:
             console.fail(f"{error}; {advice}; {self._what_it_saw(error.step)}", console.FAILED)
         except (OSError, ValueError, damage.DamagedShard) as error:  # also: no good checkpoint
             console.fail(error, console.FAILED)
+        self._conclude(interrupts)
+
+    def _wait_for_all(self) -> None:
+        """Lets no worker go on alone, or end while another one needs it."""
+        self.workers.gathered(self.strategy, [0.0])
+
+    def _conclude(self, interrupts: console.Interrupts) -> None:
+        """Says how it ended."""
         if self._gave_up and self.trainer.step < self.end:
             self.say(f"stopped early: no better accuracy in {self.state.stale} epochs")
         elif interrupts.received and self.trainer.step < self.end:
@@ -509,7 +466,10 @@ class Training:
         if self.options.overfit_batch and self.last.examples:
             self._judge_overfitting()
         digest = checkpoints.weights_digest(self.model)
-        self.say(f"done: step {self.trainer.step}  weights sha256 {digest}")
+        done = f"done: step {self.trainer.step}  weights sha256 {digest}"
+        self.say(done)
+        if not self.workers.is_chief:
+            print(done, flush=True)
 
     def _draw(self) -> None:
         """Draws the curves, what the last validation took for what, and the first filters."""
@@ -520,7 +480,7 @@ class Training:
         for name, grid in summaries.pictures_of_filters(self.model).items():
             drawn[name.replace("/", "-")] = tf.io.encode_png(grid).numpy()
         for name, picture in drawn.items():
-            (self.run.folder / f"{name}.png").write_bytes(picture)
+            self.run.add_picture(name, picture)
         self.summaries.pictures("validation", drawn, self.trainer.step)
         self.summaries.flush()
 
@@ -538,17 +498,15 @@ class Training:
 
     def _what_it_saw(self, step: int) -> str:
         """Lists the images of a step in a file; says where, and how to draw them."""
-        path = self.run.folder / f"step-{step:08d}.csv"
+        name = f"step-{step:08d}"
         show = f"{self._resume_command()} --show_step={step}"
+        origins = enumerate(self.feed.origins_of(step))
+        rows = [(number, origin.filename, origin.label) for number, origin in origins]
         try:
-            with open(path, "w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(("number", "filename", "label"))
-                for number, origin in enumerate(self.origins_of(step)):
-                    writer.writerow((number, origin.filename, origin.label))
+            self.run.add_table(name, [("number", "filename", "label"), *rows])
         except OSError as error:
             return f"its images are drawn by: {show} (no list of them: {error})"
-        return f"its images are listed in {path} and drawn by: {show}"
+        return f"its images are listed in {self.run.folder / name}.csv and drawn by: {show}"
 
     def _train(self, interrupts: console.Interrupts) -> None:
         """Trains; where `--on_nan` says so, goes back once to the last checkpoint."""
@@ -556,6 +514,7 @@ class Training:
             return self._loop(interrupts)
         except steps.NotFinite as error:
             self.saving.wait()
+            self._wait_for_all()
             back = self.options.on_nan == "rollback" and self.state.slower == 1
             checkpoint = self.run.last(self.say) if back else None
             if checkpoint is None:
@@ -569,15 +528,21 @@ class Training:
         )
         self._loop(interrupts)
 
+    def batches(self, first: int, end: int) -> tf.data.Dataset:
+        """Those of the steps from `first` to before `end`, or the features of their images."""
+        if self.halves:
+            return self.features.train_batches(seed=self.options.seed, first=first, end=end)
+        return self.feed.batches(first, end)
+
     def _loop(self, interrupts: console.Interrupts) -> None:
         step = self.trainer.step
         iterator, until = None, step
-        line = progress.Line(self.options.epochs, self.steps_per_epoch)
+        line = progress.Line(self.options.epochs, self.steps_per_epoch, shown=self.workers.is_chief)
         count = 1
         stopping = False
         while step < self.end and not stopping and not self._gave_up:
             if step == until:
-                until = self._same_side_until(step)
+                until = self.feed.same_side_until(step, self.end)
                 iterator = self.trainer.iterate(self.batches(step, until))
             rates = [self._rate(step + i) for i in range(count)]
             began = time.perf_counter()
@@ -593,7 +558,7 @@ class Training:
             self._advise()
             if self._due(step, self.steps_per_epoch, SUMMARY_STEPS):
                 self._summarise(step, rates[-1], done.gradient_norm)
-            stopping = interrupts.received is not None  # looked at once: who stops has saved
+            seconds, stopping = self._agreed(seconds, interrupts)
             ends = step == self.end or self._due(step, self.steps_per_epoch)
             saves = ends or stopping or self._due(step, self.options.checkpoint_steps)
             if saves and not math.isfinite(self.trainer.weight_norm()):  # before it is validated
@@ -604,6 +569,16 @@ class Training:
                 self._save(step)
             count = self._call_size(step, count, seconds)
 
+    def _agreed(self, seconds: float, interrupts: console.Interrupts) -> tuple[float, bool]:
+        """How long the slowest worker took, and whether to stop: when one is told to, all do.
+
+        Looked at once: who stops has saved.
+        """
+        mine = [seconds, interrupts.received or 0]
+        slowest, signal = self.workers.gathered(self.strategy, mine).max(axis=0)
+        interrupts.received = int(signal) or None
+        return float(slowest), bool(signal)
+
     def _rate(self, step: int) -> float:
         return self.state.slower * self.schedule.rate(step)
 
@@ -613,8 +588,10 @@ class Training:
         if self.advised or not waits or self.meter.seconds < ADVICE_SECONDS:
             return
         self.advised = True
-        size, cache = self.network["image_size"], self.cache
-        change = advice.faster(self.dataset, self.policy, size=size, cache=cache, stage="decode")
+        seen = self.feed
+        change = advice.faster(
+            self.dataset, seen.policy, size=seen.size, cache=seen.cache, stage="decode"
+        )
         self.say(
             f"{100 * self.meter.input_wait_fraction:.0f} % of the time is waiting for images; "
             f"what would help: {change} (add --meter to see where the time goes)"
@@ -672,8 +649,8 @@ class Training:
             "images_per_second": self.meter.images_per_second,
             "input_wait_fraction": self.meter.input_wait_fraction,
         }
-        if step >= doubts.MIN_STEPS:
-            for doubt in self.doubts.raised(train["loss"], *self.sample):
+        if step >= doubts.MIN_STEPS and self.workers.is_chief:
+            for doubt in self.doubts.raised(train["loss"], *self.feed.sample):
                 self.say(f"warning: {doubt}")
         if validation:
             text += f"  validation top-1 {100 * validation['top1_accuracy']:.2f} %"
@@ -687,10 +664,10 @@ class Training:
             self.state.epoch = steps.Totals()
             self.meter.reset()
         self.summaries.filters(self.model, step)
-        if self.options.histograms:
+        if self.options.histograms and self.workers.is_chief:
             weights = {weight.path: weight.numpy() for weight in self.model.trainable_weights}
             self.summaries.histograms("weights", weights, step)
-            self.summaries.histograms("gradients", self.doubts.gradients(*self.sample), step)
+            self.summaries.histograms("gradients", self.doubts.gradients(*self.feed.sample), step)
         accuracy = validation.get("top1_accuracy", -1.0)
         best = accuracy > self.state.best_accuracy
         self.state.best_accuracy = max(accuracy, self.state.best_accuracy)
@@ -706,21 +683,10 @@ class Training:
 
     @functools.cached_property
     def validation(self) -> tf.data.Dataset | None:
-        """The validation split's centre crops, or their features; made once, read every epoch."""
+        """What is validated on; None where there are no such images."""
         if not self.dataset.num_examples("validation"):
             return None
-        if self.halves:
-            return self.features.test_batches("validation")
-        return pipeline.test_batches(
-            self.dataset,
-            "validation",
-            size=self.network["image_size"],
-            crops=1,
-            batch_size=self.options.batch_size // self.replicas,
-            threads=self.options.threads,
-            replicas=self.replicas,
-            cache=self.cache,
-        )
+        return self.features.test_batches("validation") if self.halves else self.feed.validation
 
     def _save(self, step: int, *, best: bool = False) -> None:
         """Writes a checkpoint, of copies, while the training goes on; the curves before it."""
@@ -733,7 +699,7 @@ class Training:
             "storage": self.dataset.storage,
             "data_fingerprint": self.dataset.fingerprint,
             "versions": checkpoints.versions(),
-            "device": devices.describe(self.strategy, self.options.threads),
+            "device": self.device,
             "schedule": self.schedule.state,
             "state": dataclasses.asdict(self.state),
         }

@@ -1,11 +1,12 @@
 """Images that are decoded when they are needed, and no more of them than is needed."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from data import callbacks, pixels, records
+from data import callbacks, picking, pixels, records
 from data.reader import Columns, Reader, Stages
 
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -27,6 +28,10 @@ class Encoded(Reader):
     into the batch. A call for every image would cost a tenth of the time of decoding.
     """
 
+    @functools.cached_property
+    def _files(self) -> picking.Files:
+        return picking.Files([shard.path for shard in self.shards])
+
     def read(self, window: Columns) -> tf.Tensor:
         """As for every reader; a row is a record, string [].
 
@@ -41,6 +46,14 @@ class Encoded(Reader):
         whole = tf.debugging.Assert(tf.equal(found, window["records"]), facts)
         with tf.control_dependencies([whole]):
             return tf.identity(serialized)
+
+    def pick(self, window: Columns, places: tf.Tensor) -> tf.Tensor:
+        """As for every reader; no other records are read."""
+        arguments = [window["shards"], window["records"], places]
+        return tf.ensure_shape(callbacks.call(self._picked, arguments, tf.string), [None])
+
+    def _picked(self, shards: np.ndarray, expected: int, places: np.ndarray) -> np.ndarray:
+        return self._files.read(shards[shards >= 0], expected, places)
 
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
         """As for every reader."""

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -50,6 +51,7 @@ def train_batches(
     steps: int,
     threads: int,
     per_batch: int | None = None,
+    share: tuple[int, int] = (0, 1),
     cache: str = "none",
 ) -> tf.data.Dataset:
     """Batches of the train split, from optimizer step `step` to the end of the run.
@@ -68,6 +70,8 @@ def train_batches(
         threads: Size of the pipeline's thread pool.
         per_batch: Examples per batch, b: a divisor of `batch_size`, which is the default. Then
             batch_size / b batches in a row make one step, with the same examples in the same order.
+        share: (i, n): only the i-th of n equal parts of every step's examples, for machines that
+            train together; nothing else is read of the shards, where they hold encoded images.
         cache: One of `decoded.CACHES`: whether all images are decoded to memory first. The batches
             are the same.
 
@@ -75,11 +79,12 @@ def train_batches(
         Batches (images uint8 [b, S, S, 3], labels int32 [b], weights float32 [b], all 1).
 
     Raises:
-        ValueError: Fewer examples than a batch, or `per_batch` does not divide `batch_size`.
+        ValueError: Fewer examples than a batch, or `per_batch` does not divide such a part.
     """
-    per_batch = per_batch or batch_size
-    if batch_size % per_batch:
-        raise ValueError(f"per_batch must divide batch_size {batch_size}. Received: {per_batch}")
+    part = batch_size // share[1]
+    per_batch = per_batch or part
+    if batch_size % share[1] or part % per_batch:
+        raise ValueError(f"per_batch must divide {batch_size} / {share[1]}. Received: {per_batch}")
     windows = order.training_windows(
         dataset.shards("train"), batch_size=batch_size, seed=seed, step=step, steps=steps
     )
@@ -101,7 +106,9 @@ def train_batches(
         return result
 
     calls = min(threads, _VARIED) if policy.vary else None
-    return _batches(reader, _planned(reader, windows), finished, per_batch, threads, windows, calls)
+    planned = _planned(reader, windows, _Share(*share, batch_size))
+    count = sum(window.take for window in windows) // batch_size * (part // per_batch)
+    return _batches(reader, planned, finished, per_batch, threads, count, calls)
 
 
 def train_places(
@@ -134,7 +141,9 @@ def train_places(
         return tf.gather(stored, drawn(window)[0])
 
     count = sum(window.take for window in windows) // batch_size
-    places = _rows(windows).map(_as_it_is(placed)).rebatch(batch_size, drop_remainder=True)
+    places = (
+        _rows(windows, batch_size).map(_as_it_is(placed)).rebatch(batch_size, drop_remainder=True)
+    )
     return places.apply(tf.data.experimental.assert_cardinality(count))
 
 
@@ -169,7 +178,7 @@ def stages(
         dataset.shards("train"), batch_size=batch_size, seed=seed, step=0, steps=steps
     )
     reader = _training_reader(dataset, policy, size, cache, threads)
-    planned = _planned(reader, windows)
+    planned = _planned(reader, windows, _Share(0, 1, batch_size))
     options = {"size": size, "batch_size": batch_size, "seed": seed, "steps": steps}
     whole = train_batches(dataset, policy, **options, threads=threads, cache=cache)
     parts = {
@@ -216,6 +225,7 @@ def test_batches(
     batch_size: int,
     threads: int,
     replicas: int = 1,
+    share: tuple[int, int] = (0, 1),
     cache: str = "none",
 ) -> tf.data.Dataset:
     """Batches of test views: every image of a split once, in stored order.
@@ -227,7 +237,8 @@ def test_batches(
         crops: Number of views, V, a key of `views.VIEWS`.
         batch_size: Images per batch, b.
         threads: Size of the pipeline's thread pool.
-        replicas: The number of batches is a multiple of it.
+        replicas: The number of batches, of all shares together, is a multiple of it.
+        share: (i, n): of `replicas` batches in a row only the i-th of n equal parts.
         cache: As for `train_batches`.
 
     Returns:
@@ -242,7 +253,9 @@ def test_batches(
     if not examples:
         raise ValueError(f"the {split} split of {dataset.folder} is empty, expected examples")
     whole = replicas * batch_size
-    windows = order.stored_windows(shards, -(-examples // whole) * whole)
+    steps = -(-examples // whole)
+    windows = order.stored_windows(shards, steps * whole)
+    share = _Share(*share, whole)
 
     def windows_of(height, width, draws):
         return views.windows(height, width, size, crops)
@@ -261,17 +274,18 @@ def test_batches(
     )
 
     def planned(window):
-        places = tf.range(window["take"])
+        (places,) = share.of(window, tf.range(window["take"]))
         weight = tf.cast(places < window["records"], tf.float32)
-        some = tf.gather(reader.read(window), places % window["records"])
-        nothing = tf.zeros([window["take"], 1])  # an empty row would crash TensorFlow's rebatch
+        some = share.rows(reader, window, places % window["records"])
+        nothing = tf.zeros([tf.size(places), 1])  # an empty row would crash TensorFlow's rebatch
         return {**reader.plan(some, nothing), "weight": weight}
 
     def finished(images, example):
         return images, example["label"], example["weight"]
 
-    ahead = _rows(windows).map(_as_it_is(planned)).prefetch(1)
-    return _batches(reader, ahead, finished, batch_size, threads, windows)
+    ahead = _rows(windows, whole).map(_as_it_is(planned)).prefetch(1)
+    count = steps * (replicas // share.parts)
+    return _batches(reader, ahead, finished, batch_size, threads, count)
 
 
 def views_of(stored: Sequence[Stored], *, size: int, crops: int) -> np.ndarray:
@@ -350,20 +364,41 @@ def _training_reader(dataset, policy, size, cache, threads):
     )
 
 
-def _planned(reader, windows):
+class _Share(NamedTuple):
+    """Which examples of every step are read here: the `index`-th of equal `parts` of the batch."""
+
+    index: int
+    parts: int
+    batch_size: int
+
+    def of(self, window, *columns):
+        """The rows of what comes of a window, in its order, that are read here."""
+        if self.parts == 1:
+            return columns
+        numbers = (window["first"] + tf.range(window["take"])) % self.batch_size
+        mine = numbers // (self.batch_size // self.parts) == self.index
+        return [tf.boolean_mask(column, mine) for column in columns]
+
+    def rows(self, reader, window, places):
+        """The rows of some records of a window; reads no others, if it needs few of them."""
+        if self.parts == 1:
+            return tf.gather(reader.read(window), places)
+        return reader.pick(window, places)
+
+
+def _planned(reader, windows, share):
     """Windows of training records, planned one at a time while the one before is in use."""
 
     def planned(window):
-        places, draws = drawn(window)
-        return reader.plan(tf.gather(reader.read(window), places), draws)
+        places, draws = share.of(window, *drawn(window))
+        return reader.plan(share.rows(reader, window, places), draws)
 
-    return _rows(windows).map(_as_it_is(planned)).prefetch(1)
+    return _rows(windows, share.batch_size).map(_as_it_is(planned)).prefetch(1)
 
 
-def _batches(reader, planned, finished, batch_size, threads, windows, calls=None):
+def _batches(reader, planned, finished, batch_size, threads, count, calls=None):
     """Batches of what was planned, cut and finished, `calls` at a time; their number is known."""
     _prepare_process()
-    count = sum(window.take for window in windows) // batch_size
     batches = reader.cut(planned, batch_size, threads).map(
         _as_it_is(finished), num_parallel_calls=calls
     )
@@ -382,8 +417,11 @@ def _reader(dataset, split, cache, threads, **options):
     return kind(dataset, split, **options)
 
 
-def _rows(windows):
-    """The plan as tensors; lists of shards are filled up with -1."""
+def _rows(windows, batch_size):
+    """The plan as tensors; lists of shards are filled up with -1.
+
+    What is added is "first": which example of its batch a window's first one is.
+    """
     longest = max((len(window.shards) for window in windows), default=0)
     shards = np.full([len(windows), longest], -1, np.int32)
     for row, window in zip(shards, windows, strict=True):
@@ -392,6 +430,8 @@ def _rows(windows):
         name: np.array([getattr(window, name) for window in windows], np.int32)
         for name in ("records", "skip", "take")
     }
+    takes = np.array([window.take for window in windows], np.int64)
+    columns["first"] = ((np.cumsum(takes) - takes) % batch_size).astype(np.int32)
     seeds = np.array([window.seed for window in windows], np.int32).reshape([-1, 2])
     return tf.data.Dataset.from_tensor_slices({**columns, "shards": shards, "seed": seeds})
 

@@ -54,6 +54,10 @@ class Reader(abc.ABC):
             A row for each record, in stored order: [records, ...].
         """
 
+    def pick(self, window: Columns, places: tf.Tensor) -> tf.Tensor:
+        """The rows of `read` at some places, int32 [n]; for when most are not wanted."""
+        return tf.gather(self.read(window), places)
+
     @abc.abstractmethod
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
         """All that can be known of some images before their pixels are.

@@ -10,7 +10,7 @@ import struct
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import crc32c
 import numpy as np
@@ -165,6 +165,24 @@ def frames(memory: memoryview, most: int = sys.maxsize) -> tuple[list[tuple[int,
     return found, place
 
 
+def read_at(file: BinaryIO, begin: int, end: int) -> bytes:
+    """Reads one record of a shard and compares its checksum.
+
+    Args:
+        file: The shard.
+        begin: Where the record's content begins, as `frames` found it.
+        end: Where it ends.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    file.seek(begin)
+    content = file.read(end - begin)
+    if _checksum(content) != file.read(_FOOTER_BYTES):
+        raise ValueError(f"{file.name}: the record at byte {begin} is damaged")
+    return content
+
+
 def unsound(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
     """Finds the records whose checksums, of their length or content, are wrong.
 
@@ -184,7 +202,7 @@ def unsound(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
     ]
 
 
-def _checksum(data: memoryview) -> bytes:
+def _checksum(data: memoryview | bytes) -> bytes:
     """CRC32C, rotated and with a constant added, as TFRecord files have it."""
     crc = crc32c.crc32c(data)
     return _CHECKSUM.pack((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF)

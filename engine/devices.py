@@ -1,9 +1,12 @@
 """Devices, threads, replicas and precision."""
 
 import os
+from pathlib import Path
 
 import keras
 import tensorflow as tf
+
+_DRIVER = Path("/proc/driver/nvidia/gpus")  # has a folder for each of them
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -13,23 +16,62 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def configure(threads: int, log_placement: bool = False) -> None:
-    """Sets TensorFlow's thread counts; they are part of what makes runs bit-identical.
+def configure(threads: int, log_placement: bool = False, devices: str = "all") -> None:
+    """Sets what TensorFlow uses; thread counts are part of what makes runs bit-identical.
 
     Call it before the first operation; in a process whose threads are running already it raises.
 
     Args:
         threads: Threads within one operation, and operations at a time.
         log_placement: Whether TensorFlow prints the device of every operation.
+        devices: "all"; a number of GPUs, or without one of parts of the CPU, each a replica; or
+            the numbers of GPUs, from 0, as in "0,2" ("2," for one).
 
     Raises:
+        ValueError: If there are no such devices.
         RuntimeError: If TensorFlow has started already.
     """
+    _use(devices)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.debugging.set_log_device_placement(log_placement)
-    for gpu in tf.config.list_physical_devices("GPU"):
+    for gpu in tf.config.get_visible_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _use(devices: str) -> None:
+    """Makes some GPUs visible, or divides the CPU."""
+    gpus, cpus = (tf.config.list_physical_devices(kind) for kind in ("GPU", "CPU"))
+    if devices == "all":
+        return
+    try:
+        numbers = [int(part) for part in devices.removesuffix(",").split(",")]
+    except ValueError:
+        numbers = [-1]
+    wanted = numbers if "," in devices else list(range(numbers[0]))
+    if not wanted or min(wanted) < 0 or len(set(wanted)) < len(wanted):
+        raise ValueError(f"--devices expects all, a number or GPUs as in 0,2, received {devices}")
+    if not gpus and "," not in devices:
+        parts = [tf.config.LogicalDeviceConfiguration()] * len(wanted)
+        return tf.config.set_logical_device_configuration(cpus[0], parts)
+    if max(wanted) >= len(gpus):
+        raise ValueError(f"--devices={devices}, but TensorFlow finds {len(gpus)} GPUs here")
+    tf.config.set_visible_devices([gpus[number] for number in wanted], "GPU")
+
+
+def unused() -> str | None:
+    """What to say of GPUs of this machine that are not used; None where all are."""
+    found, used = tf.config.list_physical_devices("GPU"), tf.config.get_visible_devices("GPU")
+    if len(used) < len(found):
+        left = len(found) - len(used)
+        return f"{left} of {len(found)} GPUs are not used: --devices=all uses them"
+    known = len(list(_DRIVER.glob("*")))
+    if known > len(found) and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return (
+            f"{known} GPUs are not used: TensorFlow finds {len(found)}; "
+            f'try pip install "tensorflow[and-cuda]=={tf.__version__}"'
+        )
+    return None
 
 
 def make_strategy() -> tf.distribute.Strategy:
@@ -50,7 +92,7 @@ def set_precision(precision: str) -> str:
         precision: One of `PRECISIONS`.
     """
     if precision == "auto":
-        gpus = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.get_visible_devices("GPU")
         capabilities = [
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
             for gpu in gpus
@@ -61,15 +103,22 @@ def set_precision(precision: str) -> str:
     return precision
 
 
-def describe(strategy: tf.distribute.Strategy, threads: int) -> dict:
-    """What bit-identical results depend on besides versions, as JSON values."""
+def describe(strategy: tf.distribute.Strategy, threads: int, workers: int = 1) -> dict:
+    """What bit-identical results depend on besides versions, as JSON values.
+
+    Args:
+        strategy: Over whose replicas is trained.
+        threads: Of a process.
+        workers: Processes.
+    """
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-        for gpu in tf.config.list_physical_devices("GPU")
+        for gpu in tf.config.get_visible_devices("GPU")
     ]
     return {
         "devices": gpus or ["CPU"],
         "replicas": strategy.num_replicas_in_sync,
         "threads": threads,
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        **({"workers": workers} if workers > 1 else {}),
     }

@@ -51,15 +51,17 @@ class Meter:
 class Line:
     """One line per epoch: a live bar on a terminal, else now and then a plain line."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int) -> None:
-        """Takes the length of the whole training."""
-        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+    def __init__(self, epochs: int, steps_per_epoch: int, *, shown: bool = True) -> None:
+        """Takes the length of the whole training, and whether to print anything."""
+        self._epochs, self._steps_per_epoch, self._shown = epochs, steps_per_epoch, shown
         self._bar: tqdm | None = None
         self._printed = time.monotonic()
 
     def update(self, step: int, text: str) -> None:
         """Shows a step of an epoch that goes on or has just ended."""
         epoch = math.ceil(step / self._steps_per_epoch)
+        if not self._shown:
+            return
         if not sys.stderr.isatty():
             if step % self._steps_per_epoch and self._is_time():
                 print(f"epoch {epoch}/{self._epochs}  {text}", flush=True)
@@ -75,7 +77,7 @@ class Line:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        elif not last and not self._is_time():
+        elif not self._shown or not (last or self._is_time()):
             return
         print(text, flush=True)
 

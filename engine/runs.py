@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -255,10 +255,29 @@ class Run:
 
         checkpoints.replace(self.folder / "metrics.csv", save)
 
+    def add_picture(self, name: str, content: bytes) -> None:
+        """Writes a PNG file."""
+        (self.folder / f"{name}.png").write_bytes(content)
+
+    def add_table(self, name: str, rows: Iterable[Sequence]) -> None:
+        """Writes a CSV file."""
+        with open(self.folder / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
     def log(self, line: str) -> None:
         """Appends a line to `train.log`."""
         with open(self.folder / "train.log", "a") as file:
             file.write(line + "\n")
+
+
+class Watched(Run):
+    """A run folder that another process writes: what would be written here is not."""
+
+    def _skip(self, *_: object, **__: object) -> None:
+        """Does nothing."""
+
+    lock = write_settings = save = remove_litter = keep_metrics = add_metrics = log = _skip
+    add_picture = add_table = _skip
 
 
 def _step_file(step: int) -> str:

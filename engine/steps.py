@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from engine import averages, losses, mixing
+from engine import averages, cluster, losses, mixing
 
 # (images float32 [b, S, S, 3] in 0..255, step, their places in the global batch [b]) -> images
 Colour = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -447,13 +447,15 @@ class Evaluator:
             batches: A data set, R batches to a step, padded with examples of weight 0.
             confusion: int64 [K, K], to which is added how often a class (row) was taken for each.
         """
-        sums = np.zeros(_SUMS)
+        sums, here = np.zeros(_SUMS), None if confusion is None else np.zeros_like(confusion)
         for batch in self._spread(batches):
             scores, predicted = self._evaluate(*batch)
             sums += scores.numpy()
-            if confusion is not None:
+            if here is not None:
                 labels, counts, predicted = self._gathered(batch[1], batch[2], predicted)
-                np.add.at(confusion, (labels[counts > 0], predicted[counts > 0]), 1)
+                np.add.at(here, (labels[counts > 0], predicted[counts > 0]), 1)
+        if here is not None:
+            confusion += cluster.summed(self._strategy, here)
         return Totals(*map(float, sums))
 
     def predictions(self, batches: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:

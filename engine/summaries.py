@@ -104,6 +104,16 @@ class Summaries:
             writer.flush()
 
 
+class Silent(Summaries):
+    """Writes nothing: another process does."""
+
+    def _writer(self, split: str) -> tf.summary.SummaryWriter:
+        return tf.summary.create_noop_writer()
+
+    def keep(self, step: int) -> None:
+        """Drops nothing."""
+
+
 def _plain(value: object) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float) else str(value)
 

@@ -54,8 +54,7 @@ def training(folder, *, cache="none", storage=None, seconds=0.0):
     )
     return SimpleNamespace(
         dataset=dataset,
-        policy=policy,
-        cache=cache,
+        feed=SimpleNamespace(policy=policy, cache=cache, size=SIZE),
         network={"image_size": SIZE},
         options=SimpleNamespace(**options),
         trainer=trainer,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import augment, datasets, decode, decoded, order, pipeline, pixels, records
+from data import augment, datasets, decode, decoded, order, picking, pipeline, pixels, records
 
 STILL = augment.POLICIES["none"]
 
@@ -160,8 +160,87 @@ def test_replicas_share_the_batches_of_one_device(numbered):
             np.concatenate([batch[column] for batch in whole]),
             np.concatenate([batch[column] for batch in parts]),
         )
-    with pytest.raises(ValueError, match="per_batch must divide batch_size 10. Received: 3"):
+    with pytest.raises(ValueError, match="per_batch must divide 10 / 1. Received: 3"):
         train(numbered, per_batch=3)
+
+
+@pytest.fixture(params=["raw", "jpeg", "in memory"])
+def kept(request, numbered, tmp_path_factory):
+    """The same numbered images, and options of how they are read."""
+    if request.param == "raw":
+        return numbered, {}
+    images = [np.full([8, 8, 3], number, np.uint8) for number in range(103)]
+    folder = tmp_path_factory.mktemp("kept")
+    cache = "memory" if request.param == "in memory" else "none"
+    return write_dataset(folder, images, shards=7, encoding="jpeg"), {"cache": cache}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_see_every_example_once_and_in_one_workers_order(kept, windows, workers):
+    """Also where they start in the middle; 96 of 103 examples fill the epoch's batches of 12."""
+    dataset, options = kept
+    policy, options = augment.POLICIES["cifar"], {"batch_size": 12, "steps": 16, **options}
+    whole = train(dataset, policy, **options)
+    for step in (0, 3):
+        shares = [
+            train(dataset, policy, step=step, share=(i, workers), **options) for i in range(workers)
+        ]
+        assert {len(share) for share in shares} == {16 - step}
+        for expected, *parts in zip(whole[step:], *shares, strict=True):
+            for column, *of_workers in zip(expected, *parts, strict=True):
+                np.testing.assert_array_equal(np.concatenate(of_workers), column)
+    epoch = np.concatenate([labels for share in shares for _, labels, _ in share[5:]])
+    assert len(set(epoch)) == len(epoch) == 96
+
+
+def test_workers_have_parts_for_each_of_their_replicas(numbered):
+    whole = train(numbered, batch_size=12, steps=4)
+    parts = [train(numbered, batch_size=12, steps=4, share=(i, 2), per_batch=3) for i in range(2)]
+    assert [len(labels) for share in parts for _, labels, _ in share] == [3] * 16
+    found = [labels_of(part).reshape([4, 6]) for part in parts]
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), labels_of(whole).reshape([4, 12]))
+    with pytest.raises(ValueError, match="per_batch must divide 12 / 5"):
+        train(numbered, batch_size=12, share=(0, 5))
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_test_every_image_once(kept, workers):
+    dataset, options = kept
+    shares = [
+        test(dataset, replicas=4, share=(i, workers), batch_size=6, **options)
+        for i in range(workers)
+    ]
+    assert {len(share) for share in shares} == {5 * 4 // workers}
+    columns = zip(*(batch for share in shares for batch in share), strict=True)
+    _, labels, weights = (np.concatenate(column) for column in columns)
+    assert sorted(labels[weights > 0]) == list(range(103)) and len(weights) == 120
+
+
+def test_a_worker_reads_its_own_records_only(photos, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(records, "read_at", lambda file, *frame: read.append(frame) or b"")
+    files = picking.Files([shard.path for shard in photos.shards("train")])
+    assert files.read(np.array([0]), 5, np.array([3, 1, 3])).tolist() == [b""] * 3
+    assert len(set(read)) == 2 and sorted(read) == read  # in the file's order
+    with pytest.raises(ValueError, match="shards changed: records expected 6, 5 in"):
+        files.read(np.array([0]), 6, np.array([0]))
+
+
+def test_a_worker_notices_a_damaged_record_and_a_shard_that_was_cut_off(photos, tmp_path):
+    content = Path(photos.shards("train")[0].path).read_bytes()
+    path = tmp_path / "damaged.tfrecord"
+    path.write_bytes(content[:2000] + bytes([content[2000] ^ 1]) + content[2001:])
+    files, damaged = picking.Files([str(path)]), 0
+    for place in range(5):
+        try:
+            files.read(np.array([0]), 5, np.array([place]))
+        except ValueError as error:
+            assert "is damaged" in str(error)
+            damaged += 1
+    assert damaged == 1
+    path.write_bytes(content[:-5])
+    with pytest.raises(ValueError, match="is damaged or cut off, at byte"):
+        picking.Files([str(path)]).read(np.array([0]), 5, np.array([0]))
 
 
 def test_a_batch_larger_than_the_split_is_refused(numbered):

@@ -57,7 +57,6 @@ STOPPED = {
         "--first_image_size=28",
     ],
 }
-REPLICATED = ("-m", "tests.replicated")
 
 
 @pytest.mark.slow
@@ -107,16 +106,17 @@ def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(
 @pytest.mark.slow
 def test_replicas_stop_and_go_on_too(tmp_path):
     words = ["--data=digits", "--epochs=5", "--batch_size=64", "--checkpoint_steps=10"]
-    whole = started(f"--run_dir={tmp_path}/whole", *words, program=REPLICATED, **PIPES)
+    words.append("--devices=2")
+    whole = started(f"--run_dir={tmp_path}/whole", *words, **PIPES)
     expected, _ = whole.communicate()
-    assert "2 replica(s)" in expected
+    assert "2 replica(s)" in expected and "batches of 64 (32 for each replica)" in expected
     run_dir = tmp_path / "stopped"
     for number, code, resume in (
         (signal.SIGTERM, 143, ()),
         (signal.SIGKILL, -9, ["--resume"]),
         (0, 0, ["--resume"]),
     ):
-        process = started(f"--run_dir={run_dir}", *resume, *words, program=REPLICATED, **PIPES)
+        process = started(f"--run_dir={run_dir}", *resume, *words, **PIPES)
         if number:
             wait_for_checkpoint(run_dir, process)
             process.send_signal(number)

@@ -96,7 +96,7 @@ def test_the_pictures_are_those_of_the_mistakes(command, run, photographs):
 def test_two_replicas_count_every_image_once(command, run):
     outcome(command, run, "--split=train", "--batch_size=10")
     alone, predictions = result(run)
-    words = ["-m", "tests.replicated", "test.py", str(run), "--split=train", "--batch_size=10"]
+    words = ["test.py", str(run), "--split=train", "--batch_size=10", "--devices=2"]
     process = started(program=words, **PIPES)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
