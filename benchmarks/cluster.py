@@ -102,7 +102,8 @@ class Expectation(NamedTuple):
         demand: Images per second that they would take if input was never late.
         storage: Bytes per second that this is.
         cores: CPU cores of each machine that this takes.
-        limits: What limits: of the input what is too slow, else what a step spends most time on.
+        limits: What of the input is too slow; if it is not, what most of a step is: computing or
+            sums, and then which of them.
     """
 
     images: float
@@ -145,12 +146,8 @@ def supply(load: Load, gpus: int, cluster: Cluster) -> dict[str, float]:
 def expected(load: Load, gpus: int, cluster: Cluster) -> Expectation:
     """What to expect where every step and every batch takes as long as the others."""
     waiting, given = waits(load, gpus, cluster), supply(load, gpus, cluster)
-    times = {
-        COMPUTE: cluster.gpu_batch / load.gpu_images,
-        INSIDE: waiting.inside,
-        BETWEEN: waiting.between,
-    }
-    demand = gpus * cluster.gpu_batch / sum(times.values())
+    compute = cluster.gpu_batch / load.gpu_images
+    demand = gpus * cluster.gpu_batch / (compute + sum(waiting))
     images = min(demand, *given.values())
     return Expectation(
         images,
@@ -159,7 +156,7 @@ def expected(load: Load, gpus: int, cluster: Cluster) -> Expectation:
         demand,
         demand * load.image_bytes,
         demand / (cluster.machines(gpus) * load.core_images),
-        max(times, key=times.get) if images == demand else min(given, key=given.get),
+        _longest(compute, waiting) if images == demand else min(given, key=given.get),
     )
 
 
@@ -197,6 +194,13 @@ def simulated(
         begins[PREFETCH + step] = np.maximum(ready, ends[step])
         ends[1 + step] = (begins[PREFETCH + step] + compute[step]).max() + sums
     return batches * (steps - WARM_UP) / (ends[-1] - ends[WARM_UP])
+
+
+def _longest(compute: float, waiting: Seconds) -> str:
+    """What most of a step is: computing, or sums, and then which of them."""
+    if compute >= sum(waiting):
+        return COMPUTE
+    return INSIDE if waiting.inside > waiting.between else BETWEEN
 
 
 def _ring(bytes: int, members: int) -> float:

@@ -88,6 +88,13 @@ def test_what_saturates_first_is_named(limit):
     assert cluster.expected(LOAD, gpus, machines).limits == limit
 
 
+def test_sums_of_both_kinds_together_outweigh_computing():
+    machines = dataclasses.replace(MACHINES, network_link=20e9, machine_link=18e9)
+    waiting = cluster.waits(LOAD, 64, machines)
+    assert waiting.between < waiting.inside < 0.1 < sum(waiting)
+    assert cluster.expected(LOAD, 64, machines).limits == cluster.INSIDE
+
+
 def test_input_is_as_slow_as_its_slowest_part():
     slow = dataclasses.replace(MACHINES, machine_cores=2)
     found = cluster.expected(LOAD, 16, slow)
