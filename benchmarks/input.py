@@ -12,7 +12,6 @@ installed (benchmarks/requirements.txt). Tables, all turns and a plot go to benc
 import argparse
 import json
 import os
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -38,7 +37,11 @@ def main(argv: list[str] | None = None) -> None:
     """Parses the command line, measures every scenario, writes the results."""
     options = parse(argv)
     with console.user_errors():
-        report = {"command": command(argv), "machine": tables.machine(), "scenarios": []}
+        report = {
+            "command": tables.command("benchmarks/input.py", argv),
+            "machine": tables.machine(),
+            "scenarios": [],
+        }
         for scenario in options.scenario:
             if SCENARIOS[scenario].small and not options.small:
                 print(f"skipped scenario {scenario}: no --small=FOLDER of small images")
@@ -142,18 +145,6 @@ def described(report: dict) -> str:
     parts.append(tables.machine_line(report["machine"]))
     parts.append(f"    {report['command']}")
     return "\n\n".join(parts) + "\n"
-
-
-def command(argv: list[str] | None) -> str:
-    """What repeats this, folders left out."""
-    words = sys.argv[1:] if argv is None else argv
-    hidden = {"--data", "--small", "--output", "--scratch"}
-    shown = [
-        f"{name}=FOLDER" if (name := word.partition("=")[0]) in hidden else shlex.quote(word)
-        for word in words
-        if word.partition("=")[0] not in ("--output", "--scratch")
-    ]
-    return " ".join(["python benchmarks/input.py", *shown])
 
 
 if __name__ == "__main__":

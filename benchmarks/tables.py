@@ -3,10 +3,13 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+FOLDERS = ("--data", "--small")  # flags
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -89,6 +92,16 @@ def machine_line(about: dict) -> str:
     memory = f", {about['memory_gib']:.0f} GiB" if about["memory_gib"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return f"{about['cores']} cores ({about['cpu']}){memory}; {versions}"
+
+
+def command(script: str, argv: list[str] | None) -> str:
+    """What repeats a benchmark: where data lies is left out, and where results go."""
+    shown = []
+    for word in sys.argv[1:] if argv is None else argv:
+        name = word.partition("=")[0]
+        if name not in ("--output", "--scratch"):
+            shown.append(f"{name}=FOLDER" if name in FOLDERS else shlex.quote(word))
+    return " ".join([f"python {script}", *shown])
 
 
 def _ratio(above: dict | None, below: dict | None) -> str:

@@ -1,0 +1,187 @@
+"""What training a network asks for: its step and its input, measured here; its sums, counted."""
+
+import importlib.util
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+import models
+from benchmarks.cluster import Sums
+from data import augment, datasets, decode, pipeline, records
+from engine import losses, optimizers, steps
+from models import graphs
+
+CLASSES = 1000
+FLOAT = 4  # bytes; gradients and statistics are float32, whatever the precision
+# How often a step on several GPUs sums the gradients: first ours, to clip them, then Keras' own.
+GRADIENT_SUMS = 2
+# Of every batch normalisation, a vector of its channels each: sums, sums of squares and counts;
+# backward the gradients of the first two.
+NORM_SUMS = 5
+FEWEST_STEPS = 5
+COPIES = 512  # of each of the built-in photographs
+BATCH_SIZE = 128  # of the input, images
+FOREVER = 20_000  # steps
+
+
+class Step(NamedTuple):
+    """What a step asks for.
+
+    Attributes:
+        parameters: Trainable ones.
+        multiply_adds: Of the forward pass of an image.
+        gradients: What a step on several GPUs sums of the gradients.
+        norms: And of the statistics of batch normalisation.
+        seconds: Mean time of a step on this device.
+        jitter: Standard deviation of these times, as a part of the mean.
+    """
+
+    parameters: int
+    multiply_adds: int
+    gradients: Sums
+    norms: Sums
+    seconds: float
+    jitter: float
+
+
+class Input(NamedTuple):
+    """What an image asks for before it is trained on.
+
+    Attributes:
+        image_bytes: Of its record.
+        core_images: Images per second that a CPU core reads, decodes and varies.
+    """
+
+    image_bytes: float
+    core_images: float
+
+
+def gradient_sums(model: keras.Model) -> Sums:
+    """What a step on several GPUs sums of the gradients: all of them at a time, but twice."""
+    size = FLOAT * graphs.parameters(model.trainable_variables)
+    return Sums(GRADIENT_SUMS * size, GRADIENT_SUMS)
+
+
+def norm_sums(model: keras.Model) -> Sums:
+    """What it sums in batch normalisation, layer by layer."""
+    kind = keras.layers.BatchNormalization
+    norms = [layer for layer in model.layers if isinstance(layer, kind)]
+    size = FLOAT * graphs.parameters(layer.moving_mean for layer in norms)
+    return Sums(NORM_SUMS * size, NORM_SUMS * len(norms))
+
+
+def step(name: str, *, batch_size: int, seconds: float) -> Step:
+    """Measures the step of a network, heads of the training included, on one batch.
+
+    Args:
+        name: One of `models.names()`.
+        batch_size: Images.
+        seconds: To measure, at least.
+    """
+    keras.utils.clear_session()
+    model = models.build(name, CLASSES, aux_heads=True)
+    times = _step_times(name, model, batch_size, seconds)
+    mean = statistics.mean(times)
+    return Step(
+        graphs.parameters(model.trainable_variables),
+        graphs.multiply_adds(model),
+        gradient_sums(model),
+        norm_sums(model),
+        mean,
+        statistics.stdev(times) / mean,
+    )
+
+
+def _step_times(name: str, model: keras.Model, batch_size: int, seconds: float) -> list[float]:
+    """Seconds of every step; the first two, one of which is traced, do not count."""
+    trainer = steps.Trainer(
+        tf.distribute.get_strategy(),
+        model,
+        optimizers.build("momentum", 0.0, 0.9),
+        batch_size=batch_size,
+        seed=0,
+        objective=losses.Objective(aux_weight=models.aux_weight(name)),
+    )
+    shape = [batch_size, *model.input_shape[1:]]
+    images = tf.cast(tf.random.stateless_uniform(shape, [0, 0], 0, 256, tf.int32), tf.uint8)
+    labels = tf.random.stateless_uniform([batch_size], [0, 1], 0, CLASSES, tf.int32)
+    batch = (images, labels, tf.ones([batch_size]))
+    iterator = trainer.iterate(tf.data.Dataset.from_tensors(batch).cache().repeat())
+    times = []
+    while len(times) < 2 + FEWEST_STEPS or sum(times[2:]) < seconds:
+        began = time.perf_counter()
+        trainer.train(iterator, [0.0])
+        times.append(time.perf_counter() - began)
+    return times[2:]
+
+
+def photographs(folder: Path, image_size: int) -> datasets.Dataset:
+    """The two photographs that scikit-learn brings, stored for crops of a size, many times over.
+
+    Args:
+        folder: To write to.
+        image_size: Of the crops, in pixels.
+    """
+    storage = decode.storage_for(image_size)
+    place = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "images"
+    files = sorted(place.glob("*.jpg"))
+    written = []
+    for file in files:
+        image = decode.store(file.read_bytes(), storage)
+        written.append(
+            records.example_bytes(
+                encoded=image.encoded,
+                format=image.format,
+                label=0,
+                height=image.height,
+                width=image.width,
+                filename=file.name,
+            )
+        )
+    path = folder / f"{image_size}.tfrecord"
+    shard = datasets.Shard(str(path), *records.write_shard(path, COPIES * written))
+    zeros = (0.0, 0.0, 0.0)
+    return datasets.Dataset(
+        folder, ("photograph",), zeros, zeros, vars(storage), {"train": (shard,)}, "", "jpeg"
+    )
+
+
+def read(
+    dataset: datasets.Dataset, policy: augment.Policy, *, size: int, threads: int, seconds: float
+) -> Input:
+    """Measures the input of a training, by CPU time.
+
+    Args:
+        dataset: Where from.
+        policy: How images are varied.
+        size: Of the crops, in pixels.
+        threads: Of the pipeline.
+        seconds: To measure, at least.
+    """
+    examples = dataset.num_examples("train")
+    batches = pipeline.train_batches(
+        dataset,
+        policy,
+        size=size,
+        batch_size=min(BATCH_SIZE, examples),
+        seed=0,
+        steps=FOREVER,
+        threads=threads,
+    )
+    images, iterator = 0, iter(batches)
+    next(iterator)  # what happens only once
+    began, cpu = time.perf_counter(), _cpu_seconds()
+    while not images or time.perf_counter() - began < seconds:
+        images += len(next(iterator)[0])
+    stored = sum(shard.bytes for shard in dataset.shards("train"))
+    return Input(stored / examples, images / (_cpu_seconds() - cpu))
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
