@@ -1,3 +1,8 @@
+"""Any number of replicas, in one process or in two, trains to the weights of one."""
+
+import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -5,21 +10,84 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+LAYOUTS = {"1": [1], "2": [2], "4": [4], "2 processes": [1, 1]}  # devices of each process
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What every process of every layout has in the end."""
+    folder = tmp_path_factory.mktemp("replicas")
+    return {name: run(folder / name, layout) for name, layout in LAYOUTS.items()}
+
+
+def run(folder, layout):
+    folder.mkdir()
+    words = [sys.executable, "-m", "tests.replicas"]
+    started = [
+        subprocess.Popen([*words, str(count), folder / f"{index}.npz"], cwd=ROOT, env=environment)
+        for index, (count, environment) in enumerate(zip(layout, environments(layout), strict=True))
+    ]
+    assert [process.wait(120) for process in started] == [0] * len(layout)
+    return [np.load(folder / f"{index}.npz") for index in range(len(layout))]
+
+
+def environments(layout):
+    if len(layout) == 1:
+        return [None]
+    workers = [f"127.0.0.1:{port}" for port in free_ports(len(layout))]
+    return [
+        {
+            **os.environ,
+            "TF_CONFIG": json.dumps(
+                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            ),
+        }
+        for index in range(len(layout))
+    ]
+
+
+def free_ports(count):
+    taken = [socket.create_server(("", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in taken]
+    for each in taken:
+        each.close()
+    return ports
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["batch_norm", "towers"])
-def test_two_replicas_train_to_the_weights_of_one(model, tmp_path):
-    for replicas in ("1", "2"):
-        words = [sys.executable, "-m", "tests.replicas", model, replicas, tmp_path / replicas]
-        subprocess.run(words, cwd=ROOT, check=True)
-    one, two = (np.load(tmp_path / f"{replicas}.npz") for replicas in ("1", "2"))
-    assert set(one.files) == set(two.files)
-    assert one["examples"] == two["examples"] == 15 * 16
-    assert one["evaluated"] == two["evaluated"] == 11
-    assert one["evaluation_loss"] == pytest.approx(two["evaluation_loss"], rel=1e-4)
-    differences = {
-        name: np.abs(one[name] - two[name]).max()
-        for name in one
-        if "model/" in name or "average/" in name
-    }
-    assert max(differences.values()) <= 1e-5, max(differences, key=differences.get)
+@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
+def test_replicas_train_to_the_weights_of_one(layout, trained):
+    one = trained["1"][0]
+    for found in trained[layout]:
+        assert set(one.files) == set(found.files)
+        assert found["examples"] == one["examples"] == 15 * 16
+        assert found["evaluated"] == one["evaluated"] == 11
+        assert found["confusion"].sum() == 11
+        np.testing.assert_array_equal(found["confusion"], one["confusion"])
+        for name in ("loss", "norm", "evaluation_loss"):
+            assert found[name] == pytest.approx(one[name], rel=1e-4), name
+        kinds = ("model/", "average/", "optimizer/")
+        differences = {
+            name: np.abs(one[name] - found[name]).max()
+            for name in one.files
+            if name.startswith(kinds)
+        }
+        assert max(differences.values()) <= 1e-5, max(differences, key=differences.get)
+
+
+@pytest.mark.slow
+def test_processes_have_the_same_bits(trained):
+    first, second = trained["2 processes"]
+    for name in set(first.files) - {"masks"}:
+        np.testing.assert_array_equal(first[name], second[name])
+    assert first["gathered"].tolist() == [[0, 0.25], [1, 0.25]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_every_replica_has_its_own_dropout_masks_and_always_the_same(layout, trained):
+    masks = np.concatenate([found["masks"] for found in trained[layout]], axis=1)
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert len({mask.tobytes() for mask in masks[0]}) == masks.shape[1] == sum(LAYOUTS[layout])
+    assert (0.4 < masks.mean(axis=-1)).all() and (masks.mean(axis=-1) < 0.6).all()
+    np.testing.assert_array_equal(masks[0, 0], trained["1"][0]["masks"][0, 0])
