@@ -18,11 +18,8 @@ from models import graphs
 
 CLASSES = 1000
 FLOAT = 4  # bytes; gradients and statistics are float32, whatever the precision
-# How often a step on several GPUs sums the gradients: first ours, to clip them, then Keras' own.
-GRADIENT_SUMS = 2
-# Of every batch normalisation, a vector of its channels each: sums, sums of squares and counts;
-# backward the gradients of the first two.
-NORM_SUMS = 5
+# Of every batch normalisation: means of its channels and of their squares; then their gradients.
+NORM_SUMS, NORM_VECTORS = 2, 2
 FEWEST_STEPS = 5
 COPIES = 512  # of each of the built-in photographs
 BATCH_SIZE = 128  # of the input, images
@@ -62,9 +59,8 @@ class Input(NamedTuple):
 
 
 def gradient_sums(model: keras.Model) -> Sums:
-    """What a step on several GPUs sums of the gradients: all of them at a time, but twice."""
-    size = FLOAT * graphs.parameters(model.trainable_variables)
-    return Sums(GRADIENT_SUMS * size, GRADIENT_SUMS)
+    """What a step on several GPUs sums of the gradients: all of them at a time."""
+    return Sums(FLOAT * graphs.parameters(model.trainable_variables), 1)
 
 
 def norm_sums(model: keras.Model) -> Sums:
@@ -72,7 +68,7 @@ def norm_sums(model: keras.Model) -> Sums:
     kind = keras.layers.BatchNormalization
     norms = [layer for layer in model.layers if isinstance(layer, kind)]
     size = FLOAT * graphs.parameters(layer.moving_mean for layer in norms)
-    return Sums(NORM_SUMS * size, NORM_SUMS * len(norms))
+    return Sums(NORM_SUMS * NORM_VECTORS * size, NORM_SUMS * len(norms))
 
 
 def step(name: str, *, batch_size: int, seconds: float) -> Step:

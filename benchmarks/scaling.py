@@ -35,9 +35,8 @@ NETWORKS = ["alexnet", "vgg16", "resnet50", "inception_v3", "densenet121", "mobi
 NOTES = (
     "No GPU was measured: what is expected follows from the assumptions. One share of the peak for "
     "all networks flatters those that wait for memory (MobileNet, DenseNet).",
-    "Our step sums the gradients after the backward pass, and twice: once to clip them, once more "
-    "in Keras' optimizer. In batch normalisation it sums five vectors, one after another.",
-    "`train.py` uses the GPUs of one machine; what is said of several machines is on paper only.",
+    "Our step sums the gradients after the backward pass, all at a time. Batch normalisation sums "
+    "the statistics of each layer when they are needed, and their gradients.",
 )
 
 

@@ -248,6 +248,8 @@ class Trainer:
         variables = model.trainable_variables
         if optimizer.weight_decay is not None:  # its own: kernels only, like that of the loss
             optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+        # Keras has no other way to leave that out: clipping needs the sums before they are applied.
+        optimizer._all_reduce_sum_gradients = lambda summed: summed
         with strategy.scope():
             optimizer.build(variables)
         self._clock = Clock(model, seed, optimizer.iterations)
@@ -337,15 +339,12 @@ class Trainer:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One replica's share of an update; returns its scores [4] and the gradient's norm."""
         context = tf.distribute.get_replica_context()
-        replicas = self._strategy.num_replicas_in_sync
         scores, *gradients = self._accumulated(images, labels, weights)
-        if replicas > 1:
+        if self._strategy.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients)
         if self._clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-        if replicas > 1:  # Keras' optimizer sums over the replicas again
-            gradients = [gradient / replicas for gradient in gradients]
         self._apply(gradients, rate)
         return scores, norm
 

@@ -190,9 +190,10 @@ class LocalResponseNorm(keras.layers.Layer):
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation: Keras' results, trained through TensorFlow's fused kernel.
 
-    The kernel sees one replica only, so above one the parent's synchronised statistics are used.
-    It returns the unbiased variance n / (n - 1); Keras keeps the biased one and so do we. At
-    inference it gains little, and TensorFlow fails where it fuses it with a tanh.
+    The kernel sees one replica only. Above one, the statistics of all are summed at once; Keras
+    has three sums for them, one after another, and each waits for the network. The kernel returns
+    the unbiased variance n / (n - 1); Keras keeps the biased one and so do we. At inference it
+    gains little, and TensorFlow fails where it fuses it with a tanh.
 
     Args:
         momentum: Weight that the moving averages keep at each step.
@@ -207,9 +208,23 @@ class BatchNorm(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         """Maps [B, H, W, C] to the same shape; updates the moving statistics when training."""
         learning = training and self.trainable and mask is None
-        if not learning or len(inputs.shape) != 4 or not _one_tensorflow_replica():
+        if not learning or len(inputs.shape) != 4 or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
-        return self._learn(inputs)
+        return self._learn(inputs) if _one_replica() else self._learn_together(inputs)
+
+    def _learn_together(self, x):
+        import tensorflow as tf
+
+        wide = tf.cast(x, tf.float32)
+        own = tf.stack([tf.reduce_mean(power, axis=[0, 1, 2]) for power in (wide, tf.square(wide))])
+        replica = tf.distribute.get_replica_context()
+        mean, squares = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.MEAN, own))
+        variance = squares - tf.square(mean)
+        self._follow(self.moving_mean, mean)
+        self._follow(self.moving_variance, variance)
+        beta, gamma = self.beta, self.gamma
+        y = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, self.epsilon)
+        return tf.cast(y, x.dtype)
 
     def _learn(self, x):
         import tensorflow as tf
@@ -524,10 +539,8 @@ def _require(x, window, padding, name):
         )
 
 
-def _one_tensorflow_replica():
-    """Whether this is TensorFlow on one replica, where a batch is all that is normalised over."""
-    if keras.backend.backend() != "tensorflow":
-        return False
+def _one_replica():
+    """Whether TensorFlow has one replica, whose examples are all that is normalised over."""
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
