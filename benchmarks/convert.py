@@ -53,12 +53,11 @@ def one_process(planned: list[plan.Planned], storage: Storage, folder: Path):
 def with_workers(planned: list[plan.Planned], storage: Storage, folder: Path, workers: int):
     """What `convert` does, after its estimate."""
     shards.write_shards(
-        journal.Journal(folder, {}, print),
+        journal.Journal(folder, {"tasks": 1}, print),
         planned,
-        {},
         storage,
         workers=workers,
-        max_bad=1,
+        limit=shards.Limit(planned, max_bad=1),
         advance=lambda: None,
     )
 

@@ -3,44 +3,35 @@
 Worker processes decode, reduce and encode; this process writes the shards, in an order shuffled
 over the whole split. Everything is written into OUTPUT.partial and renamed at the end, so that a
 folder with a dataset.json is complete whatever happened. A conversion that was stopped, in any
-way, goes on after its last whole shard when it is started again. The same source and options give
-the same bytes, however many workers there are and however often it was stopped.
+way, goes on after its last whole shard when it is started again. Several tasks, on any machines,
+can make it together. The same source and options give the same bytes, however many workers and
+tasks there are and however often it was stopped.
 """
 
 import argparse
-import collections
 import contextlib
+import functools
 import os
-import shutil
-import sys
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-
-from tqdm import tqdm
 
 import console
 from data import cache
 from data.decode import ENCODINGS, Storage, storage_for
 from data.examples import Source
-from data.journal import SCRATCH, SHARDS, Journal, has_shards
 from data.sources import open_source
-from data.unfinished import claimed, publish, remove
+from data.unfinished import claimed
 
 with console.quiet_import():
+    from data import tasks
+    from data.conversion import MAX_BAD, AlreadyConvertedError, Conversion, leaving
     from data.datasets import SHARD_NAME, Dataset, load
-    from data.description import DESCRIPTION, fingerprint, made_with, write_description
-    from data.estimate import check_space, estimate, size
-    from data.plan import Planned, plan
-    from data.shards import write_shards
-
-
-MAX_BAD = 0.001  # part of all images that may be rejected
-
-
-class AlreadyConvertedError(ValueError):
-    """The output holds a conversion."""
+    from data.description import DESCRIPTION, fingerprint
+    from data.estimate import size
+    from data.plan import Task
 
 
 def convert(
@@ -48,11 +39,8 @@ def convert(
     output: str | os.PathLike,
     storage: Storage,
     *,
-    shards: int | None = None,
-    workers: int | None = None,
-    max_bad: float = MAX_BAD,
-    progress: bool = True,
     on_wait: Callable[[], object] | None = None,
+    **options,
 ) -> dict:
     """Converts every split of a source.
 
@@ -60,15 +48,12 @@ def convert(
     if it holds a whole shard.
 
     Args:
-        source: What to convert; its seed decides the stored order.
-        output: Folder to make; it may exist if it is empty.
-        storage: How to store the images.
-        shards: Of the train split, the others in proportion; None for about 1,250 images each.
-        workers: Processes that decode; None for one per core.
-        max_bad: Part of all images, 0..1, that may be rejected (10 images always may).
-        progress: Whether to report on stderr: a bar on a terminal, else a line at either end.
+        source: As for `Conversion`.
+        output: As for `Conversion`.
+        storage: As for `Conversion`.
         on_wait: Called before waiting for another process that is converting into `output`; None
             not to wait.
+        **options: As for `Conversion`.
 
     Returns:
         The content of dataset.json.
@@ -78,97 +63,15 @@ def convert(
         OSError: If the disk has too little space.
         RuntimeError: If too many images are rejected, a split has none left, or writing fails.
     """
-    _check_numbers(shards, workers, max_bad)
-    output = Path(output)
-    _check_free(output)
-    try:
-        with claimed(output, on_wait) as folder, _leaving(folder, output):
-            _check_free(output)  # another process may have made it just now
-            description = _convert(
-                source,
-                folder,
-                storage,
-                shards=shards,
-                workers=workers or os.cpu_count() or 1,
-                max_bad=max_bad,
-                progress=progress,
-            )
-            publish(folder / SHARDS, output)
-            return description
-    except FileExistsError:
-        _check_free(output)
-        raise
+    return _convert(Conversion(source, Path(output), storage, **options), on_wait)
 
 
-def _convert(
-    source: Source,
-    folder: Path,
-    storage: Storage,
-    *,
-    shards: int | None,
-    workers: int,
-    max_bad: float,
-    progress: bool,
-) -> dict:
-    """Makes, in a claimed folder, the shards that it lacks, and at last their description."""
-    say = _say if progress else _say_nothing
-    with _scratch(folder) as scratch:
-        planned = plan(source.list_splits(scratch), storage, seed=source.seed, shards=shards)
-        journal = Journal(folder, _key(source, storage, planned), say)
-        kept = journal.kept([shard.file for shard in planned], say)
-        left = [
-            example for shard in planned if shard.file not in kept for example in shard.examples
-        ]
-        expected = estimate(left, storage, workers, scratch)
-        free = check_space(folder, left, storage, expected)
-        if expected:
-            say(f"{expected} of {size(free)} that are free")
-        with _progress(len(left), source.name, progress) as advance:
-            written = write_shards(
-                journal, planned, kept, storage, workers=workers, max_bad=max_bad, advance=advance
-            )
-    return write_description(journal.shards, source, storage, written)
-
-
-def _key(source: Source, storage: Storage, planned: list[Planned]) -> dict:
-    """All that the bytes of a conversion depend on."""
-    return {
-        "fingerprint": fingerprint(source, storage),
-        "shards": collections.Counter(shard.split for shard in planned),
-        "made_with": made_with(),
-    }
-
-
-@contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """Yields a new folder and removes it; one that a killed process left is removed first."""
-    scratch = folder / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _leaving(folder: Path, output: Path) -> Iterator[None]:
-    """Removes a claimed folder at the end, unless a conversion can go on from there."""
-    try:
-        yield
-    finally:
-        if has_shards(folder) and not (output / DESCRIPTION).exists():
-            _say(f"{folder} is kept: started again, the conversion goes on from there")
-        else:
-            remove(folder)
-
-
-def _say(line: str):
-    print(line, file=sys.stderr, flush=True)
-
-
-def _say_nothing(line: str):
-    pass
+def _convert(conversion: Conversion, on_wait: Callable[[], object] | None = None) -> dict:
+    conversion.check_free()
+    with claimed(conversion.output, on_wait) as folder, leaving(folder, conversion.output):
+        conversion.check_free()  # another process may have made it just now
+        planned = conversion.make(folder, Task())
+        return conversion.finish(folder, planned, tasks=1)
 
 
 def prepare(
@@ -195,8 +98,8 @@ def prepare(
         validation_fraction: As for `open_source`.
         check: Called before a conversion: may raise what would make it useless.
         expected: The fingerprint that the data must have.
-        workers: As for `convert`.
-        progress: As for `convert`.
+        workers: As for `Conversion`.
+        progress: As for `Conversion`.
 
     Raises:
         ValueError, FileNotFoundError: As `open_source`.
@@ -259,38 +162,6 @@ def is_converted(data: str | os.PathLike) -> bool:
     )
 
 
-def _check_free(output: Path):
-    if (output / DESCRIPTION).exists():
-        raise AlreadyConvertedError(
-            f"{output} holds a conversion already, expected a folder to make"
-        )
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists already, expected a folder to make or an empty one")
-
-
-def _check_numbers(shards: int | None, workers: int | None, max_bad: float):
-    for name, value in (("shards", shards), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1: {value}")
-    if not 0 <= max_bad <= 1:
-        raise ValueError(f"max_bad must be 0 to 1: {max_bad}")
-
-
-@contextlib.contextmanager
-def _progress(images: int, name: str, wanted: bool) -> Iterator[Callable[[], object]]:
-    """Yields what to call after every image."""
-    terminal = wanted and sys.stderr.isatty()
-    start = time.monotonic()
-    if wanted and not terminal:
-        print(f"converting {images} images of {name}", file=sys.stderr, flush=True)
-    with tqdm(total=images, desc=name, unit=" images", disable=not terminal) as bar:
-        yield bar.update
-    if wanted and not terminal:
-        seconds = time.monotonic() - start
-        rate = f"{images / seconds:,.0f} images/s"
-        print(f"converted {images} images in {seconds:.0f} s, {rate}", file=sys.stderr, flush=True)
-
-
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = console.Parser(prog="python -m data.convert", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", help="digits, tfds:NAME or a folder of images")
@@ -304,6 +175,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of split and stored order (0)")
     parser.add_argument("--max_bad", type=float, default=MAX_BAD, help="tolerated part (0.001)")
     parser.add_argument("--val_data", help="separate folder for validation")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--task", type=_task, help="I/N: one of N tasks, from 0; the last publishes")
+    part.add_argument("--finish", action="store_true", help="publish what tasks have made")
     return parser.parse_args(argv)
 
 
@@ -320,15 +194,31 @@ def main(argv: list[str] | None = None):
         )
         given = {name: getattr(args, name) for name in asdict(Storage())}
         given = {name: value for name, value in given.items() if value is not None}
-        description = convert(
+        conversion = Conversion(
             source,
-            args.output,
+            Path(args.output),
             replace(source.storage or Storage(), **given),
             shards=args.shards,
             workers=args.workers,
             max_bad=args.max_bad,
         )
-        print(_summary(args.output, description, time.monotonic() - start))
+        if description := _work(args)(conversion):
+            print(_summary(args.output, description, time.monotonic() - start))
+
+
+def _work(args: argparse.Namespace) -> Callable[[Conversion], dict | None]:
+    if args.task:
+        return functools.partial(tasks.run, task=args.task)
+    return tasks.finish if args.finish else _convert
+
+
+def _task(text: str) -> Task:
+    """Reads the value of `--task`."""
+    if found := re.fullmatch(r"([0-9]+)/([0-9]+)", text):
+        task = Task(*map(int, found.groups()))
+        if task.index < task.count:
+            return task
+    raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N-1, received {text}")
 
 
 def _summary(output: str, description: dict, seconds: float) -> str:

@@ -24,7 +24,8 @@ from data.survey import Survey
 from data.workers import Rejected, worked
 
 with console.quiet_import():
-    from data.convert import MAX_BAD, is_converted
+    from data.conversion import MAX_BAD
+    from data.convert import is_converted
     from data.damage import examine_shard
     from data.datasets import Dataset, described
     from data.description import DESCRIPTION

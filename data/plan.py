@@ -1,4 +1,7 @@
-"""Which images go into which shard: an order shuffled over the whole split, cut into parts."""
+"""Which images go into which shard: an order shuffled over the whole split, cut into parts.
+
+And which shards a task makes, where a conversion has several.
+"""
 
 import itertools
 import math
@@ -30,6 +33,27 @@ class Planned:
     file: str
     split: str
     examples: list[Example]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of a conversion, by default the whole.
+
+    Attributes:
+        index: Of the first of its shards.
+        count: Of all tasks; the next of its shards is so many further on.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __str__(self) -> str:
+        """As on the command line."""
+        return f"{self.index}/{self.count}"
+
+    def share(self, planned: list[Planned]) -> list[Planned]:
+        """Returns the shards that it makes."""
+        return planned[self.index :: self.count]
 
 
 def plan(splits: Splits, storage: Storage, *, seed: int, shards: int | None) -> list[Planned]:

@@ -2,8 +2,8 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,51 +38,76 @@ class Written:
     rejected: list[list[str]]
 
 
+def allowed_bad(images: int, max_bad: float) -> float:
+    """How many of `images` a conversion may reject, a part `max_bad` of them but always 10."""
+    return max(_TOLERATED, max_bad * images)
+
+
+class Limit:
+    """Stops a conversion of which too many images are rejected."""
+
+    def __init__(self, planned: list[Planned], max_bad: float):
+        """Counts from nothing.
+
+        Args:
+            planned: All shards of the conversion.
+            max_bad: Part of all images, 0..1, that may be rejected; 10 always may.
+        """
+        self._images = sum(len(shard.examples) for shard in planned)
+        self._allowed = allowed_bad(self._images, max_bad)
+        self._rejected: list[list[str]] = []
+
+    def add(self, rejected: Iterable[list[str]]):
+        """Counts rejected images.
+
+        Raises:
+            RuntimeError: If they are too many.
+        """
+        self._rejected += rejected
+        if len(self._rejected) > self._allowed:
+            raise RuntimeError(
+                f"{len(self._rejected)} of {self._images} images cannot be used, expected at most "
+                f"{self._allowed:.0f}: {_first(self._rejected)}, ..."
+            )
+
+
 def write_shards(
     journal: Journal,
     planned: list[Planned],
-    kept: dict[str, Account],
     storage: Storage,
     *,
     workers: int,
-    max_bad: float,
+    limit: Limit,
     advance: Callable[[], object],
-) -> Written:
-    """Writes all shards but those that are there.
+):
+    """Writes shards.
 
     Args:
         journal: Where to; has the account of every shard when it is complete.
-        planned: All shards.
-        kept: Accounts of those that are there.
+        planned: The shards to write.
         storage: How to store images.
         workers: Processes that decode.
-        max_bad: Part of all images, 0..1, that may be rejected; 10 always may.
+        limit: Is told of every image that is rejected.
         advance: Called after every image.
 
     Raises:
-        RuntimeError: If too many images are rejected, a split has none left, or a shard cannot be
-            written.
+        RuntimeError: If too many images are rejected, or a shard cannot be written.
     """
-    limit = _Limit(sum(len(shard.examples) for shard in planned), max_bad)
-    limit.add([row for account in kept.values() for row in account.rejected])
-    missing = [shard for shard in planned if shard.file not in kept]
-    examples = itertools.chain.from_iterable(shard.examples for shard in missing)
-    sealed: dict[str, Future[Account]] = {}
+    examples = itertools.chain.from_iterable(shard.examples for shard in planned)
     previous = None
     with (
         ThreadPoolExecutor(1) as background,
         contextlib.closing(stored(examples, storage, workers)) as results,
     ):
-        for shard in missing:
+        for shard in planned:
             part = itertools.islice(results, len(shard.examples))
             tally = _Tally(shard.split == "train", limit, advance)
             _write(journal.shards / shard.file, tally, zip(shard.examples, part, strict=True))
             if previous:
                 previous.result()
             previous = background.submit(_seal, journal, shard.file, tally)
-            sealed[shard.file] = previous
-    accounts = kept | {file: future.result() for file, future in sealed.items()}
-    return _collected(journal.shards, planned, accounts)
+        if previous:
+            previous.result()
 
 
 def record(example: Example, image: Stored) -> bytes:
@@ -97,34 +122,12 @@ def record(example: Example, image: Stored) -> bytes:
     )
 
 
-def allowed_bad(images: int, max_bad: float) -> float:
-    """How many of `images` a conversion may reject, a part `max_bad` of them but always 10."""
-    return max(_TOLERATED, max_bad * images)
-
-
-class _Limit:
-    """Stops a conversion of which too many images are rejected."""
-
-    def __init__(self, images: int, max_bad: float):
-        self._images = images
-        self._allowed = allowed_bad(images, max_bad)
-        self._rejected: list[list[str]] = []
-
-    def add(self, rejected: list[list[str]]):
-        self._rejected += rejected
-        if len(self._rejected) > self._allowed:
-            raise RuntimeError(
-                f"{len(self._rejected)} of {self._images} images cannot be used, expected at most "
-                f"{self._allowed:.0f}: {_first(self._rejected)}, ..."
-            )
-
-
 @dataclass
 class _Tally:
     """What has been seen of a shard so far."""
 
     counts_pixels: bool
-    limit: _Limit
+    limit: Limit
     advance: Callable[[], object]
     examples: int = 0
     pixels: int = 0
@@ -177,8 +180,12 @@ def _seal(journal: Journal, file: str, tally: _Tally) -> Account:
     return account
 
 
-def _collected(folder: Path, planned: list[Planned], accounts: dict[str, Account]) -> Written:
-    """Puts together what is known of all shards, in their order."""
+def collected(folder: Path, planned: list[Planned], accounts: dict[str, Account]) -> Written:
+    """Puts together what is known of all shards, in their order, and gives them their last names.
+
+    Raises:
+        RuntimeError: If a split has no image left.
+    """
     pairs = [(shard, accounts[shard.file]) for shard in planned]
     rejected = [row for _, account in pairs for row in account.rejected]
     splits = {}

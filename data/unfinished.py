@@ -9,12 +9,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_LOCK = "conversion.lock"
+_LOCKS = ".lock"
+_LOCK = f"conversion{_LOCKS}"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
+class BusyError(ValueError):
+    """Another process has what is asked for."""
+
+
+def partial(output: Path) -> Path:
+    """Returns `OUTPUT.partial`, the folder in which an output is made."""
+    return output.with_name(f"{output.name}.partial")
+
+
 @contextlib.contextmanager
-def claimed(output: Path, on_wait: Callable[[], object] | None = None) -> Iterator[Path]:
+def claimed(
+    output: Path, on_wait: Callable[[], object] | None = None, *, shared: bool = False
+) -> Iterator[Path]:
     """Yields the folder `OUTPUT.partial`, which no other process claims meanwhile.
 
     It holds what an earlier process left there, and stays. Claims end with their process: the
@@ -23,20 +35,42 @@ def claimed(output: Path, on_wait: Callable[[], object] | None = None) -> Iterat
     Args:
         output: What the folder will become, or a part of it.
         on_wait: Called before waiting for another process; None not to wait.
+        shared: Whether other processes may have shared claims meanwhile.
 
     Raises:
-        ValueError: If another process has it and there is no `on_wait`.
+        BusyError: If another process has it and there is no `on_wait`.
         FileExistsError: If there is something else of that name.
         OSError: If the file system has no locks.
     """
-    folder = output.with_name(f"{output.name}.partial")
+    folder = partial(output)
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         lock = _open_lock(folder)
         with lock:
-            _acquire(lock, output, on_wait)
+            _acquire(lock, how, f"another process is converting into {output}", on_wait)
             if _is_same(lock, folder / _LOCK):
                 yield folder
                 return
+
+
+@contextlib.contextmanager
+def locked(
+    folder: Path, name: str, taken: str, on_wait: Callable[[], object] | None = None
+) -> Iterator[None]:
+    """Holds what processes with a shared claim of a folder do one at a time.
+
+    Args:
+        folder: A claimed folder.
+        name: Of what they do.
+        taken: What to say if another process does it.
+        on_wait: As for `claimed`.
+
+    Raises:
+        BusyError: As `claimed`.
+    """
+    with open(folder / f"{name}{_LOCKS}", "a+b") as lock:
+        _acquire(lock, fcntl.LOCK_EX, taken, on_wait)
+        yield
 
 
 def publish(folder: Path, output: Path):
@@ -54,9 +88,9 @@ def publish(folder: Path, output: Path):
 
 
 def clear(folder: Path, *, keep: str = ""):
-    """Empties a claimed folder but for the lock and the file or folder named `keep`."""
+    """Empties a claimed folder but for its locks and what has a name that begins with `keep`."""
     for path in folder.iterdir():
-        if path.name in (_LOCK, keep):
+        if path.suffix == _LOCKS or (keep and path.name.startswith(keep)):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -67,6 +101,9 @@ def clear(folder: Path, *, keep: str = ""):
 def remove(folder: Path):
     """Removes a claimed folder; the lock last, since whoever can lock it may write there."""
     clear(folder)
+    for path in folder.glob(f"*{_LOCKS}"):
+        if path.name != _LOCK:
+            path.unlink()
     (folder / _LOCK).unlink()
     with contextlib.suppress(OSError):  # claimed by another process since
         folder.rmdir()
@@ -99,26 +136,27 @@ def _open_lock(folder: Path) -> BinaryIO:
             names = os.listdir(folder)
             if names and _LOCK not in names:
                 raise FileExistsError(f"{folder} is in the way: it is not of a conversion")
-            return open(folder / _LOCK, "ab")
+            return open(folder / _LOCK, "a+b")  # over NFS, a shared lock needs to read
         except FileNotFoundError:  # removed by its process just now
             continue
 
 
-def _acquire(lock: BinaryIO, output: Path, on_wait: Callable[[], object] | None):
+def _acquire(lock: BinaryIO, how: int, taken: str, on_wait: Callable[[], object] | None):
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
         return
     except BlockingIOError:
         if on_wait is None:
-            raise ValueError(f"another process is converting into {output}") from None
+            raise BusyError(taken) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         raise OSError(
-            f"{output}: its file system cannot lock files ({error.strerror}), expected one that can"
+            f"{lock.name}: its file system cannot lock files ({error.strerror}), expected one that "
+            "can"
         ) from None
     on_wait()
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    fcntl.flock(lock, how)
 
 
 def _is_same(lock: BinaryIO, path: Path) -> bool:

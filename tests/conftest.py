@@ -2,6 +2,8 @@ import csv
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conversions import STOPPED, contents, options
 
 import console
 
@@ -115,3 +118,34 @@ def photographs(tmp_path_factory):
         folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{seed}.jpg"), photograph(seed))
     return root
+
+
+@pytest.fixture(scope="module")
+def images(photographs, tmp_path_factory):
+    """48 images, two of them unreadable."""
+    root = shutil.copytree(photographs, tmp_path_factory.mktemp("images") / "images")
+    for i in (7, 30):
+        (root / f"class_{i % 3}" / f"{i}.jpg").write_bytes(b"no image")
+    return root
+
+
+@pytest.fixture
+def stopped(command, tmp_path_factory):
+    """Starts a conversion that gets a signal in the n-th call of a function."""
+    script = tmp_path_factory.mktemp("script") / "stopped.py"
+    script.write_text(STOPPED)
+    return lambda number, *words: command(script, int(number), *words)
+
+
+@pytest.fixture
+def killed(stopped):
+    """Whether a conversion died of SIGKILL in the n-th call of a function."""
+    return lambda *words: stopped(signal.SIGKILL, *words).returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def whole(images, command, tmp_path_factory):
+    """What an uninterrupted conversion makes of `images`."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    assert command("-m", "data.convert", *options(images, folder)).returncode == 0
+    return contents(folder)

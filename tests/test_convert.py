@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import convert, decode, estimate, plan, records, sources
+from data import conversion, convert, decode, estimate, plan, records, sources
 from data.decode import Storage
 from data.examples import Example
 
@@ -295,7 +295,7 @@ def test_prepare_takes_shards_as_they_are(photographs, tmp_path):
 
 def test_of_two_conversions_at_once_the_first_wins(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path))
-    describe = convert.write_description
+    describe = conversion.write_description
 
     def overtaken(folder, source, storage, written):
         other = tmp_path / f"{source.name}-{convert.fingerprint(source, storage)[:16]}"
@@ -303,7 +303,7 @@ def test_of_two_conversions_at_once_the_first_wins(photographs, tmp_path, monkey
         (other / "dataset.json").write_text("the other's")
         return describe(folder, source, storage, written)
 
-    monkeypatch.setattr(convert, "write_description", overtaken)
+    monkeypatch.setattr(conversion, "write_description", overtaken)
     folder = convert.prepare(photographs, image_size=32, progress=False)
     assert contents(folder) == {"dataset.json": b"the other's"}
     assert list(tmp_path.iterdir()) == [folder]

@@ -12,34 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from conversions import SHARDS, contents, files, options
 
-from data import convert, sources, unfinished
+from data import conversion, convert, sources, unfinished
 from data.decode import Storage
 from data.journal import Journal
 
 ROOT = Path(__file__).parent.parent
-SHARDS = 6
-# Runs a conversion that sends itself a signal in the n-th call of a function.
-STOPPED = """
-import importlib, itertools, os, sys
-from data import convert
-
-number, place, name, nth = sys.argv[1:5]
-place = importlib.import_module(place)
-*owner, name = name.split(".")
-for part in owner:
-    place = getattr(place, part)
-function, calls = getattr(place, name), itertools.count(1)
-
-def stopping(*args, **kwargs):
-    if next(calls) == int(nth):
-        os.kill(os.getpid(), int(number))
-    return function(*args, **kwargs)
-
-setattr(place, name, stopping)
-convert.main(sys.argv[5:])
-"""
-
 
 # Adds two shards and no more.
 SLOW = """
@@ -56,33 +35,6 @@ journal.Journal.add = slow
 """
 
 
-@pytest.fixture(scope="module")
-def images(photographs, tmp_path_factory):
-    """48 images, two of them unreadable."""
-    root = shutil.copytree(photographs, tmp_path_factory.mktemp("images") / "images")
-    for i in (7, 30):
-        (root / f"class_{i % 3}" / f"{i}.jpg").write_bytes(b"no image")
-    return root
-
-
-def options(source, output, *more):
-    return (source, output, "--short_side=32", f"--shards={SHARDS}", "--workers=2", *more)
-
-
-@pytest.fixture
-def stopped(command, tmp_path_factory):
-    """Starts a conversion that gets a signal in the n-th call of a function."""
-    script = tmp_path_factory.mktemp("script") / "stopped.py"
-    script.write_text(STOPPED)
-    return lambda number, *words: command(script, int(number), *words)
-
-
-@pytest.fixture
-def killed(stopped):
-    """Whether a conversion died of SIGKILL in the n-th call of a function."""
-    return lambda *words: stopped(signal.SIGKILL, *words).returncode == -signal.SIGKILL
-
-
 @pytest.fixture
 def finish(command):
     """Converts to the end; returns what is said on stderr."""
@@ -95,26 +47,6 @@ def finish(command):
     return convert_all
 
 
-@pytest.fixture(scope="module")
-def whole(images, tmp_path_factory):
-    """What an uninterrupted conversion makes of `images`."""
-    folder = tmp_path_factory.mktemp("whole") / "out"
-    source = sources.open_source(images)
-    convert.convert(source, folder, Storage(32), shards=SHARDS, workers=1, progress=False)
-    return contents(folder)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
-def files(folder):
-    """Shards that are accounted for, with what changes when they are written again."""
-    done = [path.stem for path in folder.glob("*.account")]
-    status = {name: (folder / "shards" / name).stat() for name in sorted(done)}
-    return {name: (row.st_ino, row.st_mtime_ns) for name, row in status.items()}
-
-
 @pytest.mark.parametrize(
     ("place", "name", "nth", "kept"),
     [
@@ -122,9 +54,9 @@ def files(folder):
         ("data.records", "example_bytes", 17, 2),  # in the midst of a shard
         ("data.records", "seal", 3, 2),  # written, but perhaps not on the disk
         ("data.journal", "Journal.add", 4, 3),  # on the disk, but not accounted for
-        ("data.convert", "write_description", 1, SHARDS + 1),
+        ("data.conversion", "write_description", 1, SHARDS + 1),
         ("data.description", "write", 2, SHARDS + 1),  # between rejected.csv and dataset.json
-        ("data.convert", "publish", 1, SHARDS + 1),
+        ("data.conversion", "publish", 1, SHARDS + 1),
     ],
 )
 def test_whole_shards_are_kept(place, name, nth, kept, images, whole, killed, finish, tmp_path):
@@ -154,7 +86,7 @@ def test_killed_again_and_again(images, whole, killed, finish, tmp_path):
 
 def test_killed_after_the_end(images, whole, killed, tmp_path, command):
     words = options(images, tmp_path / "out")
-    assert killed("data.convert", "remove", 1, *words)
+    assert killed("data.conversion", "remove", 1, *words)
     assert contents(tmp_path / "out") == whole
     again = command("-m", "data.convert", *words)
     assert again.returncode == 2 and "holds a conversion already" in again.stderr
@@ -202,7 +134,7 @@ def test_shards_of_another_conversion_are_not_used(images, whole, killed, finish
     words = options(images, tmp_path / "out")
     for other in ("--seed=1", "--quality=50", "--shards=5"):
         assert killed("data.journal", "Journal.add", 5, *words, other)
-        (tmp_path / "out.partial" / "scratch" / "spool").touch()
+        (tmp_path / "out.partial" / "scratch-0" / "spool").touch()
         said = finish(*words)
         assert "removed, it is of other images" in said and "going on" not in said
         assert contents(tmp_path / "out") == whole
@@ -229,7 +161,7 @@ def test_what_is_damaged_is_made_again(damage, file, images, whole, tmp_path, mo
         convert.convert(source, output, Storage(32), shards=SHARDS, workers=2)
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "write_description", lambda *_: 1 / 0)
+        patch.setattr(conversion, "write_description", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run()
     partial = tmp_path / "out.partial"
@@ -342,14 +274,14 @@ def test_who_stops_it_is_told_that_it_goes_on(number, images, whole, stopped, fi
     kept, error = result.stderr.splitlines()[-2:]
     assert kept.startswith(f"{tmp_path / 'out.partial'} is kept: started again")
     assert error == "error: interrupted"
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial" / "scratch").exists()
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial" / "scratch-0").exists()
     assert len(files(tmp_path / "out.partial")) == 2
     assert "going on: 2 of 7 shards" in finish(*words)
     assert contents(tmp_path / "out") == whole
 
 
 def test_a_conversion_stopped_before_its_first_shard_leaves_nothing(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "write_shards", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(conversion, "write_shards", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         convert.convert(sources.open_source(images), tmp_path / "out", Storage(32))
     assert not list(tmp_path.iterdir())
