@@ -2,6 +2,7 @@
 
     python benchmarks/crash.py kills --count=300        trainings killed at random moments
     python benchmarks/crash.py settings --count=50      any settings, stopped and resumed
+    python benchmarks/crash.py workers --count=20       one of two workers killed at random steps
     python benchmarks/crash.py saves                    a save killed at each of its steps
     python benchmarks/crash.py checkpoints --count=1000 damaged checkpoint files
     python benchmarks/crash.py shards --count=500       damaged shards, JPEG and raw
@@ -23,11 +24,12 @@ import console
 
 with console.quiet_import():
     import meter  # noqa: F401  with all that train.py imports: a fork starts at once
-    from benchmarks.attacks import disks, files, images, saves, trainings
+    from benchmarks.attacks import disks, files, images, saves, trainings, workers
 
 ATTACKS = {
     "kills": trainings.kills,
     "settings": trainings.any_settings,
+    "workers": workers.killed_workers,
     "saves": saves.killed_saves,
     "checkpoints": files.damaged_checkpoints,
     "shards": files.damaged_shards,
