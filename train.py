@@ -176,9 +176,12 @@ def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO)
         defaults: Values of all flags without it.
         talk: What is printed meanwhile goes there.
     """
-    with console.user_errors(), contextlib.redirect_stdout(talk):
+    with console.user_errors():
         workers = cluster.from_environment()
-        with workers.guarded():
+    # With others, TensorFlow's cleaning up would wait for them, 5 s and more.
+    leaving = console.leaving() if workers.size > 1 else contextlib.nullcontext()
+    with workers.guarded(), leaving:
+        with console.user_errors(), contextlib.redirect_stdout(talk):
             if options.resume:
                 training = resume(options, given, defaults, workers)
             else:
@@ -186,9 +189,7 @@ def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO)
             says = instead(training)
             if says is None:
                 training.prepare()
-    if says is None:
-        # With others, TensorFlow's cleaning up would wait for them, 5 s and more.
-        with workers.guarded(), console.leaving() if workers.size > 1 else contextlib.nullcontext():
+        if says is None:
             training.go()
     return says or ()
 
@@ -240,7 +241,7 @@ def join(options: SimpleNamespace, workers: cluster.Cluster) -> tf.distribute.St
     if workers.size == 1:
         return devices.make_strategy()
     for name in ALONE:
-        if vars(options)[name] not in (None, False):
+        if vars(options)[name] is not None and vars(options)[name] is not False:
             raise ValueError(f"--{name} is for one process, received {workers.size} workers")
     if not options.run_dir or options.micro_batch == "auto":
         missing = "--micro_batch with a number" if options.run_dir else "--run_dir"

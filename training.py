@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import hashlib
 import math
 import shlex
 import sys
@@ -264,29 +265,25 @@ class Training:
         self.lock = self.run.lock()
         if not self.options.resume and self.run.step_files():
             raise ValueError(f"another training has written {self.run.folder}, expected a new one")
+        if other := self._other_than_the_chief(self.dataset.fingerprint):
+            raise ValueError(f"{other} has other data than the chief, expected the same")
         with damage.named(self.dataset):
             if self.options.resume:
                 self.restore(self.run.settings())
             else:
                 self.begin()
-        self._check_agreement()
+        if other := self._other_than_the_chief(checkpoints.weights_digest(self.model)):
+            raise cluster.PeerLost(
+                f"{other} starts from other weights than the chief: start all of them again; "
+                f"does {self.run.folder} show the same files to all?"
+            )
 
-    def _check_agreement(self) -> None:
-        """Compares what the workers have before they train.
-
-        Raises:
-            PeerLost: If one has other data or weights than the chief.
-        """
-        texts = [self.dataset.fingerprint, checkpoints.weights_digest(self.model)]
-        numbers = [int(text[:_DIGITS], 16) for text in texts]
-        everyone = self.workers.gathered(self.strategy, [*numbers, self.trainer.step])
-        for index, (data, weights, step) in enumerate(everyone):
-            if (data, weights, step) != tuple(everyone[0]):
-                what = "data" if data != everyone[0][0] else f"weights, of step {step:.0f}"
-                raise cluster.PeerLost(
-                    f"{self.workers.name(index)} has other {what} than the chief: expected the "
-                    "same; are the run folder and the data those of the chief?"
-                )
+    def _other_than_the_chief(self, text: str) -> str | None:
+        """The name of a worker that has another text; all must call it."""
+        mine = int(hashlib.sha256(text.encode()).hexdigest()[:_DIGITS], 16)
+        (chiefs,), *others = self.workers.gathered(self.strategy, [mine])
+        different = [index for index, (digest,) in enumerate(others, 1) if digest != chiefs]
+        return self.workers.name(different[0]) if different else None
 
     def begin(self) -> None:
         """Starts at step 0: writes the folder of the run."""

@@ -1,0 +1,139 @@
+"""Two workers, processes of their own, train together: stopped in any way, they go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import DONE, PIPES, ROOT, metrics, started
+
+from benchmarks.attacks.workers import NOTICED, START_AGAIN, Pair, free_ports, loopback
+
+# Images that are decoded anew, of which each worker reads its own; dropout; an average.
+TRAINING = ["--model=lenet5", "--batch_size=8", "--epochs=4", "--checkpoint_steps=2"]
+TRAINING += ["--cache=none", "--augment=cifar", "--dropout=0.5", "--ema=0.9", "--clip_norm=1"]
+TRAINING += ["--cluster_timeout=60"]
+
+
+@pytest.fixture(scope="module")
+def words(photographs):
+    return [f"--data={photographs}", *TRAINING]
+
+
+@pytest.fixture(scope="module")
+def whole(words, tmp_path_factory):
+    """The run folder of a training by two workers that nothing disturbs, and the workers."""
+    run_dir = tmp_path_factory.mktemp("together") / "whole"
+    pair = Pair(loopback(), run_dir, words)
+    assert pair.wait() == [0, 0], pair.output(0) + pair.output(1)
+    return run_dir, pair
+
+
+@pytest.mark.slow
+def test_the_chief_speaks_and_writes_and_both_have_the_same_weights(whole):
+    run_dir, pair = whole
+    chief, worker = (pair.output(index) for index in range(2))
+    assert "2 replica(s) of 2 workers" in chief and "batches of 8 (4 for each replica)" in chief
+    assert DONE.findall(chief) == DONE.findall(worker) and len(DONE.findall(chief)) == 1
+    assert "run folder: " in chief and "run folder: " not in worker
+    assert len(metrics(run_dir)) == 4
+    assert len(list(run_dir.glob("train/events*"))) == 1
+    assert json.loads((run_dir / "run.json").read_text())["device"]["workers"] == 2
+
+
+@pytest.mark.slow
+def test_killed_or_stopped_they_go_on_to_the_same_weights(whole, words, tmp_path):
+    """A worker is killed, then the chief, then one is stopped; then one process goes on."""
+    run_dir = tmp_path / "stopped"
+    for step, index in ((3, 1), (7, 0)):
+        pair = Pair(loopback(), run_dir, words)
+        pair.wait_for_step(run_dir, step)
+        assert pair.kill(index) < NOTICED
+        left = pair.processes[1 - index].returncode
+        assert left == START_AGAIN, pair.output(1 - index)
+        assert pair.output(1 - index).count("error: ") == 1
+        assert "start all of them again, with --resume" in pair.output(1 - index)
+    pair = Pair(loopback(), run_dir, words)
+    pair.wait_for_step(run_dir, 11)
+    pair.processes[1].send_signal(signal.SIGTERM)
+    assert pair.wait() == [143, 143]
+    assert "stopped; go on with: python train.py --resume" in pair.output(0)
+    pair = Pair(loopback(), run_dir, words)
+    assert pair.wait() == [0, 0], pair.output(0)
+    assert DONE.findall(pair.output(0)) == DONE.findall(whole[1].output(0))
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on_and_says_what_that_means(words, tmp_path):
+    run_dir = tmp_path / "elastic"
+    pair = Pair(loopback(), run_dir, [*words, "--max_steps=6"])
+    assert pair.wait() == [0, 0], pair.output(0)
+    process = started(f"--run_dir={run_dir}", "--resume", "--max_steps=20", **PIPES)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    for name, before in (("replicas", "2"), ("workers", "2")):
+        assert f"warning: {name} was {before}, is " in output
+    assert "the results may differ in the last bits" in output and "resuming at step 6" in output
+
+
+def alone(index, *words, workers=None):
+    """A worker whose peer never comes."""
+    workers = workers or [f"127.0.0.1:{port}" for port in free_ports(2)]
+    task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+    return subprocess.Popen(
+        [sys.executable, "train.py", *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"TF_CONFIG": json.dumps(task)},
+        **PIPES,
+    )
+
+
+@pytest.mark.slow
+def test_a_worker_alone_says_for_whom_it_waits_and_gives_up(tmp_path):
+    process = alone(0, f"--run_dir={tmp_path}/run", "--data=digits", "--cluster_timeout=3")
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == START_AGAIN
+    assert "waiting for worker 1 (127.0.0.1:" in output
+    assert errors.count("\n") == 1 and "did not come within 3 s (--cluster_timeout)" in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_ends_at_a_signal(tmp_path):
+    process = alone(1, f"--run_dir={tmp_path}/run", "--data=digits")
+    assert "settings" in process.stdout.readline()
+    assert "waiting for worker 0" in process.stdout.readline()
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143 and time.monotonic() - began < 5
+
+
+@pytest.mark.slow
+def test_workers_that_were_started_otherwise_end_with_an_error_each(tmp_path):
+    places = [place.address for place in loopback()]
+    words = [f"--run_dir={tmp_path}/run", "--data=digits"]
+    pair = [alone(index, *words, f"--seed={index}", workers=places) for index in range(2)]
+    for process in pair:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "has seed=1" in errors and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "several workers expect --run_dir"),
+        (["--run_dir={folder}", "--micro_batch=auto"], "expect --micro_batch with a number"),
+        (["--run_dir={folder}", "--meter"], "--meter is for one process, received 2 workers"),
+        (["--run_dir={folder}", "--show_step=0"], "--show_step is for one process"),
+    ],
+)
+def test_what_several_workers_cannot_do(monkeypatch, tmp_path, command, words, message):
+    process = alone(0, "--data=digits", *(word.format(folder=tmp_path / "run") for word in words))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and message in errors and errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
