@@ -240,16 +240,21 @@ def join(options: SimpleNamespace, workers: cluster.Cluster) -> tf.distribute.St
     devices.configure(options.threads, options.log_device_placement, options.devices)
     if workers.size == 1:
         return devices.make_strategy()
+    refuse(options, workers)
+    shared = {name: value for name, value in vars(options).items() if name not in OWN}
+    word = {"flags": shared, "versions": checkpoints.versions()}
+    compare(workers, cluster.meet(workers, word, options.cluster_timeout))
+    return workers.strategy(options.cluster_timeout)
+
+
+def refuse(options: SimpleNamespace, workers: cluster.Cluster) -> None:
+    """Raises ValueError for flags that do not go together with several workers."""
     for name in ALONE:
         if vars(options)[name] is not None and vars(options)[name] is not False:
             raise ValueError(f"--{name} is for one process, received {workers.size} workers")
     if not options.run_dir or options.micro_batch == "auto":
         missing = "--micro_batch with a number" if options.run_dir else "--run_dir"
         raise ValueError(f"several workers expect {missing}, the same for all")
-    shared = {name: value for name, value in vars(options).items() if name not in OWN}
-    word = {"flags": shared, "versions": checkpoints.versions()}
-    compare(workers, cluster.meet(workers, word, options.cluster_timeout))
-    return workers.strategy(options.cluster_timeout)
 
 
 def compare(workers: cluster.Cluster, words: list[dict]) -> None:

@@ -27,7 +27,7 @@ _PATIENCE = 5.0  # seconds for a worker that is there to say something
 _RETRY = 0.2
 _QUIET, _REPEAT = 2.0, 30.0  # seconds before a worker says for whom it waits, and says it again
 _SLURM_PORTS = range(10_000, 30_000)  # jobs that share a machine have different ones
-_NODE = re.compile(r"^{{.*?}} ")  # what TensorFlow begins a message with
+_CAUSE = re.compile(r"aborted by: (.*)")  # in a message of many lines
 _ERRORS = (  # what TensorFlow raises when another worker is gone
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -105,8 +105,10 @@ class Cluster:
         except _ERRORS as error:
             if self.size == 1:
                 raise
-            why = error.message.strip().partition("\n")[0]
-            why = _NODE.sub("", why).removeprefix("Collective ops is aborted by: ").rstrip(":")
+            found = _CAUSE.search(error.message)
+            why = (found.group(1) if found else error.message.strip().partition("\n")[0]).rstrip(
+                ":"
+            )
             raise PeerLost(
                 f"worker {self.index} of {self.size}: another worker has ended ({why}); start all "
                 "of them again, with --resume"

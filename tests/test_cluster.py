@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -213,6 +214,23 @@ def test_workers_that_were_started_otherwise_are_told():
         train.compare(workers, [words(), words() | {"versions": {"keras": "4"}}])
     with pytest.raises(cluster.PeerLost, match="--resume"):
         train.compare(workers, [words(resume=True), words()])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"run_dir": None}, "several workers expect --run_dir"),
+        ({"micro_batch": "auto"}, "expect --micro_batch with a number"),
+        ({"meter": True}, "--meter is for one process, received 2 workers"),
+        ({"show_step": 0}, "--show_step is for one process"),
+    ],
+)
+def test_what_several_workers_cannot_do(options, message):
+    fine = {"run_dir": "run", "micro_batch": None, **dict.fromkeys(train.ALONE)}
+    workers = cluster.Cluster(("a:1", "b:2"))
+    train.refuse(SimpleNamespace(**fine), workers)
+    with pytest.raises(ValueError, match=message):
+        train.refuse(SimpleNamespace(**{**fine, **options}), workers)
 
 
 def test_what_tensorflow_raises_of_a_lost_worker_becomes_one_line():

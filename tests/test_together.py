@@ -121,19 +121,3 @@ def test_workers_that_were_started_otherwise_end_with_an_error_each(tmp_path):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 2
         assert "has seed=1" in errors and errors.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        ([], "several workers expect --run_dir"),
-        (["--run_dir={folder}", "--micro_batch=auto"], "expect --micro_batch with a number"),
-        (["--run_dir={folder}", "--meter"], "--meter is for one process, received 2 workers"),
-        (["--run_dir={folder}", "--show_step=0"], "--show_step is for one process"),
-    ],
-)
-def test_what_several_workers_cannot_do(monkeypatch, tmp_path, command, words, message):
-    process = alone(0, "--data=digits", *(word.format(folder=tmp_path / "run") for word in words))
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2 and message in errors and errors.count("\n") == 1
-    assert not (tmp_path / "run").exists()
