@@ -1,12 +1,10 @@
 """One training: its network, its state and its loop; `train.py` sets it up from flags."""
 
 import contextlib
-import copy
 import dataclasses
 import functools
 import hashlib
 import math
-import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -16,41 +14,32 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+import chronicle
 import console
 import features
 import feed
 import finetune
 import models
 import settings
-from data import advice, augment, damage, datasets, pipeline
+from data import augment, damage, datasets
 from engine import (
     averages,
-    background,
     checkpoints,
     cluster,
     devices,
-    doubts,
     losses,
     optimizers,
     profiling,
-    progress,
     runs,
     steps,
-    summaries,
 )
 from models import graphs, keras_weights, layers
-from report import history, plots
 
 CALL_SECONDS = 0.5  # of training between two looks at signals and the clock
 SUMMARY_STEPS = 50
-SHOWN = 16  # images of the first batch, in TensorBoard
-WAITS_TOO_LONG = 0.2  # of the time, for input
-LEARNT = 0.99  # of the one batch of --overfit_batch
 _DIGITS = 12  # hexadecimal ones of a digest that a float64 can hold
 ROLLBACK = 0.1  # of the learning rate, after a loss that was not finite
-ADVICE_SECONDS = 10  # of training, before advice is given
 
 
 def data_name(data: str) -> str:
@@ -163,10 +152,7 @@ class Training:
         if options.early_stopping and not dataset.num_examples("validation"):
             raise ValueError("--early_stopping expects validation images, the data has none")
         self.state = State()
-        self.meter = progress.Meter()
-        self.advised = False
-        self.saving = background.Background()
-        self.doubts = doubts.Doubts(self.model)
+        self.chronicle = chronicle.Chronicle(options, self.feed, self.model, workers, self.end)
         self.last = steps.Totals()
         self.confusion = None
 
@@ -224,21 +210,14 @@ class Training:
         )
 
     @property
+    def run(self) -> runs.Run:
+        """The run folder."""
+        return self.chronicle.run
+
+    @property
     def device(self) -> dict:
         """What bit-identical results depend on besides versions, as JSON values."""
         return devices.describe(self.strategy, self.options.threads, self.workers.size)
-
-    @property
-    def run(self) -> runs.Run:
-        """The run folder; only the chief writes there."""
-        kind = runs.Run if self.workers.is_chief else runs.Watched
-        return kind(self.options.run_dir)
-
-    @functools.cached_property
-    def summaries(self) -> summaries.Summaries:
-        """What TensorBoard shows of the run."""
-        kind = summaries.Summaries if self.workers.is_chief else summaries.Silent
-        return kind(self.run.folder)
 
     @functools.cached_property
     def profile(self) -> profiling.Profile:
@@ -250,12 +229,6 @@ class Training:
         """The policy's colour part, of the images at some places of the global batch."""
         draws = augment.colour_draws(self.options.seed, step, self.options.batch_size)
         return self.feed.policy.colour(images, tf.gather(draws, places))
-
-    def say(self, line: str) -> None:
-        """Prints a line, and keeps it in train.log; only the chief does."""
-        if self.workers.is_chief:
-            tqdm.write(line)
-        self.run.log(line)
 
     def prepare(self) -> None:
         """Writes the folder of a new run, or takes up an earlier one."""
@@ -312,25 +285,25 @@ class Training:
                 "device": self.device,
             }
         )
-        self._introduce()
+        self.chronicle.introduce(self.precision, self.replicas)
         if self.options.init_from:
             learning = graphs.parameters(self.model.trainable_weights)
             new = ", ".join(self.new_layers) or "none"
             source = self.options.init_from
-            self.say(f"weights from {source}; new: {new}; {learning:,} parameters learn")
+            self.chronicle.say(f"weights from {source}; new: {new}; {learning:,} parameters learn")
         if self.halves:
-            self.say("what is frozen sees every image once: its output is kept in memory")
-        self.summaries.flags(vars(self.options))
-        self.summaries.graph(self.model)
-        self.summaries.images("augmented", self.feed.images_of(0)[:SHOWN], 0)
+            self.chronicle.say("what is frozen sees every image once: its output is kept in memory")
+        self.chronicle.show_start()
 
     def restore(self, begun: dict) -> None:
         """Takes up the newest checkpoint of the run, if it has one; `begun` is its run.json."""
         self.run.remove_litter()
-        checkpoint = self.run.last(self.say)
+        checkpoint = self.run.last(self.chronicle.say)
         if checkpoint is None:
-            self._forget_after(-1)
-            self.say(f"{self.run.folder} was stopped before its first checkpoint: from step 0")
+            self.chronicle.forget_after(-1)
+            self.chronicle.say(
+                f"{self.run.folder} was stopped before its first checkpoint: from step 0"
+            )
             if begun.get("started_from") != self._source_digest():
                 raise ValueError(f"{self.options.init_from} has changed since this run was started")
             self._take_weights()
@@ -339,26 +312,21 @@ class Training:
         before = {**checkpoint.about["versions"], **checkpoint.about["device"]}
         for name in sorted(now | before):
             if now.get(name) != before.get(name):
-                self.say(
+                self.chronicle.say(
                     f"warning: {name} was {before.get(name)}, is {now.get(name)}: "
                     "the results may differ in the last bits"
                 )
         self._take_up(checkpoint)
         self.run.write_settings({**begun, "flags": vars(self.options)})
-        self._introduce()
-        self.say(f"resuming at step {self.trainer.step}")
+        self.chronicle.introduce(self.precision, self.replicas)
+        self.chronicle.say(f"resuming at step {self.trainer.step}")
 
     def _take_up(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Makes everything as it was at a checkpoint."""
         checkpoints.assign(self.variables, checkpoint)
         self.schedule.state = checkpoint.about["schedule"]
         self.state = State.from_json(checkpoint.about["state"])
-        self._forget_after(self.trainer.step)
-
-    def _forget_after(self, step: int) -> None:
-        """Drops what metrics.csv and the curves say of later steps, which come again."""
-        self.run.keep_metrics(step)
-        self.summaries.keep(step)
+        self.chronicle.forget_after(self.trainer.step)
 
     def _take_weights(self) -> list[str]:
         """Takes the weights of `--init_from`; returns the layers that have none from there.
@@ -401,32 +369,6 @@ class Training:
             self.micro_batch //= 2
             self.trainer = self._trainer()
 
-    def _introduce(self) -> None:
-        """Says what is trained on what."""
-        dataset, size = self.dataset, self.network["image_size"]
-        parameters = graphs.parameters(self.model.trainable_weights)
-        of_workers = f" of {self.workers.size} workers" * (self.workers.size > 1)
-        self.say(
-            f"{self.options.model}: {parameters:,} parameters, {size} x {size} pixels, "
-            f"{self.precision}; {self.replicas} replica(s){of_workers}, "
-            f"{self.options.threads} threads"
-        )
-        if remark := devices.unused():
-            self.say(remark)
-        if first := self.options.first_image_size:
-            self.say(f"training images grow from {first} to {size} pixels")
-        share = self.options.batch_size // self.replicas
-        each = f" ({share} for each replica)" * (self.replicas > 1)
-        counts = ", ".join(f"{dataset.num_examples(s):,} {s}" for s in dataset.splits)
-        self.say(
-            f"{self.options.data}: {counts}; {dataset.num_classes} classes; "
-            f"batches of {self.options.batch_size}{each}, {self.steps_per_epoch} steps an epoch"
-        )
-        shorter = pipeline.shorter_side(dataset)
-        if shorter < size:
-            self.say(f"the images ({shorter} pixels) are enlarged to the network's {size}")
-        self.say(f"run folder: {self.run.folder}")
-
     def go(self) -> None:
         """Trains to the end; stops early, with a checkpoint, at a signal."""
         interrupts = console.Interrupts(lambda: print("stopping after this step", file=sys.stderr))
@@ -434,17 +376,18 @@ class Training:
             if self.trainer.step < self.end and not self._gave_up:
                 with damage.named(self.dataset):
                     self._train(interrupts)
-            self.saving.wait()
+            self.chronicle.saving.wait()
             self.profile.end()
             ended = self.trainer.step >= self.end or self._gave_up
-            if ended and self.last.examples and self.workers.is_chief:
-                self._draw()
+            if ended and self.last.examples:
+                self.chronicle.draw(self.trainer.step, self.confusion)
             self._wait_for_all()
         except steps.NotFinite as error:
             with contextlib.suppress(OSError):  # one error is enough
-                self.saving.wait()
+                self.chronicle.saving.wait()
             advice = "the checkpoints are from before: try a smaller --learning_rate"
-            console.fail(f"{error}; {advice}; {self._what_it_saw(error.step)}", console.FAILED)
+            saw = self.chronicle.what_it_saw(error.step)
+            console.fail(f"{error}; {advice}; {saw}", console.FAILED)
         except (OSError, ValueError, damage.DamagedShard) as error:  # also: no good checkpoint
             console.fail(error, console.FAILED)
         self._conclude(interrupts)
@@ -456,70 +399,33 @@ class Training:
     def _conclude(self, interrupts: console.Interrupts) -> None:
         """Says how it ended."""
         if self._gave_up and self.trainer.step < self.end:
-            self.say(f"stopped early: no better accuracy in {self.state.stale} epochs")
+            self.chronicle.say(f"stopped early: no better accuracy in {self.state.stale} epochs")
         elif interrupts.received and self.trainer.step < self.end:
-            self.say(f"stopped; go on with: {self._resume_command()}")
+            self.chronicle.say(f"stopped; go on with: {self.chronicle.resume_command}")
             sys.exit(interrupts.exit_code)
         if self.options.overfit_batch and self.last.examples:
-            self._judge_overfitting()
+            self.chronicle.judge_overfitting(self.last.means)
         digest = checkpoints.weights_digest(self.model)
         done = f"done: step {self.trainer.step}  weights sha256 {digest}"
-        self.say(done)
+        self.chronicle.say(done)
         if not self.workers.is_chief:
             print(done, flush=True)
-
-    def _draw(self) -> None:
-        """Draws the curves, what the last validation took for what, and the first filters."""
-        drawn = {"results": plots.results(history.read(self.run.folder).rows)}
-        if self.confusion is not None:
-            names = self.dataset.class_names
-            drawn["confusion_matrix"] = plots.confusion(self.confusion, names)
-        for name, grid in summaries.pictures_of_filters(self.model).items():
-            drawn[name.replace("/", "-")] = tf.io.encode_png(grid).numpy()
-        for name, picture in drawn.items():
-            self.run.add_picture(name, picture)
-        self.summaries.pictures("validation", drawn, self.trainer.step)
-        self.summaries.flush()
-
-    def _judge_overfitting(self) -> None:
-        """Says whether the network has learnt the one batch that it saw."""
-        loss, top1, _ = self.last.means.values()
-        learnt = f"one batch, again and again: loss {loss:.4f}, top-1 {100 * top1:.2f} %"
-        if top1 >= LEARNT:
-            self.say(f"{learnt}: the network can learn")
-        else:
-            self.say(f"warning: {learnt}: expected nearly 100 %; look at it with --show_step=0")
-
-    def _resume_command(self) -> str:
-        return f"python train.py --resume --run_dir={shlex.quote(self.options.run_dir)}"
-
-    def _what_it_saw(self, step: int) -> str:
-        """Lists the images of a step in a file; says where, and how to draw them."""
-        name = f"step-{step:08d}"
-        show = f"{self._resume_command()} --show_step={step}"
-        origins = enumerate(self.feed.origins_of(step))
-        rows = [(number, origin.filename, origin.label) for number, origin in origins]
-        try:
-            self.run.add_table(name, [("number", "filename", "label"), *rows])
-        except OSError as error:
-            return f"its images are drawn by: {show} (no list of them: {error})"
-        return f"its images are listed in {self.run.folder / name}.csv and drawn by: {show}"
 
     def _train(self, interrupts: console.Interrupts) -> None:
         """Trains; where `--on_nan` says so, goes back once to the last checkpoint."""
         try:
             return self._loop(interrupts)
         except steps.NotFinite as error:
-            self.saving.wait()
+            self.chronicle.saving.wait()
             self._wait_for_all()
             back = self.options.on_nan == "rollback" and self.state.slower == 1
-            checkpoint = self.run.last(self.say) if back else None
+            checkpoint = self.run.last(self.chronicle.say) if back else None
             if checkpoint is None:
                 raise
             why = str(error)
         self._take_up(checkpoint)
         self.state.slower = ROLLBACK
-        self.say(
+        self.chronicle.say(
             f"warning: {why}; back to step {self.trainer.step} "
             f"with {ROLLBACK:g} of the learning rate"
         )
@@ -534,7 +440,6 @@ class Training:
     def _loop(self, interrupts: console.Interrupts) -> None:
         step = self.trainer.step
         iterator, until = None, step
-        line = progress.Line(self.options.epochs, self.steps_per_epoch, shown=self.workers.is_chief)
         count = 1
         stopping = False
         while step < self.end and not stopping and not self._gave_up:
@@ -544,24 +449,23 @@ class Training:
             rates = [self._rate(step + i) for i in range(count)]
             began = time.perf_counter()
             done = self.profile.call(functools.partial(self.trainer.train, iterator, rates), count)
-            self.saving.check()
+            self.chronicle.saving.check()
             seconds = time.perf_counter() - began
             step += count
             self.state.epoch += done.totals
             self.state.recent += done.totals
             self.last = done.totals
-            self.meter.add(count * self.options.batch_size, seconds, done.waited)
-            line.update(step, self._describe(step))
-            self._advise()
+            self.chronicle.meter.add(count * self.options.batch_size, seconds, done.waited)
+            self.chronicle.update(step, self.state.epoch.means)
             if self._due(step, self.steps_per_epoch, SUMMARY_STEPS):
-                self._summarise(step, rates[-1], done.gradient_norm)
+                self._add_point(step, rates[-1], done.gradient_norm)
             seconds, stopping = self._agreed(seconds, interrupts)
             ends = step == self.end or self._due(step, self.steps_per_epoch)
             saves = ends or stopping or self._due(step, self.options.checkpoint_steps)
             if saves and not math.isfinite(self.trainer.weight_norm()):  # before it is validated
                 raise steps.NotFinite(step - 1, rates[-1])
             if ends:
-                self._finish_epoch(step, rates[-1], line)
+                self._finish_epoch(step, rates[-1])
             elif saves:
                 self._save(step)
             count = self._call_size(step, count, seconds)
@@ -573,26 +477,12 @@ class Training:
         """
         mine = [seconds, interrupts.received or 0]
         slowest, signal = self.workers.gathered(self.strategy, mine).max(axis=0)
-        interrupts.received = int(signal) or None
+        if signal:
+            interrupts.received = int(signal)
         return float(slowest), bool(signal)
 
     def _rate(self, step: int) -> float:
         return self.state.slower * self.schedule.rate(step)
-
-    def _advise(self) -> None:
-        """Says once what would help a training that waits for its images."""
-        waits = self.meter.input_wait_fraction > WAITS_TOO_LONG
-        if self.advised or not waits or self.meter.seconds < ADVICE_SECONDS:
-            return
-        self.advised = True
-        seen = self.feed
-        change = advice.faster(
-            self.dataset, seen.policy, size=seen.size, cache=seen.cache, stage="decode"
-        )
-        self.say(
-            f"{100 * self.meter.input_wait_fraction:.0f} % of the time is waiting for images; "
-            f"what would help: {change} (add --meter to see where the time goes)"
-        )
 
     @staticmethod
     def _due(step: int, *periods: int | None) -> bool:
@@ -606,65 +496,24 @@ class Training:
         room = min([self.end - step, *(period - step % period for period in periods if period)])
         return max(1, min(room, steps.MAX_STEPS, int(CALL_SECONDS * count / seconds)))
 
-    def _describe(self, step: int) -> str:
-        means, speed = self.state.epoch.means, self.meter.images_per_second
-        left = (self.end - step) * self.options.batch_size / speed
-        return (
-            f"step {step}/{self.end}  loss {means['loss']:.4f}  "
-            f"top-1 {100 * means['top1_accuracy']:.2f} %  {speed:,.0f} images/s  "
-            f"{progress.duration(left)} left"
-        )
-
-    def _summarise(self, step: int, rate: float, gradient_norm: float) -> None:
+    def _add_point(self, step: int, rate: float, gradient_norm: float) -> None:
         """Adds a point to the curves, of the steps since the one before."""
-        values = {
-            **self.state.recent.means,
-            "learning_rate": rate,
-            "gradient_norm": gradient_norm,
-            "weight_norm": self.trainer.weight_norm(),
-            "images_per_second": self.meter.images_per_second,
-            "input_wait_fraction": self.meter.input_wait_fraction,
-        }
-        self.summaries.scalars("train", values, step)
+        norms = {"gradient_norm": gradient_norm, "weight_norm": self.trainer.weight_norm()}
+        self.chronicle.point(step, {**self.state.recent.means, "learning_rate": rate, **norms})
         self.state.recent = steps.Totals()
 
-    def _finish_epoch(self, step: int, rate: float, line: progress.Line) -> None:
-        """Validates, writes the metrics row, moves the schedule at a true end, saves."""
+    def _finish_epoch(self, step: int, rate: float) -> None:
+        """Validates, tells of it, moves the schedule at a true end, saves."""
         train, validation = self.state.epoch.means, {}
         if self.validation is not None:
             self.confusion = np.zeros([self.dataset.num_classes] * 2, np.int64)
             with self.average.in_use() if self.average else contextlib.nullcontext():
                 validation = self.evaluator.evaluate(self.validation, self.confusion).means
-        epoch = math.ceil(step / self.steps_per_epoch)
-        text = f"epoch {epoch}/{self.options.epochs}  {self._describe(step)}"
-        row = {
-            "epoch": epoch,
-            "step": step,
-            "learning_rate": rate,
-            "train_loss": train["loss"],
-            "train_top1_accuracy": train["top1_accuracy"],
-            "images_per_second": self.meter.images_per_second,
-            "input_wait_fraction": self.meter.input_wait_fraction,
-        }
-        if step >= doubts.MIN_STEPS and self.workers.is_chief:
-            for doubt in self.doubts.raised(train["loss"], *self.feed.sample):
-                self.say(f"warning: {doubt}")
-        if validation:
-            text += f"  validation top-1 {100 * validation['top1_accuracy']:.2f} %"
-            row |= {f"validation_{name}": value for name, value in validation.items()}
-            self.summaries.scalars("validation", validation, step)
-        self.run.log(text)
-        line.finish(text, last=step == self.end)
-        self.run.add_metrics(row)
+        self.chronicle.epoch(step, rate, train, validation)
         if self._due(step, self.steps_per_epoch):
             self.schedule.plateau.observe(1 - (validation or train)["top1_accuracy"])
             self.state.epoch = steps.Totals()
-            self.meter.reset()
-        self.summaries.filters(self.model, step)
-        if self.options.histograms and self.workers.is_chief:
-            weights = {weight.path: weight.numpy() for weight in self.model.trainable_weights}
-            self.summaries.histograms("weights", weights, step)
-            self.summaries.histograms("gradients", self.doubts.gradients(*self.feed.sample), step)
+            self.chronicle.meter.reset()
         accuracy = validation.get("top1_accuracy", -1.0)
         best = accuracy > self.state.best_accuracy
         self.state.best_accuracy = max(accuracy, self.state.best_accuracy)
@@ -686,8 +535,7 @@ class Training:
         return self.features.test_batches("validation") if self.halves else self.feed.validation
 
     def _save(self, step: int, *, best: bool = False) -> None:
-        """Writes a checkpoint, of copies, while the training goes on; the curves before it."""
-        self.summaries.flush()
+        """Writes a checkpoint."""
         about = {
             "step": step,
             "flags": vars(self.options),
@@ -703,5 +551,4 @@ class Training:
         tensors = checkpoints.values(self.variables)
         if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
             raise steps.NotFinite(step - 1, self._rate(step - 1))
-        save = functools.partial(self.run.save, tensors, copy.deepcopy(about))
-        self.saving.start(functools.partial(save, keep=self.options.keep, best=best))
+        self.chronicle.save(tensors, about, best=best)

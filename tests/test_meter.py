@@ -13,9 +13,9 @@ import tensorflow as tf
 from conftest import photograph
 
 import meter
+from chronicle import Chronicle
 from data import augment, convert, datasets, decode, encoded, pipeline, sources
 from engine import optimizers, progress, steps
-from training import Training
 
 SECONDS = 0.4
 SIZE, BATCH = 32, 16
@@ -54,7 +54,7 @@ def training(folder, *, cache="none", storage=None, seconds=0.0):
     )
     return SimpleNamespace(
         dataset=dataset,
-        feed=SimpleNamespace(policy=policy, cache=cache, size=SIZE),
+        feed=SimpleNamespace(dataset=dataset, policy=policy, cache=cache, size=SIZE),
         network={"image_size": SIZE},
         options=SimpleNamespace(**options),
         trainer=trainer,
@@ -161,16 +161,17 @@ def test_the_bottleneck_is_the_stage_that_adds_most(rates, expected):
 
 
 def test_a_training_that_waits_says_once_what_would_help(images):
-    waiting, said = training(images(SIZE)), []
-    waiting.meter, waiting.advised, waiting.say = progress.Meter(), False, said.append
+    said = []
+    waiting = SimpleNamespace(_feed=training(images(SIZE)).feed, say=said.append)
+    waiting.meter, waiting._advised = progress.Meter(), False
     for seconds, lines in ((5, 0), (20, 1), (20, 1)):
         waiting.meter.add(100, seconds, 0.3 * seconds)
-        Training._advise(waiting)
+        Chronicle._advise(waiting)
         assert len(said) == lines
     assert said[0].startswith("30 % of the time is waiting for images; what would help: --cache")
-    waiting.meter, waiting.advised = progress.Meter(), False
+    waiting.meter, waiting._advised = progress.Meter(), False
     waiting.meter.add(100, 60, 6)
-    Training._advise(waiting)
+    Chronicle._advise(waiting)
     assert len(said) == 1
 
 
