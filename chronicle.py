@@ -16,7 +16,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data import advice, pipeline
-from engine import background, cluster, devices, doubts, progress, runs, summaries
+from engine import background, cluster, doubts, progress, runs, summaries
 from feed import Feed
 from models import graphs
 from report import history, plots
@@ -102,8 +102,6 @@ class Chronicle:
             f"{options.model}: {parameters:,} parameters, {size} x {size} pixels, {precision}; "
             f"{replicas} replica(s){of_workers}, {options.threads} threads"
         )
-        if remark := devices.unused():
-            self.say(remark)
         if first := options.first_image_size:
             self.say(f"training images grow from {first} to {size} pixels")
         each = f" ({options.batch_size // replicas} for each replica)" * (replicas > 1)

@@ -151,12 +151,19 @@ def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a script's main; Ctrl-C and TensorFlow's own errors end it with one line."""
     sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
-    tensorflow_errors = sys.modules["tensorflow"].errors.OpError
     try:
-        main(sys.argv)
+        with tensorflow_errors():
+            main(sys.argv)
     except KeyboardInterrupt:
         fail("interrupted", 128 + signal.SIGINT)
-    except tensorflow_errors as error:  # a damaged shard, too little memory
+
+
+@contextlib.contextmanager
+def tensorflow_errors() -> Iterator[None]:
+    """Ends the process with one line for an error of TensorFlow: too little memory, ..."""
+    try:
+        yield
+    except sys.modules["tensorflow"].errors.OpError as error:
         fail(error.message.strip().partition("\n")[0], FAILED)
 
 
@@ -179,8 +186,3 @@ class Interrupts:
             os._exit(128 + number)
         self.received = number
         self._on_first()
-
-    @property
-    def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + (self.received or 0)

@@ -180,7 +180,7 @@ def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO)
         workers = cluster.from_environment()
     # With others, TensorFlow's cleaning up would wait for them, 5 s and more.
     leaving = console.leaving() if workers.size > 1 else contextlib.nullcontext()
-    with workers.guarded(), leaving:
+    with leaving, console.tensorflow_errors(), workers.guarded():
         with console.user_errors(), contextlib.redirect_stdout(talk):
             if options.resume:
                 training = resume(options, given, defaults, workers)
@@ -202,6 +202,8 @@ def train_all(argv: list[str], options: dict, given: set[str]) -> list[str]:
     model = options["model"] or default_model(options["data"])
     run_dir = options["run_dir"] or runs.ROOT / f"{data_name(options['data'])}-{model}"
     with console.user_errors():
+        if cluster.from_environment().size > 1:
+            raise ValueError("--seeds is for one process, received several workers")
         return sweep.train(argv, seeds, str(run_dir))
 
 
@@ -238,13 +240,16 @@ def join(options: SimpleNamespace, workers: cluster.Cluster) -> tf.distribute.St
         ValueError: If they were not started alike, or devices are wrong.
     """
     devices.configure(options.threads, options.log_device_placement, options.devices)
+    if remark := devices.unused():
+        print(remark, flush=True)
     if workers.size == 1:
         return devices.make_strategy()
     refuse(options, workers)
     shared = {name: value for name, value in vars(options).items() if name not in OWN}
-    word = {"flags": shared, "versions": checkpoints.versions()}
+    gpus = {"GPUs": len(tf.config.get_visible_devices("GPU"))}
+    word = {"flags": shared, "versions": checkpoints.versions(), "devices": gpus}
     compare(workers, cluster.meet(workers, word, options.cluster_timeout))
-    return workers.strategy(options.cluster_timeout)
+    return workers.strategy()
 
 
 def refuse(options: SimpleNamespace, workers: cluster.Cluster) -> None:
@@ -252,9 +257,15 @@ def refuse(options: SimpleNamespace, workers: cluster.Cluster) -> None:
     for name in ALONE:
         if vars(options)[name] is not None and vars(options)[name] is not False:
             raise ValueError(f"--{name} is for one process, received {workers.size} workers")
-    if not options.run_dir or options.micro_batch == "auto":
-        missing = "--micro_batch with a number" if options.run_dir else "--run_dir"
-        raise ValueError(f"several workers expect {missing}, the same for all")
+    if not options.run_dir:
+        raise ValueError("several workers expect --run_dir, the same for all")
+    if options.micro_batch == "auto" and not options.resume:
+        raise ValueError("several workers expect --micro_batch with a number, received auto")
+    if options.devices not in ("all", "1") and not tf.config.list_physical_devices("GPU"):
+        raise ValueError(
+            f"--devices={options.devices} divides the CPU of one process, received "
+            f"{workers.size} workers"
+        )
 
 
 def compare(workers: cluster.Cluster, words: list[dict]) -> None:
@@ -264,9 +275,9 @@ def compare(workers: cluster.Cluster, words: list[dict]) -> None:
         PeerLost: If only some go on with a run: one was started again when others were not yet.
         ValueError: If there is another difference.
     """
-    for index, kind in itertools.product(range(1, workers.size), ("flags", "versions")):
+    for index, kind in itertools.product(range(1, workers.size), words[0]):
         for name, value in words[0][kind].items():
-            other = words[index][kind].get(name)
+            other = words[index].get(kind, {}).get(name)
             if other == value:
                 continue
             if name == "resume":
@@ -316,6 +327,8 @@ def resume(
     harmless = set(HARMLESS)
     if saved["schedule"] in ("constant", "plateau") and not saved["first_image_size"]:
         harmless.add("epochs")
+    if workers.size > 1:
+        harmless |= OWN
     if saved["freeze"] != "none":  # it decides whether features are kept: other last bits
         harmless.remove("cache")
     for name in sorted(given):

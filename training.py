@@ -155,6 +155,7 @@ class Training:
         self.chronicle = chronicle.Chronicle(options, self.feed, self.model, workers, self.end)
         self.last = steps.Totals()
         self.confusion = None
+        self.stopped_by = 0  # the signal
 
     @functools.cached_property
     def _objective(self) -> losses.Objective:
@@ -245,9 +246,13 @@ class Training:
                 self.restore(self.run.settings())
             else:
                 self.begin()
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        """Raises PeerLost if another worker has other weights than the chief."""
         if other := self._other_than_the_chief(checkpoints.weights_digest(self.model)):
             raise cluster.PeerLost(
-                f"{other} starts from other weights than the chief: start all of them again; "
+                f"{other} goes on from other weights than the chief: start all of them again; "
                 f"does {self.run.folder} show the same files to all?"
             )
 
@@ -388,21 +393,25 @@ class Training:
             advice = "the checkpoints are from before: try a smaller --learning_rate"
             saw = self.chronicle.what_it_saw(error.step)
             console.fail(f"{error}; {advice}; {saw}", console.FAILED)
+        except tf.errors.OpError:  # such as: another worker has ended
+            with contextlib.suppress(OSError):
+                self.chronicle.saving.wait()
+            raise
         except (OSError, ValueError, damage.DamagedShard) as error:  # also: no good checkpoint
             console.fail(error, console.FAILED)
-        self._conclude(interrupts)
+        self._conclude()
 
     def _wait_for_all(self) -> None:
         """Lets no worker go on alone, or end while another one needs it."""
         self.workers.gathered(self.strategy, [0.0])
 
-    def _conclude(self, interrupts: console.Interrupts) -> None:
+    def _conclude(self) -> None:
         """Says how it ended."""
         if self._gave_up and self.trainer.step < self.end:
             self.chronicle.say(f"stopped early: no better accuracy in {self.state.stale} epochs")
-        elif interrupts.received and self.trainer.step < self.end:
+        elif self.stopped_by and self.trainer.step < self.end:
             self.chronicle.say(f"stopped; go on with: {self.chronicle.resume_command}")
-            sys.exit(interrupts.exit_code)
+            sys.exit(128 + self.stopped_by)
         if self.options.overfit_batch and self.last.examples:
             self.chronicle.judge_overfitting(self.last.means)
         digest = checkpoints.weights_digest(self.model)
@@ -424,6 +433,7 @@ class Training:
                 raise
             why = str(error)
         self._take_up(checkpoint)
+        self._check_weights()
         self.state.slower = ROLLBACK
         self.chronicle.say(
             f"warning: {why}; back to step {self.trainer.step} "
@@ -477,8 +487,7 @@ class Training:
         """
         mine = [seconds, interrupts.received or 0]
         slowest, signal = self.workers.gathered(self.strategy, mine).max(axis=0)
-        if signal:
-            interrupts.received = int(signal)
+        self.stopped_by = int(signal)
         return float(slowest), bool(signal)
 
     def _rate(self, step: int) -> float:

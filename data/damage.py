@@ -75,7 +75,7 @@ class DamagedShard(RuntimeError):
 
 @contextlib.contextmanager
 def named(dataset: Dataset) -> Iterator[None]:
-    """Says what is damaged where TensorFlow says only that something is.
+    """Says what is damaged where TensorFlow says only that something is, or passes our error on.
 
     Args:
         dataset: That is read; all of it is examined to find the place.
@@ -85,7 +85,7 @@ def named(dataset: Dataset) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.DataLossError as error:
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         found = _first_in(dataset)
         if found is None:
             raise

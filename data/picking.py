@@ -1,6 +1,7 @@
 """Single records out of shards, for machines that share the examples of a step."""
 
 import mmap
+import os
 import threading
 from collections.abc import Sequence
 
@@ -55,10 +56,16 @@ class Files:
         """Where the records of a shard begin and end; found once."""
         with self._lock:
             if shard not in self._frames:
-                with open(self._paths[shard], "rb") as file:
-                    memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-                memory.madvise(mmap.MADV_RANDOM)
-                self._frames[shard], end = records.frames(memory)
-                if end < len(memory):
-                    raise ValueError(f"{self._paths[shard]} is damaged or cut off, at byte {end}")
+                self._frames[shard] = _frames(self._paths[shard])
             return self._frames[shard]
+
+
+def _frames(path: str) -> list[tuple[int, int]]:
+    if not os.path.getsize(path):
+        return []
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        memory.madvise(mmap.MADV_RANDOM)
+        found, end = records.frames(memory)
+        if end < len(memory):
+            raise ValueError(f"{path} is damaged or cut off, at byte {end}")
+    return found

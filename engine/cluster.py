@@ -12,9 +12,11 @@ import functools
 import json
 import os
 import re
-import select
+import selectors
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
@@ -35,7 +37,20 @@ _ERRORS = (  # what TensorFlow raises when another worker is gone
     tf.errors.DeadlineExceededError,
 )
 
+_JOINING = 60  # seconds for TensorFlow to join workers that have just met
+# Waits until its input is closed, at most so many seconds; then it ends a process.
+_WATCH = """import os, select, signal, sys
+seconds, process, line = sys.argv[1:]
+if not select.select([sys.stdin], [], [], float(seconds))[0]:
+    print(line, file=sys.stderr, flush=True)
+    os.kill(int(process), signal.SIGKILL)
+"""
+
 Say = Callable[[str], object]
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 class PeerLost(Exception):
@@ -68,24 +83,27 @@ class Cluster:
         """As in "worker 1 (node7:2222)"."""
         return f"worker {index} ({self.workers[index]})"
 
-    def strategy(self, timeout: float) -> tf.distribute.Strategy:
+    def strategy(self) -> tf.distribute.Strategy:
         """Joins the workers, which have met, through TensorFlow; no operation may have run before.
 
-        Args:
-            timeout: Seconds after which the system ends a process (SIGALRM) whose peers have gone
-                since; TensorFlow would wait.
+        If one has gone since, the others are ended by SIGKILL: TensorFlow would wait for it, with
+        Python's lock.
         """
-        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        line = (
+            f"error: worker {self.index} of {self.size}: another worker has ended; start all again"
+        )
+        with _by_default(signal.SIGTERM, signal.SIGINT), _ended_after(_JOINING, line):
+            return tf.distribute.MultiWorkerMirroredStrategy(self.resolver())
+
+    def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:
+        """The workers, as TensorFlow has them: with as many GPUs each as are visible here."""
+        return tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({"worker": list(self.workers)}),
             task_type="worker",
             task_id=self.index,
+            num_accelerators={"GPU": len(tf.config.get_visible_devices("GPU"))},
             rpc_layer="grpc",
         )
-        with _by_default(signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-            signal.alarm(max(1, round(timeout)))
-            strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
-            signal.alarm(0)
-        return strategy
 
     def gathered(self, strategy: tf.distribute.Strategy, numbers: Sequence[float]) -> np.ndarray:
         """What every worker has: float64 [workers, n] of its n numbers; all must call it."""
@@ -111,7 +129,7 @@ class Cluster:
             )
             raise PeerLost(
                 f"worker {self.index} of {self.size}: another worker has ended ({why}); start all "
-                "of them again, with --resume"
+                "of them again, with --resume where the run has begun"
             ) from error
 
 
@@ -124,6 +142,17 @@ def _by_default(*signals: int) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, line: str) -> Iterator[None]:
+    """Prints a line and ends this process unless it gets on in time."""
+    words = [sys.executable, "-S", "-c", _WATCH, str(seconds), str(os.getpid()), line]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as watch:
+        try:
+            yield
+        finally:
+            watch.stdin.close()
 
 
 def summed(strategy: tf.distribute.Strategy, array: np.ndarray) -> np.ndarray:
@@ -188,16 +217,22 @@ def _from_slurm() -> Cluster:
         port_base=first, gpus_per_node=1 << 16, gpus_per_task=1, auto_set_gpu=False
     )
     workers = resolver.cluster_spec().job_tasks("worker")
-    place = first + int(os.environ["SLURM_LOCALID"])
-    return Cluster(tuple(workers), workers.index(f"{os.environ['SLURMD_NODENAME']}:{place}"))
+    host, place = (os.environ.get(name) for name in ("SLURMD_NODENAME", "SLURM_LOCALID"))
+    mine = f"{host}:{first + int(place or 0)}"
+    if mine not in workers:
+        raise ValueError(
+            f"Slurm's tasks are at {', '.join(workers)}: expected this one, SLURMD_NODENAME={host} "
+            f"SLURM_LOCALID={place}, among them"
+        )
+    return Cluster(tuple(workers), workers.index(mine))
 
 
-def meet(cluster: Cluster, word: Mapping, timeout: float, say: Say = print) -> list[dict]:
+def meet(cluster: Cluster, word: Mapping, timeout: float, say: Say = _say) -> list[dict]:
     """Waits until all workers are there.
 
     Args:
         cluster: Who they are.
-        word: What this one tells the others, as JSON values.
+        word: What this one tells the others: JSON objects by name.
         timeout: Seconds to wait at most.
         say: Is told for whom it waits.
 
@@ -237,29 +272,118 @@ class _Waiting:
 
 def _receive(cluster: Cluster, word: Mapping, waiting: _Waiting) -> list[dict]:
     """The chief's part: takes down who comes, and tells all of them when they are complete."""
-    words, there = {0: json.loads(json.dumps(word))}, {}
     _, port = _host_and_port(cluster.workers[0])
-    with contextlib.ExitStack() as open_connections:
+    with contextlib.ExitStack() as open_sockets:
         try:
-            server = open_connections.enter_context(_server(port))
+            server = open_sockets.enter_context(_server(port))
         except OSError as error:
             raise OSError(f"the chief cannot listen on port {port}: {error.strerror}") from None
-        server.settimeout(_RETRY)
-        while len(words) < cluster.size:
-            waiting.for_workers([i for i in range(cluster.size) if i not in words])
-            with contextlib.suppress(TimeoutError):
-                connection = open_connections.enter_context(server.accept()[0])
-                index, said = _first_words(connection, cluster)
-                if index is not None:
-                    words[index], there[index] = said, connection
-            for index in [i for i, each in there.items() if _has_gone(each)]:
-                del words[index], there[index]
-            for connection in there.values():
-                _tell(connection, {"missing": [i for i in range(cluster.size) if i not in words]})
-        found = [words[index] for index in range(cluster.size)]
-        for connection in there.values():
+        door = open_sockets.enter_context(_Door(cluster, word, server))
+        while door.missing:
+            waiting.for_workers(door.missing)
+            door.attend()
+        return door.close()
+
+
+class _Door:
+    """Where workers come in; strangers are sent away, whatever they say or do not say."""
+
+    def __init__(self, cluster: Cluster, word: Mapping, server: socket.socket) -> None:
+        self._cluster, self._server = cluster, server
+        self._words = {0: json.loads(json.dumps(word))}
+        self._there: dict[int, socket.socket] = {}
+        self._said: dict[socket.socket, tuple[bytearray, float]] = {}  # so far, until when
+        self._selector = selectors.DefaultSelector()
+        server.setblocking(False)
+        self._selector.register(server, selectors.EVENT_READ)
+
+    def __enter__(self) -> "_Door":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in [*self._said, *self._there.values()]:
+            connection.close()
+        self._selector.close()
+
+    @property
+    def missing(self) -> list[int]:
+        """Who has not come yet, or has gone again."""
+        return [index for index in range(self._cluster.size) if index not in self._words]
+
+    def attend(self) -> None:
+        """Lets in who comes, listens to who speaks, and tells those who wait for whom."""
+        for key, _ in self._selector.select(_RETRY):
+            if key.fileobj is self._server:
+                self._let_in()
+            else:
+                self._listen(key.fileobj)
+        for connection in [each for each, (_, end) in self._said.items() if end < time.monotonic()]:
+            self._send_away(connection)
+        for connection in self._there.values():
+            _tell(connection, {"missing": self.missing})
+
+    def close(self) -> list[dict]:
+        """Tells all what all bring, and returns it."""
+        found = [self._words[index] for index in range(self._cluster.size)]
+        for connection in self._there.values():
             _tell(connection, {"words": found})
-    return found
+        return found
+
+    def _let_in(self) -> None:
+        with contextlib.suppress(OSError):  # gone again; or too many are open, for a while
+            connection, _ = self._server.accept()
+            connection.settimeout(_PATIENCE)
+            self._selector.register(connection, selectors.EVENT_READ)
+            self._said[connection] = bytearray(), time.monotonic() + _PATIENCE
+
+    def _listen(self, connection: socket.socket) -> None:
+        """Hears more of who it is; a worker that is known says no more but ends."""
+        data = b""
+        with contextlib.suppress(OSError):
+            data = connection.recv(_MOST_BYTES)
+        said, _ = self._said.get(connection, (None, 0.0))
+        if said is None or not data or len(said) > _MOST_BYTES:
+            return self._send_away(connection)
+        said += data
+        if b"\n" in said:
+            self._recognise(connection, bytes(said))
+
+    def _recognise(self, connection: socket.socket, line: bytes) -> None:
+        """Notes what a worker brings."""
+        told = _introduction(line)
+        if told is None or told["index"] not in range(1, self._cluster.size):
+            return self._send_away(connection)
+        if told["workers"] != list(self._cluster.workers):
+            _tell(connection, {"error": f"the chief knows the workers {self._cluster.workers}"})
+            return self._send_away(connection)
+        if told["index"] in self._there:  # it was started again
+            self._send_away(self._there[told["index"]])
+        del self._said[connection]
+        self._there[told["index"]], self._words[told["index"]] = connection, told["word"]
+
+    def _send_away(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        self._said.pop(connection, None)
+        for index in [index for index, each in self._there.items() if each is connection]:
+            del self._there[index], self._words[index]
+        connection.close()
+
+
+def _introduction(line: bytes) -> dict | None:
+    """What a worker says when it comes; None if it is none."""
+    try:
+        told = json.loads(line)
+        is_one = type(told["index"]) is int and all(
+            type(each) is dict for each in (told["word"], *told["word"].values())
+        )
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return None
+    return told if is_one else None
+
+
+def _tell(connection: socket.socket, message: Mapping) -> None:
+    with contextlib.suppress(OSError):  # it has gone, which is seen elsewhere
+        connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _server(port: int) -> socket.socket:
@@ -276,28 +400,6 @@ def _connection(address: str) -> socket.socket:
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def _first_words(connection: socket.socket, cluster: Cluster) -> tuple[int | None, dict]:
-    """Who it is that has come, and what it says; None for a stranger."""
-    connection.settimeout(_PATIENCE)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads(connection.makefile("rb").readline(_MOST_BYTES))
-        if said["workers"] != list(cluster.workers):
-            _tell(connection, {"error": f"the chief knows the workers {cluster.workers}"})
-        elif said["index"] in range(1, cluster.size):
-            return said["index"], said["word"]
-    return None, {}
-
-
-def _has_gone(connection: socket.socket) -> bool:
-    """Whether the other end is closed; who waits says nothing more."""
-    return bool(select.select([connection], [], [], 0)[0])
-
-
-def _tell(connection: socket.socket, message: Mapping) -> None:
-    with contextlib.suppress(OSError):  # it has gone, which is seen elsewhere
-        connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _report(cluster: Cluster, word: Mapping, waiting: _Waiting) -> list[dict]:

@@ -216,10 +216,12 @@ class BatchNorm(keras.layers.BatchNormalization):
         import tensorflow as tf
 
         wide = tf.cast(x, tf.float32)
-        own = tf.stack([tf.reduce_mean(power, axis=[0, 1, 2]) for power in (wide, tf.square(wide))])
+        near = wide - tf.stop_gradient(self.moving_mean.value)  # less is lost in the difference
+        own = tf.stack([tf.reduce_mean(power, axis=[0, 1, 2]) for power in (near, tf.square(near))])
         replica = tf.distribute.get_replica_context()
-        mean, squares = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.MEAN, own))
-        variance = squares - tf.square(mean)
+        offset, squares = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.MEAN, own))
+        mean = offset + tf.stop_gradient(self.moving_mean.value)
+        variance = tf.maximum(squares - tf.square(offset), 0.0)
         self._follow(self.moving_mean, mean)
         self._follow(self.moving_variance, variance)
         beta, gamma = self.beta, self.gamma

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from engine import averages, checkpoints, cluster, devices, losses, mixing, optimizers, steps
 from models import layers
-from tests.conftest import photograph
 
 BATCH, STEPS, RATE = 16, 20, 0.01
 TESTED = 12  # the last of them is filling
@@ -58,10 +57,22 @@ def masks(strategy):
     return np.array([[mask.numpy() > 0 for mask in each] for each in drawn])
 
 
+def far_from_zero(strategy):
+    """What BatchNorm makes of numbers whose mean is 100,000 times their deviation, and learns."""
+    with strategy.scope():
+        layer = layers.BatchNorm(name="far", momentum=0.5)
+        layer.build([None, 4, 4, 2])
+    x = tf.random.stateless_normal([8, 4, 4, 2], [1, 2], mean=1e4, stddev=0.1)
+    learn = tf.function(lambda: strategy.run(lambda: layer(x, training=True)))
+    for _ in range(40):
+        outputs = strategy.experimental_local_results(learn())[0]
+    return np.stack([outputs.numpy().std(axis=(0, 1, 2)), layer.moving_variance.numpy()])
+
+
 def main(count, file):
     workers = cluster.from_environment()
     devices.configure(1, devices=str(count))
-    strategy = workers.strategy(60) if workers.size > 1 else devices.make_strategy()
+    strategy = workers.strategy() if workers.size > 1 else devices.make_strategy()
     replicas = strategy.num_replicas_in_sync
     if replicas != count * workers.size:
         sys.exit(f"{replicas} replicas")
@@ -82,7 +93,8 @@ def main(count, file):
         **METHODS,
     )
     generator = np.random.default_rng(0)
-    images = np.stack([photograph(seed, 32, 32) for seed in range(BATCH * STEPS)])
+    images = generator.integers(0, 256, [BATCH * STEPS, 8, 8, 3], dtype=np.uint8)
+    images = images.repeat(4, axis=1).repeat(4, axis=2)
     labels = generator.integers(0, 10, BATCH * STEPS, dtype=np.int32)
     weights = np.ones(BATCH * STEPS, np.float32)
 
@@ -112,6 +124,7 @@ def main(count, file):
         evaluation_loss=totals.loss,
         confusion=confusion,
         masks=masks(strategy),
+        far=far_from_zero(strategy),
         gathered=workers.gathered(strategy, [workers.index, 0.25]),
         **tensors,
     )

@@ -1,13 +1,18 @@
 """Who the workers are, and how they meet."""
 
+import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 
 import console
 import train
@@ -82,7 +87,7 @@ def workers_of(count):
 def meeting(workers, said, timeout=20.0, words=None):
     """Futures of what `meet` returns to each; what it says is appended to `said`."""
     pool = ThreadPoolExecutor(len(workers))
-    words = words or [{"n": each.index} for each in workers]
+    words = words or [{"n": {"i": each.index}} for each in workers]
     return [
         pool.submit(
             cluster.meet, each, word, timeout, lambda line, i=each.index: said.append((i, line))
@@ -94,7 +99,7 @@ def meeting(workers, said, timeout=20.0, words=None):
 def test_all_workers_learn_what_all_bring():
     said = []
     for future in meeting(workers_of(3), said):
-        assert future.result(30) == [{"n": 0}, {"n": 1}, {"n": 2}]
+        assert future.result(30) == [{"n": {"i": index}} for index in range(3)]
     assert said == []
 
 
@@ -144,33 +149,98 @@ def test_a_worker_that_goes_and_comes_again_is_one():
                 break
             except OSError:
                 continue
-        told = {"workers": three.workers, "index": 1, "word": {"n": word}}
+        told = {"workers": three.workers, "index": 1, "word": {"n": {"i": word}}}
         gone.sendall(json.dumps(told).encode() + b"\n")
         assert b"missing" in gone.makefile("rb").readline()
         if word == "old":
             gone.close()
     (last,) = meeting([cluster.Cluster(three.workers, 2)], [])
-    assert [word["n"] for word in waiting.result(30)] == [0, "new", 2]
+    assert [word["n"]["i"] for word in waiting.result(30)] == [0, "new", 2]
     assert len(last.result(30)) == 3
 
 
-@pytest.mark.parametrize(
-    "noise", [b"", b"\n", b"PRI * HTTP/2.0\r\n\r\n", b"[1]\n", b"{}\n", b"\xff\n"]
-)
-def test_strangers_do_not_disturb(noise):
+def introduction(workers, **changes):
+    told = {"workers": workers[0].workers, "index": 1, "word": {"n": {"i": 1}}}
+    return json.dumps({**told, **changes}).encode() + b"\n"
+
+
+NOISE = {
+    "nothing": lambda workers: b"",
+    "an empty line": lambda workers: b"\n",
+    "gRPC": lambda workers: b"PRI * HTTP/2.0\r\n\r\n",
+    "a list": lambda workers: b"[1]\n",
+    "an object": lambda workers: b"{}\n",
+    "no text": lambda workers: b"\xff\n",
+    "a deep list": lambda workers: b"[" * 200_000 + b"\n",
+    "no end": lambda workers: b"x" * 3_000_000,
+    "another index": lambda workers: introduction(workers, index=2),
+    "the chief": lambda workers: introduction(workers, index=0),
+    "a nested index": lambda workers: introduction(workers, index=[1]),
+    "a list as word": lambda workers: introduction(workers, word=[1]),
+    "a number in the word": lambda workers: introduction(workers, word={"flags": 3}),
+}
+
+
+def connected(workers):
+    """A connection to the chief, as soon as it listens."""
+    host, port = workers[0].workers[0].split(":")
+    while True:
+        try:
+            return socket.create_connection((host, int(port)))
+        except ConnectionRefusedError:
+            continue
+
+
+@pytest.mark.parametrize("kind", NOISE)
+def test_strangers_do_not_disturb(kind):
     workers, said = workers_of(2), []
     (chief,) = meeting(workers[:1], said)
-    port = int(workers[0].workers[0].rpartition(":")[2])
     for _ in range(2):
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", port)) as stranger:
-                    stranger.sendall(noise)
-                break
-            except ConnectionRefusedError:
-                continue
+        with connected(workers) as stranger, contextlib.suppress(ConnectionError):
+            stranger.sendall(NOISE[kind](workers))
     (worker,) = meeting(workers[1:], said)
-    assert chief.result(30) == worker.result(30) == [{"n": 0}, {"n": 1}]
+    assert chief.result(30) == worker.result(30) == [{"n": {"i": 0}}, {"n": {"i": 1}}]
+
+
+def test_many_and_slow_strangers_do_not_keep_the_workers_apart():
+    workers = workers_of(2)
+    (chief,) = meeting(workers[:1], [])
+    slow = [connected(workers) for _ in range(50)]
+    for stranger in slow:
+        stranger.sendall(b"{")
+    (worker,) = meeting(workers[1:], [])
+    assert chief.result(10) == worker.result(10)
+    for stranger in slow:
+        stranger.close()
+
+
+def test_a_stranger_does_not_put_off_the_end(monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.3)
+    workers = workers_of(2)
+    (chief,) = meeting(workers[:1], [], timeout=1.5)
+    with connected(workers) as slow, pytest.raises(cluster.PeerLost):
+        with contextlib.suppress(ConnectionError):
+            while not chief.done():
+                slow.sendall(b" ")
+                time.sleep(0.05)
+        chief.result(10)
+
+
+def test_tensorflow_learns_of_the_gpus_of_a_worker(monkeypatch):
+    Gpus(monkeypatch, 4)
+    devices._use("1,3")
+    resolver = cluster.Cluster(("a:1", "b:2"), 1).resolver()
+    assert resolver.num_accelerators() == {"GPU": 2}
+    assert (resolver.task_type, resolver.task_id) == ("worker", 1)
+
+
+def test_joining_ends_the_process_where_it_takes_too_long():
+    code = "import time; from engine import cluster\n"
+    code += "with cluster._ended_after({}, 'error: gone'): time.sleep({})"
+    for seconds, sleep, status, line in ((0.5, 60, -9, "error: gone\n"), (60, 0.1, 0, "")):
+        words = [sys.executable, "-c", code.format(seconds, sleep)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=50)
+        assert done.returncode == status and done.stderr.endswith(line)
 
 
 def test_the_port_of_another_program_is_not_the_chief():
@@ -221,12 +291,14 @@ def test_workers_that_were_started_otherwise_are_told():
     [
         ({"run_dir": None}, "several workers expect --run_dir"),
         ({"micro_batch": "auto"}, "expect --micro_batch with a number"),
+        ({"devices": "2"}, "--devices=2 divides the CPU of one process"),
         ({"meter": True}, "--meter is for one process, received 2 workers"),
         ({"show_step": 0}, "--show_step is for one process"),
     ],
 )
 def test_what_several_workers_cannot_do(options, message):
-    fine = {"run_dir": "run", "micro_batch": None, **dict.fromkeys(train.ALONE)}
+    fine = {"run_dir": "run", "micro_batch": None, "devices": "all", "resume": False}
+    fine |= dict.fromkeys(train.ALONE)
     workers = cluster.Cluster(("a:1", "b:2"))
     train.refuse(SimpleNamespace(**fine), workers)
     with pytest.raises(ValueError, match=message):

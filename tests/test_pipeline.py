@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import augment, datasets, decode, decoded, order, picking, pipeline, pixels, records
+from data import (
+    augment,
+    damage,
+    datasets,
+    decode,
+    decoded,
+    order,
+    picking,
+    pipeline,
+    pixels,
+    records,
+)
 
 STILL = augment.POLICIES["none"]
 
@@ -224,6 +235,21 @@ def test_a_worker_reads_its_own_records_only(photos, tmp_path, monkeypatch):
     assert len(set(read)) == 2 and sorted(read) == read  # in the file's order
     with pytest.raises(ValueError, match="shards changed: records expected 6, 5 in"):
         files.read(np.array([0]), 6, np.array([0]))
+
+
+def test_a_worker_names_the_damaged_record(kept, tmp_path):
+    dataset, options = kept
+    shard, *others = dataset.shards("train")
+    content = bytearray(Path(shard.path).read_bytes())
+    content[-40] ^= 1
+    path = tmp_path / Path(shard.path).name
+    path.write_bytes(content)
+    damaged = dataclasses.replace(shard, path=str(path))
+    dataset = dataclasses.replace(dataset, splits={"train": (damaged, *others)})
+    with pytest.raises(damage.DamagedShard, match=rf"{path.name} record 14"):  # noqa: SIM117
+        with damage.named(dataset):
+            for index in range(2):
+                train(dataset, share=(index, 2), **options)
 
 
 def test_a_worker_notices_a_damaged_record_and_a_shard_that_was_cut_off(photos, tmp_path):

@@ -76,6 +76,14 @@ def test_replicas_train_to_the_weights_of_one(layout, trained):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
+def test_statistics_far_from_zero_are_exact(layout, trained):
+    outputs, variance = trained[layout][0]["far"]
+    np.testing.assert_allclose(outputs, np.sqrt(1e-2 / (1e-2 + 1e-5)), rtol=1e-2)
+    np.testing.assert_allclose(variance, 1e-2, rtol=0.3)
+
+
+@pytest.mark.slow
 def test_processes_have_the_same_bits(trained):
     first, second = trained["2 processes"]
     for name in set(first.files) - {"masks"}:

@@ -163,7 +163,8 @@ def killed_workers(count: int, folder: Path, seed: int) -> Counter:
             seconds[index].append(pair.kill(index))
             counts["kills"] += 1
             counts["exit code"] += pair.processes[1 - index].returncode != START_AGAIN
-            counts["not one line"] += pair.output(1 - index).count("error: ") != 1
+            lines = pair.output(1 - index).splitlines()
+            counts["not one line"] += sum(line.startswith("error: ") for line in lines) != 1
             counts["unnoticed"] += seconds[index][-1] > NOTICED
             again = Pair(places, run_dir, [*EVERY, *words])
             counts["cannot resume"] += again.wait() != [0, 0]
