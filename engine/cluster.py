@@ -28,7 +28,7 @@ _MOST_BYTES = 1 << 20  # of what a worker says when it comes
 _PATIENCE = 5.0  # seconds for a worker that is there to say something
 _RETRY = 0.2
 _QUIET, _REPEAT = 2.0, 30.0  # seconds before a worker says for whom it waits, and says it again
-_SLURM_PORTS = range(10_000, 30_000)  # jobs that share a machine have different ones
+_SLURM_PORTS = range(10_000, 30_000, 16)  # first ones: jobs that share a machine have others
 _CAUSE = re.compile(r"aborted by: (.*)")  # in a message of many lines
 _ERRORS = (  # what TensorFlow raises when another worker is gone
     tf.errors.UnavailableError,

@@ -486,7 +486,7 @@ def test_every_task_of_slurm_finds_itself(placed, monkeypatch):
     [workers] = {each.workers for each in found}
     assert sorted(each.index for each in found) == [0, 1, 2, 3]
     for (node, local), each in zip(tasks, found, strict=True):
-        assert workers[each.index].split(":") == [node, str(10_000 + 123456 % 20_000 + local)]
+        assert workers[each.index].split(":") == [node, str(10_000 + 16 * (123456 % 1250) + local)]
 
 
 # Kubernetes
