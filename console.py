@@ -58,15 +58,8 @@ def quiet_import() -> Iterator[None]:
 
 def fail(message: object, code: int = WRONG_INPUT) -> NoReturn:
     """Prints one line, `error: message`, on stderr and exits with `code`."""
-    _say_error(message)
+    print("error:", printable(" ".join(str(message).split())), file=sys.stderr, flush=True)
     sys.exit(code)
-
-
-def abandon(message: object, code: int) -> NoReturn:
-    """As `fail`, but at once: nothing is cleaned up, which might wait for who is gone."""
-    _say_error(message)
-    sys.stdout.flush()
-    os._exit(code)
 
 
 @contextlib.contextmanager
@@ -79,10 +72,6 @@ def leaving() -> Iterator[None]:
         code = end.code or 0
     sys.stdout.flush()
     os._exit(code)
-
-
-def _say_error(message: object) -> None:
-    print("error:", printable(" ".join(str(message).split())), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

@@ -164,7 +164,8 @@ def main(argv: list[str]) -> None:
         for line in run(options, given, defaults, talk):
             print(line)
     except cluster.PeerLost as error:
-        console.abandon(error, console.START_AGAIN)
+        with console.leaving():  # what is cleaned up otherwise might wait for who is gone
+            console.fail(error, console.START_AGAIN)
 
 
 def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO) -> Iterable[str]:

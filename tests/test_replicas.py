@@ -1,14 +1,13 @@
 """Any number of replicas, in one process or in two, trains to the weights of one."""
 
-import json
-import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT
+
+from benchmarks.attacks.workers import environment, free_ports
 
 LAYOUTS = {"1": [1], "2": [2], "4": [4], "2 processes": [1, 1]}  # devices of each process
 
@@ -35,23 +34,7 @@ def environments(layout):
     if len(layout) == 1:
         return [None]
     workers = [f"127.0.0.1:{port}" for port in free_ports(len(layout))]
-    return [
-        {
-            **os.environ,
-            "TF_CONFIG": json.dumps(
-                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-            ),
-        }
-        for index in range(len(layout))
-    ]
-
-
-def free_ports(count):
-    taken = [socket.create_server(("", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in taken]
-    for each in taken:
-        each.close()
-    return ports
+    return [environment(workers, index) for index in range(len(layout))]
 
 
 @pytest.mark.slow

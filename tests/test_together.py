@@ -1,7 +1,6 @@
 """Two workers, processes of their own, train together: stopped in any way, they go on."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import time
 import pytest
 from conftest import DONE, PIPES, ROOT, metrics, started
 
-from benchmarks.attacks.workers import NOTICED, START_AGAIN, Pair, free_ports, loopback
+from benchmarks.attacks.workers import NOTICED, START_AGAIN, Pair, environment, free_ports, loopback
 
 # Images that are decoded anew, of which each worker reads its own; dropout; an average.
 TRAINING = ["--model=lenet5", "--batch_size=8", "--epochs=4", "--checkpoint_steps=2"]
@@ -47,7 +46,7 @@ def test_the_chief_speaks_and_writes_and_both_have_the_same_weights(whole):
 
 @pytest.mark.slow
 def test_killed_or_stopped_they_go_on_to_the_same_weights(whole, words, tmp_path):
-    """A worker is killed, then the chief, then one is stopped; then one process goes on."""
+    """A worker is killed, then the chief, then one is stopped; then they end."""
     run_dir = tmp_path / "stopped"
     for step, index in ((3, 1), (7, 0)):
         pair = Pair(loopback(), run_dir, words)
@@ -83,11 +82,10 @@ def test_another_number_of_processes_goes_on_and_says_what_that_means(words, tmp
 def alone(index, *words, workers=None):
     """A worker whose peer never comes."""
     workers = workers or [f"127.0.0.1:{port}" for port in free_ports(2)]
-    task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
     return subprocess.Popen(
         [sys.executable, "train.py", *map(str, words)],
         cwd=ROOT,
-        env={**os.environ, "TF_CONFIG": json.dumps(task), "PYTHONUNBUFFERED": ""},
+        env=environment(workers, index) | {"PYTHONUNBUFFERED": ""},
         **PIPES,
     )
 

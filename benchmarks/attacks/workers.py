@@ -78,6 +78,12 @@ def machines() -> Iterator[list[Machine]]:
                 subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
+def environment(workers: Sequence[str], index: int) -> dict[str, str]:
+    """This process' environment, and in it who the workers are: addresses, and which one it is."""
+    task = {"cluster": {"worker": list(workers)}, "task": {"type": "worker", "index": index}}
+    return os.environ | {"TF_CONFIG": json.dumps(task)}
+
+
 class Pair:
     """Two workers of one training; their output is in files beside the run folder."""
 
@@ -88,12 +94,11 @@ class Pair:
         self.logs = [Path(f"{run_dir}.{index}.log") for index in range(len(places))]
         self.processes = []
         for index, (place, log) in enumerate(zip(places, self.logs, strict=True)):
-            task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
             with open(log, "w") as output:
                 process = subprocess.Popen(
                     [*place.enter, sys.executable, "train.py", *words],
                     cwd=ROOT,
-                    env=os.environ | {"TF_CONFIG": json.dumps(task)},
+                    env=environment(workers, index),
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
