@@ -138,7 +138,12 @@ def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a script's main; Ctrl-C and TensorFlow's own errors end it with one line."""
+    """Runs a script's main; Ctrl-C and TensorFlow's own errors end it with one line.
+
+    Every line is written at once and whole, also with PYTHONUNBUFFERED: processes may share a log.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, write_through=False)
     sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
     try:
         with tensorflow_errors():

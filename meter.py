@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from data import advice, augment, ceilings, pipeline
@@ -129,14 +130,25 @@ def bottleneck(speeds: dict[str, Speed], threads: int) -> str:
     Reading may wait for a disk, so its time is the clock's; that of the others is the processor's,
     shared by the threads, which does not depend on what else the machine does.
     """
-    first, *others = (name for name in speeds if name not in (STEP, ALL))
-    if speeds[others[-1]].images_per_second > _ENOUGH * speeds[STEP].images_per_second:
+    own = _own_cpu(speeds)
+    first, *_, last = own
+    if speeds[last].images_per_second > _ENOUGH * speeds[STEP].images_per_second:
         return STEP
-    added, before = {first: 1e6 / speeds[first].images_per_second}, speeds[first].cpu_us_per_image
-    for name in others:
-        added[name] = (speeds[name].cpu_us_per_image - before) / threads
-        before = speeds[name].cpu_us_per_image
+    added = {name: us / threads for name, us in own.items()}
+    added[first] = 1e6 / speeds[first].images_per_second
     return max(added, key=added.get)
+
+
+def _own_cpu(speeds: dict[str, Speed]) -> dict[str, float]:
+    """What each stage of the input adds to the CPU time of an image, in microseconds.
+
+    A stage was measured with those before it. What disturbs a measurement only adds time, so none
+    takes more than a later one.
+    """
+    names = [name for name in speeds if name not in (STEP, ALL)]
+    used = [speeds[name].cpu_us_per_image for name in names]
+    used = list(itertools.accumulate(reversed(used), min))[::-1]
+    return dict(zip(names, np.diff(used, prepend=0.0).tolist(), strict=True))
 
 
 def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
@@ -194,14 +206,13 @@ def lines(verdict: Verdict) -> Iterator[str]:
     rates = {name: speed.images_per_second for name, speed in verdict.stages.items()}
     longest = max(rates.values())
     yield f"{'':13} {'images/s':>9} {'CPU us/image':>13}"
-    before = 0.0
+    own = _own_cpu(verdict.stages)
     for name, speed in verdict.stages.items():
-        own = speed.cpu_us_per_image - (0.0 if name in (STEP, ALL) else before)
-        before = speed.cpu_us_per_image
         bar = "█" * max(1, round(_BAR * rates[name] / longest))
         waiting = speed.input_wait_fraction
         note = f"  waits {100 * waiting:.0f} % for input" if name == ALL and waiting else ""
-        yield f"{name:13} {rates[name]:9,.0f} {max(own, 0):13,.1f} {bar}{note}"
+        cpu = own.get(name, speed.cpu_us_per_image)
+        yield f"{name:13} {rates[name]:9,.0f} {cpu:13,.1f} {bar}{note}"
     for name, rate in verdict.ceilings.items():
         yield f"{name}: {rate:,.0f} images/s"
     yield f"an epoch takes {_duration(verdict.epoch_seconds)}, without validation"

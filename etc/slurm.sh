@@ -62,7 +62,6 @@ if [ -z "${PYTHON-}" ]; then
   PYTHON=python
   [ ! -x .venv/bin/python ] || PYTHON=.venv/bin/python
 fi
-export PYTHONUNBUFFERED=1 # the log is up to date
 trap 'time_is_up=yes; scancel --signal=TERM "$SLURM_JOB_ID" || true' USR1 # to the workers
 
 tries=0

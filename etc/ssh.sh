@@ -43,7 +43,7 @@ fail() {
 # until the workers shall end, or the connection is lost: a signal would not get through ssh.
 worker() {
   local directory=$1 grace=$2 python=$3 pid i
-  export TF_CONFIG=$4 PYTHONUNBUFFERED=1
+  export TF_CONFIG=$4
   shift 4
   cd "$directory" || exit 2
   if [ -z "$python" ]; then

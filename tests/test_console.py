@@ -1,10 +1,12 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
 from absl import flags
+from conftest import ROOT
 
 import console
 from engine import progress
@@ -79,6 +81,26 @@ def test_an_import_is_quiet_unless_it_fails(capfd):
     assert capfd.readouterr().err == "why\n"
     print("after", file=sys.stderr)
     assert capfd.readouterr().err == "after\n"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_line_is_one_write(stream, unbuffered):
+    """So that those of several processes in one log stay whole."""
+    script = (
+        "import sys, time, console\n"
+        "def main(argv):\n"
+        f"    print('one line', file=sys.{stream})\n"
+        "    time.sleep(100)\n"
+        "console.run(main)"
+    )
+    reading, writing = os.pipe2(os.O_DIRECT)  # what is read at once was written at once
+    command, variables = [sys.executable, "-c", script], {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | variables, **{stream: writing}
+    ) as process:
+        assert os.read(reading, 100) == b"one line\n"
+        process.kill()
 
 
 def test_the_meter_leaves_the_tracing_call_out():

@@ -129,7 +129,7 @@ def test_a_slow_network(images):
 
 @pytest.mark.slow
 def test_tiny_images_that_are_decoded_one_by_one(images, tmp_path):
-    verdict = meter.measure(training(images(SIZE)), SECONDS)
+    verdict = meter.measure(training(images(SIZE)), 2 * SECONDS)
     print(verdict)
     assert verdict.bottleneck in ("read", "decode")  # each about 20 us for an image of a kilobyte
     assert verdict.advice.startswith("--cache=memory: the images are ")
@@ -150,6 +150,8 @@ def speeds(**rates):
         ({"read": 110, "decode": 100, "augment": 100, "batch": 95, "train_step": 200}, "read"),
         ({"read": 900, "decode": 800, "augment": 100, "batch": 95, "train_step": 200}, "augment"),
         ({"read": 900, "augment": 800, "batch": 95, "train_step": 200}, "batch"),
+        # What disturbed the measurement of "augment" is not its own: "batch" holds it too.
+        ({"read": 100, "decode": 60, "augment": 20, "batch": 50, "train_step": 200}, "read"),
         (
             {"read": 900, "decode": 800, "augment": 300, "batch": 250, "train_step": 200},
             "train step",

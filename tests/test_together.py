@@ -85,7 +85,7 @@ def alone(index, *words, workers=None):
     return subprocess.Popen(
         [sys.executable, "train.py", *map(str, words)],
         cwd=ROOT,
-        env=environment(workers, index) | {"PYTHONUNBUFFERED": ""},
+        env=environment(workers, index),
         **PIPES,
     )
 
