@@ -84,7 +84,7 @@ flags.DEFINE_string("activation", None, "of AlexNet, VGG and the CIFAR nets; the
 flags.DEFINE_string("norm", None, "none, lrn or batch, of AlexNet, GoogLeNet, VGG; the paper's")
 flags.DEFINE_string("pooling", None, "of AlexNet and the CIFAR nets; the paper's")
 flags.DEFINE_float("dropout", None, "fraction that is dropped; the paper's", 0.0, 1.0)
-flags.DEFINE_float("width", None, "multiplier of the channels, of MobileNet and WRN", 0.0)
+flags.DEFINE_float("width", None, "multiplier of the channels, of MobileNet, WRN, 2017 study", 0.0)
 flags.DEFINE_enum("preprocessing", None, models.PREPROCESSINGS, "of images; the paper's")
 flags.DEFINE_enum("init", None, list(layers.INITIALIZERS), "how kernels start; as in the paper")
 flags.DEFINE_string("init_from", None, "start from weights: a run, a file, or keras")

@@ -18,6 +18,7 @@ def cifarnet(
     num_classes: int,
     *,
     activation: str = "relu",
+    norm: str = "lrn",
     pooling: str = "max",
     dropout: float = 0.5,
 ):
@@ -27,6 +28,7 @@ def cifarnet(
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
         activation: One of `layers.ACTIVATIONS`.
+        norm: "lrn" around the pools, "batch" after both convolutions, or "none".
         pooling: One of `layers.POOLINGS`.
         dropout: Fraction of fc3's outputs that is dropped.
 
@@ -34,17 +36,27 @@ def cifarnet(
         {"logits": float32 [B, K]}.
 
     Raises:
-        ValueError: If `activation` or `pooling` is unknown.
+        ValueError: If `activation`, `norm` or `pooling` is unknown.
     """
+    layers.require_one_of("norm", norm, layers.NORMS)
 
     def active(x, number):
         return layers.activation(x, activation, name=f"{activation}{number}")
 
-    x = active(_conv(x, "conv1"), 1)  # 32 x 32 x 64
+    def convolve(x, number):
+        x = _conv(x, f"conv{number}", use_bias=norm != "batch")
+        if norm == "batch":
+            x = layers.BatchNorm(name=f"norm{number}")(x)
+        return active(x, number)
+
+    def respond(x, number):
+        return layers.LocalResponseNorm(**LRN, name=f"norm{number}")(x) if norm == "lrn" else x
+
+    x = convolve(x, 1)  # 32 x 32 x 64
     x = layers.halve(x, pooling, name="pool1")  # 16 x 16 x 64
-    x = layers.LocalResponseNorm(**LRN, name="norm1")(x)
-    x = active(_conv(x, "conv2"), 2)  # 16 x 16 x 64
-    x = layers.LocalResponseNorm(**LRN, name="norm2")(x)
+    x = respond(x, 1)
+    x = convolve(x, 2)  # 16 x 16 x 64
+    x = respond(x, 2)
     x = layers.halve(x, pooling, name="pool2")  # 8 x 8 x 64
     x = keras.layers.Flatten(name="flatten")(x)
     x = active(_dense(x, 384, "fc3"), 3)
@@ -55,8 +67,10 @@ def cifarnet(
     }
 
 
-def _conv(x, name):
-    return layers.conv(x, 64, 5, padding=2, kernel_initializer=_normal(0.05), name=name)
+def _conv(x, name, use_bias):
+    return layers.conv(
+        x, 64, 5, padding=2, use_bias=use_bias, kernel_initializer=_normal(0.05), name=name
+    )
 
 
 def _dense(x, units, name):

@@ -29,6 +29,7 @@ def plain(
     num_classes: int,
     *,
     kernels,
+    width: float = 1.0,
     activation: str = "relu",
     norm: str = "batch",
     pooling: str = "max",
@@ -40,6 +41,7 @@ def plain(
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
         kernels: Kernel sizes of each stage's convolutions.
+        width: Multiplies all channels.
         activation: One of `layers.ACTIVATIONS`.
         norm: "lrn" before each pool, "batch" after every convolution, or "none".
         pooling: One of `layers.POOLINGS`.
@@ -49,8 +51,10 @@ def plain(
         {"logits": float32 [B, K]}.
 
     Raises:
-        ValueError: If `activation`, `norm` or `pooling` is unknown.
+        ValueError: If `activation`, `norm` or `pooling` is unknown, or `width` leaves no channel.
     """
+    if int(FILTERS[0] * width) < 1:
+        raise ValueError(f"width is too small, expected at least 1/32, received {width}")
     layers.require_one_of("norm", norm, layers.NORMS)
     for stage, (sizes, filters) in enumerate(zip(kernels, FILTERS, strict=True), start=1):
         # 32 x 32 x 32, 16 x 16 x 64, 8 x 8 x 128
@@ -59,7 +63,8 @@ def plain(
                 x = layers.LocalResponseNorm(name=f"norm{stage - 1}")(x)
             x = layers.halve(x, pooling, name=f"pool{stage - 1}")
         for index, size in enumerate(sizes, start=1):
-            x = _conv(x, filters, size, f"{stage}_{index}", activation, norm == "batch")
+            number = f"{stage}_{index}"
+            x = _conv(x, int(filters * width), size, number, activation, norm == "batch")
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     return {"logits": layers.logits(x, num_classes, name="fc")}

@@ -163,6 +163,7 @@ def test_policies():
         ({"pooling": "min"}, "unknown pooling, expected one of max_over.* received 'min'"),
         ({"name": "highway19", "activation": "crelu"}, "unknown activation, .* received 'crelu'"),
         ({"name": "mobilenet_100", "width": 0.01}, "width is too small, .* received 0.01"),
+        ({"name": "study2017_3x3", "width": 0.01}, "width is too small, .* received 0.01"),
         ({"num_classes": 0}, "num_classes is not positive, expected 1 or more, received 0"),
         ({"image_size": 0}, "image_size is not positive, expected 1 or more, received 0"),
         ({"image_size": 8}, "image_size is too small, expected .* conv1, received 8 x 8"),

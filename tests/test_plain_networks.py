@@ -50,11 +50,11 @@ OPTIONS = {
     "alexnet": {"activation", "norm", "pooling", "dropout"},
     "vgg11": {"activation", "norm", "dropout"},
     "nin_cifar": {"activation", "pooling", "dropout"},
-    "cifarnet": {"activation", "pooling", "dropout"},
+    "cifarnet": {"activation", "norm", "pooling", "dropout"},
     "all_cnn_c": {"activation", "dropout"},
     "dsn": {"activation", "pooling", "dropout"},
     "highway19": {"activation", "pooling", "dropout"},
-    "study2017_3x3": {"activation", "norm", "pooling", "dropout"},
+    "study2017_3x3": {"width", "activation", "norm", "pooling", "dropout"},
     "mobilenet_025": {"width", "dropout"},
     "squeezenet1_1": {"dropout"},
     "zfnet": {"pooling", "dropout"},
@@ -67,7 +67,8 @@ OTHERS = {"activation": "elu", "norm": "lrn", "pooling": "average_overlapping", 
 def test_options_reach_the_graph(name):
     usual = outline(name, 10)
     for option in OPTIONS[name]:
-        other = {**OTHERS, "norm": "none" if name == "alexnet" else "lrn", "width": 0.5}[option]
+        norm = "none" if name in ("alexnet", "cifarnet") else "lrn"
+        other = {**OTHERS, "norm": norm, "width": 0.5}[option]
         assert fingerprint(outline(name, 10, **{option: other})) != fingerprint(usual), option
 
 
@@ -85,7 +86,7 @@ def fingerprint(model):
     ]
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg11", "study2017_3x3"])
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "cifarnet", "study2017_3x3"])
 def test_norms(name):
     kinds = {
         norm: {type(layer).__name__ for layer in outline(name, 10, norm=norm).layers}
