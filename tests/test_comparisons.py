@@ -1,6 +1,9 @@
 """The trainings of benchmarks/comparisons.py can be done, and are told from each other."""
 
+import json
+import re
 import shlex
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -34,6 +37,21 @@ def test_its_flags_are_right(name, training):
     settings.check(options, replicas=1)
 
 
+def test_a_training_of_two_comparisons_is_one():
+    """So that it is trained once: the folder's name is made of its flags."""
+    found = {}
+    for name, training in TRAININGS:
+        comparison = comparisons.COMPARISONS[name]
+        words = shlex.split(f"{comparison.common} {comparison.trainings[training]}")
+        found.setdefault(" ".join(sorted(words)), []).append(f"{name}-{training}")
+    shared = [names for names in found.values() if len(names) > 1]
+    assert shared == [
+        ["optimizers-momentum", "kernels-study2017_3x3"],
+        ["norms-lrn", "activations-relu-lrn"],
+        ["norms-none", "activations-relu-none"],
+    ]
+
+
 @pytest.mark.slow
 def test_what_was_trained_is_compared_and_not_trained_again(
     photographs, tmp_path, capfd, monkeypatch
@@ -41,13 +59,18 @@ def test_what_was_trained_is_compared_and_not_trained_again(
     whole = comparisons.COMPARISONS["relu_tanh"]
     one = whole._replace(trainings={"tanh": whole.trainings["tanh"]})
     monkeypatch.setitem(comparisons.COMPARISONS, "relu_tanh", one)
-    words = [f"--data={photographs}", f"--runs={tmp_path}/runs", f"--output={tmp_path}"]
+    for split in ("train", "test"):
+        shutil.copytree(photographs, tmp_path / "data" / split)
+    words = [f"--data={tmp_path}/data", f"--runs={tmp_path}/runs", f"--output={tmp_path}"]
     words += ["--only=relu_tanh", "--max_steps=1", "--batch_size=8"]
     for _ in range(2):
         comparisons.main(words)
     said = capfd.readouterr().out
     assert said.count("relu_tanh: tanh") == 2 and said.count("0 left  validation") == 1
+    assert said.count("95 % intervals") == 1
     table = (tmp_path / "comparison-relu_tanh.md").read_text()
+    tested = json.loads(next(tmp_path.glob("runs/*/test.json")).read_text())["top1_accuracy"]
+    assert f"| {100 * tested:.2f} |" in re.sub(" +", " ", table)
     assert "| tanh " in table and "more than 1" in table and "--model=cifarnet" in table
     assert "<img" in (tmp_path / "comparison-relu_tanh.html").read_text()
 
