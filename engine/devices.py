@@ -51,8 +51,6 @@ def _use(devices: str) -> None:
     wanted = numbers if "," in devices else list(range(numbers[0]))
     if not wanted or min(wanted) < 0 or len(set(wanted)) < len(wanted):
         raise ValueError(f"--devices expects all, a number or GPUs as in 0,2, received {devices}")
-    if not gpus and devices == "1":
-        return
     if not gpus and "," not in devices:
         parts = [tf.config.LogicalDeviceConfiguration()] * len(wanted)
         return tf.config.set_logical_device_configuration(cpus[0], parts)

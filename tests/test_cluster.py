@@ -109,11 +109,14 @@ def test_who_waits_says_for_whom(monkeypatch):
     early = meeting(workers[:2], said)
     while {index for index, _ in said} != {0, 1}:
         assert not any(future.done() for future in early)
+        time.sleep(0.01)
     (late,) = meeting(workers[2:], said)
     assert late.result(30) == early[0].result(30) == early[1].result(30)
+    first, second, third = (f"worker {i} ({place})" for i, place in enumerate(workers[0].workers))
     assert {line for _, line in said} <= {
-        f"waiting for worker 2 ({workers[0].workers[2]})",
-        f"waiting for worker 0 ({workers[0].workers[0]})",  # before it listens
+        f"waiting for {third}",
+        f"waiting for {first}",  # before it listens
+        f"waiting for {second}, {third}",  # before the second has come
     }
     assert any("worker 2" in line for _, line in said)
 

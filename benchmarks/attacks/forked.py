@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import runpy
 import signal
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)  # of train.py
 
 
 class Ended:

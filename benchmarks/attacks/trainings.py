@@ -1,7 +1,6 @@
 """Trainings that are killed, or stopped with any settings, and resumed."""
 
 import random
-import re
 import signal
 import time
 from collections import Counter
@@ -11,7 +10,6 @@ from benchmarks.attacks import forked
 from data import augment, decoded
 from engine import optimizers, schedules
 
-DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
 # Dropout, momentum, plateau, checkpoints within epochs: 55 steps, 14 checkpoints.
 TRAINING = ("--data=digits", "--epochs=5", "--dropout=0.5", "--model=lenet5")
 TRAINING += ("--checkpoint_steps=4", "--schedule=plateau", "--batch_size=128")
@@ -56,14 +54,14 @@ def kills(count: int, folder: Path, seed: int) -> Counter:
     choose, counts = random.Random(seed), Counter()
     began = time.monotonic()
     _, whole = forked.trained(folder / "whole", TRAINING)
-    expected, longest = DONE.search(whole).groups(), time.monotonic() - began
+    expected, longest = forked.DONE.search(whole).groups(), time.monotonic() - began
     while counts["kills"] < count:
         run_dir = folder / f"run-{counts['trainings']}"
         for _ in range(choose.randint(1, MOST_KILLS)):
             code, _ = forked.trained(run_dir, TRAINING, after=choose.uniform(0, longest))
             counts["kills"] += code == -signal.SIGKILL
         code, output = forked.trained(run_dir, TRAINING)
-        done = DONE.search(output)
+        done = forked.DONE.search(output)
         counts["trainings"] += 1
         counts["cannot resume"] += code != 0
         counts["different"] += code == 0 and done.groups() != expected
@@ -97,7 +95,7 @@ def any_settings(count: int, folder: Path, seed: int) -> Counter:
         code, output = forked.trained(stopped, [*words, end])
         counts["trainings"] += 1
         counts["cannot resume"] += code != 0
-        same = DONE.findall(output) == DONE.findall(expected) != []
+        same = forked.DONE.findall(output) == forked.DONE.findall(expected) != []
         counts["different"] += code == 0 and not same
         if not same:
             print("wrong:", *words, f"stopped at {steps}", flush=True)

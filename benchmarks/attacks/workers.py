@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import socket
 import statistics
 import subprocess
@@ -15,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.attacks.forked import ROOT
+from benchmarks.attacks.forked import DONE, ROOT
+from console import START_AGAIN
 
-DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
-START_AGAIN = 75
 NOTICED = 15.0  # seconds in which the other worker must have ended
 LONGEST = 300  # seconds of a training
 EVERY = ("--data=digits", "--checkpoint_steps=2", "--keep=1", "--cluster_timeout=60")
