@@ -10,7 +10,6 @@ from pathlib import Path
 
 import console
 from benchmarks.attacks import forked, pictures
-from benchmarks.attacks.trainings import DONE
 from engine import checkpoints, runs
 
 TRAINING = ("--data=digits", "--epochs=2", "--checkpoint_steps=4", "--batch_size=128")
@@ -135,7 +134,7 @@ class _Trains(_Work):
     def result(self, disk: Path) -> object:
         """The last line, and the losses of metrics.csv."""
         losses = [(row["step"], row["train_loss"]) for row in runs.Run(disk / "run").metrics()]
-        return DONE.findall(self.said(disk)), losses
+        return forked.DONE.findall(self.said(disk)), losses
 
 
 class _Converts(_Work):
