@@ -81,7 +81,9 @@ flags.DEFINE_float("erase", 0.0, "probability that a rectangle is painted over",
 flags.DEFINE_float("mixup", 0.0, "alpha: lay pairs of images over each other", 0.0)
 flags.DEFINE_float("cutmix", 0.0, "alpha: put a part of an image into another", 0.0)
 flags.DEFINE_string("activation", None, "of AlexNet, VGG and the CIFAR nets; the paper's")
-flags.DEFINE_string("norm", None, "none, lrn or batch, of AlexNet, GoogLeNet, VGG; the paper's")
+flags.DEFINE_string(
+    "norm", None, "none, lrn or batch, of AlexNet, VGG, GoogLeNet, CIFAR nets; the paper's"
+)
 flags.DEFINE_string("pooling", None, "of AlexNet and the CIFAR nets; the paper's")
 flags.DEFINE_float("dropout", None, "fraction that is dropped; the paper's", 0.0, 1.0)
 flags.DEFINE_float("width", None, "multiplier of the channels, of MobileNet, WRN, 2017 study", 0.0)

@@ -45,6 +45,10 @@ class Comparison(NamedTuple):
     common: str
     trainings: dict[str, str]
 
+    def words(self, training: str) -> list[str]:
+        """Flags of one training, in the order of their names: the same flags, the same training."""
+        return sorted(shlex.split(f"{self.common} {self.trainings[training]}"))
+
 
 def _grid(**choices: tuple[str, ...]) -> dict[str, str]:
     """Flags of every combination of some flags' values, by those values."""
@@ -113,8 +117,8 @@ def train(name: str, runs: Path, data: str, extra: list[str]) -> dict[str, Path]
         RuntimeError: If a training or a test fails.
     """
     comparison, folders = COMPARISONS[name], {}
-    for training, flags in comparison.trainings.items():
-        words = sorted(shlex.split(f"{comparison.common} {flags}"))
+    for training in comparison.trainings:
+        words = comparison.words(training)
         folder = folders[training] = runs / "_".join(words).replace("--", "")
         print(f"{name}: {training}", flush=True)
         again = ["--resume"] * (folder / "run.json").exists()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 from types import SimpleNamespace
 
@@ -24,8 +23,7 @@ TRAININGS = [
 
 @pytest.mark.parametrize("name, training", TRAININGS, ids="-".join)
 def test_its_flags_are_right(name, training):
-    comparison = comparisons.COMPARISONS[name]
-    words = shlex.split(f"{comparison.common} {comparison.trainings[training]}")
+    words = comparisons.COMPARISONS[name].words(training)
     try:
         assert not console.parse(["train.py", *words])
         options = SimpleNamespace(**{flag: train.FLAGS[flag].value for flag in train.FLAGS})
@@ -41,9 +39,8 @@ def test_a_training_of_two_comparisons_is_one():
     """So that it is trained once: the folder's name is made of its flags."""
     found = {}
     for name, training in TRAININGS:
-        comparison = comparisons.COMPARISONS[name]
-        words = shlex.split(f"{comparison.common} {comparison.trainings[training]}")
-        found.setdefault(" ".join(sorted(words)), []).append(f"{name}-{training}")
+        words = comparisons.COMPARISONS[name].words(training)
+        found.setdefault(" ".join(words), []).append(f"{name}-{training}")
     shared = [names for names in found.values() if len(names) > 1]
     assert shared == [
         ["optimizers-momentum", "kernels-study2017_3x3"],

@@ -101,6 +101,8 @@ def test_a_line_is_one_write(stream, unbuffered):
     ) as process:
         assert os.read(reading, 100) == b"one line\n"
         process.kill()
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_meter_leaves_the_tracing_call_out():
