@@ -235,7 +235,9 @@ def default_model(data: str) -> str:
     return "lenet5" if data == "digits" else "alexnet"
 
 
-def join(options: SimpleNamespace, workers: cluster.Cluster) -> tf.distribute.Strategy:
+def join(
+    options: SimpleNamespace, workers: cluster.Cluster, precision: str
+) -> tf.distribute.Strategy:
     """Starts TensorFlow, in all processes that train together once all are there.
 
     Raises:
@@ -249,8 +251,11 @@ def join(options: SimpleNamespace, workers: cluster.Cluster) -> tf.distribute.St
         return devices.make_strategy()
     refuse(options, workers)
     shared = {name: value for name, value in vars(options).items() if name not in OWN}
-    gpus = {"GPUs": len(tf.config.get_visible_devices("GPU"))}
-    word = {"flags": shared, "versions": checkpoints.versions(), "devices": gpus}
+    here = {
+        "GPUs": len(tf.config.get_visible_devices("GPU")),
+        "precision": devices.precision_here(precision),
+    }
+    word = {"flags": shared, "versions": checkpoints.versions(), "devices": here}
     compare(workers, cluster.meet(workers, word, options.cluster_timeout))
     return workers.strategy()
 
@@ -299,7 +304,7 @@ def start(options: SimpleNamespace, workers: cluster.Cluster) -> Training:
             f"the run folder {options.run_dir} holds checkpoints already, expected a new one; "
             "add --resume to go on with it"
         )
-    strategy = join(options, workers)
+    strategy = join(options, workers, options.precision)
     settings.check(options, strategy.num_replicas_in_sync)  # before data is converted for hours
     dataset = open_data(options)
     if options.learning_rate is None:
@@ -343,7 +348,7 @@ def resume(
             )
     changed = {name: getattr(options, name) for name in given}
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})
-    strategy = join(options, workers)
+    strategy = join(options, workers, begun["precision"])
     dataset = open_data(options, expected=begun["data"]["fingerprint"])
     with damage.named(dataset):
         return Training(options, dataset, begun["precision"], strategy, workers, begun)

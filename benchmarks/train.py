@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     networks = options.networks.split(",")
     if unknown := sorted(set(networks) - set(NETWORKS)):
         parser.error(f"unknown networks {unknown}, expected some of {','.join(NETWORKS)}")
+    options.precision = devices.precision_here(options.precision)  # the same for all stacks
     results = {network: measured(network, options) for network in networks}
     about = tables.machine()
     rows = table(results)

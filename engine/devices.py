@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")  # has a folder for each of them
+_PROCESSOR = Path("/proc/cpuinfo")
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -83,24 +84,38 @@ def make_strategy() -> tf.distribute.Strategy:
 
 
 def set_precision(precision: str) -> str:
-    """Sets the global precision and returns its name.
-
-    `auto` is mixed_bfloat16 where every GPU has bfloat16 tensor cores (compute capability 8.0),
-    else float32.
-
-    Args:
-        precision: One of `PRECISIONS`.
-    """
-    if precision == "auto":
-        gpus = tf.config.get_visible_devices("GPU")
-        capabilities = [
-            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-            for gpu in gpus
-        ]
-        fast = bool(gpus) and min(capabilities) >= (8, 0)
-        precision = "mixed_bfloat16" if fast else "float32"
+    """Sets the global precision, one of `PRECISIONS`, and returns its name here."""
+    precision = precision_here(precision)
     keras.config.set_dtype_policy(precision)
     return precision
+
+
+def precision_here(precision: str) -> str:
+    """What one of `PRECISIONS` is on these devices.
+
+    `auto` is mixed_bfloat16 where they multiply bfloat16 numbers, else float32.
+    """
+    if precision != "auto":
+        return precision
+    gpus = tf.config.get_visible_devices("GPU")
+    fast = all(map(_gpu_has_bfloat16, gpus)) if gpus else _processor_has_bfloat16()
+    return "mixed_bfloat16" if fast else "float32"
+
+
+def _gpu_has_bfloat16(gpu):
+    """Whether it has tensor cores for it: compute capability 8.0."""
+    details = tf.config.experimental.get_device_details(gpu)
+    return details.get("compute_capability", (0, 0)) >= (8, 0)
+
+
+def _processor_has_bfloat16():
+    """Whether oneDNN's kernels are used and have instructions for it, of which AVX-512 is one set.
+
+    On 2 cores that have them (Zen 5) AlexNet and ResNet-50 trained 1.6 times as fast as in float32,
+    ResNet-20 1.5 times; on 2 cores that have none ResNet-20 is 30 times slower.
+    """
+    used = os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
+    return used and _PROCESSOR.exists() and "avx512_bf16" in _PROCESSOR.read_text().split()
 
 
 def describe(strategy: tf.distribute.Strategy, threads: int, workers: int = 1) -> dict:

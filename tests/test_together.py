@@ -80,11 +80,21 @@ def test_another_number_of_processes_goes_on_and_says_what_that_means(words, tmp
     assert "the results may differ in the last bits" in output and "resuming at step 6" in output
 
 
-def alone(index, *words, workers=None):
+# As if the processor had what a file says.
+ANOTHER_PROCESSOR = """
+import console, pathlib, runpy, sys
+with console.quiet_import():
+    from engine import devices
+devices._PROCESSOR = pathlib.Path(sys.argv.pop(1))
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def alone(index, *words, workers=None, program=("train.py",)):
     """A worker whose peer never comes."""
     workers = workers or [f"127.0.0.1:{port}" for port in free_ports(2)]
     return subprocess.Popen(
-        [sys.executable, "train.py", *map(str, words)],
+        [sys.executable, *program, *map(str, words)],
         cwd=ROOT,
         env=environment(workers, index),
         **PIPES,
@@ -121,3 +131,17 @@ def test_workers_that_were_started_otherwise_end_with_an_error_each(tmp_path):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 2
         assert "has seed=1" in errors and errors.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_workers_on_other_processors_agree_on_a_precision(tmp_path):
+    places = [place.address for place in loopback()]
+    words, pair = [f"--run_dir={tmp_path}/run", "--data=digits"], []
+    for index, flag in enumerate(("avx512_bf16", "avx2")):
+        (tmp_path / flag).write_text(f"flags: {flag}")
+        program = ("-c", ANOTHER_PROCESSOR, str(tmp_path / flag))
+        pair.append(alone(index, *words, workers=places, program=program))
+    for process in pair:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2 and errors.count("\n") == 1
+        assert "has precision=float32" in errors and "precision=mixed_bfloat16" in errors
