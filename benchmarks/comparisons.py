@@ -5,13 +5,13 @@
 
 Every training is `train.py` with flags of the tables below, in a folder that is named after them:
 what was stopped goes on when the same command is given again, and what is finished, also for
-another comparison, is not trained again. `test.py` counts on the test split. A page with the curves
-and a table with accuracies, epochs and times are written to benchmarks/results; so is, for each
-training, when its training error first was 25 %.
+another comparison, is not trained again. `test.py` counts on the test split. Then the steps of all
+trainings of a comparison are timed, by turns: let nothing else run. The curves and a table with
+accuracies, epochs and times are written to benchmarks/results; so is, for each training, when its
+training error first was 25 %.
 """
 
 import itertools
-import json
 import shlex
 import subprocess
 import sys
@@ -24,11 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import console
 
 with console.quiet_import():
-    from benchmarks import tables
+    from benchmarks import tables, turns
+    from benchmarks.setting import Setting
+    from engine import devices
     from report import compare, history
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+TURNS = 3
 REACHED = 0.25  # training error, as in figure 1 of the AlexNet paper
 
 
@@ -110,22 +113,24 @@ COMPARISONS = {
 }
 
 
-def train(name: str, runs: Path, data: str, extra: list[str]) -> dict[str, Path]:
-    """Trains and tests what a comparison needs; returns its run folders by name.
+def train(name: str, runs: Path, data: str, extra: list[str]) -> dict[str, history.History]:
+    """Trains and tests what a comparison needs; returns what was recorded of each training.
 
     Raises:
         RuntimeError: If a training or a test fails.
     """
-    comparison, folders = COMPARISONS[name], {}
+    comparison, recorded = COMPARISONS[name], {}
     for training in comparison.trainings:
         words = comparison.words(training)
-        folder = folders[training] = runs / "_".join(words).replace("--", "")
+        folder = runs / "_".join(words).replace("--", "")
         print(f"{name}: {training}", flush=True)
         again = ["--resume"] * (folder / "run.json").exists()
         _run("train.py", f"--data={data}", *words, *extra, f"--run_dir={folder}", *again)
-        if not (folder / "test.json").exists():
+        best, tested = folder / "checkpoints" / "best.safetensors", folder / "test.json"
+        if not tested.exists() or tested.stat().st_mtime < best.stat().st_mtime:
             _run("test.py", str(folder), f"--data={data}", "--split=test")
-    return folders
+        recorded[training] = history.read(folder)
+    return recorded
 
 
 def _run(*words: str) -> None:
@@ -141,16 +146,65 @@ def epochs_to(run: history.History, error: float) -> str:
     return f"more than {run.rows[-1]['epoch']:.0f}"
 
 
-def table(folders: dict[str, Path]) -> list[list[str]]:
-    """A row for each training: accuracy, epochs to `REACHED`, time, speed."""
+def speeds(runs: dict[str, history.History], seconds: float) -> dict[str, float]:
+    """Images per second of the trainings' steps: medians of turns of some seconds."""
+    pairs = []
+    for training, run in runs.items():
+        network, batch_size = run.settings["network"], run.settings["flags"]["batch_size"]
+        how = {"network": network, "optimizer": run.flags["optimizer"], "batch_size": batch_size}
+        how["precision"] = run.settings["precision"]
+        candidate = turns.Candidate(training, training, "benchmarks.stacks:of_a_run", how)
+        side = network["image_size"]
+        pairs.append((candidate, Setting("small", "", "", side, 1, devices.cores())))
+    results = turns.measure(pairs, seconds=seconds, repeat=TURNS, say=print)
+    return {result["name"]: tables.summary(result)["median"] for result in results}
+
+
+def table(runs: dict[str, history.History], rates: dict[str, float]) -> list[list[str]]:
+    """A row for each training: accuracy, epochs to `REACHED`, speed and time, costs."""
     reached = f"epochs to {100 * REACHED:.0f} % training error"
-    rows = [["training", "test top-1 %", reached, *compare.COLUMNS[3:]]]
-    for name, folder in folders.items():
-        run = history.read(folder)
-        tested = json.loads((folder / "test.json").read_text())["top1_accuracy"]
-        about = [name, f"{100 * tested:.2f}", epochs_to(run, REACHED)]
-        rows.append([*about, *compare.row(name, [run])[3:]])
+    head = ["training", "test top-1 %", "epochs", reached, "images/s", "minutes"]
+    rows = [[*head, "parameters", "million multiply-adds"]]
+    for training, run in runs.items():
+        images = run.rows[-1]["step"] * run.settings["flags"]["batch_size"]
+        cost = run.settings["cost"]
+        rows.append(
+            [
+                training,
+                f"{100 * run.tested['top1_accuracy']:.2f}",
+                f"{run.rows[-1]['epoch']:.0f}",
+                epochs_to(run, REACHED),
+                f"{rates[training]:,.0f}",
+                f"{images / rates[training] / 60:,.1f}",
+                f"{cost['parameters']:,}",
+                f"{cost['multiply_adds'] / 1e6:,.1f}",
+            ]
+        )
     return rows
+
+
+def write(
+    name: str, runs: dict[str, history.History], rates: dict[str, float], folder: Path
+) -> None:
+    """Writes the table and the curves of a comparison into a folder."""
+    comparison, rows = COMPARISONS[name], table(runs, rates)
+    print(tables.text(rows))
+    curves = folder / f"comparison-{name}.png"
+    groups = {training: [run] for training, run in runs.items()}
+    curves.write_bytes(compare.curves(groups, "train_top1_accuracy", "validation_top1_accuracy"))
+    text = [
+        comparison.question,
+        f"![accuracies against the epoch]({curves.name})",
+        tables.markdown(rows),
+        "Images per second are of the training step on one batch over and over, medians of "
+        f"{TURNS} turns; minutes are the epochs' at that speed.",
+        f"CIFAR-10 as JPEG files, seed 0, {tables.machine_line(tables.machine())}; each training:",
+        *(
+            f"    python train.py --data=CIFAR10 {shlex.join(comparison.words(training))}"
+            for training in runs
+        ),
+    ]
+    (folder / f"comparison-{name}.md").write_text("\n\n".join(text) + "\n")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -159,6 +213,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="CIFAR-10: class folders or shards")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the run folders")
     parser.add_argument("--only", default=",".join(COMPARISONS), help="separated by commas")
+    parser.add_argument("--seconds", type=float, default=2, help="of a turn in timing (2)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
     options, extra = parser.parse_known_args(argv)
     names = options.only.split(",")
@@ -167,14 +222,8 @@ def main(argv: list[str] | None = None) -> None:
     data = str(Path(options.data).resolve())
     with console.user_errors():
         for name in names:
-            folders = train(name, options.runs.resolve(), data, extra)
-            rows, comparison = table(folders), COMPARISONS[name]
-            print(tables.text(rows))
-            compare.write(folders.values(), options.output / f"comparison-{name}.html")
-            about = f"{comparison.question}\n\n`train.py {comparison.common}`, on "
-            about += f"{tables.machine_line(tables.machine())}.\n\n"
-            text = about + tables.markdown(rows) + "\n"
-            (options.output / f"comparison-{name}.md").write_text(text)
+            recorded = train(name, options.runs.resolve(), data, extra)
+            write(name, recorded, speeds(recorded, options.seconds), options.output)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,23 @@ CALL_SECONDS = 1.0  # of a call, about: what a call costs does not count
 
 def ours(setting: Setting, *, network: str, batch_size: int, precision: str) -> Iterator[range]:
     """Our explicit step, several in a call."""
+    return of_a_run(
+        setting,
+        network=_described(setting, network),
+        optimizer="momentum",
+        batch_size=batch_size,
+        precision=precision,
+    )
+
+
+def of_a_run(
+    setting: Setting, *, network: dict, optimizer: str, batch_size: int, precision: str
+) -> Iterator[range]:
+    """Our explicit step, several in a call; the network is described as in run.json."""
     from engine import optimizers, steps
 
     tf, model, batches = _prepared(setting, network, batch_size, precision)
-    optimizer = optimizers.build("momentum", RATE, MOMENTUM)
+    optimizer = optimizers.build(optimizer, RATE, MOMENTUM)
     strategy = tf.distribute.get_strategy()
     trainer = steps.Trainer(strategy, model, optimizer, batch_size=batch_size, seed=0)
     iterator = trainer.iterate(batches)
@@ -34,7 +47,7 @@ def keras_fit(
 
     layers.BatchNorm.call = keras.layers.BatchNormalization.call
     layers.GroupedConv2D.convolution_op = keras.layers.Conv2D.convolution_op
-    _, model, batches = _prepared(setting, network, batch_size, precision)
+    _, model, batches = _prepared(setting, _described(setting, network), batch_size, precision)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(RATE, MOMENTUM), loss={"logits": loss})
     batches = batches.map(lambda images, labels, weights: (images, {"logits": labels}))
@@ -71,6 +84,10 @@ def torch_eager(
     return _calls(train, batch_size)
 
 
+def _described(setting, network):
+    return {"name": network, "num_classes": CLASSES, "image_size": setting.size}
+
+
 def _prepared(setting, network, batch_size, precision):
     """TensorFlow, the network, and one batch (images, labels, weights) over and over."""
     import tensorflow as tf
@@ -80,10 +97,11 @@ def _prepared(setting, network, batch_size, precision):
 
     devices.configure(setting.threads)
     devices.set_precision(precision)
-    model = models.build(network, CLASSES, image_size=setting.size)
+    model = models.build(**network)
     shape = [batch_size, setting.size, setting.size, 3]
     images = tf.cast(tf.random.stateless_uniform(shape, [0, 0], 0, 256, tf.int32), tf.uint8)
-    labels = tf.random.stateless_uniform([batch_size], [0, 1], 0, CLASSES, tf.int32)
+    classes = network["num_classes"]
+    labels = tf.random.stateless_uniform([batch_size], [0, 1], 0, classes, tf.int32)
     batch = (images, labels, tf.ones([batch_size]))
     return tf, model, tf.data.Dataset.from_tensors(batch).cache().repeat()
 

@@ -30,6 +30,7 @@ COLUMNS = (
 )
 CURVES = {
     "validation_top1_accuracy": "validation top-1 accuracy",
+    "train_top1_accuracy": "training top-1 accuracy",
     "validation_loss": "validation loss",
     "train_loss": "training loss",
 }
@@ -62,8 +63,8 @@ def grouped(runs: Sequence[history.History]) -> dict[str, list[history.History]]
 
 
 def _title(run: history.History, apart: Sequence[str]) -> str:
-    shown = (f"{name}={_short(run.flags[name])}" for name in apart if name in run.flags)
-    return " ".join(shown) or run.folder.name
+    given = [name for name in apart if run.flags.get(name) is not None]
+    return " ".join(f"{name}={_short(run.flags[name])}" for name in given) or run.folder.name
 
 
 def _short(value: object) -> str:
@@ -99,31 +100,30 @@ def _spread(accuracies: Sequence[float]) -> str:
     return mean + (f" ± {100 * statistics.stdev(accuracies):.2f}" if several else "")
 
 
-def curves(groups: dict[str, list[history.History]], column: str) -> str | None:
-    """Draws a column of metrics.csv against the epoch, a colour for each group.
+def curves(groups: dict[str, list[history.History]], *columns: str) -> bytes | None:
+    """Draws columns of metrics.csv against the epoch, a panel for each, a colour for each group.
 
     Returns:
-        A PNG as base64, or None where no run has that column.
+        A PNG file, or None where no run has these columns.
     """
-    lines = [
-        (
-            title,
-            [
+    panels = {
+        CURVES[column]: {
+            title: [
                 [(each["epoch"], each[column]) for each in run.rows if column in each]
                 for run in runs
-            ],
-        )
-        for title, runs in groups.items()
-    ]
-    if not any(any(points) for _, points in lines):
-        return None
-    return base64.b64encode(plots.epochs(lines, CURVES[column])).decode()
+            ]
+            for title, runs in groups.items()
+        }
+        for column in columns
+    }
+    drawn = any(points for groups in panels.values() for runs in groups.values() for points in runs)
+    return plots.epochs(panels) if drawn else None
 
 
 def pictures(groups: dict[str, list[history.History]]) -> dict[str, str]:
     """The curves that there are, by their titles, as base64 of PNG files."""
     drawn = {title: curves(groups, column) for column, title in CURVES.items()}
-    return {title: picture for title, picture in drawn.items() if picture}
+    return {title: base64.b64encode(png).decode() for title, png in drawn.items() if png}
 
 
 def page(groups: dict[str, list[history.History]]) -> str:

@@ -1,6 +1,7 @@
 """Plots, as PNG."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import matplotlib
 matplotlib.use("agg")
 
 import numpy as np
+from matplotlib import lines as lines2d
 from matplotlib import pyplot
 
 from report.scores import Bin
@@ -51,35 +53,52 @@ def learning_rates(
     pyplot.close(figure)
 
 
-def epochs(
-    groups: Sequence[tuple[str, Sequence[Sequence[tuple[float, float]]]]], what: str
-) -> bytes:
-    """Curves against the epoch, a colour for each group.
+def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]]) -> bytes:
+    """Curves against the epoch, panels side by side, a colour for each group.
 
     Args:
-        groups: A title and several curves each, points (epoch, value); those without are left out.
-        what: Is drawn.
+        panels: What is drawn; the same groups in each, by their titles: several curves of points
+            (epoch, value), of which those without points are left out.
 
     Returns:
-        A PNG file.
+        A PNG file; the titles of the groups are below the panels.
     """
-    figure, panel = pyplot.subplots(figsize=(8, 4), layout="constrained")
-    colours = pyplot.get_cmap("tab10").colors
-    for index, (title, curves) in enumerate(groups):
-        drawn = [points for points in curves if points]
-        for number, points in enumerate(drawn):
-            panel.plot(
-                *zip(*points, strict=True),
-                color=colours[index % len(colours)],
-                linestyle=("-", "--", ":")[index // len(colours) % 3],
-                marker="o" if len(points) < 3 else None,
-                label=None if number else title,
-            )
-    panel.set_xlabel("epoch")
-    panel.set_ylabel(what)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False, fontsize=8)
+    titles = [textwrap.fill(title, _LEGEND) for title in next(iter(panels.values()))]
+    columns = max(1, _LEGEND // (max(map(len, titles)) + 8))
+    lines = sum(title.count("\n") + 1 for title in titles) / columns
+    figure, axes = pyplot.subplots(
+        1,
+        len(panels),
+        figsize=(8 if len(panels) == 1 else 6 * len(panels), 4 + 0.2 * lines),
+        layout="constrained",
+        squeeze=False,
+    )
+    for panel, (what, groups) in zip(axes[0], panels.items(), strict=True):
+        for index, curves in enumerate(groups.values()):
+            for points in filter(None, curves):
+                panel.plot(
+                    *zip(*points, strict=True),
+                    marker="o" if len(points) < 3 else None,
+                    **_line(index),
+                )
+        panel.set_xlabel("epoch")
+        panel.set_ylabel(what)
+        panel.spines[["top", "right"]].set_visible(False)
+    handles = [lines2d.Line2D([], [], **_line(index)) for index in range(len(titles))]
+    figure.legend(
+        handles, titles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
     return _png(figure)
+
+
+_LEGEND = 110  # characters beside each other
+
+
+def _line(index):
+    """Colour and line of a group."""
+    colours = pyplot.get_cmap("tab10").colors
+    style = ("-", "--", ":")[index // len(colours) % 3]
+    return {"color": colours[index % len(colours)], "linestyle": style}
 
 
 def results(rows: Sequence[Mapping[str, float]]) -> bytes:
