@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     """Parses the flags and classifies every image that is named, or serves the page."""
     named = console.parse(argv)
     devices.configure(FLAGS.threads)
-    devices.set_precision("auto")
+    devices.set_precision("auto", training=False)
     given = [name for name in OF_FILES if FLAGS[name].value]
     options = {"crops": int(FLAGS.crops), "top_k": FLAGS.top_k, "threshold": FLAGS.threshold}
     with console.user_errors():

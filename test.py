@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     options = SimpleNamespace(**FLAGS.flag_values_dict())
     with console.user_errors():
         devices.configure(options.threads, devices=options.devices)
-        devices.set_precision("auto")
+        devices.set_precision("auto", training=False)
         if remark := devices.unused():
             print(remark)
         tests = [Test(place, options) for place in named or [None]]

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000, help="images")
     options = parser.parse_args()
     devices.configure(devices.cores())
-    devices.set_precision("auto")
+    devices.set_precision("auto", training=False)
     images = list(itertools.islice(itertools.cycle(places.listed([options.data])), options.count))
     network = untrained(options.model)
     side = network.model.input_shape[1]

@@ -83,22 +83,30 @@ def make_strategy() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def set_precision(precision: str) -> str:
-    """Sets the global precision, one of `PRECISIONS`, and returns its name here."""
-    precision = precision_here(precision)
+def set_precision(precision: str, *, training: bool = True) -> str:
+    """Sets the global precision and returns its name; arguments as of `precision_here`."""
+    precision = precision_here(precision, training=training)
     keras.config.set_dtype_policy(precision)
     return precision
 
 
-def precision_here(precision: str) -> str:
+def precision_here(precision: str, *, training: bool = True) -> str:
     """What one of `PRECISIONS` is on these devices.
 
-    `auto` is mixed_bfloat16 where they multiply bfloat16 numbers, else float32.
+    `auto` is mixed_bfloat16 where they multiply bfloat16 numbers, else float32. A processor tests
+    and classifies in float32, as what export.py makes of a network does.
+
+    Args:
+        precision: One of `PRECISIONS`.
+        training: Whether a network is trained.
     """
     if precision != "auto":
         return precision
     gpus = tf.config.get_visible_devices("GPU")
-    fast = all(map(_gpu_has_bfloat16, gpus)) if gpus else _processor_has_bfloat16()
+    if gpus:
+        fast = all(map(_gpu_has_bfloat16, gpus))
+    else:
+        fast = training and _processor_has_bfloat16()
     return "mixed_bfloat16" if fast else "float32"
 
 

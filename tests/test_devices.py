@@ -26,6 +26,7 @@ def test_processors_that_multiply_bfloat16_do(processor, monkeypatch):
     processor(PLAIN + "avx512_bf16 amx")
     assert devices.precision_here("auto") == "mixed_bfloat16"
     assert devices.precision_here("float32") == "float32"
+    assert devices.precision_here("auto", training=False) == "float32"
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     assert devices.precision_here("auto") == "float32"
 
