@@ -98,6 +98,7 @@ flags.DEFINE_float(
 flags.DEFINE_integer("seed", 0, "everything random is a function of it", 0)
 flags.DEFINE_integer("seeds", 1, "train N times, with --seed and the numbers after it; compare", 1)
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "auto: the fastest that is safe here")
+flags.DEFINE_enum("xla", "auto", ["auto", "on", "off"], "compile the step; auto: on one GPU")
 flags.DEFINE_integer("checkpoint_steps", None, "save every N steps too, not only every epoch", 1)
 flags.DEFINE_integer("keep", 2, "how many checkpoints to keep besides the best", 1)
 flags.DEFINE_enum(

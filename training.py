@@ -176,6 +176,7 @@ class Training:
             mix=settings.mix(options),
             average=self.average,
             factors=self._factors(),
+            xla=devices.compiles(options.xla, self.strategy),
         )
 
     def _factors(self) -> dict[str, float]:

@@ -126,6 +126,17 @@ def _processor_has_bfloat16():
     return used and _PROCESSOR.exists() and "avx512_bf16" in _PROCESSOR.read_text().split()
 
 
+def compiles(xla: str, strategy: tf.distribute.Strategy) -> bool:
+    """Whether XLA compiles the training step; on processors its convolutions are slower.
+
+    Args:
+        xla: "on", "off", or "auto": where one GPU trains.
+        strategy: Over whose replicas; several meet in BatchNorm, which XLA cannot compile.
+    """
+    gpu = bool(tf.config.list_logical_devices("GPU"))
+    return xla == "on" or xla == "auto" and gpu and strategy.num_replicas_in_sync == 1
+
+
 def describe(strategy: tf.distribute.Strategy, threads: int, workers: int = 1) -> dict:
     """What bit-identical results depend on besides versions, as JSON values.
 

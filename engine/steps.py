@@ -209,6 +209,7 @@ class Trainer:
         mix: mixing.Mixing | None = None,
         average: averages.Average | None = None,
         factors: Mapping[str, float] | None = None,
+        xla: bool = False,
     ) -> None:
         """Prepares the step; the optimizer is built and the random layers follow the clock.
 
@@ -227,6 +228,8 @@ class Trainer:
             mix: How images are mixed with each other, or not.
             average: Of the weights, to keep up to date.
             factors: Of the learning rates of some trainable variables, by path.
+            xla: Whether XLA compiles loss and gradients; for one replica, as BatchNorm of several
+                meets in them.
 
         Raises:
             ValueError: If the parts do not come out even.
@@ -245,6 +248,9 @@ class Trainer:
         self._mix = mix
         self._average = average
         self._factors = factors or {}
+        self._differentiate = self._gradients
+        if xla:
+            self._differentiate = tf.function(self._gradients, autograph=False, jit_compile=True)
         variables = model.trainable_variables
         if optimizer.weight_decay is not None:  # its own: kernels only, like that of the loss
             optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
@@ -397,7 +403,6 @@ class Trainer:
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, part: int | tf.Tensor
     ) -> list[tf.Tensor]:
         """Scores [4] of a part of a replica's batch, and its share of every gradient."""
-        replicas, variables = self._strategy.num_replicas_in_sync, self._model.trainable_variables
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         places = replica * self._places.size + tf.gather(self._places, part)
         step = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.int64)
@@ -410,13 +415,19 @@ class Trainer:
             images, own = mixing.mixed(images, tf.gather(plan, places))
             others = mixing.neighbours(labels)
             targets = [(labels, weights * own), (others, weights * (1 - own))]
+        logits, *gradients = self._differentiate(images, targets, part)
+        return [_score(tf.nn.log_softmax(logits), labels, weights), *gradients]
+
+    def _gradients(self, images, targets, part):
+        """The logits [B, K], and the gradient of every trainable variable."""
+        replicas, variables = self._strategy.num_replicas_in_sync, self._model.trainable_variables
         self._clock.part = part
         with tf.GradientTape() as tape:
             heads = self._heads(images)
             loss = self._objective.of_examples(heads, targets) / self._batch_size
             loss += self._objective.of_weights(variables) / (replicas * len(self._places))
         gradients = tape.gradient(loss, [variable.value for variable in variables])
-        return [_score(tf.nn.log_softmax(heads["logits"]), labels, weights), *gradients]
+        return [heads["logits"], *gradients]
 
     def _heads(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the network says in training of images, which may be smaller than its input."""

@@ -1,9 +1,11 @@
-"""Which precision `auto` is."""
+"""Which precision `auto` is, and where XLA compiles."""
 
 import pytest
 import tensorflow as tf
 
 from engine import devices
+
+ONE, TWO = (type("Strategy", (), {"num_replicas_in_sync": count}) for count in (1, 2))
 
 PLAIN = "flags\t\t: fpu avx2 avx512f avx512_bf1 "
 
@@ -50,3 +52,18 @@ def test_gpus_that_all_multiply_bfloat16_do(processor, monkeypatch, gpus, expect
         lambda gpu: {"compute_capability": gpus[gpu]},
     )
     assert devices.precision_here("auto") == expected
+
+
+@pytest.mark.parametrize(
+    "xla, gpus, strategy, expected",
+    [
+        ("auto", [], ONE, False),
+        ("auto", ["a"], ONE, True),
+        ("auto", ["a", "b"], TWO, False),
+        ("on", [], ONE, True),
+        ("off", ["a"], ONE, False),
+    ],
+)
+def test_xla_compiles_on_one_gpu(monkeypatch, xla, gpus, strategy, expected):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus)
+    assert devices.compiles(xla, strategy) is expected

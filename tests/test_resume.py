@@ -125,6 +125,13 @@ def test_replicas_stop_and_go_on_too(tmp_path):
     assert DONE.search(output).groups() == DONE.search(expected).groups()
 
 
+def test_what_xla_compiles_goes_on_too(tmp_path, finished):
+    words = ("--data=digits", "--xla=on")
+    whole = finished(tmp_path / "whole", *words, "--max_steps=4")
+    finished(tmp_path / "stopped", *words, "--max_steps=2")
+    assert finished(tmp_path / "stopped", "--resume", "--max_steps=4") == whole
+
+
 def test_stopping_early_validates_and_going_on_changes_nothing(photographs, tmp_path, finished):
     """Away from an epoch's end a stop leaves the schedule's state alone (plateau counts epochs)."""
     words = [

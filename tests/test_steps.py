@@ -4,15 +4,17 @@ import pytest
 import tensorflow as tf
 
 from engine import checkpoints, losses, optimizers, steps
+from models import layers
 
 BATCH, SIZE, CLASSES = 8, 6, 7
 
 
-def network(dropout=0.5):
+def network(dropout=0.5, norm=False):
     keras.utils.set_random_seed(3)
     images = keras.Input((SIZE, SIZE, 3), name="images")
     x = keras.layers.Rescaling(1 / 255, name="normalize")(images)
     x = keras.layers.Conv2D(4, 3, activation="relu", name="conv1")(x)
+    x = layers.BatchNorm(name="norm1")(x) if norm else x
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dropout(dropout, name="drop1")(x)
     return keras.Model(images, {"logits": keras.layers.Dense(CLASSES, name="fc2")(x)})
@@ -46,6 +48,25 @@ def trained(*calls, seed=0):
 def test_steps_in_one_call_are_the_steps_of_many():
     assert trained(6) == trained(1, 2, 3)
     assert trained(6)[1].examples == 6 * BATCH
+
+
+def test_what_xla_compiles_trains_alike():
+    """On the one replica of a MirroredStrategy, which one GPU is too; in parts of a batch."""
+    ends = []
+    for xla in (False, True):
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        with strategy.scope():
+            model = network(dropout=0.0, norm=True)
+            optimizer = optimizers.build("momentum", 0.1, 0.9)
+        options = {"batch_size": BATCH, "micro_batch": 4, "clip_norm": 1.0, "seed": 0}
+        of_model = steps.Trainer(strategy, model, optimizer, xla=xla, **options)
+        before = [weight.numpy() for weight in model.weights]
+        progress = of_model.train(of_model.iterate(batches(3)), [0.1] * 3)
+        changes = [w.numpy() - b for w, b in zip(model.weights, before, strict=True)]
+        ends.append([progress.totals.loss, *changes])
+    for plain, compiled in zip(*ends, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-5)
+    assert any(np.abs(change).max() > 1e-3 for change in ends[1][1:])
 
 
 def test_the_seed_decides_the_dropout_masks():
