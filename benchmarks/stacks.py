@@ -1,9 +1,11 @@
 """Training steps of several stacks on one batch over and over: ours, Keras' `fit`, PyTorch's.
 
 Every function makes an endless generator of what was trained in a call, which has a length. The
-network, the batch, momentum and the loss are the same; nobody decays weights.
+network, the batch, momentum and the loss are the same; nobody decays weights. All use a GPU if they
+find one. Each stack is imported by its own function: a machine need not have the others.
 """
 
+import os
 from collections.abc import Iterator
 
 from benchmarks.setting import Setting
@@ -58,30 +60,84 @@ def keras_fit(
     return _calls(fit, batch_size)
 
 
-def torch_eager(
-    setting: Setting, *, network: str, batch_size: int, precision: str
+def jax_step(setting: Setting, *, network: str, batch_size: int, precision: str) -> Iterator[range]:
+    """Our networks alone, on JAX, where nothing of ours but them runs: a compiled step."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import jax
+    import keras
+
+    import models
+
+    keras.config.set_dtype_policy(precision)
+    model = models.build(**_described(setting, network))
+    optimizer = keras.optimizers.SGD(RATE, MOMENTUM)
+    optimizer.build(model.trainable_variables)
+    keys = jax.random.split(jax.random.key(0))
+    shape = (batch_size, setting.size, setting.size, 3)
+    images = jax.random.randint(keys[0], shape, 0, 256, "uint8")
+    labels = jax.random.randint(keys[1], (batch_size,), 0, CLASSES)
+
+    def loss(trainable, others):
+        pixels = images.astype("float32")
+        heads, others = model.stateless_call(trainable, others, pixels, training=True)
+        chosen = jax.nn.log_softmax(heads["logits"])[jax.numpy.arange(batch_size), labels]
+        return -chosen.mean(), others
+
+    def step(_, state):
+        trainable, others, slots = state
+        gradients, others = jax.grad(loss, has_aux=True)(trainable, others)
+        trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+        return trainable, others, slots
+
+    steps = jax.jit(lambda state, count: jax.lax.fori_loop(0, count, step, state), donate_argnums=0)
+    kinds = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    state = tuple([variable.value for variable in variables] for variables in kinds)
+
+    def train(count: int) -> None:
+        nonlocal state
+        state = jax.block_until_ready(steps(state, count))
+
+    return _calls(train, batch_size)
+
+
+def torch_step(
+    setting: Setting, *, network: str, batch_size: int, precision: str, compiled: bool = False
 ) -> Iterator[range]:
-    """PyTorch without compilation, channels last; autocast for bfloat16."""
+    """PyTorch, channels last; autocast for bfloat16."""
     import torch
 
     from benchmarks.peers import networks
 
     torch.set_num_threads(setting.threads)
-    model = networks.NETWORKS[network]().to(memory_format=torch.channels_last).train()
+    torch.backends.cudnn.benchmark = True
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = networks.NETWORKS[network]().to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM)
-    images = torch.randn(batch_size, 3, setting.size, setting.size)
+    images = torch.randn(batch_size, 3, setting.size, setting.size, device=device)
     images = images.to(memory_format=torch.channels_last)
-    labels = torch.randint(0, CLASSES, (batch_size,))
+    labels = torch.randint(0, CLASSES, (batch_size,), device=device)
+    forward = torch.compile(model) if compiled else model
 
     def train(count: int) -> None:
         for _ in range(count):
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
-                loss = torch.nn.functional.cross_entropy(model(images), labels)
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "mixed_bfloat16"):
+                loss = torch.nn.functional.cross_entropy(forward(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return _calls(train, batch_size)
+
+
+def multiply_adds(network: str, size: int) -> int:
+    """Of one image; needs no GPU, whose memory is for what is measured."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import models
+    from models import graphs
+
+    return graphs.multiply_adds(models.build(network, CLASSES, image_size=size))
 
 
 def _described(setting, network):

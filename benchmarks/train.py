@@ -1,14 +1,22 @@
-"""Compares the training step with Keras' `fit` and with PyTorch's, on this machine.
+r"""Compares the training step with Keras' `fit` and with PyTorch's, on this machine.
 
     python benchmarks/train.py                                   # all networks, float32
-    python benchmarks/train.py --networks=alexnet,cifar_resnet20 --precision=mixed_bfloat16
+    python benchmarks/train.py --networks=alexnet,cifar_resnet20 --precision=auto
 
 Each stack is a process of its own; they take turns on the same random batch. Ratios are of medians,
 memory is a process's peak, and the last line is the geometric mean. A table and all turns go to
-benchmarks/results.
+benchmarks/results. All stacks use a GPU if they find one. On a machine that has JAX but no
+TensorFlow, our networks are measured alone:
+
+    export KERAS_BACKEND=jax
+    python benchmarks/train.py --stacks=jax,torch,compiled --precision=mixed_bfloat16 \
+        --batch_size=256 --networks=alexnet,vgg16,resnet50,inception_v3,densenet121,mobilenet_100 \
+        --peak_tflops=989                                        # of an H100 or H200
 """
 
+import concurrent.futures
 import json
+import multiprocessing
 import statistics
 import sys
 from pathlib import Path
@@ -16,11 +24,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import console
-
-with console.quiet_import():
-    from benchmarks import tables, turns
-    from benchmarks.setting import Setting
-    from engine import devices
+from benchmarks import stacks, tables, turns
+from benchmarks.setting import Setting
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # By name: side of the images, images of a batch.
@@ -31,63 +36,118 @@ NETWORKS = {
     "densenet121": (224, 16),
     "mobilenet_100": (224, 16),
     "googlenet_bn": (224, 16),
+    "vgg16": (224, 16),
+    "inception_v3": (299, 16),
 }
-STACKS = {"ours": "ours", "keras": "keras fit", "torch": "PyTorch eager, channels last"}
-FUNCTIONS = {"ours": "ours", "keras": "keras_fit", "torch": "torch_eager"}
+DEFAULT = "alexnet,cifar_resnet20,resnet50,densenet121,mobilenet_100,googlenet_bn"
+# By name: what a table says, a function of `stacks`, options.
+STACKS = {
+    "ours": ("ours", "ours", {}),
+    "jax": ("ours on JAX", "jax_step", {}),
+    "keras": ("keras fit", "keras_fit", {}),
+    "torch": ("PyTorch eager, channels last", "torch_step", {}),
+    "compiled": ("PyTorch compiled, channels last", "torch_step", {"compiled": True}),
+}
+FLOPS = 6  # of a multiply-add in training: forward, by the weights and by the inputs
 
 
 def measured(network: str, options: object) -> list[dict]:
     """The turns of all stacks for a network."""
     size, batch_size = NETWORKS[network]
     setting = Setting("256", "", "", size=size, batch_size=1, threads=options.threads)
-    how = {"network": network, "batch_size": batch_size, "precision": options.precision}
-    candidates = [
-        turns.Candidate(name, label, f"benchmarks.stacks:{FUNCTIONS[name]}", how)
-        for name, label in STACKS.items()
-    ]
-    pairs = [(candidate, setting) for candidate in candidates]
+    how = {"network": network, "batch_size": options.batch_size or batch_size}
+    pairs = []
+    for name in options.stacks:
+        label, function, more = STACKS[name]
+        order = {**how, "precision": options.precision, **more}
+        pairs.append(
+            (turns.Candidate(name, label, f"benchmarks.stacks:{function}", order), setting)
+        )
     return turns.measure(pairs, seconds=options.seconds, repeat=options.repeat, say=print)
 
 
-def table(results: dict[str, list[dict]]) -> list[list[str]]:
-    """Images per second, how many times as fast ours is, and its memory beside Keras'."""
-    head = ["network", *STACKS.values(), "ours / keras", "ours / torch", "memory, ours / keras"]
-    rows, ratios = [head], ([], [], [])
+def table(
+    results: dict[str, list[dict]], names: list[str], flops: dict[str, float] | None = None
+) -> list[list[str]]:
+    """Images per second, how many times as fast the first stack is, and its memory beside Keras'.
+
+    Args:
+        results: By network, of `measured`.
+        names: Of stacks.
+        flops: Of a network's image in training, as a fraction of the device's peak in a second.
+    """
+    first, *others = names
+    compared = [*((f"{first} / {other}", "rate", other) for other in others)]
+    if "keras" in others:
+        compared.append((f"memory, {first} / keras", "peak", "keras"))
+    titles = [STACKS[name][0] for name in names] + [title for title, *_ in compared]
+    rows = [["network", *titles, *([f"share of peak, {first}"] if flops else [])]]
+    ratios = {title: [] for title, *_ in compared}
     for network, found in results.items():
-        rates = {result["name"]: tables.summary(result)["median"] for result in found}
-        peaks = {
-            result["name"]: max(turn["peak_bytes"] for turn in result["turns"]) for result in found
-        }
-        row = [network, *(f"{rates[name]:,.1f}" if name in rates else "" for name in STACKS)]
-        pairs = ((rates, "keras"), (rates, "torch"), (peaks, "keras"))
-        for (figures, other), column in zip(pairs, ratios, strict=True):
-            if other in figures and "ours" in figures:
-                column.append(figures["ours"] / figures[other])
-                row.append(f"{column[-1]:.2f}")
-            else:
-                row.append("")
+        figures = {"rate": {}, "peak": {}}
+        for result in found:
+            figures["rate"][result["name"]] = tables.summary(result)["median"]
+            figures["peak"][result["name"]] = max(turn["peak_bytes"] for turn in result["turns"])
+        rates = figures["rate"]
+        row = [network, *(f"{rates[name]:,.1f}" if name in rates else "" for name in names)]
+        for title, kind, other in compared:
+            both = first in figures[kind] and other in figures[kind]
+            ratio = figures[kind][first] / figures[kind][other] if both else None
+            ratios[title] += [ratio] * both
+            row.append(f"{ratio:.2f}" if both else "")
+        if flops:
+            row.append(f"{rates[first] * flops[network]:.1%}" if first in rates else "")
         rows.append(row)
-    means = [f"{statistics.geometric_mean(column):.2f}" if column else "" for column in ratios]
-    return [*rows, ["geometric mean", *[""] * len(STACKS), *means]]
+    means = [f"{statistics.geometric_mean(each):.2f}" if each else "" for each in ratios.values()]
+    return [*rows, ["geometric mean", *[""] * len(names), *means, *([""] if flops else [])]]
+
+
+def flops(networks: list[str], peak: float) -> dict[str, float]:
+    """Operations of an image in training, as a fraction of a device's peak in a second."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as process:
+        sizes = [NETWORKS[network][0] for network in networks]
+        counts = process.map(stacks.multiply_adds, networks, sizes)
+        return {
+            network: FLOPS * count / peak for network, count in zip(networks, counts, strict=True)
+        }
+
+
+def precision_here(precision: str) -> str:
+    """The precision that our training chooses on this machine for `auto`, for all stacks."""
+    if precision != "auto":
+        return precision
+    with console.quiet_import():
+        from engine import devices
+    return devices.precision_here(precision)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measures what the command line asks for, prints and writes the table."""
+    about = tables.machine()
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="separated by commas")
-    parser.add_argument("--precision", default="float32", choices=devices.PRECISIONS)
+    parser.add_argument("--networks", default=DEFAULT, help="separated by commas")
+    parser.add_argument("--stacks", default="ours,keras,torch", help=f"of {','.join(STACKS)}")
+    parser.add_argument("--batch_size", type=int, help="of all networks (each has its own)")
+    precisions = ("auto", "float32", "mixed_bfloat16")
+    parser.add_argument("--precision", default="float32", choices=precisions)
+    parser.add_argument("--peak_tflops", type=float, help="of the device, for the share reached")
     parser.add_argument("--seconds", type=float, default=10, help="of a turn (10)")
     parser.add_argument("--repeat", type=int, default=3, help="turns of every stack (3)")
-    parser.add_argument("--threads", type=int, default=devices.cores())
+    parser.add_argument("--threads", type=int, default=about["cores"])
     parser.add_argument("--output", default=str(RESULTS), help="folder for the results")
     options = parser.parse_args(argv)
-    networks = options.networks.split(",")
-    if unknown := sorted(set(networks) - set(NETWORKS)):
-        parser.error(f"unknown networks {unknown}, expected some of {','.join(NETWORKS)}")
-    options.precision = devices.precision_here(options.precision)  # the same for all stacks
+    networks, options.stacks = options.networks.split(","), options.stacks.split(",")
+    for what, named, known in (
+        ("networks", networks, NETWORKS),
+        ("stacks", options.stacks, STACKS),
+    ):
+        if unknown := sorted(set(named) - set(known)):
+            parser.error(f"unknown {what} {unknown}, expected some of {','.join(known)}")
+    options.precision = precision_here(options.precision)
     results = {network: measured(network, options) for network in networks}
-    about = tables.machine()
-    rows = table(results)
+    share = flops(networks, 1e12 * options.peak_tflops) if options.peak_tflops else None
+    rows = table(results, options.stacks, share)
     print(tables.text(rows))
     report = {"machine": about, "precision": options.precision, "results": results}
     path = Path(options.output) / f"train-{options.precision}"

@@ -212,10 +212,21 @@ def test_training_is_compared_by_medians_and_their_geometric_mean():
         "alexnet": [result("ours", 10, 40, 20), result("keras", 10), result("torch", 5)],
         "resnet50": [result("ours", 9), result("keras", 2)],
     }
-    rows = train.table(found)
+    rows = train.table(found, ["ours", "keras", "torch"])
     assert rows[1] == ["alexnet", "20.0", "10.0", "5.0", "2.00", "4.00", "0.80"]
     assert rows[2] == ["resnet50", "9.0", "2.0", "", "4.50", "", "0.80"]
     assert rows[3][-3:] == ["3.00", "4.00", "0.80"]
+    rows = train.table(found, ["keras", "ours"], {"alexnet": 0.01, "resnet50": 0.001})
+    assert rows[1] == ["alexnet", "10.0", "20.0", "0.50", "10.0%"]
+    assert rows[3] == ["geometric mean", "", "", "0.33", ""]
+
+
+@pytest.mark.slow
+def test_operations_of_a_training_image_beside_a_peak():
+    expected = 6 * 40.8e6 / 1e12  # ResNet-20 has 40.8 million multiply-adds
+    assert train.flops(["cifar_resnet20"], 1e12) == {
+        "cifar_resnet20": pytest.approx(expected, rel=0.01)
+    }
 
 
 @pytest.mark.slow

@@ -63,10 +63,17 @@ def googlenet_bn() -> nn.Module:
     return torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False)
 
 
+def inception_v3() -> nn.Module:
+    """torchvision's, without its auxiliary classifier."""
+    return torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
+
+
 NETWORKS = {
     "alexnet": alexnet,
     "cifar_resnet20": cifar_resnet20,
+    "vgg16": torchvision.models.vgg16,
     "resnet50": torchvision.models.resnet50,
+    "inception_v3": inception_v3,
     "densenet121": torchvision.models.densenet121,
     "mobilenet_100": lambda: timm.create_model("mobilenetv1_100", pretrained=False),
     "googlenet_bn": googlenet_bn,
