@@ -144,7 +144,8 @@ class Chronicle:
     def _advise(self) -> None:
         """Says once what would help a training that waits for its images."""
         waits = self.meter.input_wait_fraction > WAITS_TOO_LONG
-        if self._advised or not waits or self.meter.seconds < ADVICE_SECONDS:
+        begins = self.meter.calls < 2 or self.meter.seconds < ADVICE_SECONDS
+        if self._advised or begins or not waits:
             return
         self._advised, feed = True, self._feed
         change = advice.faster(

@@ -13,12 +13,13 @@ class Meter:
     """Images per second and the share of the time spent waiting for input.
 
     Attributes:
+        calls: Of the training step.
         seconds: That were counted.
     """
 
     def __init__(self) -> None:
         """Starts at zero."""
-        self._calls = 0
+        self.calls = 0
         self.reset()
 
     def reset(self) -> None:
@@ -28,11 +29,12 @@ class Meter:
     def add(self, images: int, seconds: float, waited: float) -> None:
         """Counts one call of the training step, and how long of it waited for batches.
 
-        The very first one traces the graph; it counts only until there is another.
+        The very first one traces the graph, and may wait until all images are decoded; it counts
+        only until there is another.
         """
-        if self._calls == 1:
+        if self.calls == 1:
             self.reset()
-        self._calls += 1
+        self.calls += 1
         self._images += images
         self.seconds += seconds
         self._waited += waited
