@@ -55,7 +55,7 @@ def test_what_was_trained_is_compared_and_not_trained_again(
     photographs, tmp_path, capfd, monkeypatch
 ):
     whole = comparisons.COMPARISONS["relu_tanh"]
-    one = whole._replace(trainings={"tanh": whole.trainings["tanh"]})
+    one = whole._replace(trainings={"tanh": whole.trainings["tanh-2012"]})
     monkeypatch.setitem(comparisons.COMPARISONS, "relu_tanh", one)
     for split in ("train", "test"):
         shutil.copytree(photographs, tmp_path / "data" / split)
