@@ -9,6 +9,8 @@ _SEED_LIKE = {"seed", "run_dir", "resume", "verify", "cache", "threads", "keep"}
 _SEED_LIKE |= {
     "checkpoint_steps",
     "log_device_placement",
+    "devices",
+    "cluster_timeout",
     "histograms",
     "seeds",
     "profile",

@@ -5,7 +5,7 @@ import pytest
 SIZES = {
     "googlenet": 32,
     "dpn68": 32,
-    "densenet_bc100_k12": 8,
+    "densenet40_k12": 8,
     "resnext29_8x64d": 8,
     "mobilenet_025": 32,
     "fractalnet21": 32,
