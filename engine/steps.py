@@ -418,8 +418,10 @@ class Trainer:
         logits, *gradients = self._differentiate(images, targets, part)
         return [_score(tf.nn.log_softmax(logits), labels, weights), *gradients]
 
-    def _gradients(self, images, targets, part):
-        """The logits [B, K], and the gradient of every trainable variable."""
+    def _gradients(
+        self, images: tf.Tensor, targets: list[tuple[tf.Tensor, tf.Tensor]], part: int | tf.Tensor
+    ) -> list[tf.Tensor]:
+        """A part's logits [b, K], and its share of every gradient."""
         replicas, variables = self._strategy.num_replicas_in_sync, self._model.trainable_variables
         self._clock.part = part
         with tf.GradientTape() as tape:
