@@ -77,7 +77,7 @@ COMPARISONS = {
         "--learning_rate=0.01",
         {
             "relu-2012": f"{_OF_2012} --activation=relu --epochs=10",
-            "tanh-2012": f"{_OF_2012} --activation=tanh --epochs=28",
+            "tanh-2012": f"{_OF_2012} --activation=tanh --epochs=10",
             "relu-today": "--activation=relu --epochs=10",
             "tanh-today": "--activation=tanh --epochs=14",
         },
