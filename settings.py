@@ -260,17 +260,11 @@ def check(options: SimpleNamespace, replicas: int) -> None:
             f"--first_image_size expects at most the {full} pixels of the last images, received "
             f"{options.first_image_size}"
         )
-    _check_replicas(options, replicas)
-    _check_origin(options)
-    network_options(options)
-
-
-def _check_replicas(options: SimpleNamespace, replicas: int) -> None:
-    if options.xla == "on" and replicas > 1:
-        raise ValueError(f"--xla=on expects one replica, received {replicas}")
     size = micro_batch(options)
     if options.batch_size:
         steps.parts(options.batch_size, size, replicas, pairs=bool(mix(options)))
+    _check_origin(options)
+    network_options(options)
 
 
 def _check_origin(options: SimpleNamespace) -> None:

@@ -248,8 +248,16 @@ def join(
     devices.configure(options.threads, options.log_device_placement, options.devices)
     if remark := devices.unused():
         print(remark, flush=True)
-    if workers.size == 1:
-        return devices.make_strategy()
+    if workers.size > 1:
+        meet(options, workers, precision)
+    strategy = workers.strategy() if workers.size > 1 else devices.make_strategy()
+    if options.xla == "on" and strategy.num_replicas_in_sync > 1:
+        raise ValueError(f"--xla=on expects one replica, received {strategy.num_replicas_in_sync}")
+    return strategy
+
+
+def meet(options: SimpleNamespace, workers: cluster.Cluster, precision: str) -> None:
+    """Waits until all workers are there, and finds out whether they were started alike."""
     refuse(options, workers)
     shared = {name: value for name, value in vars(options).items() if name not in OWN}
     here = {
@@ -258,7 +266,6 @@ def join(
     }
     word = {"flags": shared, "versions": checkpoints.versions(), "devices": here}
     compare(workers, cluster.meet(workers, word, options.cluster_timeout))
-    return workers.strategy()
 
 
 def refuse(options: SimpleNamespace, workers: cluster.Cluster) -> None:

@@ -77,7 +77,7 @@ def table(
         flops: Of a network's image in training, as a fraction of the device's peak in a second.
     """
     first, *others = names
-    compared = [*((f"{first} / {other}", "rate", other) for other in others)]
+    compared = [(f"{first} / {other}", "rate", other) for other in others]
     if "keras" in others:
         compared.append((f"memory, {first} / keras", "peak", "keras"))
     titles = [STACKS[name][0] for name in names] + [title for title, *_ in compared]

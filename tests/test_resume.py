@@ -125,10 +125,13 @@ def test_replicas_stop_and_go_on_too(tmp_path):
     assert DONE.search(output).groups() == DONE.search(expected).groups()
 
 
-def test_what_xla_compiles_goes_on_too(tmp_path, finished):
+def test_what_xla_compiles_goes_on_too(tmp_path, finished, command):
     words = ("--data=digits", "--xla=on")
     whole = finished(tmp_path / "whole", *words, "--max_steps=4")
     finished(tmp_path / "stopped", *words, "--max_steps=2")
+    again = ("train.py", f"--run_dir={tmp_path}/stopped", "--resume", "--max_steps=4")
+    refused = command(*again, "--devices=2")
+    assert refused.returncode == 2 and "--xla=on expects one replica" in refused.stderr
     assert finished(tmp_path / "stopped", "--resume", "--max_steps=4") == whole
 
 
