@@ -64,7 +64,7 @@ def _flags(names: Iterable[str], values: Iterable[str]) -> str:
 
 
 # Half of the channels: 16, 32 and 64, as in the CIFAR ResNets; a quarter of the work.
-_STUDY = "--width=0.5 --epochs=5 --schedule=cosine"
+_STUDY = "--width=0.5 --epochs=3 --schedule=cosine"
 
 _OF_2012 = "--preprocessing=mean --init=normal"
 
@@ -85,7 +85,7 @@ COMPARISONS = {
     "pooling": Comparison(
         "Do LRN and overlapping pooling help? (the same, sections 3.3 and 3.4: 2 % less error on "
         "CIFAR-10 by LRN, with four layers; 0.4 % less by overlapping, on ImageNet)",
-        "--model=cifarnet --epochs=6 --learning_rate=0.02 --schedule=cosine",
+        "--model=cifarnet --epochs=4 --learning_rate=0.02 --schedule=cosine",
         _grid(norm=("none", "lrn"), pooling=("max", "max_overlapping")),
     ),
     "optimizers": Comparison(
