@@ -169,26 +169,32 @@ def speeds(runs: dict[str, history.History], seconds: float) -> dict[str, float]
 
 
 def table(runs: dict[str, history.History], rates: dict[str, float]) -> list[list[str]]:
-    """A row for each training: accuracy, epochs to `REACHED`, speed and time, costs."""
-    reached = f"epochs to {100 * REACHED:.0f} % training error"
-    head = ["training", "test top-1 %", "epochs", reached, "images/s", "minutes"]
+    """A row for each training: accuracies, speed and time, costs, epochs to `REACHED`.
+
+    The epochs to `REACHED` are left out where no training came so far.
+    """
+    head = ["training", "test top-1 %", "training top-1 %", "epochs", "images/s", "minutes"]
     rows = [[*head, "parameters", "million multiply-adds"]]
     for training, run in runs.items():
-        images = run.rows[-1]["step"] * run.settings["flags"]["batch_size"]
-        cost = run.settings["cost"]
+        last, cost = run.rows[-1], run.settings["cost"]
+        images = last["step"] * run.settings["flags"]["batch_size"]
         rows.append(
             [
                 training,
                 f"{100 * run.tested['top1_accuracy']:.2f}",
-                f"{run.rows[-1]['epoch']:.0f}",
-                epochs_to(run, REACHED),
+                f"{100 * last['train_top1_accuracy']:.2f}",
+                f"{last['epoch']:.0f}",
                 f"{rates[training]:,.0f}",
                 f"{images / rates[training] / 60:,.1f}",
                 f"{cost['parameters']:,}",
                 f"{cost['multiply_adds'] / 1e6:,.1f}",
             ]
         )
-    return rows
+    reached = [epochs_to(run, REACHED) for run in runs.values()]
+    if all(epochs.startswith("more") for epochs in reached):
+        return rows
+    title = f"epochs to {100 * REACHED:.0f} % training error"
+    return [[*row, cell] for row, cell in zip(rows, [title, *reached], strict=True)]
 
 
 def write(
@@ -206,6 +212,7 @@ def write(
         tables.markdown(rows),
         "Images per second are of the training step on one batch over and over, medians of "
         f"{TURNS} turns; minutes are the epochs' at that speed.",
+        "Training accuracies are of the last epoch, while it was trained, images varied.",
         f"CIFAR-10 as JPEG files, seed 0, {tables.machine_line(tables.machine())}; each training:",
         *(
             f"    python train.py --data=CIFAR10 {shlex.join(comparison.words(training))}"

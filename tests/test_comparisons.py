@@ -14,6 +14,7 @@ import models
 import settings
 import train
 from benchmarks import comparisons
+from report import history
 
 TRAININGS = [
     (name, training)
@@ -69,9 +70,27 @@ def test_what_was_trained_is_compared_and_not_trained_again(
     table = (tmp_path / "comparison-relu_tanh.md").read_text()
     tested = json.loads(next(tmp_path.glob("runs/*/test.json")).read_text())["top1_accuracy"]
     assert f"| {100 * tested:.2f} |" in re.sub(" +", " ", table)
-    assert "| tanh " in table and "more than 1" in table and "--model=cifarnet" in table
+    assert "| tanh " in table and "training error" not in table and "--model=cifarnet" in table
     assert "](comparison-relu_tanh.png)" in table
     assert cv2.imread(str(tmp_path / "comparison-relu_tanh.png")).shape[1] > 1000
+
+
+def test_epochs_to_a_training_error_are_told_where_one_training_came_so_far():
+    def run(*accuracies):
+        rows = [
+            {"epoch": 1.0 + n, "step": 10 + 10 * n, "train_top1_accuracy": accuracy}
+            for n, accuracy in enumerate(accuracies)
+        ]
+        settings = {"flags": {"batch_size": 6}, "cost": {"parameters": 1234, "multiply_adds": 5e6}}
+        return history.History(None, settings, rows, {"top1_accuracy": 0.5})
+
+    rates = {"fast": 2.0, "slow": 1.0}
+    head, fast, slow = comparisons.table({"fast": run(0.7, 0.75), "slow": run(0.1, 0.7)}, rates)
+    assert head[-1] == "epochs to 25 % training error"
+    assert fast == ["fast", "50.00", "75.00", "2", "2", "1.0", "1,234", "5.0", "2"]
+    assert slow == ["slow", "50.00", "70.00", "2", "1", "2.0", "1,234", "5.0", "more than 2"]
+    head, _ = comparisons.table({"slow": run(0.1, 0.7)}, rates)
+    assert head[-1] == "million multiply-adds"
 
 
 def test_a_wrong_name_is_refused(capsys):
