@@ -63,6 +63,7 @@ def keras_fit(
 def jax_step(setting: Setting, *, network: str, batch_size: int, precision: str) -> Iterator[range]:
     """Our networks alone, on JAX, where nothing of ours but them runs: a compiled step."""
     os.environ["KERAS_BACKEND"] = "jax"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the card is shared with other stacks
     import jax
     import keras
 

@@ -4,7 +4,9 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
 import statistics
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ PACKAGES = (
     "keras",
     "numpy",
     "opencv-python-headless",
+    "jax",
     "torch",
     "torchvision",
     "pillow",
@@ -76,7 +79,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine() -> dict:
-    """What figures depend on: cores, processor, memory, versions."""
+    """What figures depend on: cores, processor, memory, GPUs, versions."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -84,14 +87,16 @@ def machine() -> dict:
         except importlib.metadata.PackageNotFoundError:
             continue
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores, "cpu": _cpu(), "memory_gib": _memory(), "versions": versions}
+    about = {"cores": cores, "cpu": _cpu(), "memory_gib": _memory(), "gpus": _gpus()}
+    return {**about, "versions": versions}
 
 
 def machine_line(about: dict) -> str:
     """The same in words."""
     memory = f", {about['memory_gib']:.0f} GiB" if about["memory_gib"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return f"{about['cores']} cores ({about['cpu']}){memory}; {versions}"
+    gpus = "".join(f", {gpu}" for gpu in about["gpus"])
+    return f"{about['cores']} cores ({about['cpu']}){memory}{gpus}; {versions}"
 
 
 def command(script: str, argv: list[str] | None) -> str:
@@ -127,6 +132,14 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.machine()
+
+
+def _gpus() -> list[str]:
+    """Names of NVIDIA's GPUs here."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
 
 
 def _memory() -> float:

@@ -63,7 +63,13 @@ def measured(network: str, options: object) -> list[dict]:
         pairs.append(
             (turns.Candidate(name, label, f"benchmarks.stacks:{function}", order), setting)
         )
-    return turns.measure(pairs, seconds=options.seconds, repeat=options.repeat, say=print)
+    return turns.measure(
+        pairs,
+        seconds=options.seconds,
+        repeat=options.repeat,
+        say=print,
+        together=options.together,
+    )
 
 
 def table(
@@ -135,6 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of a turn (10)")
     parser.add_argument("--repeat", type=int, default=3, help="turns of every stack (3)")
     parser.add_argument("--threads", type=int, default=about["cores"])
+    parser.add_argument("--together", action="store_true", help="start all stacks at the same time")
     parser.add_argument("--output", default=str(RESULTS), help="folder for the results")
     options = parser.parse_args(argv)
     networks, options.stacks = options.networks.split(","), options.stacks.split(",")
@@ -145,16 +152,25 @@ def main(argv: list[str] | None = None) -> None:
         if unknown := sorted(set(named) - set(known)):
             parser.error(f"unknown {what} {unknown}, expected some of {','.join(known)}")
     options.precision = precision_here(options.precision)
-    results = {network: measured(network, options) for network in networks}
     share = flops(networks, 1e12 * options.peak_tflops) if options.peak_tflops else None
-    rows = table(results, options.stacks, share)
+    results = {}
+    for network in networks:
+        results[network] = measured(network, options)
+        rows = table(results, options.stacks, share)
+        of_all = {"machine": about, "precision": options.precision, "results": results}
+        write(Path(options.output), of_all, rows)
     print(tables.text(rows))
-    report = {"machine": about, "precision": options.precision, "results": results}
-    path = Path(options.output) / f"train-{options.precision}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def write(folder: Path, report: dict, rows: list[list[str]]) -> None:
+    """Writes all turns and the table; again after every network, so that none is lost."""
+    device = "gpu" if report["machine"]["gpus"] else "cpu"
+    path = folder / f"train-{device}-{report['precision']}"
+    folder.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    head = f"Images per second in training, {options.precision}, {tables.machine_line(about)}.\n\n"
-    path.with_suffix(".md").write_text(head + tables.markdown(rows) + "\n")
+    line = f"{report['precision']}, {tables.machine_line(report['machine'])}"
+    text = f"Images per second in training, {line}.\n\n{tables.markdown(rows)}\n"
+    path.with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":

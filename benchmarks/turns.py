@@ -66,15 +66,11 @@ class Running:
     """A candidate's process, seen from outside."""
 
     def __init__(self, candidate: Candidate, setting: Setting) -> None:
-        """Starts the process and waits until it is ready.
+        """Starts the process, which becomes ready by itself.
 
         Args:
             candidate: What to run.
             setting: First argument of the candidate's function.
-
-        Raises:
-            Missing: If it lacks a package.
-            Failed: If it does not start.
         """
         self.candidate = candidate
         self._process = subprocess.Popen(
@@ -85,12 +81,16 @@ class Running:
             start_new_session=True,
         )
         order = {"function": candidate.function, "options": candidate.options}
-        order["setting"] = dataclasses.asdict(setting)
-        try:
-            self.about = self._ask(order, START_SECONDS)
-        except BaseException:
-            self.stop()
-            raise
+        self._order(order | {"setting": dataclasses.asdict(setting)})
+
+    def ready(self) -> dict:
+        """Waits until the process is ready; returns `shape` and `dtype` of the first batch.
+
+        Raises:
+            Missing: If it lacks a package.
+            Failed: If it does not start.
+        """
+        return self._answer(START_SECONDS)
 
     def turn(self, seconds: float) -> dict[str, float]:
         """Lets the candidate run: {"images", "seconds", "cpu", "waited", "idle"}.
@@ -101,7 +101,8 @@ class Running:
         Raises:
             Failed: If it does not answer.
         """
-        return self._ask({"seconds": seconds}, 20 * seconds + PATIENCE)
+        self._order({"seconds": seconds})
+        return self._answer(20 * seconds + PATIENCE)
 
     def stop(self) -> None:
         """Ends the process and its descendants."""
@@ -114,14 +115,14 @@ class Running:
             self._process.wait()
         self._process.stdout.close()
 
-    def _ask(self, request: dict, patience: float) -> dict:
-        try:
+    def _order(self, request: dict) -> None:
+        with contextlib.suppress(BrokenPipeError):  # of a process that ended, which gives no answer
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-            answered, _, _ = select.select([self._process.stdout], [], [], patience)
-            line = self._process.stdout.readline() if answered else b""
-        except BrokenPipeError:
-            line = b""
+
+    def _answer(self, patience: float) -> dict:
+        answered, _, _ = select.select([self._process.stdout], [], [], patience)
+        line = self._process.stdout.readline() if answered else b""
         reply = json.loads(line) if line else {"failed": "no answer"}
         if "missing" in reply:
             raise Missing(reply["missing"])
@@ -136,8 +137,9 @@ def measure(
     seconds: float,
     repeat: int,
     say: Callable[[str], object],
+    together: bool = False,
 ) -> list[dict]:
-    """Starts candidates one after another, then gives each its turns, one at a time.
+    """Starts candidates, then gives each its turns, one at a time.
 
     Those that lack a package are left out with a line, and so are those that fail.
 
@@ -146,20 +148,22 @@ def measure(
         seconds: Of a turn.
         repeat: Turns of every candidate.
         say: Is called with every line.
+        together: Whether all start at the same time, not one after another.
 
     Returns:
         Of every candidate: `name`, `label`, `shape` and `dtype` of its first batch, and `turns`.
     """
-    running = {}
+    running, results = {}, {}
     try:
-        for candidate, setting in pairs:
-            with _left_out(candidate.name, say):
+        for group in [pairs] if together else [[pair] for pair in pairs]:
+            for candidate, setting in group:
                 running[candidate.name] = Running(candidate, setting)
-        results = {
-            name: {"name": name, "label": each.candidate.label, **each.about, "turns": []}
-            for name, each in running.items()
-        }
-        names = list(running)
+            for candidate, _ in group:
+                about = {"name": candidate.name, "label": candidate.label}
+                with _left_out(candidate.name, say):
+                    about |= running[candidate.name].ready()
+                    results[candidate.name] = about | {"turns": []}
+        names = list(results)
         for turn in range(repeat):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 if name in results:

@@ -59,6 +59,17 @@ def broken_later(setting):
     raise ValueError("out of images")
 
 
+def meeting(setting, *, own, other):
+    """Needs another candidate that starts at the same time."""
+    Path(own).touch()
+    deadline = time.monotonic() + 20
+    while not Path(other).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody came")
+        time.sleep(0.02)
+    yield from counting(setting)
+
+
 def candidate(name, function, **options):
     return turns.Candidate(name, f"the {name}", function, options)
 
@@ -68,10 +79,10 @@ def measured(monkeypatch):
     """Measures candidates of this file; returns results by name and the lines said."""
     monkeypatch.setenv("PYTHONPATH", "tests")
 
-    def measure(*candidates):
+    def measure(*candidates, **options):
         lines = []
         pairs = [(each, SETTING) for each in candidates]
-        results = turns.measure(pairs, seconds=0.1, repeat=2, say=lines.append)
+        results = turns.measure(pairs, seconds=0.1, repeat=2, say=lines.append, **options)
         return {result["name"]: result for result in results}, lines
 
     return measure
@@ -89,6 +100,14 @@ def test_candidates_take_turns_in_processes_of_their_own(measured):
         for turn in result["turns"]:
             assert turn["images"] % 4 == 0 and turn["images"] > 0 and turn["seconds"] >= 0.1
     assert tables.summary(results["slow"])["median"] <= 4 / 0.02
+
+
+def test_candidates_start_together(measured, tmp_path):
+    here, there = str(tmp_path / "a"), str(tmp_path / "b")
+    a = candidate("a", "test_benchmarks:meeting", own=here, other=there)
+    b = candidate("b", "test_benchmarks:meeting", own=there, other=here)
+    results, lines = measured(a, b, together=True)
+    assert not lines and list(results) == ["a", "b"]
 
 
 def test_what_is_missing_or_broken_is_left_out_with_a_line(measured):
@@ -110,6 +129,7 @@ def test_candidates_leave_nothing_behind(monkeypatch):
     name = f"convnets-test-{os.getpid()}"
     setting = dataclasses.replace(SETTING, folder=name)
     running = turns.Running(candidate("litter", "test_benchmarks:littering"), setting)
+    running.ready()
     assert Path("/dev/shm", name).exists() and len(processes_about(name)) == 1
     running.stop()
     deadline = time.monotonic() + 10
@@ -254,5 +274,6 @@ def test_training_has_a_row_for_every_stack(command, tmp_path):
     assert done.returncode == 0, done.stderr
     (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("cifar_")]
     assert all(float(cell) > 0 for cell in row[1:])
-    assert json.loads((tmp_path / "train-float32.json").read_text())["results"]["cifar_resnet20"]
+    report = json.loads(next(tmp_path.glob("train-*-float32.json")).read_text())
+    assert report["results"]["cifar_resnet20"]
     assert command("benchmarks/train.py", "--networks=abacus").returncode == 2
