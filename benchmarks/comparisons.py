@@ -202,6 +202,8 @@ def write(
 ) -> None:
     """Writes the table and the curves of a comparison into a folder."""
     comparison, rows = COMPARISONS[name], table(runs, rates)
+    precisions = " and ".join(sorted({run.settings["precision"] for run in runs.values()}))
+    where = f"{precisions}, {tables.machine_line(tables.machine())}"
     print(tables.text(rows))
     curves = folder / f"comparison-{name}.png"
     groups = {training: [run] for training, run in runs.items()}
@@ -213,7 +215,7 @@ def write(
         "Images per second are of the training step on one batch over and over, medians of "
         f"{TURNS} turns; minutes are the epochs' at that speed.",
         "Training accuracies are of the last epoch, while it was trained, images varied.",
-        f"CIFAR-10 as JPEG files, seed 0, {tables.machine_line(tables.machine())}; each training:",
+        f"CIFAR-10 as JPEG files, seed 0, {where}; each training:",
         *(
             f"    python train.py --data=CIFAR10 {shlex.join(comparison.words(training))}"
             for training in runs

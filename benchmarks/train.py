@@ -9,7 +9,7 @@ benchmarks/results. All stacks use a GPU if they find one. On a machine that has
 TensorFlow, our networks are measured alone:
 
     export KERAS_BACKEND=jax
-    python benchmarks/train.py --stacks=jax,torch,compiled --precision=mixed_bfloat16 \
+    python benchmarks/train.py --stacks=jax,compiled --precision=mixed_bfloat16 --together \
         --batch_size=256 --networks=alexnet,vgg16,resnet50,inception_v3,densenet121,mobilenet_100 \
         --peak_tflops=989                                        # of an H100 or H200
 """

@@ -1,11 +1,14 @@
-"""Every family on another backend: JAX builds and runs it."""
+"""Every family on another backend: JAX builds and runs it, and trains it in a GPU's memory."""
 
+import json
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import reduced
 
@@ -38,3 +41,40 @@ def test_every_family_runs():
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.split("\n")[:-1] == [f"jax {name}" for name in reduced.CHEAPEST]
+
+
+@pytest.fixture
+def coloured(tmp_path):
+    """Two classes of 32 x 32 images in train/CLASS and test/CLASS: bluish and greenish."""
+    draws = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 4)):
+        for channel, name in enumerate(("blue", "green")):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = draws.integers(0, 100, [32, 32, 3], np.uint8)
+                image[..., channel] += 150
+                cv2.imwrite(str(folder / f"{number}.png"), image)
+    return tmp_path / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("jax"), reason="JAX is not installed")
+def test_training_in_memory(coloured, tmp_path):
+    recipe = tmp_path / "short.flags"
+    recipe.write_text("# of nobody's paper\n--epochs=3\n--schedule=one_cycle\n")
+    words = "--model=airbench94 --learning_rate=0.1 --batch_size=4 --norm_bias_rate=2"
+    result = subprocess.run(
+        [
+            *(sys.executable, "benchmarks/on_jax.py", coloured, tmp_path / "out"),
+            *(f"{words} @{recipe}", "--precision=float32"),
+        ],
+        cwd=Path(models.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    (found,) = json.loads((tmp_path / "out" / "on_jax.json").read_text())["trainings"]
+    assert found["training top-1"] == 100
+    assert found["test top-1 by views"]["1"] >= 75
+    assert (tmp_path / "out" / "0.weights.h5").exists()

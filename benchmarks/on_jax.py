@@ -1,0 +1,244 @@
+r"""Trains networks for 32 pixels on JAX, with all images in the device's memory: a GPU's minutes.
+
+    python benchmarks/on_jax.py CIFAR10 FOLDER @recipes/cifar_fast.flags \
+        "--model=cifar_resnet20 --epochs=150 --batch_size=256 --optimizer=nesterov \
+         --learning_rate=0.4 --weight_decay=5e-4 --schedule=one_cycle"
+
+CIFAR10 has the folders train/CLASS and test/CLASS. A training is flags of train.py, or a recipe's
+file after an `@`; `FLAGS` are those that are known here. Networks, schedules and what the update
+computes are train.py's, and so is the augmentation, `cifar`; the order and the draws are JAX's.
+
+What the test images say of the network is printed and written to FOLDER/on_jax.json: through one
+view, through two (mirrored) and through six (these also moved by a pixel along the diagonal, as
+arXiv:2404.00498 has it). The weights go to FOLDER, for Keras' `load_weights` on any backend.
+"""
+
+import argparse
+import functools
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ["KERAS_BACKEND"] = "jax"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cv2
+import jax
+import keras
+import numpy as np
+
+import console
+import models
+from benchmarks import tables
+from engine import schedules
+from models import graphs
+
+PADDING = 4  # pixels, on each side
+BATCH = 500  # in testing
+MEASURED = 5000  # images for layers that measure them
+VIEWS = [(shift, mirrored) for shift in (0, -1, 1) for mirrored in (False, True)]
+REPORTED = (1, 2, 6)  # of these, from the first
+
+
+class Flags(argparse.ArgumentParser):
+    """Reads a training's flags, also from a file whose comments begin with #."""
+
+    def convert_arg_line_to_args(self, line: str) -> list[str]:
+        """The flags of a line of a file."""
+        return shlex.split(line, comments=True)
+
+
+FLAGS = Flags("a training", fromfile_prefix_chars="@", allow_abbrev=False)
+FLAGS.add_argument("--model", default="cifar_resnet20")
+FLAGS.add_argument("--epochs", type=int, required=True)
+FLAGS.add_argument("--batch_size", type=int, default=128)
+FLAGS.add_argument("--optimizer", choices=("momentum", "nesterov"), default="momentum")
+FLAGS.add_argument("--learning_rate", type=float, required=True)
+FLAGS.add_argument("--momentum", type=float, default=0.9)
+FLAGS.add_argument("--weight_decay", type=float, default=5e-4)
+FLAGS.add_argument("--norm_bias_rate", type=float, default=1.0)
+FLAGS.add_argument("--label_smoothing", type=float, default=0.0)
+FLAGS.add_argument("--schedule", choices=("step", "cosine", "one_cycle", "constant"), required=True)
+FLAGS.add_argument("--milestones", default="0.5,0.75")
+FLAGS.add_argument("--seed", type=int, default=0)
+
+
+class State(NamedTuple):
+    """What a step changes: values of variables, in the order of the model's."""
+
+    trainable: list[jax.Array]
+    others: list[jax.Array]
+    velocities: list[jax.Array]
+
+
+def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, 32, 32, 3], RGB, and labels int32 [N], of class folders.
+
+    Raises:
+        ValueError: If there are none, or a file is no image of 32 pixels.
+    """
+    images, labels = [], []
+    for label, place in enumerate(sorted(each for each in folder.iterdir() if each.is_dir())):
+        for path in sorted(place.iterdir()):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+            if image is None or image.shape != (32, 32, 3):
+                raise ValueError(f"{path} is no image of 32 x 32 pixels")
+            images.append(image)
+            labels.append(label)
+    if not images:
+        raise ValueError(f"{folder} holds no class folders with images")
+    return np.stack(images), np.array(labels, np.int32)
+
+
+def varied(images: jax.Array, key: jax.Array) -> jax.Array:
+    """The augmentation `cifar`: moved by up to `PADDING` pixels, zero outside, half mirrored."""
+    moves, mirrors = jax.random.split(key)
+    corners = jax.random.randint(moves, [len(images), 2], 0, 2 * PADDING + 1)
+    mirrored = jax.random.bernoulli(mirrors, shape=[len(images), 1, 1, 1])
+    beside = (PADDING, PADDING)
+    padded = jax.numpy.pad(images, [(0, 0), beside, beside, (0, 0)])
+
+    def cut(image, corner):
+        return jax.lax.dynamic_slice(image, (*corner, 0), images.shape[1:])
+
+    windows = jax.vmap(cut)(padded, corners)
+    return jax.numpy.where(mirrored, windows[:, :, ::-1], windows)
+
+
+def build(options: argparse.Namespace, images: np.ndarray, classes: int) -> keras.Model:
+    """The network of a training, at its start."""
+    keras.utils.set_random_seed(options.seed)
+    pixels = images.reshape(-1, 3)
+    model = models.build(options.model, classes, mean=pixels.mean(0), std=pixels.std(0))
+    for layer in model.layers:
+        if hasattr(layer, "measure"):
+            before = keras.Model(model.input, layer.input)
+            layer.measure([np.asarray(before(images[:MEASURED].astype("float32")))])
+    return model
+
+
+def updates(options: argparse.Namespace, model: keras.Model, classes: int):
+    """A function (state, images, labels, rate) -> (state, part of the images that was right)."""
+    decays = [options.weight_decay * (len(each.shape) > 1) for each in model.trainable_variables]
+    rates = dict.fromkeys(graphs.norm_biases(model), options.norm_bias_rate)
+    factors = [rates.get(each.path, 1.0) for each in model.trainable_variables]
+
+    def loss(trainable, others, images, labels):
+        heads, others = model.stateless_call(trainable, others, images, training=True)
+        logits, targets = heads["logits"], jax.nn.one_hot(labels, classes)
+        targets += options.label_smoothing * (1 / classes - targets)
+        entropies = -(targets * jax.nn.log_softmax(logits)).sum(1)
+        return entropies.mean(), (others, (logits.argmax(1) == labels).mean())
+
+    def update(state, images, labels, rate):
+        gradients, (others, right) = jax.grad(loss, has_aux=True)(
+            state.trainable, state.others, images, labels
+        )
+        trainable, velocities = [], []
+        columns = (state.trainable, state.velocities, gradients, decays, factors)
+        for weight, velocity, gradient, decay, factor in zip(*columns, strict=True):
+            move = rate * (gradient + decay * weight)
+            velocity = options.momentum * velocity - move
+            velocities.append(velocity)
+            if options.optimizer == "nesterov":
+                velocity = options.momentum * velocity - move
+            trainable.append(weight + factor * velocity)
+        return State(trainable, others, velocities), right
+
+    return update
+
+
+def train(
+    options: argparse.Namespace, images: np.ndarray, labels: np.ndarray
+) -> tuple[keras.Model, float]:
+    """Trains a network: itself, and the accuracy of its last epoch, a fraction."""
+    classes = int(labels.max()) + 1
+    model = build(options, images, classes)
+    update = updates(options, model, classes)
+    pixels, answers = jax.numpy.asarray(images), jax.numpy.asarray(labels)
+    size, steps = options.batch_size, len(images) // options.batch_size
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def epoch(state, key, rates):
+        def step(state, turn):
+            key, rate, places = turn
+            batch = varied(pixels[places], key).astype("float32")
+            return update(state, batch, answers[places], rate)
+
+        order, draws = jax.random.split(key)
+        places = jax.random.permutation(order, len(images))[: steps * size].reshape([steps, size])
+        state, right = jax.lax.scan(step, state, (jax.random.split(draws, steps), rates, places))
+        return state, right.mean()
+
+    schedule = schedules.Schedule(
+        options.schedule,
+        options.learning_rate,
+        steps * options.epochs,
+        milestones=tuple(map(float, options.milestones.split(","))),
+    )
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    trainable = [each.value for each in model.trainable_variables]
+    others = [each.value for each in model.non_trainable_variables]
+    state = State(trainable, others, [0 * value for value in trainable])
+    for number in range(options.epochs):
+        rates = [schedule.rate(number * steps + step) for step in range(steps)]
+        key = jax.random.fold_in(jax.random.key(options.seed), number)
+        state, accuracy = epoch(state, key, np.array(rates, np.float32))
+    for variable, value in zip(variables, [*state.trainable, *state.others], strict=True):
+        variable.assign(value)
+    return model, float(accuracy)
+
+
+def test(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Top-1 accuracies in %, by the number of views whose probabilities are averaged."""
+
+    @jax.jit
+    def probabilities(trainable, others, batch):
+        return jax.nn.softmax(model.stateless_call(trainable, others, batch)[0]["logits"])
+
+    values = [
+        [each.value for each in kind]
+        for kind in (model.trainable_variables, model.non_trainable_variables)
+    ]
+    around = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], "reflect").astype("float32")
+    sums, found = 0.0, {}  # of the views so far
+    for count, (shift, mirrored) in enumerate(VIEWS, 1):
+        view = around[:, 1 + shift : 33 + shift, 1 + shift : 33 + shift]
+        view = view[:, :, ::-1] if mirrored else view
+        parts = [view[start : start + BATCH] for start in range(0, len(view), BATCH)]
+        sums += np.concatenate([probabilities(*values, part) for part in parts])
+        found[count] = 100 * float((sums.argmax(1) == labels).mean())
+    return {count: found[count] for count in REPORTED}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Trains and tests what the command line asks for."""
+    parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("data", type=Path, help="folder of train/CLASS and test/CLASS")
+    parser.add_argument("output", type=Path, help="folder for weights and accuracies")
+    parser.add_argument("trainings", nargs="+", help="flags of train.py, or @FILE")
+    parser.add_argument("--precision", default="mixed_bfloat16", help="or float32")
+    options = parser.parse_args(argv)
+    keras.config.set_dtype_policy(options.precision)
+    options.output.mkdir(parents=True, exist_ok=True)
+    report = {"machine": tables.machine(), "precision": options.precision, "trainings": []}
+    with console.user_errors():
+        images, tests = read(options.data / "train"), read(options.data / "test")
+        for number, words in enumerate(options.trainings):
+            began = time.perf_counter()
+            model, accuracy = train(FLAGS.parse_args(shlex.split(words)), *images)
+            seconds = time.perf_counter() - began
+            found = {"training": words, "seconds": seconds, "training top-1": 100 * accuracy}
+            found["test top-1 by views"] = test(model, *tests)
+            report["trainings"].append(found)
+            print(json.dumps(report["trainings"][-1]), flush=True)
+            model.save_weights(options.output / f"{number}.weights.h5")
+            (options.output / "on_jax.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
