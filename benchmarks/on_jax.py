@@ -14,12 +14,12 @@ arXiv:2404.00498 has it). The weights go to FOLDER, for Keras' `load_weights` on
 """
 
 import argparse
-import functools
 import json
 import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,7 +121,7 @@ def build(options: argparse.Namespace, images: np.ndarray, classes: int) -> kera
     return model
 
 
-def updates(options: argparse.Namespace, model: keras.Model, classes: int):
+def updates(options: argparse.Namespace, model: keras.Model, classes: int) -> Callable:
     """A function (state, images, labels, rate) -> (state, part of the images that was right)."""
     decays = [options.weight_decay * (len(each.shape) > 1) for each in model.trainable_variables]
     rates = dict.fromkeys(graphs.norm_biases(model), options.norm_bias_rate)
@@ -162,7 +162,7 @@ def train(
     pixels, answers = jax.numpy.asarray(images), jax.numpy.asarray(labels)
     size, steps = options.batch_size, len(images) // options.batch_size
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @jax.jit
     def epoch(state, key, rates):
         def step(state, turn):
             key, rate, places = turn
@@ -235,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
             found = {"training": words, "seconds": seconds, "training top-1": 100 * accuracy}
             found["test top-1 by views"] = test(model, *tests)
             report["trainings"].append(found)
-            print(json.dumps(report["trainings"][-1]), flush=True)
+            print(json.dumps(found), flush=True)
             model.save_weights(options.output / f"{number}.weights.h5")
             (options.output / "on_jax.json").write_text(json.dumps(report, indent=1) + "\n")
 
