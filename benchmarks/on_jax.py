@@ -28,14 +28,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 import jax
-import keras
 import numpy as np
 
 import console
-import models
-from benchmarks import tables
-from engine import schedules
-from models import graphs
+
+with console.quiet_import():
+    import keras
+
+    import models
+    from benchmarks import tables
+    from data import examples, folders
+    from engine import optimizers, schedules
+    from models import graphs
 
 PADDING = 4  # pixels, on each side
 BATCH = 500  # in testing
@@ -72,26 +76,38 @@ class State(NamedTuple):
 
     trainable: list[jax.Array]
     others: list[jax.Array]
-    velocities: list[jax.Array]
+    slots: list[jax.Array]
+
+
+class Rates(keras.optimizers.schedules.LearningRateSchedule):
+    """One of our schedules as Keras takes them: a table with the rate of every step."""
+
+    def __init__(self, schedule: schedules.Schedule) -> None:
+        """Fills the table."""
+        rates = [schedule.rate(step) for step in range(schedule.total_steps)]
+        self._rates = np.array(rates, np.float32)
+
+    def __call__(self, step: jax.Array) -> jax.Array:
+        """The learning rate of a step."""
+        return keras.ops.take(self._rates, step)
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, 32, 32, 3], RGB, and labels int32 [N], of class folders.
 
     Raises:
-        ValueError: If there are none, or a file is no image of 32 pixels.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no images, or a file is no image of 32 pixels.
     """
-    images, labels = [], []
-    for label, place in enumerate(sorted(each for each in folder.iterdir() if each.is_dir())):
-        for path in sorted(place.iterdir()):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-            if image is None or image.shape != (32, 32, 3):
-                raise ValueError(f"{path} is no image of 32 x 32 pixels")
-            images.append(image)
-            labels.append(label)
-    if not images:
+    listing = folders.list_class_folders(folder)
+    found = examples.labelled(listing, sorted(listing, key=examples.natural_order), folder.name)
+    if not found:
         raise ValueError(f"{folder} holds no class folders with images")
-    return np.stack(images), np.array(labels, np.int32)
+    images = [cv2.imread(example.path, cv2.IMREAD_COLOR_RGB) for example in found]
+    for image, example in zip(images, found, strict=True):
+        if image is None or image.shape != (32, 32, 3):
+            raise ValueError(f"{example.path} is no image of 32 x 32 pixels")
+    return np.stack(images), np.array([example.label for example in found], np.int32)
 
 
 def varied(images: jax.Array, key: jax.Array) -> jax.Array:
@@ -121,8 +137,13 @@ def build(options: argparse.Namespace, images: np.ndarray, classes: int) -> kera
     return model
 
 
-def updates(options: argparse.Namespace, model: keras.Model, classes: int) -> Callable:
-    """A function (state, images, labels, rate) -> (state, part of the images that was right)."""
+def updates(
+    options: argparse.Namespace,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    classes: int,
+) -> Callable:
+    """A function (state, images, labels) -> (state, part of the images that was right)."""
     decays = [options.weight_decay * (len(each.shape) > 1) for each in model.trainable_variables]
     rates = dict.fromkeys(graphs.norm_biases(model), options.norm_bias_rate)
     factors = [rates.get(each.path, 1.0) for each in model.trainable_variables]
@@ -134,20 +155,17 @@ def updates(options: argparse.Namespace, model: keras.Model, classes: int) -> Ca
         entropies = -(targets * jax.nn.log_softmax(logits)).sum(1)
         return entropies.mean(), (others, (logits.argmax(1) == labels).mean())
 
-    def update(state, images, labels, rate):
+    def update(state, images, labels):
         gradients, (others, right) = jax.grad(loss, has_aux=True)(
             state.trainable, state.others, images, labels
         )
-        trainable, velocities = [], []
-        columns = (state.trainable, state.velocities, gradients, decays, factors)
-        for weight, velocity, gradient, decay, factor in zip(*columns, strict=True):
-            move = rate * (gradient + decay * weight)
-            velocity = options.momentum * velocity - move
-            velocities.append(velocity)
-            if options.optimizer == "nesterov":
-                velocity = options.momentum * velocity - move
-            trainable.append(weight + factor * velocity)
-        return State(trainable, others, velocities), right
+        columns = (state.trainable, gradients, decays, factors)
+        gradients = [  # with momentum a factor of the gradient is one of the rate
+            factor * (gradient + decay * weight)
+            for weight, gradient, decay, factor in zip(*columns, strict=True)
+        ]
+        trainable, slots = optimizer.stateless_apply(state.slots, gradients, state.trainable)
+        return State(trainable, others, slots), right
 
     return update
 
@@ -157,40 +175,49 @@ def train(
 ) -> tuple[keras.Model, float]:
     """Trains a network: itself, and the accuracy of its last epoch, a fraction."""
     classes = int(labels.max()) + 1
-    model = build(options, images, classes)
-    update = updates(options, model, classes)
-    pixels, answers = jax.numpy.asarray(images), jax.numpy.asarray(labels)
     size, steps = options.batch_size, len(images) // options.batch_size
-
-    @jax.jit
-    def epoch(state, key, rates):
-        def step(state, turn):
-            key, rate, places = turn
-            batch = varied(pixels[places], key).astype("float32")
-            return update(state, batch, answers[places], rate)
-
-        order, draws = jax.random.split(key)
-        places = jax.random.permutation(order, len(images))[: steps * size].reshape([steps, size])
-        state, right = jax.lax.scan(step, state, (jax.random.split(draws, steps), rates, places))
-        return state, right.mean()
-
     schedule = schedules.Schedule(
         options.schedule,
         options.learning_rate,
         steps * options.epochs,
         milestones=tuple(map(float, options.milestones.split(","))),
     )
-    variables = [*model.trainable_variables, *model.non_trainable_variables]
-    trainable = [each.value for each in model.trainable_variables]
-    others = [each.value for each in model.non_trainable_variables]
-    state = State(trainable, others, [0 * value for value in trainable])
+    model = build(options, images, classes)
+    optimizer = optimizers.build(options.optimizer, Rates(schedule), options.momentum)
+    optimizer.build(model.trainable_variables)
+    update = updates(options, model, optimizer, classes)
+    pixels, answers = jax.numpy.asarray(images), jax.numpy.asarray(labels)
+
+    @jax.jit
+    def epoch(state, key):
+        def step(state, turn):
+            key, places = turn
+            batch = varied(pixels[places], key).astype("float32")
+            return update(state, batch, answers[places])
+
+        order, draws = jax.random.split(key)
+        places = jax.random.permutation(order, len(images))[: steps * size].reshape([steps, size])
+        state, right = jax.lax.scan(step, state, (jax.random.split(draws, steps), places))
+        return state, right.mean()
+
+    state = State(*map(values, (*kinds(model), optimizer.variables)))
     for number in range(options.epochs):
-        rates = [schedule.rate(number * steps + step) for step in range(steps)]
         key = jax.random.fold_in(jax.random.key(options.seed), number)
-        state, accuracy = epoch(state, key, np.array(rates, np.float32))
-    for variable, value in zip(variables, [*state.trainable, *state.others], strict=True):
-        variable.assign(value)
+        state, accuracy = epoch(state, key)
+    for variables, found in zip(kinds(model), state, strict=False):
+        for variable, value in zip(variables, found, strict=True):
+            variable.assign(value)
     return model, float(accuracy)
+
+
+def kinds(model: keras.Model) -> tuple[list[keras.Variable], list[keras.Variable]]:
+    """The variables as `stateless_call` takes them: what is trained, and the others."""
+    return model.trainable_variables, model.non_trainable_variables
+
+
+def values(variables: list[keras.Variable]) -> list[jax.Array]:
+    """What variables hold."""
+    return [variable.value for variable in variables]
 
 
 def test(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[int, float]:
@@ -200,17 +227,14 @@ def test(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[int
     def probabilities(trainable, others, batch):
         return jax.nn.softmax(model.stateless_call(trainable, others, batch)[0]["logits"])
 
-    values = [
-        [each.value for each in kind]
-        for kind in (model.trainable_variables, model.non_trainable_variables)
-    ]
+    weights = [values(variables) for variables in kinds(model)]
     around = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], "reflect").astype("float32")
     sums, found = 0.0, {}  # of the views so far
     for count, (shift, mirrored) in enumerate(VIEWS, 1):
         view = around[:, 1 + shift : 33 + shift, 1 + shift : 33 + shift]
         view = view[:, :, ::-1] if mirrored else view
         parts = [view[start : start + BATCH] for start in range(0, len(view), BATCH)]
-        sums += np.concatenate([probabilities(*values, part) for part in parts])
+        sums += np.concatenate([probabilities(*weights, part) for part in parts])
         found[count] = 100 * float((sums.argmax(1) == labels).mean())
     return {count: found[count] for count in REPORTED}
 

@@ -87,8 +87,13 @@ def machine() -> dict:
         except importlib.metadata.PackageNotFoundError:
             continue
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    about = {"cores": cores, "cpu": _cpu(), "memory_gib": _memory(), "gpus": _gpus()}
-    return {**about, "versions": versions}
+    return {
+        "cores": cores,
+        "cpu": _cpu(),
+        "memory_gib": _memory(),
+        "gpus": _gpus(),
+        "versions": versions,
+    }
 
 
 def machine_line(about: dict) -> str:

@@ -159,10 +159,10 @@ def measure(
             for candidate, setting in group:
                 running[candidate.name] = Running(candidate, setting)
             for candidate, _ in group:
-                about = {"name": candidate.name, "label": candidate.label}
-                with _left_out(candidate.name, say):
-                    about |= running[candidate.name].ready()
-                    results[candidate.name] = about | {"turns": []}
+                name, label = candidate.name, candidate.label
+                with _left_out(name, say):
+                    first = running[name].ready()
+                    results[name] = {"name": name, "label": label, **first, "turns": []}
         names = list(results)
         for turn in range(repeat):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
