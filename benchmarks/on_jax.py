@@ -204,7 +204,7 @@ def train(
     for number in range(options.epochs):
         key = jax.random.fold_in(jax.random.key(options.seed), number)
         state, accuracy = epoch(state, key)
-    for variables, found in zip(kinds(model), state, strict=False):
+    for variables, found in zip(kinds(model), (state.trainable, state.others), strict=True):
         for variable, value in zip(variables, found, strict=True):
             variable.assign(value)
     return model, float(accuracy)
