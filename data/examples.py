@@ -3,18 +3,49 @@
 import hashlib
 import os
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data.decode import Storage
+from data.decode import BadImage, Storage
+from data.reading import PassedOver
 
 UNLABELLED = -1
 SPLIT_ORDER = ("train", "validation", "test")
+
+
+class Packing(NamedTuple):
+    """How a member of a .zip archive is packed.
+
+    Attributes:
+        size: Of its content in bytes.
+        crc32: Checksum of its content.
+        deflated: Whether it is compressed, in the format of RFC 1951.
+    """
+
+    size: int
+    crc32: int
+    deflated: bool
+
+    def unpacked(self, data: bytes) -> bytes:
+        """Returns the content of a member.
+
+        Raises:
+            BadImage: If it is not what the archive says.
+        """
+        try:
+            if self.deflated:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
+        except zlib.error as error:
+            raise BadImage(f"its archive is damaged: {error}") from None
+        if len(data) != self.size or zlib.crc32(data) != self.crc32:
+            raise BadImage("its archive is damaged: the checksum is wrong")
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +58,7 @@ class Example:
         path: The file that holds it.
         offset: Where it starts in that file, in bytes.
         size: In bytes; None for all that follows `offset`.
+        packing: How it is packed in a .zip archive; None where its bytes lie there as they are.
     """
 
     name: str
@@ -34,12 +66,19 @@ class Example:
     path: str
     offset: int = 0
     size: int | None = None
+    packing: Packing | None = None
 
     def read(self) -> bytes:
-        """Returns the image's bytes."""
+        """Returns the image's bytes.
+
+        Raises:
+            OSError: If the file cannot be read.
+            BadImage: If its archive is damaged there.
+        """
         with open(self.path, "rb") as file:
             file.seek(self.offset)
-            return file.read(-1 if self.size is None else self.size)
+            data = file.read(-1 if self.size is None else self.size)
+        return self.packing.unpacked(data) if self.packing else data
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +113,7 @@ class Member(NamedTuple):
     path: str
     offset: int
     size: int
+    packing: Packing | None = None
 
 
 Listing = dict[str, list[Member]]
@@ -92,6 +132,9 @@ class Source:
         storage: How the source wants to be stored; None leaves it to the caller.
         seed: Decides which examples are held out, and the stored order.
         validation_fraction: Part of train that is held out where there is no validation.
+        passed_over: What lies among the images and was not taken.
+        joined: Names of classes that are made of several folders, and of these.
+        eight_bit: Whether its images are known to have 8 bits per channel.
     """
 
     name: str
@@ -101,6 +144,9 @@ class Source:
     storage: Storage | None = None
     seed: int = 0
     validation_fraction: float = 0.1
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    joined: str = ""
+    eight_bit: bool = False
 
 
 def labelled(listing: Listing, class_names: Sequence[str], split: str) -> list[Example]:

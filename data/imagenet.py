@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from data import archives, tree
 from data.examples import (
     UNLABELLED,
     Example,
@@ -23,7 +24,7 @@ from data.examples import (
     hold_out,
     labelled,
 )
-from data.folders import EXTENSIONS, list_class_folders, list_images, name_of
+from data.folders import list_class_folders, name_of
 
 TRAIN, VALIDATION, TEST = (f"ILSVRC2012_img_{split}" for split in ("train", "val", "test"))
 DEVKIT = "ILSVRC2012_devkit_t12"
@@ -93,6 +94,7 @@ def ilsvrc2012(data: str, *, val_data: str | None, validation_fraction: float, s
         list_splits=lambda scratch: splits,
         seed=seed,
         validation_fraction=validation_fraction,
+        eight_bit=True,
     )
 
 
@@ -109,7 +111,7 @@ def images_in_archive(path: str | Path) -> list[Example]:
         images = [
             Example(name, UNLABELLED, str(path), offset, size)
             for name, offset, size in _members(file, path)
-            if name.lower().endswith(EXTENSIONS)
+            if name.lower().endswith(tree.EXTENSIONS)
         ]
     return sorted(images, key=lambda image: image.name)
 
@@ -131,14 +133,10 @@ def _members(
     stream = file if size is None else _Window(file, offset, size)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
-            for member in archive:
+            for member in archives.members_of(archive):
                 name = member.name.rsplit("/", 1)[-1]
-                if member.isreg() and not member.issparse() and not name.startswith("."):
+                if not name.startswith("."):
                     yield name, offset + member.offset_data, member.size
-            # tarfile takes a damaged header for the end.
-            stream.seek(archive.offset)
-            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f"damaged at byte {offset + archive.offset}")
     except tarfile.TarError as error:
         raise ValueError(f"{path}: not a whole uncompressed tar archive: {error}") from None
 
@@ -209,7 +207,7 @@ def _images_of_class(
     return sorted(
         Member(f"{wnid}/{name}", str(path), offset, size)
         for name, offset, size in _members(file, where, *part)
-        if name.lower().endswith(EXTENSIONS)
+        if name.lower().endswith(tree.EXTENSIONS)
     )
 
 
@@ -219,7 +217,8 @@ def _flat_images(path: Path) -> list[Example]:
     if not path.is_dir():
         return images_in_archive(archive) if archive.is_file() else []
     images = [
-        Example(Path(member.path).name, UNLABELLED, *member[1:]) for member in list_images(path)
+        Example(member.name.rsplit("/", 1)[-1], UNLABELLED, *member[1:])
+        for member in tree.scan(path).members()
     ]
     return sorted(images, key=lambda image: image.name)
 

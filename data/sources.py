@@ -4,9 +4,11 @@ import functools
 import os
 from dataclasses import replace
 
+from data import archives, tree
 from data.examples import UNLABELLED, Example, Source, Upload
-from data.folders import image_folder, list_images
+from data.folders import image_folder
 from data.imagenet import ilsvrc2012, images_in_archive, is_ilsvrc2012, readable_names
+from data.reading import PassedOver
 from data.spooled import digits, tfds
 
 __all__ = ["KINDS", "UNLABELLED", "Example", "Source", "Upload", "open_images", "open_source"]
@@ -16,6 +18,7 @@ KINDS = (  # the first that recognises the data opens it
     (lambda data: data.startswith("tfds:"), tfds),
     (is_ilsvrc2012, ilsvrc2012),
     (os.path.isdir, image_folder),
+    (archives.is_archive, image_folder),
 )
 
 
@@ -30,8 +33,8 @@ def open_source(
     """Finds out what `data` is and lists its images.
 
     Args:
-        data: `digits`, `tfds:NAME`, or a folder: class folders, `train`, `val` and `test` folders
-            of them, or ILSVRC2012 as folders or archives.
+        data: `digits`, `tfds:NAME`, a folder or an archive of one: class folders, `train`, `val`
+            and `test` folders of them, or a folder of ILSVRC2012 as folders or archives.
         val_data: A separate folder of class folders for validation.
         validation_fraction: Part of train, 0 <= fraction < 1, held out where there is no
             validation; 0 for none.
@@ -62,7 +65,10 @@ def open_source(
             break
     else:
         kind = ValueError if os.path.exists(data) else FileNotFoundError
-        raise kind(f"{data}: no such folder; expected digits, tfds:NAME or a folder of images")
+        raise kind(
+            f"{data}: no such folder; expected digits, tfds:NAME, a folder of images or an archive "
+            f"({', '.join(archives.SUFFIXES)})"
+        )
     if len(source.class_names) < 2:
         raise ValueError(
             f"{data}: found {len(source.class_names)} class ({', '.join(source.class_names)}), "
@@ -71,20 +77,27 @@ def open_source(
     return replace(source, class_names=readable_names(source.class_names))
 
 
-def open_images(place: str | os.PathLike) -> list[Example]:
+def open_images(place: str | os.PathLike, passed_over: PassedOver | None = None) -> list[Example]:
     """Lists images to classify: a file whatever its name, a folder's, or a .tar file's.
 
     In a folder, and below it, files count by their extension; hidden ones are ignored.
+
+    Args:
+        place: The file or folder.
+        passed_over: Where to add what is not taken of a folder.
 
     Returns:
         Unlabelled examples; of files the name is the path.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
+        PermissionError: If a folder cannot be opened.
         ValueError: If a .tar file is not a whole one.
     """
     if os.path.isdir(place):
-        paths = [member.path for member in list_images(place)]
+        folder = tree.scan(place)
+        tree.pass_over_below(folder, passed_over or PassedOver())
+        paths = [member.path for member in folder.members()]
     elif not os.path.exists(place):
         raise FileNotFoundError(f"no image or folder {place}")
     elif os.fspath(place).endswith(".tar"):

@@ -13,7 +13,8 @@ import numpy as np
 
 from data.decode import Storage
 from data.examples import Example, Source, Splits, hold_out
-from data.folders import SPLITS, name_of
+from data.folders import name_of
+from data.layout import SPLITS
 
 DIGITS_FRACTION = 0.2
 _CAUSE_CHARACTERS = 400
@@ -32,9 +33,10 @@ def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) 
         class_names=tuple("0123456789"),
         fingerprint=hashlib.sha256(f"digits {version}".encode()).hexdigest(),
         list_splits=functools.partial(_spool_digits, seed),
-        storage=Storage(short_side=8, encoding="raw"),
+        storage=Storage(short_side=8, quality=95, encoding="raw"),
         seed=seed,
         validation_fraction=DIGITS_FRACTION,
+        eight_bit=True,
     )
 
 

@@ -22,7 +22,7 @@ def tree(root, *paths):
     for path in paths:
         file = root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(path.encode())
+        file.write_bytes(os.fsencode(path))
     return root
 
 

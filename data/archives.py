@@ -1,0 +1,148 @@
+"""Archives of images, read member by member: nothing is extracted.
+
+Of .zip and .tar files the images are byte ranges. A compressed .tar has none: its images are
+unpacked, one after the other, into one file for as long as the conversion takes.
+"""
+
+import contextlib
+import dataclasses
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from data import tree
+from data.examples import Example, Member, Packing, Splits
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a .zip file's member: the lengths at its end
+_ENCRYPTED, _UTF_8 = 0x1, 0x800  # flags of a member
+
+
+def is_archive(data: str) -> bool:
+    """Whether a path is a file that is called like an archive."""
+    return data.lower().endswith(SUFFIXES) and os.path.isfile(data)
+
+
+def without_suffix(name: str) -> str:
+    """The name of an archive without what its kind is called."""
+    suffix = next((each for each in SUFFIXES if name.lower().endswith(each)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def scan(path: str) -> tree.Folder:
+    """Reads what lies in an archive, as `tree.scan` what lies in a folder.
+
+    Returns:
+        The tree; that of its one folder where everything lies in one.
+
+    Raises:
+        ValueError: If it is damaged, encrypted or compressed in another way than deflated.
+    """
+    try:
+        members = _zipped if path.lower().endswith(".zip") else _in_tar
+        root = tree.tree_of(members(path))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        cause = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a whole archive: {cause}") from None
+    alone = len(root.folders) == 1 and not root.images
+    return root.folders[0] if alone and root.folders[0].folders else root
+
+
+def read(member: Member) -> bytes:
+    """Returns the bytes of any member, also of a compressed .tar, which is read up to there."""
+    if not _is_compressed_tar(member.path):
+        return Example(member.name, -1, *member[1:]).read()
+    with tarfile.open(member.path) as archive:
+        archive.fileobj.seek(member.offset)
+        return archive.fileobj.read(member.size)
+
+
+def unpacked(splits: Splits, scratch: Path) -> Splits:
+    """Writes the images that lie in compressed .tar files below a scratch folder.
+
+    Args:
+        splits: Examples, of which those that lie in other files stay as they are.
+        scratch: An existing folder.
+    """
+    examples = [example for split in splits.values() for example in split]
+    places = {}
+    for number, path in enumerate(sorted({example.path for example in examples})):
+        if _is_compressed_tar(path):
+            spool = scratch / f"unpacked-{number}"
+            places |= _spooled(spool, path, [each for each in examples if each.path == path])
+    return {
+        split: [
+            dataclasses.replace(each, path=places[key][0], offset=places[key][1])
+            if (key := (each.path, each.offset)) in places
+            else each
+            for each in of_split
+        ]
+        for split, of_split in splits.items()
+    }
+
+
+def members_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yields the plain files of an open .tar: no links, devices, folders or sparse files.
+
+    Raises:
+        tarfile.TarError: If it is damaged, which tarfile itself takes for the end.
+    """
+    for member in archive:
+        if member.isreg() and not member.issparse():
+            yield member
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"damaged at byte {archive.offset}")
+
+
+def _in_tar(path: str) -> Iterator[tuple[str, Member]]:
+    with tarfile.open(path) as archive:
+        for member in members_of(archive):
+            yield member.name, Member(member.name, path, member.offset_data, member.size)
+
+
+def _zipped(path: str) -> Iterator[tuple[str, Member]]:
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            if member.flag_bits & _ENCRYPTED:
+                raise zipfile.BadZipFile(f"{member.filename} is encrypted")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise zipfile.BadZipFile(f"{member.filename} is neither stored nor deflated")
+            file.seek(member.header_offset)
+            name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            begin = member.header_offset + _LOCAL_HEADER.size + name + extra
+            deflated = member.compress_type == zipfile.ZIP_DEFLATED
+            packing = Packing(member.file_size, member.CRC, deflated)
+            yield _name(member), Member("", path, begin, member.compress_size, packing)
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """The name of a member; many programs write UTF-8 without saying so."""
+    if not member.flag_bits & _UTF_8:
+        with contextlib.suppress(UnicodeError):
+            return member.filename.encode("cp437").decode("utf-8")
+    return member.filename
+
+
+def _is_compressed_tar(path: str) -> bool:
+    return path.lower().endswith(SUFFIXES[2:])
+
+
+def _spooled(
+    spool: Path, path: str, examples: list[Example]
+) -> dict[tuple[str, int], tuple[str, int]]:
+    """Unpacks images; returns for path and offset of each those that it has now."""
+    places, end = {}, 0
+    with tarfile.open(path) as archive, open(spool, "wb") as file:
+        for example in sorted(examples, key=lambda example: example.offset):
+            archive.fileobj.seek(example.offset)
+            places[path, example.offset] = str(spool), end
+            end += file.write(archive.fileobj.read(example.size))
+    return places

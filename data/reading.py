@@ -1,0 +1,102 @@
+"""What was read is said: the classes with their images, and what was not taken."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+_ALL_CLASSES = 10  # up to so many are named
+_FIRST_CLASSES = 3
+_NAMES = 12  # in a line
+
+
+@dataclass
+class PassedOver:
+    """What lies among images and was not taken.
+
+    Attributes:
+        files: How many files there are, by extension.
+        folders: Names of folders, in the order in which they were found.
+        closed: Those of them that cannot be opened.
+    """
+
+    files: Counter[str] = field(default_factory=Counter)
+    folders: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+    def add_files(self, names: Iterable[str]) -> None:
+        """Adds files."""
+        kinds = (os.path.splitext(name)[1].lower() for name in names)
+        self.files.update(kind or "without extension" for kind in kinds)
+
+    def add_folders(self, names: Iterable[str]) -> None:
+        """Adds folders, each name once."""
+        self.folders += [name for name in dict.fromkeys(names) if name not in self.folders]
+
+    def parts(self, unreadable: int = 0) -> list[str]:
+        """Tells it, as in `24 .cr2`, `3 unreadable files`, `folders @eaDir, $RECYCLE.BIN`.
+
+        Args:
+            unreadable: Number of images that cannot be opened.
+        """
+        most_first = sorted(self.files.items(), key=lambda row: (-row[1], row[0]))
+        parts = [f"{count:,} {kind}" for kind, count in most_first]
+        if unreadable:
+            parts.append(f"{unreadable:,} unreadable file{'s' * (unreadable > 1)}")
+        if self.folders:
+            parts.append(f"folder{'s' * (len(self.folders) > 1)} {shortened(self.folders)}")
+        return parts
+
+
+def lines(
+    class_names: Sequence[str],
+    counts: Mapping[str, Sequence[int]],
+    *,
+    joined: str = "",
+    passed_over: Sequence[str] = (),
+    left_out: int = 0,
+    listed: str | os.PathLike = "",
+) -> list[str]:
+    """Tells what a data set was made of.
+
+    Args:
+        class_names: By label.
+        counts: Of the images of every class, by label, for "train" and other splits with labels;
+            none of a split where they are unknown.
+        joined: `Source.joined`.
+        passed_over: `PassedOver.parts`.
+        left_out: Number of files that are no sound images.
+        listed: The table that names them, if there is one.
+
+    Returns:
+        Lines for the user.
+    """
+    told = [f"classes: {_classes(class_names, counts.get('train'))}"]
+    if joined:
+        told.append(f"joined, each into one class: {joined}")
+    if passed_over:
+        told.append(f"passed over: {', '.join(passed_over)}")
+    if left_out:
+        files = f"{left_out:,} file{'s' * (left_out > 1)} that cannot be decoded"
+        told.append(f"left out: {files}{f', listed in {listed}' if listed else ''}")
+    for split, images in counts.items():
+        lacking = [name for name, count in zip(class_names, images, strict=True) if not count]
+        if lacking:
+            told.append(f"warning: the {split} split has no images of {shortened(lacking)}")
+    return told
+
+
+def shortened(names: Sequence[str], most: int = _NAMES) -> str:
+    """Lists names, only the first where there are many."""
+    more = [f"{len(names) - most:,} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
+
+
+def _classes(names: Sequence[str], images: Sequence[int] | None) -> str:
+    if images is None:
+        return f"{shortened(names)}; {len(names):,} classes"
+    each = [f"{name} ({count:,})" for name, count in zip(names, images, strict=True)]
+    if len(each) <= _ALL_CLASSES:
+        return ", ".join(each)
+    fewest = each[min(range(len(each)), key=images.__getitem__)]
+    return f"{', '.join(each[:_FIRST_CLASSES])}, ..., fewest: {fewest}; {len(each):,} classes"

@@ -1,0 +1,233 @@
+"""What lies in a folder: its images and what else there is, without any idea of classes or splits.
+
+Names are decided on here, once: hidden files, folders of systems and tools that hold no images of
+the user's, which files are looked at, and what a name that is not UTF-8 is called.
+"""
+
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from data.examples import Member
+from data.reading import PassedOver
+
+# By these a file counts as an image; what it is, its content decides.
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    *(".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
+)
+# Thumbnails, bins and the like, of Synology, Windows, Linux and macOS.
+_NEVER = {"@eadir", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
+# Files by which a folder is known as one that this application writes, and a key of the JSON ones.
+_OURS = {"run.json": "flags", "dataset.json": "format_version", "conversion.lock": None}
+_FREE_LEVELS = 3  # root, split, class: a folder may be linked into several of them
+
+
+@dataclass
+class Folder:
+    """A folder, or what an archive has in place of one.
+
+    Attributes:
+        name: Of the folder, readable.
+        entries: The images and folders in it, in the order of their names.
+        others: The files that are no images, by their names.
+        never: Names of the folders in it that are never looked into.
+        problem: Why it cannot be listed; empty where it can.
+        identity: The same for the same folder, however it is reached.
+    """
+
+    name: str
+    entries: "list[Folder | Member]" = field(default_factory=list)
+    others: dict[str, Member] = field(default_factory=dict)
+    never: list[str] = field(default_factory=list)
+    problem: str = ""
+    identity: tuple[int, int] | None = None
+
+    @property
+    def folders(self) -> "list[Folder]":
+        """The folders in it."""
+        return [entry for entry in self.entries if isinstance(entry, Folder)]
+
+    @property
+    def images(self) -> list[Member]:
+        """The images in it, not those of its folders."""
+        return [entry for entry in self.entries if not isinstance(entry, Folder)]
+
+    def members(self, prefix: str = "") -> Iterator[Member]:
+        """Yields the images in it and below it, once; names begin with `prefix`."""
+        return self._members(prefix, set())
+
+    def _members(self, prefix: str, seen: set) -> Iterator[Member]:
+        if self.identity in seen:
+            return
+        if self.identity:
+            seen.add(self.identity)
+        for entry in self.entries:
+            if isinstance(entry, Folder):
+                yield from entry._members(f"{prefix}{entry.name}/", seen)
+            else:
+                yield entry._replace(name=prefix + entry.name)
+
+    def has_images(self) -> bool:
+        """Whether there is an image in it or below it."""
+        return any(True for _ in self.members())
+
+    def other_files(self) -> Iterator[str]:
+        """Yields the names of all files in it and below it that are no images."""
+        yield from self.others
+        for folder in self.folders:
+            yield from folder.other_files()
+
+
+def pass_over_level(folder: Folder, passed_over: PassedOver, *, images: bool = False) -> None:
+    """Notes what is not taken of a folder itself.
+
+    Args:
+        folder: Whose files that are no images, and folders that are never looked into, are noted.
+        passed_over: Where to.
+        images: Whether its images are not taken either.
+    """
+    passed_over.add_files([*folder.others, *(each.name for each in folder.images if images)])
+    passed_over.add_folders(folder.never)
+
+
+def pass_over_below(folder: Folder, passed_over: PassedOver) -> None:
+    """Notes what is not taken in a folder and below it, where all images are."""
+    pass_over_level(folder, passed_over)
+    for inner in folder.folders:
+        if inner.problem:
+            passed_over.add_folders([inner.name])
+            passed_over.closed.append(inner.name)
+        else:
+            pass_over_below(inner, passed_over)
+
+
+def scan(path: str | os.PathLike) -> Folder:
+    """Reads a folder and all folders below it, links included.
+
+    Raises:
+        OSError: If it does not exist or cannot be opened.
+    """
+    path = os.fspath(path)
+    with os.scandir(path):  # the only folder whose problem is an error here
+        pass
+    status = os.stat(path)
+    name = readable(os.path.basename(os.path.abspath(path)))
+    return _scan(path, Folder(name, identity=(status.st_dev, status.st_ino)), (), set())
+
+
+def tree_of(files: Iterable[tuple[str, Member]]) -> Folder:
+    """Makes the tree of an archive, as `scan` would find it unpacked.
+
+    Args:
+        files: Name of every file in the archive, with `/` between folders, and where it lies.
+    """
+    root = Folder("")
+    folders = {(): root}
+    for name, member in files:
+        *parents, last = [part for part in readable(name).split("/") if part not in ("", ".")]
+        if any(map(_is_hidden, parents)):
+            continue
+        folder, place = root, ()
+        for part in parents:
+            if _is_never(part):
+                folder.never += [part] * (part not in folder.never)
+                break
+            place = (*place, part)
+            if place not in folders:
+                folders[place] = Folder(part)
+                folder.entries.append(folders[place])
+            folder = folders[place]
+        else:
+            _add_file(folder, member._replace(name=last))
+    for folder in folders.values():
+        folder.entries.sort(key=lambda entry: entry.name)
+    return root
+
+
+def readable(name: str) -> str:
+    r"""A file's name as text: `\xe9` for a byte that is not UTF-8."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def composed(name: str) -> str:
+    """A name in one form, however its accents are written: Unicode's NFC."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _scan(path: str, folder: Folder, above: tuple, seen: set) -> Folder:
+    """Fills in a folder.
+
+    Args:
+        path: Where it lies.
+        folder: What to fill in.
+        above: Identity of every folder that it lies in: links in a circle end.
+        seen: Identities of what was entered below the third level, where each folder is entered
+            once: links could lead to it in too many ways.
+    """
+    above = (*above, folder.identity)
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    except OSError as error:
+        folder.problem = f"cannot be opened: {error.strerror}"
+        return folder
+    for entry in entries:
+        if not _is_hidden(entry.name):
+            _add_entry(folder, entry, above, set() if len(above) <= _FREE_LEVELS else seen)
+    return folder
+
+
+def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> None:
+    name, link = readable(entry.name), entry.is_symlink()
+    if os.path.isdir(entry.path) if link else entry.is_dir():
+        if _is_never(entry.name) or _is_ours(entry.path):
+            folder.never.append(name)
+            return
+        status = entry.stat()
+        identity = status.st_dev, status.st_ino
+        if identity not in above and identity not in seen:
+            seen.add(identity)
+            inner = Folder(name, identity=identity)
+            folder.entries.append(_scan(entry.path, inner, above, seen))
+    elif os.path.isfile(entry.path) if link else entry.is_file():
+        _add_file(folder, Member(name, entry.path, 0, entry.stat().st_size))
+    elif link and not name.lower().endswith(EXTENSIONS):
+        folder.entries.append(Folder(name, problem="is a broken link"))
+    elif link:
+        _add_file(folder, Member(name, entry.path, 0, 0))  # it will be rejected
+    else:
+        folder.others[name] = Member(name, entry.path, 0, 0)
+
+
+def _add_file(folder: Folder, member: Member) -> None:
+    if _is_hidden(member.name):
+        return
+    if member.name.lower().endswith(EXTENSIONS):
+        folder.entries.append(member)
+    else:
+        folder.others[member.name] = member
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _is_never(name: str) -> bool:
+    return name.lower() in _NEVER
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a folder is a run, converted data, or data that is being converted."""
+    return any(_holds_ours(os.path.join(path, file), key) for file, key in _OURS.items())
+
+
+def _holds_ours(path: str, key: str | None) -> bool:
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, encoding="utf-8") as file:
+            return key is None or key in json.load(file)
+    except (OSError, ValueError, TypeError):
+        return False
