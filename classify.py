@@ -25,6 +25,7 @@ with console.quiet_import():
     import places
     import trained
     from data import sources, views
+    from data.reading import PassedOver
     from engine import devices
     from report import answers, overlay
 
@@ -59,7 +60,8 @@ def main(argv: list[str]) -> None:
     given = [name for name in OF_FILES if FLAGS[name].value]
     options = {"crops": int(FLAGS.crops), "top_k": FLAGS.top_k, "threshold": FLAGS.threshold}
     with console.user_errors():
-        images = [] if FLAGS.serve else wanted(named)
+        passed_over = PassedOver()
+        images = [] if FLAGS.serve else wanted(named, passed_over)
         refuse_nonsense(named, given, serves=FLAGS.serve)
         network = trained.open_network(
             FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
@@ -81,16 +83,23 @@ def main(argv: list[str]) -> None:
         )
         with of_network:
             failed = classify(of_network, images, outputs)
+    if parts := passed_over.parts():
+        print(console.printable(f"passed over: {', '.join(parts)}"), file=sys.stderr)
+    failed += len(passed_over.closed)
     sys.exit(console.FAILED if failed else 0)
 
 
-def wanted(named: list[str]) -> list[sources.Example]:
+def wanted(named: list[str], passed_over: PassedOver) -> list[sources.Example]:
     """The images that are named.
+
+    Args:
+        named: The command line's words.
+        passed_over: Where to add what is not taken of folders.
 
     Raises:
         FileNotFoundError: If there is none of them.
     """
-    images = places.listed(named)
+    images = places.listed(named, passed_over)
     if not any(os.path.exists(image.path) for image in images):
         raise FileNotFoundError(f"expected image files or folders of images, received {named}")
     return images

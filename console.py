@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import flags
@@ -105,7 +105,11 @@ def user_errors() -> Iterator[None]:
 
 
 class Parser(argparse.ArgumentParser):
-    """For modules that run with `-m`: a wrong argument is a user error."""
+    """For modules that run with `-m`: a wrong argument is a user error, `~` is expanded."""
+
+    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # noqa: D102
+        found = super().parse_args(args)
+        return argparse.Namespace(**{name: expanded(value) for name, value in vars(found).items()})
 
     def error(self, message: str) -> None:
         """Prints the error line and exits with 2."""
@@ -114,6 +118,8 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses absl flags; a wrong one is a user error, `--help` prints the flags and exits 0.
+
+    A value that begins with `~/` is a path: the shell expands it only at the beginning of a word.
 
     Args:
         argv: The command line, the program's name first.
@@ -134,7 +140,33 @@ def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[
     if flag_values["help"].value:
         print(sys.modules["__main__"].__doc__, flag_values.main_module_help(), sep="\n")
         sys.exit(0)
-    return positional[1:]
+    for name in flag_values:
+        flag_values[name].value = expanded(flag_values[name].value)
+    return list(map(expanded, positional[1:]))
+
+
+def refuse_ambiguous(value: str | None, word: str, flag: str = "") -> None:
+    """Refuses a value that may mean what is built in or a path.
+
+    Args:
+        value: What was given.
+        word: Means something built in.
+        flag: What was given it, as "--data=".
+
+    Raises:
+        ValueError: If the value is the word and there is a path of that name.
+    """
+    if value == word and os.path.exists(word):
+        raise ValueError(
+            f"{flag}{word} is built in, and there is a folder or file {word} here: expected "
+            f"{flag}./{word} for that one"
+        )
+
+
+def expanded(value: object) -> object:
+    """The value of a flag or argument, with the home folder in place of a leading `~`."""
+    is_path = isinstance(value, str) and value.startswith("~")
+    return os.path.expanduser(value) if is_path else value
 
 
 def run(main: Callable[[list[str]], None]) -> None:
