@@ -8,7 +8,9 @@ knows nothing of models, data or training.
 import argparse
 import contextlib
 import errno
+import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -24,7 +26,10 @@ START_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 # oneDNN's kernels also on processors for which TensorFlow would not choose them (those without
 # AVX-512): there cifar_resnet20 trains 1.9 times as fast.
 _TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
+_LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # of str.splitlines
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # no mistake of the user
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it remarks on fonts and on its cache
 
 
 def prepare_tensorflow() -> None:
@@ -77,6 +82,14 @@ def leaving() -> Iterator[None]:
 def printable(text: str) -> str:
     """The text, with escapes for what would move the cursor: names may be a stranger's."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """The text on one line that UTF-8 can hold, for files and pictures: names may be a stranger's.
+
+    Line breaks become blanks, and lone surrogates, which stand for bytes that are no text, escapes.
+    """
+    return _LINE_BREAKS.sub(" ", text).encode("utf-8", "backslashreplace").decode()
 
 
 class _Terminated(KeyboardInterrupt):

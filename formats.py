@@ -55,7 +55,7 @@ class Format:
 
 def labels(network: Trained) -> str:
     """Content of `LABELS`."""
-    return "".join(f"{console.printable(name)}\n" for name in network.class_names)
+    return "".join(f"{console.one_line(name)}\n" for name in network.class_names)
 
 
 def bytes_answer(folder: Path) -> Callable[[bytes], np.ndarray]:
@@ -82,7 +82,8 @@ def _spec(network: Trained) -> tf.TensorSpec:
 def _write_saved_model(network: Trained, folder: Path) -> None:
     module = tf.Module()
     module.all_variables = [variable.value for variable in network.model.variables]
-    module.names = tf.constant(network.class_names)
+    names = [name.encode("utf-8", "backslashreplace") for name in network.class_names]
+    module.names = tf.constant(names)
     count = min(_TOP, len(network.class_names))
 
     def of_images(images):

@@ -6,10 +6,11 @@ python -m report RUN --output=X.html
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import console
-from report import page
+from report import compare, page
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,10 +24,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--output", help="the page; RUN/report.html, for several report.html")
     options = parser.parse_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
     folder = Path(options.runs[0] if len(options.runs) == 1 else ".")
     path = Path(options.output or folder / "report.html")
     with console.user_errors():
-        path.write_text(page.page(options.runs), encoding="utf-8")
+        compare.write_page(page.page(options.runs), path)
     print(f"page: {path}")
 
 

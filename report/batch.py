@@ -1,5 +1,6 @@
 """A picture of a batch: every stored image, what was cut out of it, what the network gets."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+import console
+from report import fonts
+
 _COLUMNS = 8
 _SIDE = 160  # pixels of a picture
 _GAP = 6
 _LINE = 14  # pixels of a line of text
-_TEXT = ImageFont.load_default(size=11)
+_TEXT = 10  # pixels, size of the letters
 _FRAME = (255, 60, 60)
 
 
@@ -58,7 +62,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def _draw_row(sheet: Image.Image, row: Row, x: int, y: int) -> None:
     pen = ImageDraw.Draw(sheet)
     for line, text in enumerate((row.title, row.filename)):
-        pen.text((x, y + line * _LINE), _fitting(text, 2 * _SIDE), fill="black", font=_TEXT)
+        _write(pen, console.one_line(text), x, y + line * _LINE + _TEXT)
     top = y + 2 * _LINE
     stored, scale = _scaled(row.stored)
     sheet.paste(stored, (x, top))
@@ -83,10 +87,26 @@ def _inside(corners: list[float]) -> list[float]:
     return [min(max(corner, -_GAP / 2), _SIDE + _GAP / 2) for corner in corners]
 
 
+def _write(pen: ImageDraw.ImageDraw, text: str, x: float, y: float) -> None:
+    """Writes one line from `x` on, with the letters' feet at `y`."""
+    for part, font in fonts.runs(_fitting(text, 2 * _SIDE)):
+        pen.text((x, y), part, fill="black", font=_opened(font), anchor="ls")
+        x += _opened(font).getlength(part)
+
+
 def _fitting(text: str, width: int) -> str:
     """A text, cut at its beginning to a width in pixels."""
-    if _TEXT.getlength(text) <= width:
+    if _length(text) <= width:
         return text
-    while text and _TEXT.getlength("..." + text) > width:
+    while text and _length("..." + text) > width:
         text = text[1:]
     return "..." + text
+
+
+def _length(text: str) -> float:
+    return sum(_opened(font).getlength(part) for part, font in fonts.runs(text))
+
+
+@functools.cache
+def _opened(font: fonts.Font) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font.path, _TEXT, index=font.face)

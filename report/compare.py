@@ -10,6 +10,7 @@ the standard deviation over the seeds.
 import argparse
 import base64
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,8 +159,17 @@ def write(folders: Sequence[str | Path], path: str | Path) -> list[str]:
         OSError: If the page cannot be written.
     """
     groups = grouped([history.read(folder) for folder in folders])
-    Path(path).write_text(page(groups), encoding="utf-8")
+    write_page(page(groups), path)
     return [table(groups), f"page: {path}"]
+
+
+def write_page(html: str, path: str | Path) -> None:
+    """Writes a page; names of files that are no text have escapes.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    Path(path).write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -173,6 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--output", default="compare.html", help="the page (compare.html)")
     options = parser.parse_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
     with console.user_errors():
         lines = write(options.runs, options.output)
     print(*lines, sep="\n")

@@ -2,8 +2,10 @@
 
 import io
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib
 
@@ -11,8 +13,10 @@ matplotlib.use("agg")
 
 import numpy as np
 from matplotlib import lines as lines2d
-from matplotlib import pyplot
+from matplotlib import pyplot, text
 
+import console
+from report import fonts
 from report.scores import Bin
 
 pyplot.rcParams["text.parse_math"] = False  # names of classes may hold a $
@@ -49,8 +53,7 @@ def learning_rates(
     panel.set_ylim(0.9 * min(losses), 1.1 * max(smoothed))
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    _save(figure, path)
 
 
 def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]]) -> bytes:
@@ -63,7 +66,9 @@ def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, floa
     Returns:
         A PNG file; the titles of the groups are below the panels.
     """
-    titles = [textwrap.fill(title, _LEGEND) for title in next(iter(panels.values()))]
+    titles = [
+        textwrap.fill(console.one_line(title), _LEGEND) for title in next(iter(panels.values()))
+    ]
     columns = max(1, _LEGEND // (max(map(len, titles)) + 8))
     lines = sum(title.count("\n") + 1 for title in titles) / columns
     figure, axes = pyplot.subplots(
@@ -207,11 +212,21 @@ def reliability(before: Sequence[Bin], after: Sequence[Bin] | None) -> bytes:
 
 
 def _shortened(name: str, longest: int = 18) -> str:
+    name = console.one_line(name)
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def _png(figure: pyplot.Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    pyplot.close(figure)
+    _save(figure, file)
     return file.getvalue()
+
+
+def _save(figure: pyplot.Figure, file: Path | BinaryIO) -> None:
+    """Writes a PNG file, in fonts that have the characters where any are installed."""
+    for each in figure.findobj(text.Text):
+        each.set_fontfamily([font.family for font in fonts.fonts_for(each.get_text())])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of characters that no font has
+        figure.savefig(file, format="png", dpi=150)
+    pyplot.close(figure)

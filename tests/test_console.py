@@ -37,6 +37,15 @@ def test_a_strangers_names_do_not_move_the_cursor(capsys):
     assert capsys.readouterr().err == "error: no class \\x1b[31mred\n"
 
 
+def test_a_name_is_one_line_of_utf8():
+    assert console.one_line("\u732b\u3000$1\u00a0\U0001f468\u200d\u2069\t\\n") == (
+        "\u732b\u3000$1\u00a0\U0001f468\u200d\u2069\t\\n"
+    )
+    breaks = "".join(chr(code) for code in range(0x10000) if len(f"{chr(code)}.".splitlines()) > 1)
+    assert console.one_line(f"a\r\nb\n\nc{breaks}") == "a b  c" + " " * len(breaks)
+    assert console.one_line("caf\udce9") == "caf\\udce9"
+
+
 def test_sigterm_unwinds_and_the_handler_comes_back():
     before, cleaned = signal.getsignal(signal.SIGTERM), []
     with pytest.raises(SystemExit) as end, console.user_errors():

@@ -13,11 +13,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import reduced
+import tensorflow as tf
 from conftest import PIPES, ROOT, photograph
 
 import models
 import trained
-from engine import runs, steps
+from engine import checkpoints, runs, steps
 from models import onnx_graph, stock
 
 FORMATS = ("saved_model", "keras", "onnx", "litert")
@@ -104,6 +105,45 @@ def test_names_are_in_files_that_hold_them(exported):
     if format == "litert":
         with zipfile.ZipFile(folder / "model.tflite") as file:
             assert file.read("labels.txt").decode().split() == digits
+
+
+NAMES = [
+    "\u732b\u3000\u72ac",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "a\u00a0b",
+    "$1",
+    "back\\slash \\n",
+    "two\r\nlines",
+    "three\n\u2028lines",
+    "tab\t",
+    "caf\udce9",  # a byte that is not UTF-8, of a checkpoint from before names were text
+    "caf\u00e9",
+]
+LINES = NAMES[:5] + ["two lines", "three  lines", "tab\t", "caf\\udce9", "caf\u00e9"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_any_names_are_one_a_line(format, run, command, tmp_path):
+    found = runs.Run(run).find("best")
+    path = tmp_path / "odd.safetensors"
+    checkpoints.write(path, found.tensors, found.about | {"class_names": NAMES})
+    folder = tmp_path / "export"
+    done = command("export.py", path, f"--format={format}", f"--output={folder}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    text = "".join(f"{line}\n" for line in LINES)
+    assert (folder / "labels.txt").read_bytes() == text.encode()
+    assert text.splitlines() == LINES
+    if format == "litert":
+        with zipfile.ZipFile(folder / "model.tflite") as file:
+            assert file.read("labels.txt") == text.encode()
+    if format == "saved_model":
+        images = np.stack([photograph(seed, 32, 32) for seed in range(30)])
+        ask = tf.saved_model.load(str(folder)).signatures["serving_images"]
+        answer = {name: value.numpy() for name, value in ask(images=images).items()}
+        names = [name.encode("utf-8", "backslashreplace") for name in NAMES]
+        best = np.argsort(-answer["probabilities"], axis=1)[:, :5]
+        assert set(best.ravel()) == set(range(10))
+        assert answer["top_classes"].tolist() == [[names[label] for label in row] for row in best]
 
 
 def test_a_file_of_another_size_is_served_as_classify_sees_it(photographs, run, command, tmp_path):

@@ -1,6 +1,7 @@
 """The page about runs: complete, self-contained, and fit to be looked at."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -48,6 +49,20 @@ def test_a_run_that_was_not_tested_has_a_page_too(run, tmp_path):
     html = page.page([tmp_path / "run"])
     assert "best validation top-1" in html and "top-1 accuracy<b>" not in html
     assert "worst mistakes" not in html and "<h2>Confusion matrix</h2>" in html
+
+
+def test_names_that_are_no_text_have_escapes(run, command, tmp_path):
+    """As those of a folder, or of classes before a class name was always text."""
+    other = shutil.copytree(run, tmp_path / os.fsdecode(b"caf\xe9"))
+    listed = json.loads((other / "test" / "mistakes" / "mistakes.json").read_text())
+    rows = [{**row, "label": "\u732b \udce9"} for row in listed]
+    (other / "test" / "mistakes" / "mistakes.json").write_text(json.dumps(rows))
+    for module, page_file in (("report", "one.html"), ("report.compare", "both.html")):
+        words = [other, run] if module == "report.compare" else [other]
+        done = command("-m", module, *words, f"--output={tmp_path / page_file}")
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        assert "caf\\udce9" in (tmp_path / page_file).read_text(encoding="utf-8")
+    assert "\u732b \\udce9" in (tmp_path / "one.html").read_text(encoding="utf-8")
 
 
 def test_several_runs_are_compared_on_top(run, command, tmp_path):
