@@ -155,7 +155,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
     """
     count = len(class_names)
     side = min(14, max(4.5, 1.8 + 0.42 * min(count, NAMED_CLASSES)))
-    figure, panel = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")
+    figure, panel = pyplot.subplots(figsize=(side + 0.8, side), layout="compressed")
     parts = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = panel.imshow(parts, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     panel.set_xlabel("prediction")

@@ -176,3 +176,10 @@ def test_a_line_break_is_a_blank_in_a_picture():
     np.testing.assert_array_equal(confusion(["a", "two\nlines"]), confusion(["a", "two lines"]))
     broken, whole = ({"x": {name: [[(1, 1.0)]]}} for name in ("two\nlines", "two lines"))
     assert plots.epochs(broken) == plots.epochs(whole)
+
+
+@pytest.mark.parametrize("count", [2, 4, 10, 40])
+def test_nothing_is_cut_off_at_the_edge(count):
+    drawn = confusion([f"class number {label}" for label in range(count)])
+    edges = [drawn[:3], drawn[-3:], drawn[:, :3], drawn[:, -3:]]
+    assert all(edge.min() == 255 for edge in edges)
