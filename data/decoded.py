@@ -30,7 +30,6 @@ CACHES = ("auto", "memory", "none")
 _AUTO_BYTES = 2 << 30
 _AUTO_PART = 0.25
 _SAMPLE = 100
-_MARGIN = 1 << 14  # bytes before and after images in memory, as many as a row of a window takes
 _HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width, label
 _CALL_BYTES = 4 << 20  # that a call from the pipeline cuts, about
 _CHUNK = 64  # images that a thread decodes at a time
@@ -122,11 +121,8 @@ class Decoded(Reader):
             shard: self._open(self.shards[shard]).pixels for shard in set(rows[:, 0].tolist())
         }
         memory, *others = {id(data): data for data in opened.values()}.values()
-        if others or 3 * self.size > _MARGIN or (windows[..., 2:] != self.size).any():
-            images = [
-                opened[shard][offset : offset + 3 * height * width].reshape(height, width, 3)
-                for shard, offset, height, width, _ in rows.tolist()
-            ]
+        if others or (windows[..., 2:] != self.size).any() or len(memory) < 3 * self.size:
+            images = [_image(opened[shard], *place) for shard, *place, _ in rows.tolist()]
             return pixels.cut(images, windows, mirror, self.size)
         result = buffers.empty([*mirror.shape, self.size, self.size, 3])
         places = np.repeat(rows[:, 1:4], mirror.shape[1], axis=0)
@@ -135,12 +131,16 @@ class Decoded(Reader):
 
 
 def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: np.ndarray) -> None:
-    """Cuts windows of one size out of images in one piece of memory, without a loop.
+    """Cuts windows of one size out of images in one piece of memory.
+
+    Every row of a window is a strip of memory, which reaches as far beyond the image as the window
+    does: what it has from there becomes zero. All strips are taken at once, but for windows of the
+    first and last images that have a strip which reaches beyond the memory itself.
 
     Args:
-        memory: uint8 [bytes], with `_MARGIN` bytes of anything before and after the images.
+        memory: uint8 [bytes], at least 3 S.
         places: int64 [n, 3]: where an image begins in it, height, width.
-        windows: int32 [n, 4], of the result's size.
+        windows: int32 [n, 4], of the result's size, not entirely outside of the images.
         result: uint8 [n, S, S, 3], is filled.
     """
     count, size = result.shape[:2]
@@ -148,11 +148,21 @@ def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: 
     top, left = windows[:, :1], windows[:, 1:2]
     row, column = top + np.arange(size), left + np.arange(size)
     strips = as_strided(memory, [len(memory) - 3 * size + 1, 3 * size], [1, 1])
-    inside = (row >= 0) & (row < height)
+    first, last = np.maximum(top, 0), np.minimum(top + size, height) - 1
+    begin, end = (offset + 3 * (each * width + left) for each in (first, last))
+    reachable = (begin >= 0) & (end < len(strips))
+    inside = (row >= 0) & (row < height) & reachable
     found = strips[np.where(inside, offset + 3 * (row * width + left), 0)]
     columns = np.repeat((column >= 0) & (column < width), 3, axis=1).view(np.uint8)
     np.multiply(found, columns[:, np.newaxis], out=result.reshape([count, size, 3 * size]))
     result[~inside] = 0
+    for number in np.flatnonzero(~reachable):
+        image, window = _image(memory, *places[number]), windows[number].reshape([1, 1, 4])
+        result[number] = pixels.cut([image], window, np.zeros([1, 1], bool), size)[0, 0]
+
+
+def _image(memory: np.ndarray, offset: int, height: int, width: int) -> np.ndarray:
+    return memory[offset : offset + 3 * height * width].reshape([height, width, 3])
 
 
 def chosen_cache(dataset: Dataset, cache: str) -> str:
@@ -198,13 +208,12 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
     """
     with ThreadPoolExecutor(threads) as pool:
         opened = [_decode(shard, encoding, pool) for shard in shards]
-    ends = np.cumsum([_MARGIN, *(len(images.pixels) for images in opened)])
-    memory = np.zeros(ends[-1] + _MARGIN, np.uint8)
-    tables = {}
-    for shard, images, begin in zip(shards, opened, ends, strict=False):
-        memory[begin : begin + len(images.pixels)] = images.pixels
-        tables[shard] = Images(memory, images.table + [begin, 0, 0, 0])
-    return tables
+    memory = np.concatenate([images.pixels for images in opened])
+    begins = np.cumsum([0, *(len(images.pixels) for images in opened[:-1])])
+    return {
+        shard: Images(memory, images.table + [begin, 0, 0, 0])
+        for shard, images, begin in zip(shards, opened, begins, strict=True)
+    }
 
 
 def _decode(shard: Shard, encoding: str, pool: Executor) -> Images:

@@ -349,6 +349,31 @@ def test_a_window_of_another_size_is_resized(reading):
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("side", [200, 300])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("cache", ["none", "memory"])
+@pytest.mark.parametrize("corner", [(-38, -38), (38, 38), (0, -38), (0, 38)])
+def test_windows_may_reach_beyond_the_ends_of_a_shard(tmp_path, side, count, cache, corner):
+    """The first image of one raw shard has little memory before it, the last little after it."""
+    images = [photo(side, side, seed) for seed in range(count)]
+    encoding = "raw" if cache == "none" else "mixed"
+    dataset = write_dataset(tmp_path, images, encoding=encoding)
+    window, options = [*corner, side, side], {"size": side, "batch_size": count, "steps": 1}
+    ((got, labels, _),) = train(dataset, fixed(window), cache=cache, **options)
+    windows, mirrored = np.tile(np.int32(window), [count, 1, 1]), np.zeros([count, 1], bool)
+    expected = pixels.cut(images, windows, mirrored, side)[:, 0]
+    np.testing.assert_array_equal(got, expected[labels])
+
+
+def test_a_window_may_hold_more_bytes_in_a_row_than_its_shard(tmp_path):
+    image = photo(4, 4)
+    dataset = write_dataset(tmp_path, [image])
+    ((got, *_),) = train(dataset, fixed([-50, -60, 150, 150]), size=150, batch_size=1, steps=1)
+    expected = np.zeros([150, 150, 3], np.uint8)
+    expected[50:54, 60:64] = image
+    np.testing.assert_array_equal(got[0], expected)
+
+
 @pytest.mark.parametrize("name", augment.POLICIES)
 def test_images_in_memory_give_the_batches_of_decoding(photos, name):
     options = {"size": 48, "batch_size": 2, "steps": 9}
