@@ -1,8 +1,8 @@
 """What classify.py sees of an image file, by TensorFlow's own operations: for exported graphs.
 
-The steps are those of `decode.store` and `pixels.cut`, which OpenCV does there and which TensorFlow
-does nearly the same: pixels differ by a few levels. TensorFlow turns no image upright that has an
-EXIF orientation, and reads JPEG, PNG, GIF and BMP only.
+An image is reduced as a conversion reduces it, but not compressed, and cut as `pixels.cut` cuts.
+There OpenCV decodes and resizes, here TensorFlow: pixels differ by a few levels. TensorFlow turns
+no image upright that has an EXIF orientation, and reads JPEG, PNG, GIF and BMP only.
 """
 
 import tensorflow as tf
@@ -40,13 +40,11 @@ def _centre_view(encoded, storage, size):
 
 
 def _stored(image, storage):
-    """As a record holds it, reduced images with what JPEG makes of them."""
-    height, width = _sides(image)
-    shorter = tf.minimum(height, width)
-    if storage.short_side:
-        image = tf.cond(
-            shorter > storage.short_side, lambda: _reduced(image, storage), lambda: image
-        )
+    """The pixels of which a conversion would make a record."""
+    short_side = storage.short_side
+    if short_side:
+        is_larger = tf.minimum(*_sides(image)) > short_side
+        image = tf.cond(is_larger, lambda: _reduced(image, short_side), lambda: image)
     if storage.encoding == "raw":
         height, width = _sides(image)
         side = tf.minimum(height, width)
@@ -54,14 +52,10 @@ def _stored(image, storage):
     return image
 
 
-def _reduced(image, storage):
+def _reduced(image, short_side):
     sides = tf.cast(tf.stack(_sides(image)), tf.float64)
-    sides = tf.cast(tf.round(sides * storage.short_side / tf.reduce_min(sides)), tf.int32)
-    image = _resized(image, tf.maximum(sides, storage.short_side), "area")
-    if storage.encoding == "raw":
-        return image
-    encoded = tf.io.encode_jpeg(image, "rgb", storage.quality, chroma_downsampling=True)
-    return pixels.decoded(encoded)
+    sides = tf.cast(tf.round(sides * short_side / tf.reduce_min(sides)), tf.int32)
+    return _resized(image, tf.maximum(sides, short_side), "area")
 
 
 def _resized(image, sides, method):

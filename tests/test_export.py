@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 
+import cv2
 import keras
 import numpy as np
 import onnxruntime
@@ -18,6 +19,7 @@ from conftest import PIPES, ROOT, photograph
 
 import models
 import trained
+from data import decode, pixels, served
 from engine import checkpoints, runs, steps
 from models import onnx_graph, stock
 
@@ -153,6 +155,24 @@ def test_a_file_of_another_size_is_served_as_classify_sees_it(photographs, run, 
     found = re.search(r"^48 files.* at most (\S+), on average (\S+);", done.stdout, re.M)
     assert float(found[1]) < 0.02 and float(found[2]) < 0.005, done.stdout
     assert (tmp_path / "made" / "here" / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize("encoding", decode.ENCODINGS)
+@pytest.mark.parametrize("sides", [(300, 400), (420, 211), (90, 50)])
+def test_files_are_reduced_and_not_compressed(encoding, sides):
+    """As by OpenCV, within a few levels, of which JPEG of quality 1 would make many."""
+    image = photograph(3, *sides)
+    storage = decode.Storage(short_side=80, quality=1, encoding=encoding)
+    file = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    (seen,) = served.centre_views(tf.constant([file]), storage, 64).numpy()
+    short = min(80, *sides)
+    scale = short / min(sides)
+    height, width = (max(short, round(side * scale)) for side in sides)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    side = min(short, max(64, round(7 / 8 * short)))
+    top, left = (height - side) // 2, (width - side) // 2
+    expected = pixels.resize(small[top : top + side, left : left + side], np.empty_like(seen))
+    assert np.abs(seen.astype(int) - expected).max() <= 3
 
 
 WRONG = [
