@@ -143,7 +143,14 @@ def photographs(folder: Path, image_size: int) -> datasets.Dataset:
     shard = datasets.Shard(str(path), *records.write_shard(path, COPIES * written))
     zeros = (0.0, 0.0, 0.0)
     return datasets.Dataset(
-        folder, ("photograph",), zeros, zeros, vars(storage), {"train": (shard,)}, "", "jpeg"
+        folder,
+        ("photograph",),
+        zeros,
+        zeros,
+        vars(storage),
+        {"train": (shard,)},
+        "",
+        {"train": "jpeg"},
     )
 
 

@@ -156,7 +156,8 @@ def imagenet_sized(folder: Path) -> datasets.Dataset:
         shards.append(datasets.Shard(str(path), examples, path.stat().st_size, ""))
     zeros = (0.0, 0.0, 0.0)
     splits = {"train": tuple(shards)}
-    return datasets.Dataset(folder, ("grey",), zeros, zeros, {}, splits, "", "jpeg")
+    encodings = {"train": "jpeg"}
+    return datasets.Dataset(folder, ("grey",), zeros, zeros, {}, splits, "", encodings)
 
 
 def resident_bytes() -> tuple[int, int]:

@@ -24,7 +24,8 @@ def faster(dataset: Dataset, policy: augment.Policy, *, size: int, cache: str, s
     """
     if stage == "read":
         return _less_to_read(dataset, size)
-    if stage in ("decode", "augment") and cache == "none" and dataset.encoding != "raw":
+    is_raw = dataset.encodings["train"] == "raw"
+    if stage in ("decode", "augment") and cache == "none" and not is_raw:
         return _less_to_decode(dataset, size)
     if policy.window is augment.resized_window:
         return "--augment=alexnet, which cuts without resizing, or more cores (--threads)"
@@ -32,10 +33,11 @@ def faster(dataset: Dataset, policy: augment.Policy, *, size: int, cache: str, s
 
 
 def _less_to_read(dataset: Dataset, size: int) -> str:
-    if decoded.chosen_cache(dataset, "auto") == "memory":
+    encoding = dataset.encodings["train"]
+    if encoding != "raw" and decoded.chosen_cache(dataset, "auto") == "memory":
         return "--cache=memory: the images are read once"
-    if dataset.encoding == "raw":
-        return f"smaller records: {_convert(size)}"
+    if encoding in ("raw", "png"):
+        return f"smaller records, which lose a little: {_convert(size)} --encoding=jpeg"
     if _is_larger_than_needed(dataset, size):
         return f"smaller images: {_convert(size)}"
     return "a faster disk: the shards on a local one, or memory enough to keep them all"
@@ -47,7 +49,8 @@ def _less_to_decode(dataset: Dataset, size: int) -> str:
     if _is_larger_than_needed(dataset, size):
         return f"smaller images: {_convert(size)}"
     side = storage_for(size).short_side
-    needed = _RAW_BYTES * side**2 * sum(map(dataset.num_examples, dataset.splits))
+    squares = _RAW_BYTES * side**2 * sum(map(dataset.num_examples, dataset.splits))
+    needed = min(squares, decoded.decoded_bytes(dataset))  # small images are not enlarged
     if needed < shutil.disk_usage(dataset.folder).free:
         return f"decoded records, {needed / 1e9:,.1f} GB: {_convert(size)} --encoding=raw"
     return "more cores (--threads)"

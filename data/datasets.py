@@ -8,13 +8,16 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data import foreign
 
 FORMAT_VERSION = 1
 _MANIFEST = "dataset.json"
+UNKNOWN = "unknown"
+ENCODINGS = ("jpeg", "png", "raw", "mixed", UNKNOWN)
+_FOREIGN = {"jpeg": "jpeg", "mixed": UNKNOWN}  # the words of `foreign.describe`
 # Shards as "train-00000-of-00016", with or without a prefix and an extension.
 SHARD_NAME = re.compile(
     r"(?:.*[-_])?(?P<split>train|validation|valid|val|test)[-_]"
@@ -42,11 +45,18 @@ class Dataset:
         class_names: Names of the classes, by label.
         mean: R, G, B over the train split's stored pixels, in 0..255.
         std: Standard deviations, likewise.
-        storage: The `decode.Storage` that prepares other images alike, as a dictionary.
+        storage: The fields of the `decode.Storage` that prepares other images alike; "bits" only
+            where the description has it.
         splits: Shards by split ("train", "validation", "test"), in stored order.
         fingerprint: Identifies the source and the options it was converted with.
-        encoding: What the records hold: "jpeg", "raw", or "mixed" (foreign, of any kind).
+        encodings: What the records of each split hold, one of `ENCODINGS`: JPEG files, PNG files,
+            raw pixels, or any of the three, which every record says of itself. "unknown" are image
+            files of any kind, whose stated heights and widths may be wrong; only foreign shards
+            are.
         label_offset: What the records' labels start from; 0 in our own shards.
+        class_counts: Examples of each class, by label, of the splits of which it is known.
+        passed_over: What of the source the conversion did not take for an image, as lines.
+        rejected: How many of the source's images could not be used.
     """
 
     folder: Path
@@ -56,8 +66,11 @@ class Dataset:
     storage: dict
     splits: dict[str, tuple[Shard, ...]]
     fingerprint: str
-    encoding: str
+    encodings: dict[str, str]
     label_offset: int = 0
+    class_counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
+    rejected: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -132,25 +145,49 @@ def _described(folder: Path, description: dict) -> Dataset:
     try:
         if description["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format_version {description['format_version']}")
+        splits = description["splits"]
         return Dataset(
             folder=folder,
             class_names=tuple(description["class_names"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
-            storage={key: description[key] for key in ("short_side", "quality", "encoding")},
+            storage=_storage(description),
             splits={
                 split: tuple(_shard(folder, **shard) for shard in found["shards"])
-                for split, found in description["splits"].items()
+                for split, found in splits.items()
             },
             fingerprint=description["fingerprint"],
-            encoding=description.get("record_encoding", description["encoding"]),
+            encodings={split: _encoding(description, found) for split, found in splits.items()},
             label_offset=description.get("label_offset", 0),
+            class_counts={
+                split: tuple(found["classes"])
+                for split, found in splits.items()
+                if found.get("classes")
+            },
+            passed_over=tuple(description.get("passed_over", ())),
+            rejected=description.get("rejected", 0),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the description of {folder} is of no use, expected format_version "
             f"{FORMAT_VERSION} of dataset.json. Received: {error!r}"
         ) from error
+
+
+def _storage(description: dict) -> dict:
+    """Older descriptions have no "bits"."""
+    storage = {key: description[key] for key in ("short_side", "quality", "encoding")}
+    return storage | {key: description[key] for key in ("bits",) if key in description}
+
+
+def _encoding(description: dict, split: dict) -> str:
+    """How a split is stored; older descriptions, and those of foreign shards, say it for all."""
+    if "record_encoding" in description:
+        return _FOREIGN[description["record_encoding"]]
+    encoding = split.get("encoding", description["encoding"])
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding {encoding!r}")
+    return encoding
 
 
 def _shard(folder: Path, *, file: str, examples: int, bytes: int, sha256: str) -> Shard:

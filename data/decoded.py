@@ -1,4 +1,4 @@
-"""Images whose pixels are at hand: raw shards, or a split that was decoded into memory.
+"""Images whose pixels are at hand: those of raw splits, or of splits decoded into memory.
 
 A batch of them is cut out in one pass over NumPy arrays; TensorFlow's overhead for every element
 would take longer than that, many times longer for an image of 32 x 32. Raw shards are mapped, not
@@ -20,7 +20,7 @@ import tensorflow as tf
 from numpy.lib.stride_tricks import as_strided
 
 from data import buffers, callbacks, order, pixels, records
-from data.datasets import Dataset, Shard
+from data.datasets import UNKNOWN, Dataset, Shard
 from data.reader import Columns, Reader, Stages
 
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -169,7 +169,7 @@ def chosen_cache(dataset: Dataset, cache: str) -> str:
     """What `auto` means for a data set: whether its decoded images are kept in memory.
 
     They are where the whole set takes no more than 2 GiB and a quarter of the machine's memory.
-    Raw shards never are: the system keeps their pages.
+    Raw splits never are: the system keeps their pages.
 
     Args:
         dataset: What is to be read.
@@ -178,7 +178,7 @@ def chosen_cache(dataset: Dataset, cache: str) -> str:
     Returns:
         "memory" or "none".
     """
-    if dataset.encoding == "raw":
+    if not _encoded_splits(dataset):
         return "none"
     if cache != "auto":
         return cache
@@ -188,13 +188,35 @@ def chosen_cache(dataset: Dataset, cache: str) -> str:
 
 
 def decoded_bytes(dataset: Dataset) -> int:
-    """About how many bytes all images of a data set take, decoded; from a sample."""
-    first = tf.data.TFRecordDataset([shard.path for shard in dataset.shards("train")]).take(_SAMPLE)
-    sizes = [
-        tf.size(pixels.decoded(records.parse(serialized)["encoded"])).numpy()
-        for serialized in first
+    """About how many bytes the images of all splits but raw ones take, decoded; from samples."""
+    pixels_in_all = 0.0
+    for split in _encoded_splits(dataset):
+        areas = np.prod(stored_sizes(dataset, split, _SAMPLE), axis=1)
+        pixels_in_all += dataset.num_examples(split) * areas.mean()
+    return round(3 * pixels_in_all)
+
+
+def _encoded_splits(dataset: Dataset) -> list[str]:
+    return [
+        split
+        for split in dataset.splits
+        if dataset.encodings[split] != "raw" and dataset.num_examples(split)
     ]
-    return round(sum(map(dataset.num_examples, dataset.splits)) * np.mean(sizes))
+
+
+def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, int]]:
+    """Height and width of the first images of a split; decodes only what is of unknown size.
+
+    Args:
+        dataset: Where they are from.
+        split: One of its splits.
+        count: How many images, at most.
+    """
+    paths = [shard.path for shard in dataset.shards(split)]
+    first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
+    if dataset.encodings[split] == UNKNOWN:
+        return [pixels.stored(record).shape[:2] for record in first]
+    return [(int(record["height"]), int(record["width"])) for record in first]
 
 
 @functools.lru_cache(maxsize=4)
@@ -203,7 +225,7 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
 
     Args:
         shards: Of one split.
-        encoding: The data set's, "jpeg" or "mixed".
+        encoding: The split's, one of `datasets.ENCODINGS`.
         threads: How many images are decoded at a time.
     """
     with ThreadPoolExecutor(threads) as pool:
@@ -219,9 +241,11 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
 def _decode(shard: Shard, encoding: str, pool: Executor) -> Images:
     whole = tf.data.TFRecordDataset(shard.path).batch(shard.examples + 1)
     record = records.parse(whole.get_single_element())
-    encoded = record["encoded"].numpy()
-    chunks = np.split(encoded, range(_CHUNK, len(encoded), _CHUNK))
-    images = list(itertools.chain(*pool.map(_DECODE[encoding], chunks)))
+    columns = (record[name].numpy() for name in ("encoded", "format", "height", "width"))
+    rows = list(zip(*columns, strict=True))
+    chunks = [rows[begin : begin + _CHUNK] for begin in range(0, len(rows), _CHUNK)]
+    decode = _decode_unknown if encoding == UNKNOWN else _decode_known
+    images = list(itertools.chain(*pool.map(decode, chunks)))
     shapes = np.array([image.shape for image in images], np.int64).reshape([-1, 3])
     sizes = shapes.prod(axis=1)
     table = [np.cumsum(sizes) - sizes, *shapes[:, :2].T, record["label"].numpy()]
@@ -229,17 +253,19 @@ def _decode(shard: Shard, encoding: str, pool: Executor) -> Images:
     return Images(np.concatenate([np.zeros(0, np.uint8), *flat]), np.stack(table, axis=1))
 
 
-def _decode_jpegs(encoded: Iterable[bytes]) -> list[np.ndarray]:
-    """As TensorFlow decodes them, in a fifth of the time where images are small."""
+def _decode_known(rows: Iterable[tuple]) -> list[np.ndarray]:
+    """As TensorFlow decodes JPEGs and PNGs, in a fifth of the time where images are small."""
     way = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    return [cv2.imdecode(np.frombuffer(each, np.uint8), way) for each in encoded]
+    return [
+        pixels.of_raw(encoded, height, width)
+        if format == records.RAW
+        else cv2.imdecode(np.frombuffer(encoded, np.uint8), way)
+        for encoded, format, height, width in rows
+    ]
 
 
-def _decode_any(encoded: Iterable[bytes]) -> list[np.ndarray]:
-    return [pixels.decoded(each).numpy() for each in encoded]
-
-
-_DECODE = {"jpeg": _decode_jpegs, "mixed": _decode_any}
+def _decode_unknown(rows: Iterable[tuple]) -> list[np.ndarray]:
+    return [pixels.decoded(encoded).numpy() for encoded, *_ in rows]
 
 
 class Mapped:

@@ -332,18 +332,7 @@ def class_counts(dataset: Dataset, split: str) -> np.ndarray:
 
 def shorter_side(dataset: Dataset, sample: int = 100) -> int:
     """The median shorter side, in stored pixels, of the first training images."""
-    paths = [shard.path for shard in dataset.shards("train")]
-    first = (
-        records.parse(serialized) for serialized in tf.data.TFRecordDataset(paths).take(sample)
-    )
-    return int(np.median([min(_stored_size(record, dataset.encoding)) for record in first]))
-
-
-def _stored_size(record, encoding):
-    """Height and width; those of foreign records need not be true."""
-    if encoding == "mixed":
-        return pixels.decoded(record["encoded"]).shape[:2]
-    return int(record["height"]), int(record["width"])
+    return int(np.median([min(size) for size in decoded.stored_sizes(dataset, "train", sample)]))
 
 
 def _training_reader(dataset, policy, size, cache, threads):
@@ -408,13 +397,13 @@ def _batches(reader, planned, finished, batch_size, threads, count, calls=None):
 
 def _reader(dataset, split, cache, threads, **options):
     """How a split's images are read: decoded one by one, or at hand already."""
-    if dataset.encoding == "raw":
+    shards, encoding = dataset.shards(split), dataset.encodings[split]
+    if encoding == "raw":
         return decoded.Decoded(dataset, split, open_shard=decoded.Mapped(), **options)
     if decoded.chosen_cache(dataset, cache) == "memory":
-        images = decoded.in_memory(dataset.shards(split), dataset.encoding, threads)
+        images = decoded.in_memory(shards, encoding, threads)
         return decoded.Decoded(dataset, split, open_shard=images.__getitem__, **options)
-    kind = encoded.Jpegs if dataset.encoding == "jpeg" else encoded.Encoded
-    return kind(dataset, split, **options)
+    return encoded.READERS[encoding](dataset, split, **options)
 
 
 def _rows(windows, batch_size):

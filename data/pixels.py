@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import buffers, decode
+from data import buffers, decode, records
 from data.decode import Stored
 
 # As every other decoder has it; TensorFlow's default is a coarser one.
@@ -30,27 +30,35 @@ def decoded(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
-def stored(record: dict[str, tf.Tensor], encoding: str) -> np.ndarray:
+def of_raw(encoded: bytes, height: int, width: int) -> np.ndarray:
+    """What a RAW record holds, uint8 [height, width, 3]; no copy.
+
+    Raises:
+        ValueError: If it is of another size.
+    """
+    return np.frombuffer(encoded, np.uint8).reshape([height, width, 3])
+
+
+def stored(record: dict[str, tf.Tensor]) -> np.ndarray:
     """The pixels of a record as they were stored.
 
     Args:
-        record: Of `records.parse`.
-        encoding: That of the data set: "jpeg", "raw" or "mixed".
+        record: Of `records.parse`, of one record.
 
     Returns:
         uint8 [H, W, 3].
     """
-    if encoding != "raw":
-        return decoded(record["encoded"]).numpy()
-    flat = np.frombuffer(record["encoded"].numpy(), np.uint8)
-    return flat.reshape([int(record["height"]), int(record["width"]), 3])
+    encoded = record["encoded"]
+    if record["format"].numpy() == records.RAW:
+        return of_raw(encoded.numpy(), int(record["height"]), int(record["width"]))
+    return decoded(encoded).numpy()
 
 
 def of_stored(image: Stored) -> np.ndarray:
     """The pixels of what a conversion would write of an image, uint8 [H, W, 3]."""
     if image.format != "RAW":
         return decode.decode_plain(image.encoded)
-    return np.frombuffer(image.encoded, np.uint8).reshape([image.height, image.width, 3])
+    return of_raw(image.encoded, image.height, image.width)
 
 
 def cut(

@@ -25,6 +25,8 @@ HEIGHT = "image/height"
 WIDTH = "image/width"
 FILENAME = "image/filename"
 
+JPEG, PNG, RAW = b"JPEG", b"PNG", b"RAW"  # the formats of our own records
+
 _LENGTH = struct.Struct("<Q")  # begins a record of a shard
 _CHECKSUM = struct.Struct("<I")  # of the length, after it; of the content, after that
 HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
@@ -35,6 +37,7 @@ _FEATURES = {
     "label": (LABEL, tf.io.FixedLenFeature([], tf.int64, default_value=-1)),
     "height": (HEIGHT, tf.io.FixedLenFeature([], tf.int64, default_value=0)),
     "width": (WIDTH, tf.io.FixedLenFeature([], tf.int64, default_value=0)),
+    "format": (FORMAT, tf.io.FixedLenFeature([], tf.string, default_value="")),
     "filename": (FILENAME, tf.io.FixedLenFeature([], tf.string, default_value="")),
 }
 
@@ -50,8 +53,8 @@ def example_bytes(
     """Serialises one image.
 
     Args:
-        encoded: A JPEG file, or for format "RAW" uint8 RGB pixels [height, width, 3].
-        format: "JPEG" or "RAW".
+        encoded: An image file, or for format "RAW" uint8 RGB pixels [height, width, 3].
+        format: "JPEG", "PNG" or "RAW".
         label: Class from 0; -1 for an image without one.
         height: Of the stored image, in pixels.
         width: Of the stored image, in pixels.
@@ -123,8 +126,9 @@ def parse(serialized: tf.Tensor, *, filename: bool = False) -> dict[str, tf.Tens
         filename: Whether to read the file names too.
 
     Returns:
-        "encoded": string; "label", "height", "width": int64 (-1, 0, 0 where a foreign record has
-        none); with `filename` also "filename": string; all of the argument's shape.
+        "encoded", "format": string; "label", "height", "width": int64; with `filename` also
+        "filename": string; all of the argument's shape. Where a foreign record has none, label is
+        -1, height and width are 0, format and filename empty.
     """
     wanted = {name: row for name, row in _FEATURES.items() if filename or name != "filename"}
     parsed = tf.io.parse_example(serialized, dict(wanted.values()))

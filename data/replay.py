@@ -61,7 +61,7 @@ def origins(
         mirror = policy.mirror & pipeline.is_mirrored(draws).numpy()
         for place, drawn, mirrored in zip(places.numpy(), draws, mirror, strict=True):
             record = records.parse(tf.constant(stored[place]), filename=True)
-            image = pixels.stored(record, dataset.encoding)
+            image = pixels.stored(record)
             where = policy.window(*image.shape[:2], size, drawn).numpy().tolist()
             name = record["filename"].numpy().decode(errors="backslashreplace")
             label = int(record["label"]) - dataset.label_offset

@@ -69,7 +69,7 @@ class Split:
         wanted, found = set(places), {}
         for place, record in enumerate(self._records()):
             if place in wanted:
-                found[place] = pixels.stored(record, self._dataset.encoding)
+                found[place] = pixels.stored(record)
             if len(found) == len(wanted):
                 break
         return [found[place] for place in places]
@@ -78,7 +78,7 @@ class Split:
         """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
         for record in self._records():
             label = int(record["label"]) - self._dataset.label_offset
-            yield _scaled(pixels.stored(record, self._dataset.encoding), side), label
+            yield _scaled(pixels.stored(record), side), label
 
     def remarks(self) -> list[str]:
         """Nothing is left out."""

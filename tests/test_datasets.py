@@ -54,11 +54,32 @@ def test_load(converted):
     assert dataset.class_names == ("cat", "dog") and dataset.num_classes == 2
     assert dataset.mean == (1, 2, 3) and dataset.std == (4, 5, 6)
     assert dataset.storage == {"short_side": 256, "quality": 95, "encoding": "jpeg"}
-    assert (dataset.encoding, dataset.fingerprint, dataset.label_offset) == ("jpeg", "abc", 0)
+    assert (dataset.fingerprint, dataset.label_offset) == ("abc", 0)
+    assert dataset.encodings == {"train": "jpeg", "validation": "jpeg"}
+    assert (dataset.class_counts, dataset.passed_over, dataset.rejected) == ({}, (), 0)
     counts = [dataset.num_examples(split) for split in ("train", "validation", "test")]
     assert counts == [3, 1, 0]
     assert [shard.examples for shard in dataset.shards("train")] == [2, 1]
     assert dataset.shards("train")[1].path == str(converted / "train-00001-of-00002.tfrecord")
+
+
+def test_what_a_description_says_of_its_splits(converted):
+    splits = json.loads((converted / "dataset.json").read_text())["splits"]
+    splits["train"] |= {"encoding": "mixed", "classes": [1, 2]}
+    splits["validation"] |= {"encoding": "png", "classes": None}
+    said = {"passed_over": ["24 .cr2", "folders @eaDir"], "rejected": 3}
+    storage = {"short_side": 256, "quality": None, "encoding": "auto", "bits": 12}
+    describe(converted, splits=splits, **said, **storage)
+    dataset = datasets.load(converted)
+    assert dataset.encodings == {"train": "mixed", "validation": "png"}
+    assert dataset.class_counts == {"train": (1, 2)}
+    assert (dataset.passed_over, dataset.rejected) == (("24 .cr2", "folders @eaDir"), 3)
+    assert dataset.storage == storage
+
+
+def test_older_descriptions_say_one_encoding_for_all_splits(converted):
+    describe(converted, encoding="raw")
+    assert datasets.load(converted).encodings == {"train": "raw", "validation": "raw"}
 
 
 def test_missing_and_cut_shards_are_named(converted):
@@ -91,6 +112,9 @@ def test_a_flipped_bit_is_found_by_verify(converted):
             {"file": "../x", "examples": 1, "bytes": 1, "sha256": ""}
         ]}}},
         {"class_names": None},
+        {"encoding": "webp"},
+        {"encoding": "auto"},  # of no split, where they do not say it
+        {"record_encoding": "png"},
     ],
 )  # fmt: skip
 def test_a_description_of_no_use_is_one_line(converted, changes):
@@ -131,7 +155,8 @@ def test_shards_of_model_garden(tmp_path, capsys):
     )
     dataset = datasets.load(folder)
     assert dataset.class_names == ("class_0", "class_1", "class_2")
-    assert (dataset.label_offset, dataset.encoding) == (1, "jpeg")
+    assert dataset.label_offset == 1
+    assert dataset.encodings == {"train": "jpeg", "validation": "jpeg"}
     assert [shard.examples for shard in dataset.shards("train")] == [2, 1]
     assert dataset.num_examples("validation") == 1
     assert "3 classes, labels from 1" in capsys.readouterr().out
@@ -150,7 +175,8 @@ def test_shards_of_slim_with_names(tmp_path):
     (folder / "labels.txt").write_text("0:daisy\n1:dandelion\n2:roses\n")
     dataset = datasets.load(folder)
     assert dataset.class_names == ("daisy", "dandelion", "roses")
-    assert (dataset.label_offset, dataset.encoding) == (0, "mixed")
+    assert dataset.label_offset == 0
+    assert dataset.encodings == {"train": "unknown", "validation": "unknown"}
     (folder / "labels.txt").write_text("0:background\n1:daisy\n")
     dataset = datasets.load(folder)
     assert (dataset.class_names, dataset.label_offset) == (("daisy",), 1)
@@ -158,7 +184,7 @@ def test_shards_of_slim_with_names(tmp_path):
 
 def test_jpegs_of_unknown_size_are_opened_like_any_image(tmp_path):
     folder = write_foreign(tmp_path / "sizeless", {"train-0-of-1": [0, 1]}, height=0, width=0)
-    assert datasets.load(folder).encoding == "mixed"
+    assert datasets.load(folder).encodings == {"train": "unknown"}
 
 
 def test_foreign_shards_are_read_once_until_they_change(tmp_path, monkeypatch):

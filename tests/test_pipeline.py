@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,23 @@ from data import (
 
 STILL = augment.POLICIES["none"]
 
+# Formats of the records of a split, in turn, by its encoding.
+FORMATS = {
+    "jpeg": ["JPEG"],
+    "png": ["PNG"],
+    "raw": ["RAW"],
+    "mixed": ["PNG", "RAW", "JPEG"],
+    "unknown": ["PNG", "JPEG"],
+}
+# How the pipeline reads a split: its encoding, and options.
+WAYS = {
+    **{encoding: (encoding, {}) for encoding in FORMATS},
+    "jpeg in memory": ("jpeg", {"cache": "memory"}),
+    "png in memory": ("png", {"cache": "memory"}),
+    "mixed in memory": ("mixed", {"cache": "memory"}),
+    "unknown in memory": ("unknown", {"cache": "memory"}),
+}
+
 
 def photo(height, width, seed=0):
     """A picture with structure at all scales, so that its JPEG is not trivial."""
@@ -28,25 +46,31 @@ def photo(height, width, seed=0):
     return cv2.resize(noise.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def encoded(image, encoding):
-    if encoding == "raw":
+def encoded(image, format):
+    if format == "RAW":
         return image.tobytes()
-    extension = {"jpeg": ".jpg", "mixed": ".png"}[encoding]
+    extension = {"JPEG": ".jpg", "PNG": ".png"}[format]
     return cv2.imencode(extension, image[..., ::-1])[1].tobytes()
 
 
 def write_dataset(folder, images, *, shards=1, encoding="raw", offset=0):
-    """A data set of images whose labels are their numbers, in the same train and test splits."""
+    """A data set of images whose labels are their numbers, in the same train and test splits.
+
+    The heights and widths of records of unknown encoding are wrong.
+    """
+    sized = encoding != "unknown"
     serialized = [
         records.example_bytes(
-            encoded=encoded(image, encoding),
-            format=encoding.upper(),
+            encoded=encoded(image, format),
+            format=format,
             label=label + offset,
-            height=image.shape[0],
-            width=image.shape[1],
+            height=image.shape[0] if sized else 1,
+            width=image.shape[1] if sized else 0,
             filename=f"{label}",
         )
-        for label, image in enumerate(images)
+        for label, (image, format) in enumerate(
+            zip(images, itertools.cycle(FORMATS[encoding]), strict=False)
+        )
     ]
     written = []
     for index, part in enumerate(np.array_split(np.array(serialized, object), shards)):
@@ -54,8 +78,8 @@ def write_dataset(folder, images, *, shards=1, encoding="raw", offset=0):
         written.append(datasets.Shard(str(path), *records.write_shard(path, part.tolist())))
     splits = {"train": tuple(written), "test": tuple(written)}
     names = tuple(map(str, range(len(images))))
-    zeros = (0.0, 0.0, 0.0)
-    return datasets.Dataset(folder, names, zeros, zeros, {}, splits, "", encoding, offset)
+    zeros, encodings = (0.0, 0.0, 0.0), dict.fromkeys(splits, encoding)
+    return datasets.Dataset(folder, names, zeros, zeros, {}, splits, "", encodings, offset)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +89,25 @@ def numbered(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("numbered"), images, shards=7)
 
 
+SIZES = [(64, 64), (70, 91), (99, 65), (40, 50), (200, 160)]
+
+
+def photos_of(folder, encoding):
+    """Five pictures of different sizes."""
+    images = [photo(*size, seed) for seed, size in enumerate(SIZES)]
+    return write_dataset(folder, images, encoding=encoding)
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Five JPEGs of different sizes."""
-    sizes = [(64, 64), (70, 91), (99, 65), (40, 50), (200, 160)]
-    images = [photo(*size, seed) for seed, size in enumerate(sizes)]
-    return write_dataset(tmp_path_factory.mktemp("photos"), images, encoding="jpeg")
+    return photos_of(tmp_path_factory.mktemp("photos"), "jpeg")
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def stored_photos(request, tmp_path_factory):
+    """The same five pictures in every encoding."""
+    return photos_of(tmp_path_factory.mktemp("photos"), request.param)
 
 
 def train(dataset, policy=STILL, **options):
@@ -175,15 +212,13 @@ def test_replicas_share_the_batches_of_one_device(numbered):
         train(numbered, per_batch=3)
 
 
-@pytest.fixture(params=["raw", "jpeg", "in memory"])
-def kept(request, numbered, tmp_path_factory):
+@pytest.fixture(params=["raw", "jpeg", "mixed", "jpeg in memory"])
+def kept(request, tmp_path_factory):
     """The same numbered images, and options of how they are read."""
-    if request.param == "raw":
-        return numbered, {}
+    encoding, options = WAYS[request.param]
     images = [np.full([8, 8, 3], number, np.uint8) for number in range(103)]
     folder = tmp_path_factory.mktemp("kept")
-    cache = "memory" if request.param == "in memory" else "none"
-    return write_dataset(folder, images, shards=7, encoding="jpeg"), {"cache": cache}
+    return write_dataset(folder, images, shards=7, encoding=encoding), options
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -285,25 +320,50 @@ def test_half_of_the_images_are_mirrored(tmp_path):
 
 
 @pytest.mark.parametrize("name", augment.POLICIES)
-def test_every_policy_gives_images_of_the_networks_size(photos, name):
-    images, labels, _ = train(photos, augment.POLICIES[name], size=48, batch_size=5, steps=2)[1]
+def test_every_policy_gives_images_of_the_networks_size(stored_photos, name):
+    policy = augment.POLICIES[name]
+    images, labels, _ = train(stored_photos, policy, size=48, batch_size=5, steps=2)[1]
     assert images.shape == (5, 48, 48, 3) and sorted(labels) == list(range(5))
     assert images.std(axis=(1, 2, 3)).min() > 10
 
 
-@pytest.fixture(params=["jpeg", "mixed", "raw", "in memory"])
+def test_the_order_and_the_draws_do_not_depend_on_the_encoding(tmp_path, windows):
+    """Lossless records of the same images make the same batches."""
+    images = [photo(*np.random.default_rng(seed).integers(12, 40, 2), seed) for seed in range(30)]
+    runs = {}
+    for way, (encoding, options) in WAYS.items():
+        folder = tmp_path / way
+        folder.mkdir()
+        dataset = write_dataset(folder, images, shards=3, encoding=encoding)
+        options = {"size": 10, "batch_size": 7, "steps": 9, **options}
+        runs[way] = train(dataset, augment.POLICIES["alexnet"], **options)
+    for run in runs.values():
+        np.testing.assert_array_equal(labels_of(run), labels_of(runs["raw"]))
+    for way in ("png", "png in memory"):
+        for (images, *_), (same, *_) in zip(runs["raw"], runs[way], strict=True):
+            np.testing.assert_array_equal(images, same)
+
+
+@pytest.fixture(params=WAYS)
 def reading(request, tmp_path):
-    """A function that writes images as records of an encoding; returns (data set, cache)."""
-    encoding = {"in memory": "jpeg"}.get(request.param, request.param)
-    cache = "memory" if request.param == "in memory" else "none"
-    return lambda images: (write_dataset(tmp_path, images, encoding=encoding), cache)
+    """A function that writes images as records, and reads the same window of all of them."""
+    encoding, options = WAYS[request.param]
 
+    def read(images, window, size):
+        """The images as they are stored, decoded whole, and the windows, by label."""
+        dataset = write_dataset(tmp_path, images, encoding=encoding)
+        formats = itertools.cycle(FORMATS[encoding])
+        stored = [
+            image if format == "RAW" else decode.decode(encoded(image, format))
+            for image, format in zip(images, formats, strict=False)
+        ]
+        batches = train(
+            dataset, fixed(window), size=size, batch_size=len(images), steps=1, **options
+        )
+        ((parts, labels, _),) = batches
+        return stored, parts[np.argsort(labels)]
 
-def as_stored(images, dataset):
-    """What is decoded of the records of images, whole."""
-    if dataset.encoding == "raw":
-        return images
-    return [decode.decode(encoded(image, dataset.encoding)) for image in images]
+    return read
 
 
 def fixed(window):
@@ -318,35 +378,26 @@ def fixed(window):
 @pytest.mark.parametrize("seed", range(10))
 def test_a_window_is_that_of_the_whole_decoded_image(reading, seed):
     random = np.random.default_rng(seed)
-    images = [photo(*random.integers(17, 120, size=2), seed)]
-    dataset, cache = reading(images)
-    (whole,) = as_stored(images, dataset)
-    y, x = (random.integers(0, side - 16 + 1) for side in whole.shape[:2])
-    policy = fixed([y, x, 16, 16])
-    ((got,), *_), *_ = train(dataset, policy, size=16, batch_size=1, steps=1, cache=cache)
-    np.testing.assert_array_equal(got, whole[y : y + 16, x : x + 16])
+    images = [photo(*random.integers(17, 120, size=2), seed) for _ in range(4)]
+    y, x = (random.integers(0, min(image.shape[i] for image in images) - 15) for i in range(2))
+    stored, got = reading(images, [y, x, 16, 16], 16)
+    expected = [whole[y : y + 16, x : x + 16] for whole in stored]
+    np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("place", [(-4, -3), (0, 1), (4, 4), (-1, 2)])
 def test_outside_of_the_image_is_zero(reading, place):
-    images = [photo(18, 19)]
-    dataset, cache = reading(images)
-    (whole,) = as_stored(images, dataset)
-    padded = np.pad(whole, [(4, 4), (4, 4), (0, 0)])
-    policy = fixed([*place, 18, 18])
-    ((got,), *_), *_ = train(dataset, policy, size=18, batch_size=1, steps=1, cache=cache)
+    stored, got = reading([photo(18, 19, seed) for seed in range(4)], [*place, 18, 18], 18)
     y, x = (side + 4 for side in place)
-    np.testing.assert_array_equal(got, padded[y : y + 18, x : x + 18])
+    padded = [np.pad(whole, [(4, 4), (4, 4), (0, 0)]) for whole in stored]
+    np.testing.assert_array_equal(got, [whole[y : y + 18, x : x + 18] for whole in padded])
 
 
 def test_a_window_of_another_size_is_resized(reading):
-    images = [photo(40, 50)]
-    dataset, cache = reading(images)
-    (whole,) = as_stored(images, dataset)
-    policy = fixed([3, 5, 30, 20])
-    ((got,), *_), *_ = train(dataset, policy, size=16, batch_size=1, steps=1, cache=cache)
-    expected = pixels.resize(whole[3:33, 5:25], np.empty([16, 16, 3], np.uint8))
-    np.testing.assert_array_equal(got, expected)
+    stored, got = reading([photo(40, 50, seed) for seed in range(4)], [3, 5, 30, 20], 16)
+    for whole, part in zip(stored, got, strict=True):
+        expected = pixels.resize(whole[3:33, 5:25], np.empty([16, 16, 3], np.uint8))
+        np.testing.assert_array_equal(part, expected)
 
 
 @pytest.mark.parametrize("side", [200, 300])
@@ -356,7 +407,7 @@ def test_a_window_of_another_size_is_resized(reading):
 def test_windows_may_reach_beyond_the_ends_of_a_shard(tmp_path, side, count, cache, corner):
     """The first image of one raw shard has little memory before it, the last little after it."""
     images = [photo(side, side, seed) for seed in range(count)]
-    encoding = "raw" if cache == "none" else "mixed"
+    encoding = "raw" if cache == "none" else "png"
     dataset = write_dataset(tmp_path, images, encoding=encoding)
     window, options = [*corner, side, side], {"size": side, "batch_size": count, "steps": 1}
     ((got, labels, _),) = train(dataset, fixed(window), cache=cache, **options)
@@ -375,8 +426,8 @@ def test_a_window_may_hold_more_bytes_in_a_row_than_its_shard(tmp_path):
 
 
 @pytest.mark.parametrize("name", augment.POLICIES)
-def test_images_in_memory_give_the_batches_of_decoding(photos, name):
-    options = {"size": 48, "batch_size": 2, "steps": 9}
+def test_images_in_memory_give_the_batches_of_decoding(stored_photos, name):
+    photos, options = stored_photos, {"size": 48, "batch_size": 2, "steps": 9}
     batches = [
         train(photos, augment.POLICIES[name], cache=cache, **options)
         for cache in ("none", "memory")
@@ -389,16 +440,43 @@ def test_images_in_memory_give_the_batches_of_decoding(photos, name):
         np.testing.assert_array_equal(*views)
 
 
-def test_small_sets_are_cached_and_large_or_raw_ones_are_not(photos, numbered, monkeypatch):
+def test_small_sets_are_cached_and_large_or_raw_ones_are_not(stored_photos, monkeypatch):
+    photos, expected = stored_photos, 2 * 3 * sum(height * width for height, width in SIZES)
+    if photos.encodings["train"] == "raw":
+        for cache in decoded.CACHES:
+            assert decoded.chosen_cache(photos, cache) == "none"  # its pixels are at hand
+        return
     assert decoded.chosen_cache(photos, "auto") == "memory"
     assert decoded.chosen_cache(photos, "none") == "none"
-    assert decoded.chosen_cache(numbered, "auto") == "none"  # its pixels are at hand
-    sizes = [(64, 64), (70, 91), (99, 65), (40, 50), (200, 160)]
-    expected = 2 * 3 * sum(height * width for height, width in sizes)  # two splits
-    assert decoded.decoded_bytes(photos) == expected
+    assert decoded.decoded_bytes(photos) == expected  # of two splits
     monkeypatch.setattr(decoded, "_AUTO_BYTES", expected - 1)
     assert decoded.chosen_cache(photos, "auto") == "none"
     assert decoded.chosen_cache(photos, "memory") == "memory"
+
+
+def test_splits_may_be_stored_differently(tmp_path):
+    """Only what is encoded is decoded into memory, or counts for it."""
+    raw = photos_of(tmp_path, "raw")
+    (tmp_path / "png").mkdir()
+    png = photos_of(tmp_path / "png", "png")
+    both = dataclasses.replace(
+        raw,
+        splits={"train": raw.shards("train"), "test": png.shards("test"), "none": ()},
+        encodings={"train": "raw", "test": "png", "none": "jpeg"},
+    )
+    assert decoded.decoded_bytes(both) == 3 * sum(height * width for height, width in SIZES)
+    assert decoded.chosen_cache(both, "auto") == "memory"
+    policy, options = augment.POLICIES["alexnet"], {"size": 32, "batch_size": 5, "steps": 2}
+    decoded.in_memory.cache_clear()
+    for cache in ("none", "memory"):
+        for expected, got in zip(
+            train(raw, policy, **options), train(both, policy, cache=cache, **options), strict=True
+        ):
+            np.testing.assert_array_equal(got[0], expected[0])
+        assert decoded.in_memory.cache_info().misses == 0  # nothing of the raw split
+        (views, *_), *_ = test(both, size=32, batch_size=5, cache=cache)
+        np.testing.assert_array_equal(views, test(raw, size=32, batch_size=5)[0][0])
+    assert decoded.in_memory.cache_info().misses == 1
 
 
 def test_raw_shards_of_past_windows_are_closed(numbered, monkeypatch):
@@ -472,7 +550,7 @@ def test_filling_up_may_take_more_examples_than_there_are(photos):
 
 def test_ten_views_are_numpy_slices_of_the_image(photos):
     views = test(photos, size=64, crops=10, batch_size=5)[0][0][2]
-    image = decode.decode(encoded(photo(99, 65, 2), "jpeg"))
+    image = decode.decode(encoded(photo(99, 65, 2), "JPEG"))
     side, (top, left) = 64, (99 - 64, 65 - 64)
     corners = [(0, 0), (0, left), (top, 0), (top, left), (top // 2, left // 2)]
     five = np.stack([image[y : y + side, x : x + side] for y, x in corners])
@@ -485,36 +563,54 @@ def test_one_view_is_the_centre_of_the_ten(photos):
 
 
 @pytest.mark.parametrize("crops", [1, 10])
-@pytest.mark.parametrize("encoding", ["jpeg", "raw"])
-def test_an_image_in_memory_gets_the_views_of_its_record(tmp_path, encoding, crops):
-    storage = decode.Storage(short_side=60, encoding=encoding)
-    stored = decode.store(encoded(photo(90, 75), "jpeg"), storage)
-    record = records.example_bytes(
-        encoded=stored.encoded, format=stored.format, label=0, height=stored.height,
-        width=stored.width, filename="",
-    )  # fmt: skip
-    path = tmp_path / "one.tfrecord"
-    shard = datasets.Shard(str(path), *records.write_shard(path, [record]))
-    dataset = datasets.Dataset(
-        tmp_path, ("a",), (0,) * 3, (1,) * 3, {}, {"test": (shard,)}, "", encoding
-    )
-    expected = test(dataset, size=48, crops=crops, batch_size=1)[0][0][0]
-    (views,) = pipeline.views_of([stored], size=48, crops=crops)
-    assert views.shape == (crops, 48, 48, 3)
+@pytest.mark.parametrize("encoding", ["jpeg", "png", "raw", "mixed"])
+def test_images_in_memory_get_the_views_of_their_records(tmp_path, encoding, crops):
+    dataset = photos_of(tmp_path, encoding)
+    formats = itertools.cycle(FORMATS[encoding])
+    stored = [
+        decode.Stored(encoded(photo(*size, seed), format), format, *size, (0,) * 3, (0,) * 3)
+        for seed, (size, format) in enumerate(zip(SIZES, formats, strict=False))
+    ]
+    expected = test(dataset, size=48, crops=crops, batch_size=5)[0][0]
+    views = pipeline.views_of(stored, size=48, crops=crops)
+    assert views.shape == (5, crops, 48, 48, 3)
     np.testing.assert_array_equal(views, expected)
 
 
 def test_foreign_records_of_any_kind_with_labels_from_one(tmp_path):
     images = [photo(40, 30, seed) for seed in range(3)]
-    dataset = write_dataset(tmp_path, images, encoding="mixed", offset=1)
+    dataset = write_dataset(tmp_path, images, encoding="unknown", offset=1)
     views, labels, _ = test(dataset, size=30, batch_size=3)[0]
     assert labels.tolist() == [0, 1, 2]
-    np.testing.assert_array_equal(views[:, 0], np.stack(images)[:, 5:35])
+    np.testing.assert_array_equal(views[::2, 0], np.stack(images)[::2, 5:35])  # PNG, JPEG, PNG
 
 
-def test_shorter_side_is_the_images_not_the_options(photos, numbered):
-    assert pipeline.shorter_side(numbered) == 8
-    assert pipeline.shorter_side(photos) == 65
+def test_facts_about_a_split_do_not_depend_on_its_encoding(stored_photos):
+    assert pipeline.shorter_side(stored_photos) == 65  # the images', not the options'
+    assert pipeline.has_labels(stored_photos, "train")
+    assert pipeline.class_counts(stored_photos, "train").tolist() == [1] * 5
+
+
+def test_every_stage_gives_all_images(stored_photos):
+    options = {"size": 48, "batch_size": 5, "seed": 0, "steps": 3, "threads": 2}
+    stages = pipeline.stages(stored_photos, STILL, **options)
+    decodes = stored_photos.encodings["train"] != "raw"
+    assert list(stages) == ["read", *["decode"] * decodes, "augment", "batch"]
+    for name, counts in stages.items():
+        assert sum(counts.as_numpy_iterator()) == 15, name
+    assert "decode" not in pipeline.stages(stored_photos, STILL, **options, cache="memory")
+
+
+def test_a_record_of_another_size_than_it_says_stops_the_run(tmp_path):
+    record = records.example_bytes(
+        encoded=b"pixels", format="RAW", label=0, height=40, width=40, filename=""
+    )
+    path = tmp_path / "one.tfrecord"
+    shard = datasets.Shard(str(path), *records.write_shard(path, [record]))
+    options = {"splits": {"train": (shard,)}, "encodings": {"train": "mixed"}}
+    dataset = dataclasses.replace(photos_of(tmp_path, "mixed"), **options)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="cannot reshape array of size 6"):
+        train(dataset, batch_size=1)
 
 
 def test_an_empty_or_unknown_split_is_refused(numbered):

@@ -22,8 +22,9 @@ def test_what_is_written_is_read(tmp_path):
     assert (examples, size, digest) == (4, len(data), hashlib.sha256(data).hexdigest())
     parsed = [records.parse(row) for row in tf.data.TFRecordDataset(str(path))]
     assert [int(row["label"]) for row in parsed] == [0, 1, 2, 3]
-    assert set(parsed[0]) == {"encoded", "label", "height", "width"}
+    assert set(parsed[0]) == {"encoded", "format", "label", "height", "width"}
     assert parsed[0]["encoded"].numpy() == b"\xff\xd8"
+    assert parsed[0]["format"].numpy() == records.JPEG
     assert (int(parsed[0]["height"]), int(parsed[0]["width"])) == (5, 7)
 
 
@@ -66,11 +67,18 @@ def test_the_bytes_are_those_that_protobuf_writes(values):
         assert int(parsed[name]) == wanted[name]
 
 
+@pytest.mark.parametrize("format", [records.JPEG, records.PNG, records.RAW])
+def test_a_record_says_its_format(format):
+    parsed = records.parse([example(format=format.decode())] * 2)
+    assert parsed["format"].numpy().tolist() == [format] * 2
+
+
 def test_foreign_records_without_sizes_are_read():
     value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
     foreign = tf.train.Example(features=tf.train.Features(feature={"image/encoded": value}))
     parsed = records.parse(foreign.SerializeToString(), filename=True)
     assert (int(parsed["label"]), int(parsed["height"]), parsed["filename"].numpy()) == (-1, 0, b"")
+    assert parsed["format"].numpy() == b""
 
 
 def test_a_shard_that_cannot_be_written_is_an_error(tmp_path):

@@ -3,12 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-from test_pipeline import photo, write_dataset
+from test_pipeline import FORMATS, photo, write_dataset
 
 from data import augment, pipeline, pixels, replay
 
 
-@pytest.fixture(params=["jpeg", "raw", "mixed"])
+@pytest.fixture(params=FORMATS)
 def dataset(request, tmp_path):
     images = [photo(*size, seed) for seed, size in enumerate([(64, 64), (70, 91), (99, 65)] * 4)]
     return write_dataset(tmp_path, images, shards=3, encoding=request.param)

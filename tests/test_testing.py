@@ -1,6 +1,7 @@
 """`test.py`: what it prints and leaves, and that every image counts once."""
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -12,9 +13,10 @@ import pytest
 import sklearn.metrics
 from conftest import PIPES, ROOT, started
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_pipeline import FORMATS, encoded, photo, write_dataset
 
 import trained
-from data import pipeline, testsets
+from data import decode, pipeline, testsets
 from engine import steps
 from report import scores
 
@@ -221,6 +223,22 @@ def test_the_temperature_of_the_validation_images_is_used(command, run, tmp_path
         and "remove it" in done.stderr
     )
     keras.utils.clear_session()
+
+
+@pytest.mark.parametrize("encoding", FORMATS)
+def test_pictures_of_a_split_are_as_they_are_stored(tmp_path, encoding):
+    images = [photo(60, 45, seed) for seed in range(4)]
+    split = testsets.Split(write_dataset(tmp_path, images, encoding=encoding, offset=1), "test")
+    assert split.filenames() == ["0", "1", "2", "3"]
+    stored = [
+        image if format == "RAW" else decode.decode(encoded(image, format))
+        for image, format in zip(images, itertools.cycle(FORMATS[encoding]), strict=False)
+    ]
+    np.testing.assert_array_equal(split.pictures([2, 0, 1]), [stored[n] for n in (2, 0, 1)])
+    for number, (image, label) in enumerate(split.whole(45)):
+        assert label == number
+        np.testing.assert_array_equal(image, stored[number])
+    assert next(split.whole(90))[0].shape == (120, 90, 3)
 
 
 def test_views_of_a_folder_are_those_of_classify(photographs):
