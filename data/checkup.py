@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from data import jpeg
-from data.decode import BadImage, Damaged, TooLarge, decode, is_turned, read_header
+from data import jpeg, kinds
+from data.decode import decode
+from data.decoders import BadImage, Damaged, TooLarge, is_turned, read_header
 from data.duplicates import difference_hash, thumbnail
 from data.examples import Example
 
@@ -24,10 +25,10 @@ _EXTENSIONS = {
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif"),
 }
 _IS_CUT: dict[str, Callable[[bytes], bool]] = {  # of the formats that tell
     "JPEG": lambda data: not jpeg.has_end(data),
-    "MPO": lambda data: not jpeg.has_end(data),
     "PNG": lambda data: b"IEND" not in data,
     "BMP": lambda data: int.from_bytes(data[2:6], "little") > len(data),
     "WEBP": lambda data: int.from_bytes(data[4:8], "little") + 8 > len(data),
@@ -99,7 +100,7 @@ def examine_file(example: Example) -> Checkup | Unsound:
         header = read_header(data)
         image = decode(data)
     except BadImage as error:
-        return Unsound(_kind_of(error, data), str(error) if data else "an empty file")
+        return Unsound(_kind_of(error, data), str(error))
     remarks = [(kind, "") for kind, applies in _REMARKS.items() if _holds(applies, header)]
     extension = os.path.splitext(example.name)[1].lower()
     if extension and extension not in _EXTENSIONS[header.format]:
@@ -149,7 +150,8 @@ def _kind_of(error: BadImage, data: bytes) -> str:
         return "too_large"
     if not isinstance(error, Damaged):
         return "unreadable"
-    is_cut = _IS_CUT.get(read_header(data).format)
+    kind = kinds.of(data)
+    is_cut = _IS_CUT.get(kind.format) if kind else None
     return "truncated" if is_cut and is_cut(data) else "damaged"
 
 

@@ -1,58 +1,46 @@
 """One image's bytes to pixels, and to what a record holds: the same for conversion and classify.py.
 
 Decided by content, never by name. Every image becomes upright 8-bit RGB: grey is three equal
-channels, a palette is looked up, of 16 bits the upper 8 are kept, alpha is dropped (not blended),
-CMYK and YCbCr are converted, the EXIF orientation is applied, of an animation or several pages
-the first counts. No TensorFlow here: worker processes import this file.
+channels, a palette is looked up, of 16 bits the upper 8 of those in use are kept, alpha is dropped
+(not blended), CMYK and YCbCr are converted, the EXIF orientation is applied (of HEIC and AVIF the
+format's own, as their standards say), of an animation or several pages the first counts. A PNG's
+metadata decides nothing.
+
+What is stored: a larger image is reduced once and becomes a JPEG; one that needs no reduction is
+changed as little as can be. An upright grey or RGB JPEG keeps its bytes, what comes without loss
+(PNG, GIF, BMP, lossless WebP and TIFF) is stored without loss, anything else becomes a JPEG of
+higher quality. JPEGs are written with full chroma: networks see colours at every pixel.
+
+No TensorFlow here: worker processes import this file.
 """
 
-import contextlib
-import io
-import os
-import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from data import jpeg
+from data import decoders, jpeg, kinds, png, tiff, webp
+from data.decoders import BITS, BadImage, decode_bgr, read_header
 
-MAX_PIXELS = 178_000_000
+ENCODINGS = ("auto", "jpeg", "raw")
+RAW_BYTES = 1 << 20  # pixels up to here are stored as they are, fastest to read; more as PNG
+
+# A reduced image has none of the artefacts left that it came with, so that a lower quality does;
+# one of its own size is compressed for the second time, which is not to show.
+REDUCED_QUALITY = 90
+SAME_SIZE_QUALITY = 95
+
 _MAX_JPEG_SIDE = 65_500  # of libjpeg
 _CROP_OF_IMAGE = 0.875  # test crops of 224 of 256: K. He et al., arXiv:1512.03385
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
-ENCODINGS = ("jpeg", "raw")
-
-# Pillow's names of pixel layouts for which the rules above say what becomes of them.
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-_MODES |= {"I;16", "I;16L", "I;16B"}
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {  # by EXIF orientation; TIFF's is applied by the decoders
-    2: lambda image: cv2.flip(image, 1),
-    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
-    4: lambda image: cv2.flip(image, 0),
-    5: cv2.transpose,
-    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
-    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+_LOSSLESS: dict[str, Callable[[bytes, Image.Image], bool]] = {  # by format
+    "PNG": lambda data, header: True,
+    "GIF": lambda data, header: True,
+    "BMP": lambda data, header: True,
+    "WEBP": lambda data, header: webp.is_lossless(data),
+    "TIFF": lambda data, header: tiff.is_lossless(header),
 }
-
-_stderr_lock = threading.Lock()
-
-
-class BadImage(ValueError):
-    """Bytes that are not one whole image of an accepted format; the text says why."""
-
-
-class TooLarge(BadImage):
-    """An image of more than `MAX_PIXELS`."""
-
-
-class Damaged(BadImage):
-    """A file of an accepted format, of which the decoder makes no whole image."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +49,16 @@ class Storage:
 
     Attributes:
         short_side: Shorter side in pixels, larger images are reduced to it; 0 keeps every size.
-        quality: JPEG quality, 1..100.
-        encoding: "jpeg", or "raw" for centre squares of decoded pixels.
+        quality: JPEG quality, 1..100; None for `REDUCED_QUALITY` and `SAME_SIZE_QUALITY`.
+        encoding: "auto" for JPEG, and no loss where an image comes without loss and needs no
+            reduction; "jpeg" for JPEG only; "raw" for centre squares of decoded pixels.
+        bits: That the samples of images with 16 bits per channel fill, one of `BITS`.
     """
 
     short_side: int = 256
-    quality: int = 95
-    encoding: str = "jpeg"
+    quality: int | None = None
+    encoding: str = "auto"
+    bits: int = 16
 
     def __post_init__(self):
         """Refuses what no image can be stored as."""
@@ -78,8 +69,10 @@ class Storage:
                 f"short_side must be at least {int(self.encoding == 'raw')} pixels for encoding "
                 f"{self.encoding}: {self.short_side}"
             )
-        if not 1 <= self.quality <= 100:
+        if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f"quality must be 1 to 100: {self.quality}")
+        if self.bits not in BITS:
+            raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}: {self.bits!r}")
 
 
 def storage_for(image_size: int) -> Storage:
@@ -92,11 +85,11 @@ class Stored:
     """One image as a record holds it.
 
     Attributes:
-        encoded: A JPEG file, or uint8 RGB pixels [height, width, 3].
-        format: "JPEG" or "RAW".
+        encoded: A JPEG or PNG file, or uint8 RGB pixels [height, width, 3].
+        format: "JPEG", "PNG" or "RAW".
         height: In pixels.
         width: In pixels.
-        mean: Of every channel (RGB) over the pixels, 0..255, before JPEG encoding.
+        mean: Of every channel (RGB) over the pixels, 0..255, before any JPEG encoding.
         mean_of_squares: Of every channel.
     """
 
@@ -108,20 +101,23 @@ class Stored:
     mean_of_squares: tuple[float, float, float]
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, bits: int = 16) -> np.ndarray:
     """Decodes an image strictly and in full.
 
     Args:
-        data: A file of one of `FORMATS`.
+        data: A file of one of `decoders.FORMATS`.
+        bits: That the samples of a PNG or TIFF with 16 bits per channel fill, one of
+            `BITS`: the sample v becomes min(v, 2**bits - 1) >> (bits - 8). Of an RGB TIFF
+            whose samples fill all 16, libtiff rounds instead. Other images are what they are.
 
     Returns:
         uint8 [H, W, 3], RGB, upright.
 
     Raises:
         BadImage: If the bytes are not an image of an accepted format, are cut short or damaged in
-            a way that a decoder can see, or have more than `MAX_PIXELS`.
+            a way that a decoder can see, or have more than `decoders.MAX_PIXELS`.
     """
-    return cv2.cvtColor(_decode_bgr(data, read_header(data)), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(decode_bgr(data, read_header(data), bits), cv2.COLOR_BGR2RGB)
 
 
 def decode_plain(data: bytes) -> np.ndarray:
@@ -136,47 +132,128 @@ def decode_plain(data: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), flags), cv2.COLOR_BGR2RGB)
 
 
+def largest_sample(data: bytes) -> int:
+    """Returns the largest colour sample of an image with 16 bits per channel.
+
+    Every other file costs a look at its header: it, and what cannot be decoded, gives 0.
+
+    Args:
+        data: Any file.
+
+    Returns:
+        0..65,535; `bits_for` makes bits of it.
+    """
+    kind = kinds.of(data)
+    if kind is None or kind.format not in ("PNG", "TIFF"):
+        return 0
+    if kind.format == "PNG" and png.bit_depth(data) != 16:
+        return 0
+    try:
+        header = read_header(data)
+        return int(decoders.samples(data, header)[..., :3].max()) if decoders.is_deep(header) else 0
+    except BadImage:
+        return 0
+
+
+def bits_for(largest: int) -> int:
+    """Returns the bits that samples of 16 bits fill, one of `BITS`.
+
+    Cameras and scanners fill the lower 10, 12 or 14; which, only the whole of a data set tells.
+
+    Args:
+        largest: The largest `largest_sample` of a data set; 0 gives 16.
+    """
+    return next((bits for bits in BITS if 0 < largest < 1 << bits), BITS[-1])
+
+
 def store(data: bytes, storage: Storage) -> Stored:
     """Decodes an image and makes of it what a record holds.
 
-    It is reduced to `storage.short_side` by area interpolation, never enlarged. An upright grey or
-    RGB JPEG that needs no reduction keeps its own bytes; anything else of its own size is encoded
-    without chroma subsampling. Raw squares are smaller than `short_side` where the image is.
+    An image whose shorter side is longer than `storage.short_side` is reduced to it by area
+    interpolation; none is enlarged. Encoding "raw" keeps the centre square, which is smaller where
+    the image is. The others keep all of the image:
+
+    - Reduced, it becomes a JPEG of `REDUCED_QUALITY`.
+    - An upright grey or RGB JPEG of its own size keeps its own bytes.
+    - For encoding "auto", an image of its own size that comes without loss is stored without loss:
+      as pixels up to `RAW_BYTES` of them, above as PNG.
+    - Anything else of its own size becomes a JPEG of `SAME_SIZE_QUALITY`.
 
     Args:
-        data: A file of one of `FORMATS`.
-        storage: How to store it.
+        data: A file of one of `decoders.FORMATS`.
+        storage: How to store it; its quality stands for both.
 
     Returns:
         The stored image with its statistics.
 
     Raises:
+        BadImage: As `decode`, and if an image is too long for JPEG.
+    """
+    header = read_header(data)
+    image = decode_bgr(data, header, storage.bits)
+    if _keeps_bytes(data, header, image, storage):
+        return _with_statistics(data, "JPEG", image)
+    if storage.encoding == "raw":
+        return prepare_pixels(image, storage)
+    if not _fits(image, storage):
+        return _as_jpeg(_reduced(image, storage.short_side), storage.quality or REDUCED_QUALITY)
+    if storage.encoding == "auto" and _is_lossless(data, header):
+        return _as_png(image) if image.nbytes > RAW_BYTES else _as_raw(image)
+    return _as_jpeg(image, storage.quality or SAME_SIZE_QUALITY)
+
+
+def prepare(data: bytes, storage: Storage) -> Stored:
+    """Decodes an image to look at it once: as `store` does, but nothing is compressed.
+
+    Args:
+        data: A file of one of `decoders.FORMATS`.
+        storage: How the images of the training were stored.
+
+    Returns:
+        Pixels, reduced or cut as a record's, or the file itself where `store` keeps its bytes.
+
+    Raises:
         BadImage: As `decode`.
     """
     header = read_header(data)
-    image = _decode_bgr(data, header)
-    small = storage.short_side == 0 or min(image.shape[:2]) <= storage.short_side
-    if storage.encoding == "jpeg" and small and _is_plain_jpeg(data, header):
+    image = decode_bgr(data, header, storage.bits)
+    if _keeps_bytes(data, header, image, storage):
         return _with_statistics(data, "JPEG", image)
-    return store_pixels(image, storage)
+    return prepare_pixels(image, storage)
 
 
-def store_pixels(pixels: np.ndarray, storage: Storage) -> Stored:
-    """Makes of an image what a record holds of it, as `store` does.
+def prepare_pixels(pixels: np.ndarray, storage: Storage) -> Stored:
+    """Reduces an image and cuts its centre square, as `store` does; compresses nothing.
 
     Args:
         pixels: uint8 [H, W, 3], in OpenCV's channel order.
-        storage: How to store it.
-
-    Raises:
-        BadImage: If it is too long for JPEG.
+        storage: How the images of the training were stored.
     """
     image = _reduced(pixels, storage.short_side)
-    if storage.encoding == "raw":
-        image = _centre_square(image)
-        return _with_statistics(cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes(), "RAW", image)
-    encoded = _jpeg(image, storage.quality, subsampled=image is not pixels)
-    return _with_statistics(encoded, "JPEG", image)
+    return _as_raw(_centre_square(image) if storage.encoding == "raw" else image)
+
+
+def _keeps_bytes(data: bytes, header: Image.Image, image: np.ndarray, storage: Storage) -> bool:
+    """Whether a record holds the very file."""
+    return storage.encoding != "raw" and _fits(image, storage) and _is_plain_jpeg(data, header)
+
+
+def _fits(image: np.ndarray, storage: Storage) -> bool:
+    """Whether it needs no reduction."""
+    return storage.short_side == 0 or min(image.shape[:2]) <= storage.short_side
+
+
+def _is_lossless(data: bytes, header: Image.Image) -> bool:
+    """Whether a file holds its pixels as they were before it was written."""
+    return header.format in _LOSSLESS and _LOSSLESS[header.format](data, header)
+
+
+def _as_raw(image: np.ndarray) -> Stored:
+    return _with_statistics(cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes(), "RAW", image)
+
+
+def _as_png(image: np.ndarray) -> Stored:
+    return _with_statistics(_encoded(".png", image, []), "PNG", image)
 
 
 def _with_statistics(encoded: bytes, format: str, image: np.ndarray) -> Stored:
@@ -186,82 +263,11 @@ def _with_statistics(encoded: bytes, format: str, image: np.ndarray) -> Stored:
     return Stored(encoded, format, height, width, tuple(mean.tolist()), tuple(squares.tolist()))
 
 
-def read_header(data: bytes) -> Image.Image:
-    """Reads type and size; decodes no pixel.
-
-    Args:
-        data: A file of one of `FORMATS`.
-
-    Returns:
-        Pillow's image, not loaded; its size may not be that of the upright image.
-
-    Raises:
-        BadImage: If it is none, has more than `MAX_PIXELS` or pixels of a kind not accepted.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise TooLarge(f"more than {MAX_PIXELS:,} pixels") from None
-    except Exception:  # Pillow's parsers meet strangers' bytes and raise whatever they trip over
-        raise BadImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    width, height = header.size
-    if width * height > MAX_PIXELS:
-        raise TooLarge(f"more than {MAX_PIXELS:,} pixels: {width} x {height}")
-    if header.mode not in _MODES:
-        raise BadImage(f"unsupported pixel type: {header.format} {header.mode}")
-    return header
-
-
-def _decode_bgr(data: bytes, header: Image.Image) -> np.ndarray:
-    """Decodes in full to upright uint8 [H, W, 3] in OpenCV's channel order."""
-    if header.format in ("JPEG", "MPO"):
-        if fault := jpeg.fault(data):
-            raise Damaged(f"damaged JPEG: {fault}")
-    if header.format == "TIFF" and header.mode == "RGBA":
-        return _drop_alpha(header)
-    try:
-        with _quiet():
-            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise Damaged(f"cannot be decoded: {error.err}") from None
-    if image is None:
-        raise Damaged(f"cut short or damaged ({header.format})")
-    turn = _UPRIGHT.get(_orientation(header))
-    return turn(image) if turn else image
-
-
-def _drop_alpha(header: Image.Image) -> np.ndarray:
-    """Decodes a TIFF with alpha, by which OpenCV would multiply the colours."""
-    try:
-        with _quiet():
-            return cv2.cvtColor(np.asarray(header.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except Exception:  # as in `read_header`
-        raise Damaged("cut short or damaged (TIFF)") from None
-
-
-def is_turned(header: Image.Image) -> bool:
-    """Whether the EXIF orientation asks to turn or to mirror the image."""
-    return _orientation(header) in _UPRIGHT
-
-
 def _is_plain_jpeg(data: bytes, header: Image.Image) -> bool:
     """Whether every decoder makes the same pixels of the file: upright, 8-bit, grey or RGB."""
     if header.format not in ("JPEG", "MPO") or header.mode not in ("L", "RGB"):
         return False
-    return jpeg.is_common(data) and not is_turned(header)
-
-
-def _orientation(header: Image.Image) -> int | None:
-    """Reads the EXIF orientation, as which Pillow also gives an AVIF's own."""
-    if header.format == "TIFF":
-        return None
-    try:
-        return Image.Image.getexif(header).get(_EXIF_ORIENTATION)  # a PNG's own decodes it all
-    except Exception:  # as in `read_header`
-        return None
+    return jpeg.is_common(data) and not decoders.is_turned(header)
 
 
 def _reduced(image: np.ndarray, short_side: int) -> np.ndarray:
@@ -281,29 +287,20 @@ def _centre_square(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
-def _jpeg(image: np.ndarray, quality: int, *, subsampled: bool) -> bytes:
+def _as_jpeg(image: np.ndarray, quality: int) -> Stored:
     height, width = image.shape[:2]
     if max(height, width) > _MAX_JPEG_SIDE:  # OpenCV would report it on stderr
         raise BadImage(
             f"more than {_MAX_JPEG_SIDE:,} pixels on a side, too long for JPEG: {width} x {height}"
         )
-    factor = "420" if subsampled else "444"
-    sampling = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{factor}")
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
-    written, encoded = cv2.imencode(".jpg", image, options)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return _with_statistics(_encoded(".jpg", image, options), "JPEG", image)
+
+
+def _encoded(extension: str, image: np.ndarray, options: list[int]) -> bytes:
+    written, encoded = cv2.imencode(extension, image, options)
     if not written:
-        raise BadImage(f"cannot be encoded as JPEG: {width} x {height} pixels")
+        height, width = image.shape[:2]
+        raise BadImage(f"cannot be encoded as {extension}: {width} x {height} pixels")
     return encoded.tobytes()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences libjpeg and libpng, which write to the process's stderr without asking anyone."""
-    with _stderr_lock, open(os.devnull, "wb") as nowhere:
-        stderr = os.dup(2)
-        try:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

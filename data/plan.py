@@ -17,7 +17,11 @@ from data.examples import SPLIT_ORDER, Example, Splits
 
 _MAX_SHARDS = 1024
 _SHARD_EXAMPLES = 1250
-_SHARD_BYTES = {"jpeg": 128 << 20, "raw": 64 << 20}  # a training holds whole shards in memory
+_SHARD_BYTES = {
+    "auto": 128 << 20,
+    "jpeg": 128 << 20,
+    "raw": 64 << 20,
+}  # a training holds whole shards in memory
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Frames of video files, decoded by OpenCV in a process of their own, one after the other.
 
-Which files count as videos is decided by their first bytes: FFmpeg also opens playlists, which
-name other files and addresses. No TensorFlow here: the process imports this file.
+Which files count as videos is decided by their first bytes, as `kinds` knows them: FFmpeg also
+opens playlists, which name other files and addresses. No TensorFlow here: the process imports this
+file.
 """
 
 import itertools
@@ -15,15 +16,15 @@ from dataclasses import dataclass
 
 import cv2
 
-from data import workers
-from data.decode import MAX_PIXELS, BadImage, Storage, Stored, store_pixels
+from data import kinds, workers
+from data.decode import Storage, Stored, prepare_pixels
+from data.decoders import MAX_PIXELS, BadImage
 from data.examples import Example
 from data.workers import CRASHED, Rejected
 
 _RATE = 25.0  # frames per second of a file that does not say
 _RATES = (0.01, 1000.0)  # of files that are believed
 _ENOUGH = 0.9  # of the frames that a file says it has, which some estimate
-_HEAD = 16  # bytes
 _OPTIONS = "protocol_whitelist;file|threads;1"  # of FFmpeg: no network, whatever is in the file
 
 
@@ -34,7 +35,7 @@ class Frame:
     Attributes:
         number: Counted from 0.
         seconds: Since the first frame.
-        stored: What a record would hold of it.
+        stored: What a record would hold of it, as pixels.
     """
 
     number: int
@@ -50,18 +51,10 @@ def is_video(example: object) -> bool:
         if not os.path.isfile(example.path):
             return False
         with open(example.path, "rb") as file:
-            return _is_video(file.read(_HEAD))
+            kind = kinds.of(file.read(kinds.HEAD))
+            return kind is not None and kind.is_video
     except OSError:
         return False
-
-
-def _is_video(head: bytes) -> bool:
-    if head[4:8] == b"ftyp":  # MP4 and its relatives, of which some are images
-        return head[8:12] not in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"AVI "
-    matroska, asf, mpeg = b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"\0\0\1\xba"
-    return head.startswith((matroska, asf, mpeg, b"FLV\1", b"OggS"))
 
 
 def frames(
@@ -74,7 +67,7 @@ def frames(
 
     Args:
         path: The file.
-        storage: How to store its frames.
+        storage: How the images of the training were stored.
         every: Of so many frames the first; None for one frame of every second.
 
     Yields:
@@ -156,7 +149,7 @@ def _read(path: str, storage: Storage, every: int | None, seconds: int) -> Itera
             found, image = video.retrieve()
             if not found:
                 raise BadImage(f"frame {number} is damaged")
-            yield Frame(number, number / rate, store_pixels(image, storage))
+            yield Frame(number, number / rate, prepare_pixels(image, storage))
     expected = video.get(cv2.CAP_PROP_FRAME_COUNT)
     if number < max(1, _ENOUGH * expected):
         raise BadImage(f"cut short or damaged: {number} of about {expected:.0f} frames")

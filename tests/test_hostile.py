@@ -113,6 +113,10 @@ ABOUTS = {
     "storage of text": {"storage": "jpeg"},
     "storage with a command": {"storage": {"command": "touch x"}},
     "storage of no encoding": {"storage": {"encoding": "pickle"}},
+    "storage of 11 bits": {"storage": {"bits": 11}},
+    "storage of a billion bits": {"storage": {"bits": 10**9}},
+    "storage of bits in words": {"storage": {"bits": "twelve"}},
+    "storage of quality in words": {"storage": {"quality": "best"}},
     "flags of text": {"flags": "none"},
     "no flags": {"flags": {}},
 }

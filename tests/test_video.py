@@ -6,12 +6,13 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
+from corpus import picture, saved
 
 from data import decode, video, workers
 from data.examples import Example, Upload
 
 STORAGE = decode.Storage(0)
-KINDS = [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "mp4v")]
+KINDS = [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "mp4v"), (".mov", "mp4v"), (".ts", "mp4v")]
 LEVELS = range(0, 245, 7)  # grey levels of the frames, 10 a second
 
 
@@ -40,6 +41,7 @@ def test_a_frame_of_every_second(tmp_path, extension, code):
     ]
     for frame in frames:
         assert (frame.stored.height, frame.stored.width) == (48, 64)
+        assert frame.stored.format == "RAW"
         np.testing.assert_allclose(frame.stored.mean, LEVELS[frame.number], atol=4)
 
 
@@ -64,6 +66,8 @@ OTHERS = {
     "a.png": lambda path: cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8)),
     "a.webp": lambda path: cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8)),
     "a.avif": lambda path: cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8)),
+    "a.heic": lambda path: path.write_bytes(saved(picture(), "HEIF")),
+    "b.heic": lambda path: path.write_bytes(b"\0\0\0\x18ftyphevc\0\0\0\0hevcmsf1" + bytes(99)),
     "empty": lambda path: path.touch(),
     "folder": lambda path: path.mkdir(),
     "pipe": os.mkfifo,

@@ -79,7 +79,7 @@ def test_a_file_has_so_much_memory(examples):
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_bad_file(examples):
-    with pytest.raises(RuntimeError, match="worker failed.*short_side"):
+    with pytest.raises(RuntimeError, match="worker failed.*NoneType"):
         list(workers.stored(examples, None, 1))
 
 

@@ -66,7 +66,7 @@ def damaged_shards(count: int, folder: Path, seed: int) -> Counter:
             source, folder / encoding, decode.Storage(20, 95, encoding), shards=3, progress=False
         )
     for number in range(count):
-        shards = folder / decode.ENCODINGS[number % 2]
+        shards = folder / decode.ENCODINGS[number % len(decode.ENCODINGS)]
         path = choose.choice(sorted(shards.glob("train-*")))
         whole = path.read_bytes()
         kind, damage_to = choose.choice(list({**DAMAGES, "cut between": _cut_between}.items()))

@@ -1,0 +1,22 @@
+"""The structure of a WebP file: whether it was written without loss.
+
+Source: RFC 9649, section 2.
+"""
+
+_ANIMATION_FRAME = b"ANMF"
+_FRAME_HEADER = 16  # bytes of an animation's frame before its own chunks
+
+
+def is_lossless(data: bytes) -> bool:
+    """Whether the first picture of a WebP file is compressed without loss.
+
+    Args:
+        data: A WebP file, from its first byte.
+    """
+    place = 12
+    while place + 8 <= len(data):
+        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8L"
+        place += 8 + (_FRAME_HEADER if kind == _ANIMATION_FRAME else size + size % 2)
+    return False
