@@ -5,27 +5,30 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from data import jpeg, kinds
-from data.decode import decode
-from data.decoders import BadImage, Damaged, TooLarge, is_turned, read_header
+from data.decode import decode, largest_sample
+from data.decoders import BadImage, Damaged, TooLarge, is_deep, is_turned, read_header, said
 from data.duplicates import difference_hash, thumbnail
 from data.examples import Example
 
 TINY = 32  # pixels of the shorter side
 
+DARK = 8  # levels of 255: an image of a lower mean is nearly black
+
 _EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
-    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".mpo"),
+    "PNG": (".png", ".apng"),
     "GIF": (".gif",),
-    "BMP": (".bmp",),
+    "BMP": (".bmp", ".dib"),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif",),
-    "HEIF": (".heic", ".heif"),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".heics", ".heifs", ".hif"),
 }
 _IS_CUT: dict[str, Callable[[bytes], bool]] = {  # of the formats that tell
     "JPEG": lambda data: not jpeg.has_end(data),
@@ -33,11 +36,10 @@ _IS_CUT: dict[str, Callable[[bytes], bool]] = {  # of the formats that tell
     "BMP": lambda data: int.from_bytes(data[2:6], "little") > len(data),
     "WEBP": lambda data: int.from_bytes(data[4:8], "little") + 8 > len(data),
 }
-_REMARKS: dict[str, Callable[[Image.Image], bool]] = {  # by kind of finding
+_OF_HEADER: dict[str, Callable[[Image.Image], bool]] = {  # by kind of finding
     "cmyk": lambda header: header.mode == "CMYK",
     "grey": lambda header: header.mode in ("1", "L", "LA") or header.mode.startswith("I;16"),
-    "sixteen_bit": lambda header: ";16" in str([tile.args for tile in header.tile]),
-    "alpha": lambda header: header.has_transparency_data,
+    "sixteen_bit": is_deep,
     "rotated": is_turned,
     "animated": lambda header: header.format != "MPO" and getattr(header, "n_frames", 1) > 1,
 }
@@ -83,11 +85,12 @@ class Recorded(Example):
     width: int = 0
 
 
-def examine_file(example: Example) -> Checkup | Unsound:
+def examine_file(example: Example, bits: int = 16) -> Checkup | Unsound:
     """Decodes an image strictly and in full.
 
     Args:
         example: Of a file; its name's extension should be that of its format.
+        bits: That the samples of images with 16 bits per channel fill, as for `decode`.
 
     Returns:
         What was found.
@@ -98,13 +101,14 @@ def examine_file(example: Example) -> Checkup | Unsound:
     data = example.read()
     try:
         header = read_header(data)
-        image = decode(data)
+        image = decode(data, bits)
     except BadImage as error:
         return Unsound(_kind_of(error, data), str(error))
-    remarks = [(kind, "") for kind, applies in _REMARKS.items() if _holds(applies, header)]
+    remarks = [(kind, "") for kind, applies in _OF_HEADER.items() if _holds(applies, header)]
+    remarks += _of_pixels(data, header, image, bits)
     extension = os.path.splitext(example.name)[1].lower()
     if extension and extension not in _EXTENSIONS[header.format]:
-        remarks.append(("wrong_extension", f"is a {header.format}"))
+        remarks.append(("wrong_extension", f"is a {said(header)}"))
     return _checkup(image, remarks)
 
 
@@ -160,3 +164,38 @@ def _holds(applies: Callable[[Image.Image], bool], header: Image.Image) -> bool:
         return applies(header)
     except Exception:  # Pillow's parsers meet strangers' bytes and raise whatever they trip over
         return False
+
+
+def _of_pixels(
+    data: bytes, header: Image.Image, image: np.ndarray, bits: int
+) -> list[tuple[str, str]]:
+    """What there is to see, and what there is not, without and with alpha."""
+    alpha, found = _alpha(header), []
+    colour, mean = image[0, 0], np.mean(cv2.mean(image)[:3])
+    if (image[0] == colour).all() and (image == colour).all():  # most differ in the first row
+        found.append(("one_colour", "red {}, green {}, blue {}".format(*colour)))
+    elif mean < DARK:
+        found.append(("dark", _darkness(mean, data, bits)))
+    if found and alpha is not None and alpha.min() < alpha.max():
+        return [("only_alpha", found[0][1])]
+    if alpha is not None and alpha.min() < 255:
+        found.append(("alpha", ""))
+    return found
+
+
+def _darkness(mean: float, data: bytes, bits: int) -> str:
+    """How dark an image is, and how bright the samples are that it is made of."""
+    detail = f"mean {mean:.1f} of 255"
+    if largest := largest_sample(data):
+        detail += f"; of 16 bits, the largest sample is {largest:,}, {2**bits - 1:,} is white"
+    return detail
+
+
+def _alpha(header: Image.Image) -> np.ndarray | None:
+    """Decodes how opaque an image is, uint8 [H, W] of any orientation; None where all of it is."""
+    try:
+        if header.has_transparency_data:
+            return np.asarray(header.convert("RGBA").getchannel("A"))
+    except Exception:  # as in `_holds`
+        pass
+    return None

@@ -20,6 +20,7 @@ class Kind(NamedTuple):
 
 
 _COPY = "get the file again or delete it; conversion leaves it out"
+_SAVE = "get the file again, save it as JPEG or PNG, or delete it; conversion leaves it out"
 _AGAIN = "convert again"
 
 KINDS = {  # in the order of the report
@@ -55,7 +56,7 @@ KINDS = {  # in the order of the report
         "many images that look alike (one camera, a video?)",
         "keep a series in one split",
     ),
-    "unreadable": Kind(WARNING, "unreadable file", _COPY),
+    "unreadable": Kind(WARNING, "unreadable file", _SAVE),
     "truncated": Kind(WARNING, "file cut short", _COPY),
     "damaged": Kind(WARNING, "damaged file", _COPY),
     "too_large": Kind(
@@ -73,11 +74,28 @@ KINDS = {  # in the order of the report
     ),
     "duplicate": Kind(WARNING, "the same image several times", "keep one: it counts several times"),
     "near_duplicate": Kind(NOTE, "nearly the same image several times", "keep the best, or all"),
+    "only_alpha": Kind(
+        WARNING,
+        "a picture in the transparency only",
+        "draw it on a background: alpha is dropped, and without it the picture is not there",
+    ),
+    "one_colour": Kind(
+        WARNING, "image of one colour", "look whether it is broken; it shows nothing"
+    ),
+    "dark": Kind(
+        WARNING, "nearly black image", "look whether it shows anything; if not, delete it"
+    ),
     "wrong_extension": Kind(NOTE, "name of another format", "nothing to do: content decides"),
     "cmyk": Kind(NOTE, "CMYK", "nothing to do: is converted to RGB"),
     "grey": Kind(NOTE, "grey", "nothing to do: becomes three equal channels"),
-    "sixteen_bit": Kind(NOTE, "16 bits per channel", "nothing to do: the upper 8 are kept"),
-    "alpha": Kind(NOTE, "transparency", "look whether it shows without: alpha is dropped"),
+    "sixteen_bit": Kind(
+        NOTE,
+        "16 bits per channel",
+        "nothing to do: of the bits that all such images together fill, the upper 8 are kept",
+    ),
+    "alpha": Kind(
+        NOTE, "transparency", "look whether it shows without: alpha is dropped, not blended"
+    ),
     "rotated": Kind(NOTE, "EXIF orientation", "nothing to do: is turned upright"),
     "animated": Kind(NOTE, "animation or several pages", "split it up if the first is not enough"),
     "tiny": Kind(NOTE, "small image, not compared with others", "look whether it is a preview"),

@@ -11,16 +11,19 @@ import zlib
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from conftest import photograph
 from PIL import Image
 
-from data import convert, datasets, doctor, duplicates, jpeg, records, survey, workers
+from data import checkup, convert, datasets, doctor, duplicates, jpeg, records, survey, workers
 from data.checkup import Checkup, Unsound
 from data.decode import Storage
 from data.examples import Example, Source
 from data.findings import KINDS, Finding, Place
 from data.sources import open_source
+
+pillow_heif.register_heif_opener()
 
 
 def examined(*words):
@@ -134,6 +137,13 @@ def ward(tmp_path_factory):
     put(cat / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
     put(cat / "other.jpg", Image.fromarray(photograph(11)), format="PNG")
     put(cat / "small.png", photograph(12, 20, 31))
+    put(cat / "opaque.png", np.dstack([photograph(13), np.full((80, 100), 255, np.uint8)]))
+    shape = np.full((80, 100), 0, np.uint8)
+    shape[20:60, 30:70] = 255
+    put(cat / "logo.png", np.dstack([np.full((80, 100, 3), 255, np.uint8), shape]))
+    put(cat / "night.png", photograph(14) // 40)
+    put(cat / "telephone.heic", photograph(15))
+    put(cat / "scan.jfif", photograph(16), format="JPEG")
     for level in range(4):  # plain ones are not near duplicates of one another
         put(cat / f"plain_{level}.png", np.full((80, 100, 3), 60 * level + 20, np.uint8))
     put(cat / "one.jpg", jpeg_bytes(20))
@@ -174,6 +184,9 @@ EXPECTED = {
     "cmyk": ["train/cat/cmyk.jpg"],
     "grey": ["train/cat/grey.jpg"],
     "sixteen_bit": ["train/cat/deep.png"],
+    "only_alpha": ["train/cat/logo.png"],
+    "one_colour": [f"train/cat/plain_{level}.png" for level in range(4)],
+    "dark": ["train/cat/night.png"],
     "alpha": ["train/cat/alpha.png"],
     "rotated": ["train/cat/turned.jpg"],
     "animated": ["train/cat/moving.gif"],
@@ -185,6 +198,104 @@ EXPECTED = {
 def test_what_is_wrong_is_found_by_name(ward, kind):
     _, code, kinds = ward
     assert code == 1 and kinds[kind] == EXPECTED[kind]
+
+
+def checked(tmp_path, name, image, bits=16, **options):
+    """The remarks of one file, by kind."""
+    put(tmp_path / name, image, **options)
+    return dict(checkup.examine_file(Example(name, 0, str(tmp_path / name)), bits).remarks)
+
+
+def deep_png(image, bits):
+    return cv2.imencode(".png", image.astype(np.uint16) << bits - 8)[1].tobytes()
+
+
+def test_dark_images_of_16_bits_are_dark_at_the_bits_in_use_only(tmp_path):
+    image = deep_png(photograph(0), 12)
+    largest = int(photograph(0).max()) << 4
+    assert checked(tmp_path, "a.png", image)["dark"].endswith(
+        f"; of 16 bits, the largest sample is {largest:,}, 65,535 is white"
+    )
+    assert checked(tmp_path, "a.png", image, bits=12) == {"sixteen_bit": ""}
+    assert checked(tmp_path, "b.png", deep_png(photograph(0), 16)) == {"sixteen_bit": ""}
+
+
+@pytest.mark.parametrize("level", [checkup.DARK - 1, checkup.DARK])
+def test_an_image_is_dark_below_a_stated_mean(tmp_path, level):
+    image = np.full((80, 100, 3), level, np.uint8)
+    image[::2] += 1
+    image[1::2] -= 1
+    found = checked(tmp_path, "a.png", image)
+    expected = {"dark": "mean 7.0 of 255"} if level < checkup.DARK else {}
+    assert found == expected
+
+
+def test_a_colour_is_named_in_the_order_that_people_use(tmp_path):
+    image = np.full((80, 100, 3), (1, 2, 3), np.uint8)
+    assert checked(tmp_path, "a.png", image) == {"one_colour": "red 1, green 2, blue 3"}
+
+
+SHAPE = np.zeros((80, 100), np.uint8)
+SHAPE[20:60, 30:70] = 200
+HALF = np.full((80, 100), 128, np.uint8)
+BLACK = np.zeros((80, 100, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("colours", "alpha", "kinds"),
+    [
+        (photograph(0), np.full_like(HALF, 255), []),
+        (photograph(0), HALF, ["alpha"]),
+        (photograph(0), SHAPE, ["alpha"]),
+        (BLACK, SHAPE, ["only_alpha"]),
+        (BLACK + np.uint8(255), SHAPE, ["only_alpha"]),
+        (photograph(0) // 40, SHAPE, ["only_alpha"]),
+        (BLACK, HALF, ["alpha", "one_colour"]),
+        (BLACK, np.full_like(HALF, 255), ["one_colour"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
+def test_transparency_is_said_where_something_is_transparent(tmp_path, name, colours, alpha, kinds):
+    options = {"lossless": True, "exact": True} if name == "a.webp" else {}
+    found = checked(tmp_path, name, np.dstack([colours, alpha]), **options)
+    assert sorted(found) == kinds
+
+
+def test_a_transparent_palette_is_seen(tmp_path):
+    palette = Image.fromarray(photograph(0)).quantize(8)
+    assert checked(tmp_path, "a.png", palette) == {}
+    assert checked(tmp_path, "a.png", palette, transparency=0) == {"alpha": ""}
+    assert checked(tmp_path, "a.gif", palette, transparency=0) == {"alpha": ""}
+
+
+def test_advice_for_what_is_refused_fits_it(tmp_path):
+    put(tmp_path / "a.jpg", b"%PDF-1.7\n" + bytes(99))
+    put(tmp_path / "b.heic", jpeg_bytes(0)[:99])
+    put(tmp_path / "c.jpg", b"")
+    found = [
+        checkup.examine_file(Example(name, 0, str(tmp_path / name)))
+        for name in ("a.jpg", "b.heic", "c.jpg")
+    ]
+    assert [each.kind for each in found] == ["unreadable", "truncated", "unreadable"]
+    assert found[0].reason.startswith("a PDF document, expected JPEG")
+    assert found[2].reason.startswith("an empty file")
+    assert "save it as JPEG or PNG" in KINDS["unreadable"].advice
+
+
+NAMES = {
+    "JPEG": ["a.jpg", "a.JPEG", "a.jpe", "a.jfif", "a.mpo"],
+    "HEIF": ["a.heic", "a.HEIC", "a.heif", "a.hif"],
+    "PNG": ["a.png", "no extension"],
+}
+
+
+@pytest.mark.parametrize("format", NAMES)
+def test_names_of_a_format_are_not_wrong(tmp_path, format):
+    for name in NAMES[format]:
+        assert checked(tmp_path, name, photograph(0), format=format) == {}
+    said = {"HEIF": "HEIC"}.get(format, format)
+    found = checked(tmp_path, "a.bmp", photograph(0), format=format)
+    assert found == {"wrong_extension": f"is a {said}"}
 
 
 def test_nothing_else_is_found(ward):
