@@ -1,0 +1,477 @@
+"""What it costs to store reduced photographs as JPEG: in accuracy, bytes and decoding time.
+
+    python benchmarks/storage.py --data=PHOTOS,PHOTOS --weights=mobilenet_075=FILE,...
+
+PHOTOS hold folders named by WordNet id, with photographs of the class, at any depth. Each is
+reduced to a shorter side of 256 pixels as a conversion does it and stored in each of `WAYS`.
+
+`accuracy`: networks with published weights (files of Keras Applications for those that it has, of
+torchvision, as safetensors, for SqueezeNet) see the central view of what is stored, as test.py has
+it. Top-1 accuracy is coarse where images are few, so there is more: how many images change sides,
+by how much the probability of the right class changes, and the loss, with its standard error over
+the images; all against the pixels before compression.
+
+`speed`: our input pipeline reads shards of each way and makes training batches of 128 crops of 224
+pixels. Every way has a process of its own; they take turns. What counts is the ratio to "420-95",
+in images a second and in CPU time per image, which holds on a busy machine too.
+
+Tables and figures go to benchmarks/results; a part that is not run keeps the figures it has there.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import console
+
+with console.quiet_import():
+    import cv2
+    import keras
+    import numpy as np
+    import safetensors.numpy
+
+    import models
+    from benchmarks import tables, turns
+    from benchmarks.choices import choice
+    from benchmarks.setting import BATCH_SIZE, Setting
+    from data import datasets, decode, imagenet, pipeline, records
+    from engine import devices, steps
+    from models import keras_weights, layers
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SHORT_SIDE, CROP = 256, 224  # pixels
+POLICIES = {"alexnet": "256", "inception": "original"}  # the scenario with a policy of this name
+TODAY = "420-95"  # what ratios are to
+_VIEWS = 25  # at a time; a network takes much memory for each
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to store an image as JPEG.
+
+    Attributes:
+        title: What a table says.
+        sampling: Of chroma, as OpenCV names it: "444" has it in full, in "422" its columns are
+            halved, in "420" its rows too.
+        quality: 1..100.
+        chroma: Quality of chroma, where it is another one.
+        optimized: Whether Huffman tables are made for each image.
+        progressive: Whether the file is progressive, which includes such tables.
+    """
+
+    title: str
+    sampling: str
+    quality: int
+    chroma: int | None = None
+    optimized: bool = False
+    progressive: bool = False
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """The JPEG file of uint8 [H, W, 3], in OpenCV's channel order."""
+        options = {
+            "QUALITY": self.quality,
+            "SAMPLING_FACTOR": getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{self.sampling}"),
+            "OPTIMIZE": int(self.optimized),
+            "PROGRESSIVE": int(self.progressive),
+        }
+        if self.chroma is not None:
+            options |= {"LUMA_QUALITY": self.quality, "CHROMA_QUALITY": self.chroma}
+        pairs = [(getattr(cv2, f"IMWRITE_JPEG_{name}"), value) for name, value in options.items()]
+        return cv2.imencode(".jpg", image, [number for pair in pairs for number in pair])[
+            1
+        ].tobytes()
+
+
+WAYS = {
+    "420-95": Way("4:2:0, quality 95", "420", 95),
+    "420-90": Way("4:2:0, 90", "420", 90),
+    "422-95": Way("4:2:2, 95", "422", 95),
+    "422-90": Way("4:2:2, 90", "422", 90),
+    "444-95": Way("4:4:4, 95", "444", 95),
+    "444-92": Way("4:4:4, 92", "444", 92),
+    "444-90": Way("4:4:4, 90", "444", 90),
+    "444-88": Way("4:4:4, 88", "444", 88),
+    "444-85": Way("4:4:4, 85", "444", 85),
+    "444-85-90": Way("4:4:4, 85, chroma 90", "444", 85, chroma=90),
+    "444-90-80": Way("4:4:4, 90, chroma 80", "444", 90, chroma=80),
+    "444-90-optimized": Way("4:4:4, 90, own Huffman tables", "444", 90, optimized=True),
+    "444-90-progressive": Way("4:4:4, 90, progressive", "444", 90, progressive=True),
+}
+
+
+def photographs(folders: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Reads all photographs that a conversion would reduce, and reduces them.
+
+    Returns:
+        Images uint8 [H, W, 3] in OpenCV's channel order, and their labels, int32 [n].
+
+    Raises:
+        ValueError: If there is none.
+    """
+    names = {name: label for label, name in enumerate(imagenet.class_names())}
+    images, labels = [], []
+    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.*")):
+        (name,) = imagenet.readable_names([path.parent.name])
+        if name in names and path.is_file():
+            image = cv2.cvtColor(decode.decode(path.read_bytes()), cv2.COLOR_RGB2BGR)
+            if min(image.shape[:2]) > SHORT_SIDE:
+                images.append(reduced(image))
+                labels.append(names[name])
+    if not images:
+        raise ValueError(
+            f"{', '.join(folders)}: expected images of more than {SHORT_SIDE} pixels in folders "
+            "named by WordNet id, found none"
+        )
+    return images, np.array(labels, np.int32)
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """Reduces the shorter side to `SHORT_SIDE`, as a conversion does."""
+    shorter = min(image.shape[:2])
+    size = [max(SHORT_SIDE, round(side * SHORT_SIDE / shorter)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def network(name: str, path: str) -> keras.Model:
+    """A network of ours with published weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not of this network.
+    """
+    classes = len(imagenet.class_names())
+    if name in keras_weights.names():
+        model = models.build(name, classes, **keras_weights.options(name))
+        keras_weights.load(name, model, path)
+        return model
+    pixel = {"mean": layers.IMAGENET_MEAN, "std": layers.IMAGENET_STD}
+    model = models.build(name, classes, preprocessing="standardised", **pixel)
+    _load_squeezenet(model, safetensors.numpy.load_file(path))
+    return model
+
+
+def _load_squeezenet(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
+    """Copies torchvision's tensors, whose layers are numbered in the order of ours."""
+
+    def place(name: str) -> tuple:
+        numbers = [int(number) for number in re.findall(r"\.(\d+)\.", name)]
+        return name.startswith("classifier"), numbers, "squeeze" not in name, name
+
+    kernels = sorted((name for name in tensors if name.endswith(".weight")), key=place)
+    convolutions = [each for each in model.layers if isinstance(each, keras.layers.Conv2D)]
+    if len(kernels) != len(convolutions):
+        raise ValueError(f"expected {len(convolutions)} kernels, received {len(kernels)}")
+    for layer, name in zip(convolutions, kernels, strict=True):
+        bias = tensors[name.replace(".weight", ".bias")]
+        layer.set_weights([tensors[name].transpose(2, 3, 1, 0), bias])
+
+
+def stored(encoded: bytes, image: np.ndarray) -> decode.Stored:
+    """What a record would hold of an image."""
+    nothing = (0.0, 0.0, 0.0)
+    return decode.Stored(encoded, "JPEG", *image.shape[:2], nothing, nothing)
+
+
+def views(images: Sequence[np.ndarray], way: Way | None, size: int) -> np.ndarray:
+    """The central views of images, uint8 [n, 1, S, S, 3]; with None for a way of their pixels."""
+    if way:
+        kept = [stored(way.encode(image), image) for image in images]
+    else:
+        rgb = [cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes() for image in images]
+        kept = [
+            dataclasses.replace(stored(pixels, image), format="RAW")
+            for pixels, image in zip(rgb, images, strict=True)
+        ]
+    return pipeline.views_of(kept, size=size, crops=1)
+
+
+def judged(model: keras.Model, seen: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What a network says of views.
+
+    Returns:
+        float64 [2, n]: whether it is right, and the log probability of the right class.
+    """
+    parts = range(0, len(seen), _VIEWS)
+    found = np.concatenate([steps.predict(model, seen[i : i + _VIEWS]) for i in parts])
+    right = found.argmax(axis=1) == labels
+    return np.stack([right, found[np.arange(len(labels)), labels]]).astype(np.float64)
+
+
+def against(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """Compares two results of `judged` for the same images.
+
+    Returns:
+        `top1_accuracy`; how many were `lost` and `gained`; `probability_change`, the mean absolute
+        difference of the right class' probability; `loss`, the mean log loss, `loss_change`, by
+        how much it is higher, and `loss_error`, the standard error of that.
+    """
+    (right_before, log_before), (right_after, log_after) = before, after
+    changes = log_before - log_after
+    return {
+        "top1_accuracy": float(right_after.mean()),
+        "lost": int((right_before > right_after).sum()),
+        "gained": int((right_before < right_after).sum()),
+        "probability_change": float(np.abs(np.exp(log_after) - np.exp(log_before)).mean()),
+        "loss": float(-log_after.mean()),
+        "loss_change": float(changes.mean()),
+        "loss_error": float(changes.std(ddof=1) / len(changes) ** 0.5),
+    }
+
+
+def accuracies(options: argparse.Namespace) -> dict:
+    """Measures what every network makes of every way."""
+    devices.configure(options.threads)
+    devices.set_precision("float32")
+    images, labels = photographs(options.data)
+    ways = {name: WAYS[name] for name in options.ways}
+    bytes_per_image = {
+        name: statistics.mean(len(way.encode(image)) for image in images)
+        for name, way in ways.items()
+    }
+    networks = {}
+    for name, path in options.weights:
+        model = network(name, path)
+        size = model.input_shape[1]
+        before = judged(model, views(images, None, size), labels)
+        rows = {"none": against(before, before)}
+        for way_name, way in ways.items():
+            rows[way_name] = against(before, judged(model, views(images, way, size), labels))
+        networks[name] = rows
+        print("", name, tables.text(network_rows(rows)), sep="\n", flush=True)
+    raw = statistics.mean(image.size for image in images)
+    return {
+        "images": len(images),
+        "bytes_per_image": {"none": raw, **bytes_per_image},
+        "networks": networks,
+    }
+
+
+def speeds(options: argparse.Namespace) -> dict:
+    """Measures how fast our pipeline makes batches of every way, policy by policy."""
+    images, labels = photographs(options.data)
+    policies, load = {}, os.getloadavg()
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        for name in options.ways:
+            folder = Path(scratch, name, "shards")
+            write_shards(folder, images, labels, WAYS[name], options.examples)
+        for policy in POLICIES:
+            results = turns.measure(
+                [candidate(name, policy, Path(scratch, name), options) for name in options.ways],
+                seconds=options.seconds,
+                repeat=options.repeat,
+                say=print,
+            )
+            print("", policy, tables.text(speed_rows(results)), sep="\n", flush=True)
+            policies[policy] = results
+    return {
+        "images": len(images),
+        "examples": options.examples,
+        "threads": options.threads,
+        "load": [load[0], os.getloadavg()[0]],
+        "policies": policies,
+    }
+
+
+def candidate(
+    name: str, policy: str, folder: Path, options: argparse.Namespace
+) -> tuple[turns.Candidate, Setting]:
+    """Our pipeline on the shards of a way, and what it makes of them."""
+    batch_size = min(BATCH_SIZE, options.examples)
+    setting = Setting(POLICIES[policy], str(folder), "", CROP, batch_size, options.threads)
+    return turns.Candidate(name, title(name), "benchmarks.candidates:ours"), setting
+
+
+def write_shards(
+    folder: Path, images: Sequence[np.ndarray], labels: np.ndarray, way: Way, examples: int
+) -> None:
+    """Writes a data set of one shard; images are taken again and again up to `examples`."""
+    folder.mkdir(parents=True)
+    kept = [
+        records.example_bytes(
+            encoded=way.encode(image),
+            format="JPEG",
+            label=int(label),
+            height=image.shape[0],
+            width=image.shape[1],
+            filename=f"{number}.jpg",
+        )
+        for number, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+    file = records.shard_name("train", 0, 1)
+    shard = records.write_shard(folder / file, (kept[i % len(kept)] for i in range(examples)))
+    entry = {"file": file, **dict(zip(("examples", "bytes", "sha256"), shard, strict=True))}
+    description = {
+        "format_version": datasets.FORMAT_VERSION,
+        **dataclasses.asdict(decode.Storage(SHORT_SIDE, way.quality)),
+        "class_names": list(imagenet.class_names()),
+        "mean": layers.IMAGENET_MEAN,
+        "std": layers.IMAGENET_STD,
+        "fingerprint": "",
+        "splits": {"train": {"examples": shard[0], "shards": [entry]}},
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+def title(name: str) -> str:
+    """What a table says of a way."""
+    return "not compressed" if name == "none" else WAYS[name].title
+
+
+def network_rows(rows: dict[str, dict]) -> list[list[str]]:
+    """The table of a network."""
+    head = ["", "top-1 %", "lost", "gained", "change of p", "log loss", "its change", "+-"]
+    return [
+        head,
+        *(
+            [
+                title(name),
+                f"{100 * row['top1_accuracy']:.2f}",
+                str(row["lost"]),
+                str(row["gained"]),
+                f"{row['probability_change']:.4f}",
+                f"{row['loss']:.4f}",
+                f"{row['loss_change']:+.4f}",
+                f"{row['loss_error']:.4f}",
+            ]
+            for name, row in rows.items()
+        ),
+    ]
+
+
+def bytes_rows(found: dict) -> list[list[str]]:
+    """Bytes per image, and the networks' figures together: sums of images, means of the others."""
+    sizes, networks = found["bytes_per_image"], list(found["networks"].values())
+    head = ["", "kB an image", "lost", "gained", "change of p", "change of the loss"]
+    rows = [head]
+    for name, size in sizes.items():
+        figures = [each[name] for each in networks]
+        rows.append(
+            [
+                title(name),
+                f"{size / 1000:.1f}",
+                *(str(sum(row[key] for row in figures)) for key in ("lost", "gained")),
+                f"{statistics.mean(row['probability_change'] for row in figures):.4f}",
+                f"{statistics.mean(row['loss_change'] for row in figures):+.4f}",
+            ]
+        )
+    return rows
+
+
+def speed_rows(results: list[dict]) -> list[list[str]]:
+    """Speed of every way under one policy; ratios are of medians."""
+    found = {result["name"]: tables.summary(result) for result in results}
+    today = found.get(TODAY)
+    rows = [["", "images/s", "lowest - highest", "ratio", "CPU us", "CPU ratio"]]
+    for name, figures in found.items():
+        rows.append(
+            [
+                title(name),
+                f"{figures['median']:,.0f}",
+                f"{figures['lowest']:,.0f} - {figures['highest']:,.0f}",
+                f"{figures['median'] / today['median']:.3f}" if today else "",
+                f"{figures['cpu']:,.0f}",
+                f"{today['cpu'] / figures['cpu']:.3f}" if today else "",
+            ]
+        )
+    return rows
+
+
+def described(report: dict) -> str:
+    """The report in Markdown."""
+    parts = []
+    if found := report.get("accuracy"):
+        parts += [
+            f"**Published networks on {found['images']} photographs, reduced to a shorter side of "
+            f"{SHORT_SIDE} pixels**: against the same pixels before compression, images lost and "
+            "gained (sums over the networks), the mean absolute change of the right class' "
+            "probability and that of the mean log loss",
+            tables.markdown(bytes_rows(found)),
+        ]
+        for name, rows in found["networks"].items():
+            parts += [f"{name}:", tables.markdown(network_rows(rows))]
+        parts += [tables.machine_line(found["machine"]), f"    {found['command']}"]
+    if found := report.get("speed"):
+        for policy, results in found["policies"].items():
+            parts += [
+                f"**Our input pipeline, policy {policy}**: crops of {CROP}, batches of "
+                f"{BATCH_SIZE}, {found['threads']} threads",
+                tables.markdown(speed_rows(results)),
+            ]
+        before, after = found["load"]
+        parts += [
+            f"Load of the machine before and after: {before:.1f}, {after:.1f}.",
+            tables.machine_line(found["machine"]),
+            f"    {found['command']}",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+PARTS = {"accuracy": accuracies, "speed": speeds}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the flags."""
+    parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--data", required=True, type=lambda text: text.split(","), help="folders")
+    parser.add_argument("--weights", type=_pairs, default=[], help="NETWORK=FILE,NETWORK=FILE,...")
+    parser.add_argument("--part", type=choice(PARTS), default=list(PARTS), help="what to measure")
+    parser.add_argument("--ways", type=choice(WAYS), default=list(WAYS), help="by name")
+    parser.add_argument("--seconds", type=float, default=4, help="of every turn (4)")
+    parser.add_argument("--repeat", type=int, default=7, help="turns of every way (7)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the pipeline")
+    parser.add_argument("--examples", type=int, default=4096, help="of an epoch (4096)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="a folder")
+    parser.add_argument("--scratch", help="a folder for shards, some GB of them")
+    return parser.parse_args(argv)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = [tuple(part.split("=", 1)) for part in text.split(",")]
+    known = [*keras_weights.names(), "squeezenet1_0", "squeezenet1_1"]
+    if wrong := [pair for pair in pairs if len(pair) != 2 or pair[0] not in known]:
+        raise argparse.ArgumentTypeError(
+            f"expected NETWORK=FILE of {', '.join(known)}, received {'='.join(wrong[0])}"
+        )
+    return pairs
+
+
+def _without_files(argv: list[str] | None) -> list[str]:
+    """The command line, but for where weights lie."""
+    words = sys.argv[1:] if argv is None else argv
+    return [
+        re.sub("=[^=,]+(?=,|$)", "=FILE", word) if word.startswith("--weights=") else word
+        for word in words
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the command line, measures, writes the results."""
+    options = parse(argv)
+    with console.user_errors():
+        if "accuracy" in options.part and not options.weights:
+            raise ValueError("--weights is missing, expected NETWORK=FILE for accuracy")
+        path = options.output / "storage.json"
+        report = json.loads(path.read_text()) if path.is_file() else {}
+        options.output.mkdir(parents=True, exist_ok=True)
+        for part in options.part:
+            about = {
+                "command": tables.command("benchmarks/storage.py", _without_files(argv)),
+                "machine": tables.machine(),
+            }
+            report[part] = about | PARTS[part](options)
+            path.write_text(json.dumps(report, indent=1) + "\n")
+            (options.output / "storage.md").write_text(described(report))
+        print(f"\nwritten: {options.output}")
+
+
+if __name__ == "__main__":
+    main()
