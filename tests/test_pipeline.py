@@ -601,14 +601,32 @@ def test_every_stage_gives_all_images(stored_photos):
     assert "decode" not in pipeline.stages(stored_photos, STILL, **options, cache="memory")
 
 
-def test_a_record_of_another_size_than_it_says_stops_the_run(tmp_path):
+def of_no_image(folder, encoding, format):
+    """A data set of one record that holds six bytes."""
     record = records.example_bytes(
-        encoded=b"pixels", format="RAW", label=0, height=40, width=40, filename=""
+        encoded=b"pixels", format=format, label=0, height=40, width=40, filename=""
     )
-    path = tmp_path / "one.tfrecord"
+    path = folder / "one.tfrecord"
     shard = datasets.Shard(str(path), *records.write_shard(path, [record]))
-    options = {"splits": {"train": (shard,)}, "encodings": {"train": "mixed"}}
-    dataset = dataclasses.replace(photos_of(tmp_path, "mixed"), **options)
+    options = {"splits": {"train": (shard,)}, "encodings": {"train": encoding}}
+    return dataclasses.replace(photos_of(folder, encoding), **options)
+
+
+@pytest.mark.parametrize(
+    "encoding, format",
+    [("jpeg", "JPEG"), ("png", "PNG"), ("mixed", "JPEG"), ("mixed", "PNG"), ("unknown", "PNG")],
+)
+def test_the_stage_that_decodes_does_so(tmp_path, encoding, format):
+    """TensorFlow leaves out what has no consequence."""
+    options = {"size": 8, "batch_size": 1, "seed": 0, "steps": 1, "threads": 1}
+    stages = pipeline.stages(of_no_image(tmp_path, encoding, format), STILL, **options)
+    assert list(stages["read"].as_numpy_iterator()) == [1]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        list(stages["decode"])
+
+
+def test_a_record_of_another_size_than_it_says_stops_the_run(tmp_path):
+    dataset = of_no_image(tmp_path, "mixed", "RAW")
     with pytest.raises(tf.errors.InvalidArgumentError, match="cannot reshape array of size 6"):
         train(dataset, batch_size=1)
 
