@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+import settings
 from data import advice, pipeline
 from engine import background, cluster, doubts, progress, runs, summaries
 from feed import Feed
@@ -110,6 +111,9 @@ class Chronicle:
             f"{options.data}: {counts}; {dataset.num_classes} classes; "
             f"batches of {options.batch_size}{each}, {feed.steps_per_epoch} steps an epoch"
         )
+        default, why = settings.default_augment(options.model, dataset.class_names)
+        reason = why if options.augment == default else "as given"
+        self.say(f"augment: {options.augment} ({reason})")
         shorter = pipeline.shorter_side(dataset)
         if shorter < size:
             self.say(f"the images ({shorter} pixels) are enlarged to the network's {size}")

@@ -144,7 +144,7 @@ class Classifier:
                         yield _of_frame(image.name, frame)
             else:
                 group = list(group)
-                for image, stored in zip(group, self._crew.stored(group, storage), strict=True):
+                for image, stored in zip(group, self._crew.prepared(group, storage), strict=True):
                     yield _begun(Answer(image.name), stored)
 
     def _views(self, stored: list[Stored]) -> np.ndarray | None:

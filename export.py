@@ -162,7 +162,7 @@ def open_samples(places: list[str] | None, network: trained.Trained, processes: 
     """
     listed = [image for place in places or _own_images() for image in sources.open_images(place)]
     chosen = listed[:: -(-len(listed) // _MOST_IMAGES) or 1]
-    stored = workers.stored(chosen, network.storage, max(1, min(processes, len(chosen))))
+    stored = workers.prepared(chosen, network.storage, max(1, min(processes, len(chosen))))
     pairs = [
         (image.read(), found)
         for image, found in zip(chosen, stored, strict=True)

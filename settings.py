@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,6 +77,16 @@ def origin(options: SimpleNamespace) -> checkpoints.Checkpoint:
         ValueError: If it is damaged, or not of a network.
     """
     return _opened(options.init_from)
+
+
+def default_augment(model: str, class_names: Sequence[str]) -> tuple[str, str]:
+    """The augmentation policy of a network for these classes, and why it is that.
+
+    Characters and digits are never mirrored.
+    """
+    if all(len(name) == 1 and name.isalnum() for name in class_names):
+        return "digits", "the classes are characters"
+    return models.policy(model), f"of {model}"
 
 
 def policy(options: SimpleNamespace) -> augment.Policy:

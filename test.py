@@ -18,7 +18,7 @@ import console
 with console.quiet_import():
     import evaluation
     import trained
-    from data import convert, damage, datasets, pipeline, testsets, views
+    from data import convert, damage, datasets, pipeline, testsets, tree, views
     from engine import devices
 
 FLAGS = flags.FLAGS
@@ -160,6 +160,7 @@ def open_data(
         ValueError: If the data has changed, its classes are not those that the network knows, or
             the split does not exist or has no labels.
     """
+    console.refuse_ambiguous(data, "digits", "--data=")
     if data is None and network.data is None:
         raise ValueError("--data is missing, expected images to test on")
     of_run = network.data if data is None else (data, None)
@@ -170,7 +171,7 @@ def open_data(
         expected=network.data_fingerprint if data is None else None,
         verify=verify,
     )
-    if list(dataset.class_names) != network.class_names:
+    if list(dataset.class_names) != list(map(tree.composed, network.class_names)):
         raise ValueError(
             f"the classes of {of_run[0]} are not those of {network.name}: expected "
             f"{_short(network.class_names)}, received {_short(dataset.class_names)}"

@@ -31,7 +31,7 @@ with console.quiet_import():
     import sweep
     from data import augment, convert, damage, datasets, decoded
     from engine import checkpoints, cluster, devices, optimizers, runs, schedules
-    from models import graphs, layers
+    from models import graphs, keras_weights, layers
     from training import Training, data_name
 
 FLAGS = flags.FLAGS
@@ -181,6 +181,7 @@ def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO)
         talk: What is printed meanwhile goes there.
     """
     with console.user_errors():
+        refuse_ambiguous(options, given)
         workers = cluster.from_environment()
     # With others, TensorFlow's cleaning up would wait for them, 5 s and more.
     leaving = console.leaving() if workers.size > 1 else contextlib.nullcontext()
@@ -196,6 +197,13 @@ def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO)
         if says is None:
             training.go()
     return says or ()
+
+
+def refuse_ambiguous(options: SimpleNamespace, given: set[str]) -> None:
+    """Raises ValueError for a word that was given and is a path too."""
+    for name, word in (("data", "digits"), ("init_from", keras_weights.DOWNLOAD)):
+        if name in given:
+            console.refuse_ambiguous(vars(options)[name], word, f"--{name}=")
 
 
 def train_all(argv: list[str], options: dict, given: set[str]) -> list[str]:
@@ -320,15 +328,9 @@ def start(options: SimpleNamespace, workers: cluster.Cluster) -> Training:
     if options.batch_size is None:
         options.batch_size = min(128, dataset.num_examples("train"))
     if options.augment is None:
-        options.augment = default_policy(options.model, dataset.class_names)
+        options.augment, _ = settings.default_augment(options.model, dataset.class_names)
     with damage.named(dataset):
         return Training(options, dataset, options.precision, strategy, workers)
-
-
-def default_policy(model: str, class_names: tuple[str, ...]) -> str:
-    """The network's own policy, but characters and digits are never mirrored."""
-    characters = all(len(name) == 1 and name.isalnum() for name in class_names)
-    return "digits" if characters else models.policy(model)
 
 
 def resume(
@@ -385,6 +387,7 @@ def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets
     )
     if not dataset.num_examples("train"):
         raise ValueError(f"{options.data} has no training images, expected a train split")
+    print(*convert.told(dataset), sep="\n")
     return dataset
 
 

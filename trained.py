@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+import console
 import models
 from data import decode, imagenet
 from engine import checkpoints, runs
@@ -77,6 +78,7 @@ def open_network(
             return _from_run(*runs.open_checkpoint(place, which), image_size)
         if model is None or init_from is None:
             raise ValueError("--model and --init_from go together, received only one of them")
+        console.refuse_ambiguous(init_from, keras_weights.DOWNLOAD, "--init_from=")
         return _from_keras(model, init_from, image_size)
 
 

@@ -22,7 +22,7 @@ import feed
 import finetune
 import models
 import settings
-from data import augment, damage, datasets
+from data import archives, augment, damage, datasets, folders, tree
 from engine import (
     averages,
     checkpoints,
@@ -46,7 +46,8 @@ def data_name(data: str) -> str:
     """What `--data` is called in the name of the run folder."""
     if data.startswith("tfds:"):
         return data.removeprefix("tfds:").replace("/", "_")
-    return Path(data).resolve().name
+    name = archives.without_suffix(Path(data).resolve().name)
+    return folders.cut(tree.readable(name))
 
 
 @dataclasses.dataclass

@@ -1,7 +1,7 @@
 """Measures how the throughput of a conversion grows with the number of worker processes.
 
     python benchmarks/convert.py --data=FOLDER [--images=5000] [--repeat=5] [--short_side=256]
-                                 [--encoding=jpeg|raw] [--scratch=FOLDER]
+                                 [--encoding=auto|jpeg|raw] [--scratch=FOLDER]
 
 FOLDER is anything that can be converted; its images are taken again and again up to `--images`.
 The reference is one process, pinned to one core, that stores the images one after the other and
@@ -57,7 +57,7 @@ def with_workers(planned: list[plan.Planned], storage: Storage, folder: Path, wo
         planned,
         storage,
         workers=workers,
-        limit=shards.Limit(planned, max_bad=1),
+        limit=shards.Limit(planned, 1, folder / "rejected.csv"),
         advance=lambda: None,
     )
 
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None):
     parser.add_argument("--images", type=int, default=5000, help="of every turn")
     parser.add_argument("--repeat", type=int, default=5, help="turns of every candidate")
     parser.add_argument("--short_side", type=int, default=256, help="of stored images, in pixels")
-    parser.add_argument("--encoding", choices=ENCODINGS, default="jpeg")
+    parser.add_argument("--encoding", choices=ENCODINGS, default="auto")
     parser.add_argument("--scratch", help="folder to write to and remove")
     options = parser.parse_args(argv)
     cv2.setNumThreads(1)

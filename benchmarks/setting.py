@@ -44,17 +44,17 @@ class Scenario:
 SCENARIOS = {
     "original": Scenario(
         "JPEGs of their original size, random-resized-crop and flip",
-        Storage(short_side=0),
+        Storage(short_side=0, encoding="jpeg"),
         "inception",
     ),
     "256": Scenario(
         "JPEGs with a shorter side of 256, random crop and flip",
-        Storage(short_side=256),
+        Storage(short_side=256, encoding="jpeg"),
         "alexnet",
     ),
     "squares": Scenario(
         "JPEG squares of 256 pixels at quality 90, random crop and flip",
-        Storage(short_side=256, quality=90),
+        Storage(short_side=256, quality=90, encoding="jpeg"),
         "alexnet",
         square=True,
     ),
@@ -65,7 +65,7 @@ SCENARIOS = {
     ),
     "small": Scenario(
         "small images, padded by 4 pixels of 32, random crop and flip",
-        Storage(short_side=0),
+        Storage(short_side=0, encoding="jpeg"),
         "cifar",
         small=True,
         options={"cache": "memory"},

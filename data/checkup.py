@@ -153,7 +153,7 @@ def _kind_of(error: BadImage, data: bytes) -> str:
     if isinstance(error, TooLarge):
         return "too_large"
     if not isinstance(error, Damaged):
-        return "unreadable"
+        return "no_image"
     kind = kinds.of(data)
     is_cut = _IS_CUT.get(kind.format) if kind else None
     return "truncated" if is_cut and is_cut(data) else "damaged"

@@ -7,20 +7,21 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data.datasets import described
 from data.decode import Storage
-from data.description import DESCRIPTION, fingerprint, made_with, write_description
+from data.description import DESCRIPTION, REJECTED, fingerprint, made_with, write_description
 from data.estimate import check_space, estimate, size
 from data.examples import Source
 from data.journal import SCRATCH, SHARDS, Journal, PartialError, has_shards
 from data.plan import Planned, Task, plan
-from data.shards import Limit, collected, write_shards
+from data.shards import EmptyClassError, Limit, collected, write_shards
 from data.unfinished import publish, remove
+from data.workers import found_bits
 
 MAX_BAD = 0.001  # part of all images that may be rejected
 
@@ -105,17 +106,19 @@ class Conversion:
         Raises:
             OSError: If the disk has too little space.
             PartialError: As `Journal`.
-            RuntimeError: If too many images are rejected, or writing fails.
+            ValueError: If too many images are rejected.
+            RuntimeError: If writing fails.
         """
         with scratch_folder(folder, task) as scratch:
             planned = self.plan(scratch)
             share = task.share(planned)
             journal = self._journal(folder, planned, task.count)
             kept = journal.kept([shard.file for shard in share], self.say)
-            limit = Limit(planned, self.max_bad)
+            limit = self._limit(planned)
             limit.add(row for account in kept.values() for row in account.rejected)
             if left := [shard for shard in share if shard.file not in kept]:
-                self._write(folder, journal, left, limit, scratch)
+                storage = replace(self.storage, bits=self._bits(planned))
+                self._write(folder, journal, left, storage, limit, scratch)
         return planned
 
     def finish(self, folder: Path, planned: list[Planned], tasks: int) -> dict:
@@ -131,7 +134,8 @@ class Conversion:
 
         Raises:
             PartialError: If shards are missing, and as `Journal`.
-            RuntimeError: If too many images are rejected, or a split has none left.
+            ValueError: If too many images are rejected, all training images of a class, or all of
+                a split.
         """
         journal = self._journal(folder, planned, tasks)
         accounts = journal.complete([shard.file for shard in planned])
@@ -142,14 +146,15 @@ class Conversion:
                 f"{', '.join(f'--task={Task(i, tasks)}' for i in makers)}"
             )
         rejected = (row for account in accounts.values() for row in account.rejected)
-        Limit(planned, self.max_bad).add(rejected)
-        written = collected(journal.shards, planned, accounts)
+        self._limit(planned).add(rejected)
+        written = collected(journal.shards, planned, accounts, self.source.class_names)
         description = write_description(journal.shards, self.source, self.storage, written)
         try:
             publish(folder / SHARDS, self.output)
         except FileExistsError:
             self.check_free()
             raise
+        self._too_many.unlink(missing_ok=True)  # of an attempt that accepted fewer
         return description
 
     def say(self, line: str):
@@ -167,17 +172,42 @@ class Conversion:
         }
         return Journal(folder, key, self.say)
 
+    @property
+    def _workers(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def _too_many(self) -> Path:
+        """Where the rejected images are listed if they are too many."""
+        return self.output.with_name(f"{self.output.name}.{REJECTED}")
+
+    def _limit(self, planned: list[Planned]) -> Limit:
+        return Limit(planned, self.max_bad, self._too_many)
+
+    def _bits(self, planned: list[Planned]) -> int:
+        """The bits that the training images with 16 bits per channel use."""
+        if self.source.eight_bit:
+            return self.storage.bits
+        train = [each for shard in planned if shard.split == "train" for each in shard.examples]
+        return found_bits(train, self._workers)
+
     def _write(
-        self, folder: Path, journal: Journal, left: list[Planned], limit: Limit, scratch: Path
+        self,
+        folder: Path,
+        journal: Journal,
+        left: list[Planned],
+        storage: Storage,
+        limit: Limit,
+        scratch: Path,
     ):
         examples = [example for shard in left for example in shard.examples]
-        workers = self.workers or os.cpu_count() or 1
-        expected = estimate(examples, self.storage, workers, scratch)
-        free = check_space(folder, examples, self.storage, expected)
+        workers = self._workers
+        expected = estimate(examples, storage, workers, scratch)
+        free = check_space(folder, examples, storage, expected)
         if expected:
             self.say(f"{expected} of {size(free)} that are free")
         with _progress(len(examples), self.source.name, self.progress) as advance:
-            write_shards(journal, left, self.storage, workers=workers, limit=limit, advance=advance)
+            write_shards(journal, left, storage, workers=workers, limit=limit, advance=advance)
 
 
 @contextlib.contextmanager
@@ -198,7 +228,8 @@ def leaving(folder: Path, output: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if not has_shards(folder) or (output / DESCRIPTION).exists():
+        useless = isinstance(sys.exception(), EmptyClassError)  # the same images would end so again
+        if useless or not has_shards(folder) or (output / DESCRIPTION).exists():
             remove(folder)
         elif not isinstance(sys.exception(), PartialError):  # which says what it is kept for
             _say(f"{folder} is kept: started again, the conversion goes on from there")

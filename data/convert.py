@@ -15,11 +15,11 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import console
-from data import cache
+from data import cache, reading
 from data.decode import ENCODINGS, Storage, storage_for
 from data.examples import Source
 from data.sources import open_source
@@ -28,8 +28,8 @@ from data.unfinished import claimed
 with console.quiet_import():
     from data import tasks
     from data.conversion import MAX_BAD, AlreadyConvertedError, Conversion, leaving
-    from data.datasets import SHARD_NAME, Dataset, load
-    from data.description import DESCRIPTION, fingerprint
+    from data.datasets import SHARD_NAME, Dataset, described, load
+    from data.description import DESCRIPTION, REJECTED, fingerprint
     from data.estimate import size
     from data.plan import Task
 
@@ -59,9 +59,10 @@ def convert(
         The content of dataset.json.
 
     Raises:
-        ValueError: If `output` is taken or a number is out of range.
+        ValueError: If `output` is taken, a number is out of range, too many images are rejected,
+            all training images of a class, or all of a split.
         OSError: If the disk has too little space.
-        RuntimeError: If too many images are rejected, a split has none left, or writing fails.
+        RuntimeError: If writing fails.
     """
     return _convert(Conversion(source, Path(output), storage, **options), on_wait)
 
@@ -84,8 +85,8 @@ def prepare(
     expected: str | None = None,
     workers: int | None = None,
     progress: bool = True,
-) -> Path:
-    """Returns the folder of shards for `data`, converted into the cache where need be.
+) -> tuple[Path, Source | None]:
+    """Finds the folder of shards for `data`, converted into the cache where need be.
 
     The cache is `$CONVNETS_CACHE`, else `~/.cache/convnets`. A conversion is used again until the
     source or an option changes; says in one line on stdout what it does, and in another if it waits
@@ -101,6 +102,9 @@ def prepare(
         workers: As for `Conversion`.
         progress: As for `Conversion`.
 
+    Returns:
+        The folder, and its source; None of a folder of shards.
+
     Raises:
         ValueError, FileNotFoundError: As `open_source`.
         OSError, RuntimeError: As `convert`.
@@ -108,15 +112,21 @@ def prepare(
     if is_converted(data):
         if val_data is not None:
             raise ValueError(f"val_data goes with a folder of images, not with shards: {val_data}")
-        return Path(data)
+        return Path(data), None
     source = open_source(data, val_data=val_data, validation_fraction=validation_fraction)
     storage = source.storage or storage_for(image_size)
-    found = fingerprint(source, storage)
+    earlier = _earlier(storage)
+    is_earlier = earlier != storage and fingerprint(source, earlier) == expected
+    found = fingerprint(source, earlier if is_earlier else storage)
     _check_fingerprint(data, expected, found)
     folder = cache.folder() / f"{source.name}-{found[:16]}"
     if (folder / DESCRIPTION).is_file():
         print(f"{data}: converted before, in {folder}", flush=True)
-        return folder
+        return folder, source
+    if is_earlier:
+        raise ValueError(
+            f"{data}: expected what an earlier version converted into {folder}, found nothing there"
+        )
     check()
     print(f"{data}: converting, once, into {folder}", flush=True)
 
@@ -125,7 +135,7 @@ def prepare(
 
     with contextlib.suppress(AlreadyConvertedError):  # by that process
         convert(source, folder, storage, workers=workers, progress=progress, on_wait=on_wait)
-    return folder
+    return folder, source
 
 
 def open_dataset(
@@ -142,14 +152,36 @@ def open_dataset(
     Raises:
         ValueError: If the data has changed, or a shard is damaged; and as `prepare`.
     """
-    dataset = load(prepare(data, expected=expected, **options), verify=verify)
+    folder, source = prepare(data, expected=expected, **options)
+    dataset = load(folder, verify=verify)
     _check_fingerprint(data, expected, dataset.fingerprint)
-    return dataset
+    if source is None:
+        return dataset
+    # What is passed over changes no record: there may be more of it since the conversion.
+    passed_over = tuple(source.passed_over.parts(dataset.unreadable))
+    return replace(dataset, passed_over=passed_over, joined=source.joined)
 
 
 def _check_fingerprint(data: str | os.PathLike, expected: str | None, found: str):
     if expected not in (None, found):
         raise ValueError(f"{data} has changed: expected fingerprint {expected}, received {found}")
+
+
+def _earlier(storage: Storage) -> Storage:
+    """How earlier versions stored images by default: their runs expect it."""
+    encoding = "jpeg" if storage.encoding == "auto" else storage.encoding
+    return Storage(storage.short_side, quality=95, encoding=encoding)
+
+
+def told(dataset: Dataset) -> list[str]:
+    """Tells what a data set was made of, as lines for the user."""
+    names, counts = dataset.class_names, dataset.class_counts
+    lines = reading.taken(
+        names, counts.get("train"), joined=dataset.joined, passed_over=dataset.passed_over
+    )
+    left_out, listed = dataset.rejected - dataset.unreadable, dataset.folder / REJECTED
+    lines += reading.lacking(names, counts, left_out=left_out, listed=listed)
+    return list(map(console.printable, lines))
 
 
 def is_converted(data: str | os.PathLike) -> bool:
@@ -164,11 +196,15 @@ def is_converted(data: str | os.PathLike) -> bool:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = console.Parser(prog="python -m data.convert", description=__doc__, allow_abbrev=False)
-    parser.add_argument("source", help="digits, tfds:NAME or a folder of images")
+    parser.add_argument("source", help="digits, tfds:NAME, a folder of images or an archive of one")
     parser.add_argument("output", help="folder to make")
     parser.add_argument("--short_side", type=int, help="pixels; 0 keeps every size (256)")
-    parser.add_argument("--quality", type=int, help="of JPEGs, 1 to 100 (95)")
-    parser.add_argument("--encoding", choices=ENCODINGS, help="raw: decoded squares (jpeg)")
+    parser.add_argument("--quality", type=int, help="1 to 100; stores all images as JPEG")
+    parser.add_argument(
+        "--encoding",
+        choices=ENCODINGS,
+        help="jpeg, or raw: decoded squares (auto: JPEG, but without loss what comes without)",
+    )
     parser.add_argument("--shards", type=int, help="of the train split (1,250 images each)")
     parser.add_argument("--workers", type=int, help="processes (one per core)")
     parser.add_argument("--validation_fraction", type=float, default=0.1, help="held out (0.1)")
@@ -186,14 +222,17 @@ def main(argv: list[str] | None = None):
     args = _parse(argv)
     with console.user_errors():
         start = time.monotonic()
+        console.refuse_ambiguous(args.source, "digits")
         source = open_source(
             args.source,
             val_data=args.val_data,
             validation_fraction=args.validation_fraction,
             seed=args.seed,
         )
-        given = {name: getattr(args, name) for name in asdict(Storage())}
+        given = {name: getattr(args, name) for name in ("short_side", "quality", "encoding")}
         given = {name: value for name, value in given.items() if value is not None}
+        if args.quality and not args.encoding:
+            given["encoding"] = "jpeg"
         conversion = Conversion(
             source,
             Path(args.output),
@@ -204,6 +243,7 @@ def main(argv: list[str] | None = None):
         )
         if description := _work(args)(conversion):
             print(_summary(args.output, description, time.monotonic() - start))
+            print(*told(described(args.output)), sep="\n")
 
 
 def _work(args: argparse.Namespace) -> Callable[[Conversion], dict | None]:
@@ -226,9 +266,10 @@ def _summary(output: str, description: dict, seconds: float) -> str:
     total = sum(shard["bytes"] for split in splits.values() for shard in split["shards"])
     counts = ", ".join(f"{name} {split['examples']:,}" for name, split in splits.items())
     rejected = f"{description['rejected']} rejected"
+    stored = ", ".join(sorted({split["encoding"] for split in splits.values()}))
     return (
         f"{output}: {counts}; {len(description['class_names'])} classes; {rejected}; "
-        f"{size(total)}; {seconds:,.0f} s"
+        f"stored as {stored}; {size(total)}; {seconds:,.0f} s"
     )
 
 

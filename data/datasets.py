@@ -55,8 +55,10 @@ class Dataset:
             are.
         label_offset: What the records' labels start from; 0 in our own shards.
         class_counts: Examples of each class, by label, of the splits of which it is known.
-        passed_over: What of the source the conversion did not take for an image, as lines.
+        passed_over: What of the source was not taken, as `PassedOver.parts`.
+        joined: Classes that are made of several folders, as `Source.joined`.
         rejected: How many of the source's images could not be used.
+        unreadable: How many of these could not be opened.
     """
 
     folder: Path
@@ -70,7 +72,9 @@ class Dataset:
     label_offset: int = 0
     class_counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     passed_over: tuple[str, ...] = ()
+    joined: str = ""
     rejected: int = 0
+    unreadable: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -165,7 +169,9 @@ def _described(folder: Path, description: dict) -> Dataset:
                 if found.get("classes")
             },
             passed_over=tuple(description.get("passed_over", ())),
+            joined=description.get("joined", ""),
             rejected=description.get("rejected", 0),
+            unreadable=description.get("unreadable", 0),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

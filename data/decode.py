@@ -132,6 +132,18 @@ def decode_plain(data: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), flags), cv2.COLOR_BGR2RGB)
 
 
+def may_be_deep(head: bytes) -> bool:
+    """Whether a file may be an image with 16 bits per channel.
+
+    Args:
+        head: Its first `kinds.HEAD` bytes, or more.
+    """
+    kind = kinds.of(head)
+    if kind is None or kind.format not in ("PNG", "TIFF"):
+        return False
+    return kind.format == "TIFF" or png.bit_depth(head) == 16
+
+
 def largest_sample(data: bytes) -> int:
     """Returns the largest colour sample of an image with 16 bits per channel.
 
@@ -143,10 +155,7 @@ def largest_sample(data: bytes) -> int:
     Returns:
         0..65,535; `bits_for` makes bits of it.
     """
-    kind = kinds.of(data)
-    if kind is None or kind.format not in ("PNG", "TIFF"):
-        return 0
-    if kind.format == "PNG" and png.bit_depth(data) != 16:
+    if not may_be_deep(data):
         return 0
     try:
         header = read_header(data)

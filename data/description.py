@@ -1,24 +1,21 @@
 """What a conversion says of itself: `dataset.json` and `rejected.csv`."""
 
-import csv
 import hashlib
-import io
 import json
-import os
 import platform
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL
+import pillow_heif
 import tensorflow as tf
 
 from data.datasets import FORMAT_VERSION
 from data.decode import Storage
 from data.examples import Source
-from data.shards import Written
+from data.shards import Written, write_table
 from data.unfinished import write
 
 DESCRIPTION = "dataset.json"
@@ -27,7 +24,8 @@ REJECTED = "rejected.csv"
 
 def fingerprint(source: Source, storage: Storage) -> str:
     """Digests a source and all options that change the images stored from it."""
-    options = (FORMAT_VERSION, astuple(storage), source.seed, source.validation_fraction)
+    how = (storage.short_side, storage.quality, storage.encoding)  # bits are found in the images
+    options = (FORMAT_VERSION, how, source.seed, source.validation_fraction)
     return hashlib.sha256(f"{source.fingerprint} {options}".encode()).hexdigest()
 
 
@@ -38,6 +36,7 @@ def made_with() -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "pillow": PIL.__version__,
+        "pillow-heif": pillow_heif.__version__,
         "tensorflow": tf.__version__,
     }
 
@@ -50,21 +49,17 @@ def write_description(folder: Path, source: Source, storage: Storage, written: W
         "class_names": list(source.class_names),
         "mean": written.mean,
         "std": written.std,
-        **asdict(storage),
+        **asdict(replace(storage, bits=written.bits)),
         "fingerprint": fingerprint(source, storage),
         "seed": source.seed,
         "validation_fraction": source.validation_fraction,
+        "joined": source.joined,
+        "passed_over": source.passed_over.parts(written.unreadable),
         "rejected": len(written.rejected),
+        "unreadable": written.unreadable,
         "made_with": made_with(),
         "splits": written.splits,
     }
-    write(folder / REJECTED, _csv([("path", "reason"), *written.rejected]))
+    write_table(folder / REJECTED, written.rejected)
     write(folder / DESCRIPTION, json.dumps(description, indent=1).encode() + b"\n")
     return description
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> bytes:
-    """In UTF-8, but for file names that are not."""
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(rows)
-    return os.fsencode(table.getvalue())

@@ -7,10 +7,11 @@ codes: 0 nothing found that would spoil a training, 1 something, 2 wrong input.
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from data.examples import SPLIT_ORDER, Example, Source
 from data.findings import Finding, Place, Report
 from data.sources import open_source
 from data.survey import Survey
-from data.workers import Rejected, worked
+from data.workers import UNREADABLE, Rejected, found_bits, worked
 
 with console.quiet_import():
     from data.conversion import MAX_BAD
@@ -45,6 +46,7 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
     Raises:
         RuntimeError: If a worker fails for another reason than an image.
     """
+    workers = workers or len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:
         listed = source.list_splits(Path(scratch))
         splits = {split: listed[split] for split in SPLIT_ORDER if split in listed}
@@ -53,10 +55,11 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
             list(splits),
             [Place(split, example.name) for split, of in splits.items() for example in of],
             [example.label for of in splits.values() for example in of],
+            folders=source.classes_are_folders,
         )
-        _decode(
-            survey, [e for of in splits.values() for e in of], examine_file, workers, source.name
-        )
+        bits = 16 if source.eight_bit else found_bits(splits["train"], workers)
+        examine = functools.partial(examine_file, bits=bits)
+        _decode(survey, [e for of in splits.values() for e in of], examine, workers, source.name)
     if source.storage:
         _expect_tiny(survey, source.storage.short_side)
     unusable = sum(split.unusable for split in survey.splits().values())
@@ -66,7 +69,8 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
         survey.findings.append(Finding("too_many_bad", detail=detail))
     if source.validation_fraction and "validation" not in splits:
         survey.findings.append(Finding("no_validation", detail="no class has two images"))
-    return _report(source.name, survey)
+    passed_over = source.passed_over.parts(survey.unreadable)
+    return _report(source.name, survey, joined=source.joined, passed_over=passed_over)
 
 
 def examine_shards(dataset: Dataset, *, workers: int | None = None) -> Report:
@@ -94,26 +98,31 @@ def examine_shards(dataset: Dataset, *, workers: int | None = None) -> Report:
         list(dataset.splits),
         [place for each in contents for place in each.places],
         [image.label for image in images],
+        folders=False,
     )
     survey.findings += [finding for each in contents for finding in each.findings]
+    workers = workers or len(os.sched_getaffinity(0))
     _decode(survey, images, examine_record, workers, dataset.folder.name)
     _expect_tiny(survey, dataset.storage["short_side"])
-    return _report(str(dataset.folder), survey)
+    return _report(
+        str(dataset.folder), survey, joined=dataset.joined, passed_over=dataset.passed_over
+    )
 
 
 def _decode(
     survey: Survey,
     examples: list[Example],
     examine: Callable[[Example], Checkup | Unsound],
-    workers: int | None,
+    workers: int,
     name: str,
 ):
     """Has all images examined by worker processes."""
-    results = worked(examples, examine, workers or os.cpu_count() or 1)
+    results = worked(examples, examine, workers)
     with _bar(len(examples), name, "images") as bar, contextlib.closing(results):
         for result in results:
             if isinstance(result, Rejected):
-                result = Unsound("unreadable", result.reason)
+                is_closed = result.reason.startswith(UNREADABLE)
+                result = Unsound("unreadable" if is_closed else "damaged", result.reason)
             survey.add(result)
             bar.update()
 
@@ -128,9 +137,10 @@ def _bar(total: int, name: str, unit: str) -> tqdm:
     return tqdm(total=total, desc=name, unit=f" {unit}", disable=not sys.stderr.isatty())
 
 
-def _report(data: str, survey: Survey) -> Report:
+def _report(data: str, survey: Survey, *, joined: str, passed_over: Sequence[str]) -> Report:
     findings = [*survey.findings, *survey.classes(), *survey.copies()]
-    return Report(data, survey.class_names, survey.splits(), findings)
+    splits = survey.splits()
+    return Report(data, survey.class_names, splits, findings, joined, tuple(passed_over))
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -148,6 +158,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def _examine(args: argparse.Namespace) -> Report:
     if args.workers is not None and args.workers < 1:
         raise ValueError(f"workers must be at least 1: {args.workers}")
+    console.refuse_ambiguous(args.data, "digits")
     if is_converted(args.data):
         if args.val_data is not None:
             raise ValueError(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -68,16 +69,22 @@ class Example:
     size: int | None = None
     packing: Packing | None = None
 
-    def read(self) -> bytes:
+    def read(self, most: int = sys.maxsize) -> bytes:
         """Returns the image's bytes.
+
+        Args:
+            most: How many of them, where it is not packed.
 
         Raises:
             OSError: If the file cannot be read.
             BadImage: If its archive is damaged there.
         """
+        if self.packing:
+            most = sys.maxsize
+        size = most if self.size is None else min(self.size, most)
         with open(self.path, "rb") as file:
             file.seek(self.offset)
-            data = file.read(-1 if self.size is None else self.size)
+            data = file.read(-1 if size == sys.maxsize else size)
         return self.packing.unpacked(data) if self.packing else data
 
 
@@ -135,6 +142,7 @@ class Source:
         passed_over: What lies among the images and was not taken.
         joined: Names of classes that are made of several folders, and of these.
         eight_bit: Whether its images are known to have 8 bits per channel.
+        classes_are_folders: Whether each class name is that of a folder; else some may be unused.
     """
 
     name: str
@@ -147,6 +155,7 @@ class Source:
     passed_over: PassedOver = field(default_factory=PassedOver)
     joined: str = ""
     eight_bit: bool = False
+    classes_are_folders: bool = True
 
 
 def labelled(listing: Listing, class_names: Sequence[str], split: str) -> list[Example]:

@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from data import reading
+
 ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
 
 _FIRST = 3  # findings of a kind that are shown
@@ -56,13 +58,21 @@ KINDS = {  # in the order of the report
         "many images that look alike (one camera, a video?)",
         "keep a series in one split",
     ),
-    "unreadable": Kind(WARNING, "unreadable file", _SAVE),
+    "unreadable": Kind(
+        WARNING, "file that cannot be opened", "look for its rights, and where its link leads"
+    ),
+    "no_image": Kind(WARNING, "file that is no image of a known format", _SAVE),
     "truncated": Kind(WARNING, "file cut short", _COPY),
     "damaged": Kind(WARNING, "damaged file", _COPY),
     "too_large": Kind(
         WARNING, "more pixels than conversion accepts", "reduce it; conversion leaves it out"
     ),
-    "empty_class": Kind(WARNING, "class without images", "add images, or delete its folder"),
+    "unused_name": Kind(
+        WARNING, "name of a class without images", "nothing to do where it is meant to be so"
+    ),
+    "empty_class": Kind(
+        ERROR, "class without an image that can be used", "add images, or delete its folder"
+    ),
     "missing_in_split": Kind(
         WARNING, "class in train, not in another split", "add images of it: it is not measured"
     ),
@@ -176,12 +186,16 @@ class Report:
         class_names: By label.
         splits: What they hold.
         findings: In any order.
+        joined: Classes that are made of several folders, as `Source.joined`.
+        passed_over: What else there is, as `PassedOver.parts`.
     """
 
     data: str
     class_names: tuple[str, ...]
     splits: dict[str, Split]
     findings: list[Finding]
+    joined: str = ""
+    passed_over: tuple[str, ...] = ()
 
     @property
     def spoils(self) -> bool:
@@ -211,6 +225,8 @@ class Report:
         report = {
             "data": self.data,
             "class_names": self.class_names,
+            "joined": self.joined,
+            "passed_over": self.passed_over,
             "splits": splits,
             "findings": [finding.as_dict() for finding in ordered],
             "spoils_training": self.spoils,
@@ -224,8 +240,13 @@ class Report:
         Args:
             first: How many findings of a kind to show; None for all.
         """
-        lines = [f"{'split':<12}{'images':>10}{'unusable':>10}{'classes':>9}{'smallest':>10}"]
-        lines[0] += f"{'largest':>9}"
+        images = self.splits["train"].classes if "train" in self.splits else None
+        told = reading.taken(
+            self.class_names, images, joined=self.joined, passed_over=self.passed_over
+        )
+        lines = [*map(_printable, told), ""]
+        lines += [f"{'split':<12}{'images':>10}{'unusable':>10}{'classes':>9}{'smallest':>10}"]
+        lines[-1] += f"{'largest':>9}"
         for name, split in self.splits.items():
             held = [images for images in split.classes if images]
             lines.append(

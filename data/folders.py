@@ -97,7 +97,7 @@ def list_class_folders(root: str | Path, passed_over: PassedOver | None = None) 
         FileNotFoundError: If there is no such folder.
         ValueError: As `layout.class_folders`.
     """
-    return layout.class_folders(_open(root), os.fspath(root), passed_over or PassedOver())
+    return layout.class_folders(_scan(root), os.fspath(root), passed_over or PassedOver())
 
 
 def name_of(data: str) -> str:
@@ -112,8 +112,11 @@ def cut(name: str) -> str:
 
 
 def _open(data: str | Path) -> Folder:
-    if archives.is_archive(os.fspath(data)):
-        return archives.scan(os.fspath(data))
+    is_archive = archives.is_archive(os.fspath(data))
+    return archives.scan(os.fspath(data)) if is_archive else _scan(data)
+
+
+def _scan(data: str | Path) -> Folder:
     if not os.path.isdir(data):
         raise FileNotFoundError(f"{data}: no such folder; expected one that holds CLASS/*.jpg")
     return tree.scan(data)

@@ -6,6 +6,7 @@ folder, never into the user's.
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import tensorflow as tf
@@ -45,17 +46,20 @@ def describe(folder: Path, splits: dict[str, list[Path]]) -> dict:
 
 def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dict:
     """Reads every record once: counts, labels, and whether all images are JPEGs of stated size."""
-    described, labels, plain = {}, set(), True
+    described, labels, plain = {}, {}, True
     for split, paths in splits.items():
-        shards = []
+        shards, labels[split] = [], Counter()
         for path in paths:
-            examples, shard_labels, shard_plain = _survey(path)
-            labels |= shard_labels
+            shard_labels, shard_plain = _survey(path)
+            labels[split] += shard_labels
             plain &= shard_plain
-            size = path.stat().st_size
+            examples, size = shard_labels.total(), path.stat().st_size
             shards.append({"file": path.name, "examples": examples, "bytes": size, "sha256": ""})
-        described[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
-    class_names, label_offset = _classes(folder, labels)
+        described[split] = {"examples": labels[split].total(), "shards": shards}
+    class_names, label_offset = _classes(folder, set().union(*labels.values()))
+    for split, counts in labels.items():
+        of_classes = range(label_offset, label_offset + len(class_names))
+        described[split]["classes"] = [counts[label] for label in of_classes]
     return {
         "class_names": class_names,
         "label_offset": label_offset,
@@ -71,32 +75,31 @@ def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dic
     }
 
 
-def _survey(path: Path) -> tuple[int, set[int], bool]:
-    """Number of records, their labels, and whether all are JPEGs of stated size."""
+def _survey(path: Path) -> tuple[Counter[int], bool]:
+    """Number of records of each label, and whether all are JPEGs of stated size."""
 
     def facts(serialized):
         record = records.parse(serialized)
         sized = (record["height"] > 0) & (record["width"] > 0)
         return record["label"], sized & tf.io.is_jpeg(record["encoded"])
 
-    examples, labels, plain = 0, set(), True
+    labels, plain = Counter(), True
     try:
         batches = tf.data.TFRecordDataset(str(path)).map(facts).batch(1024)
         for batch_labels, batch_plain in batches.as_numpy_iterator():
-            examples += len(batch_labels)
             labels.update(batch_labels.tolist())
             plain &= bool(batch_plain.all())
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         reason = error.message.splitlines()[0]
         raise ValueError(f"{path} is no whole shard of images. Received: {reason}") from error
-    return examples, labels, plain
+    return labels, plain
 
 
 def _classes(folder: Path, labels: set[int]) -> tuple[list[str], int]:
     """Class names from labels.txt ("0:daisy") or invented, and the label of the first class."""
     names = {}
     if (folder / "labels.txt").is_file():
-        lines = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+        lines = (folder / "labels.txt").read_text(encoding="utf-8-sig").splitlines()
         for number, line in enumerate(line for line in lines if line.strip()):
             index, colon, name = line.partition(":")
             numbered = colon and index.strip().isdigit()

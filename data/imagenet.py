@@ -260,14 +260,14 @@ def _ground_truth(root: Path) -> list[str]:
 
 def _ground_truth_text(root: Path) -> str:
     for path in sorted((root / DEVKIT).rglob(GROUND_TRUTH)):
-        return path.read_text()
+        return path.read_text(encoding="utf-8-sig")
     archive = root / f"{DEVKIT}.tar.gz"
     if archive.is_file():
         try:
             with tarfile.open(archive, "r:gz") as kit:
                 for member in kit:
                     if member.isreg() and member.name.rsplit("/", 1)[-1] == GROUND_TRUTH:
-                        return kit.extractfile(member).read().decode()
+                        return kit.extractfile(member).read().decode("utf-8-sig")
         except (tarfile.TarError, OSError, EOFError, UnicodeDecodeError) as error:
             raise ValueError(f"{archive}: cannot be read: {error}") from None
     raise ValueError(

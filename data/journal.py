@@ -17,7 +17,7 @@ from data.unfinished import clear, locked, sync, write
 SCRATCH = "scratch"  # so begin the names of the folders for what is of no use afterwards
 SHARDS = "shards"
 
-_VERSION = 1
+_VERSION = 2
 _KEY = "conversion.json"
 _ACCOUNT = ".account"
 _MEANINGS = {
@@ -45,6 +45,8 @@ class Account:
         sums: Of every channel (RGB) over these pixels, 0..255 each.
         squares: Likewise, of their squares.
         rejected: Name and reason of every image that did not become a record.
+        formats: Of its records, each once.
+        bits: `Storage.bits`, with which they were made.
     """
 
     examples: int
@@ -54,6 +56,8 @@ class Account:
     sums: list[float]
     squares: list[float]
     rejected: list[list[str]]
+    formats: list[str]
+    bits: int
 
 
 class Journal:

@@ -152,12 +152,11 @@ def is_unlabelled(test: Folder) -> bool:
 
 def joined(train: Folder) -> str:
     """Names the classes that are made of several folders, with these; empty if there are none."""
-    inner = {folder.name: [each.name for each in _inner(folder)] for folder in train.folders}
-    parts = {f"{name} ({shortened(names)})" for name, names in inner.items() if names}
-    alike = {tuple(names) for names in inner.values() if names}
-    if len(alike) == 1 and len(min(alike)) == 1:
-        parts = {f"CLASS/{min(alike)[0]}"}
-    return shortened(sorted(parts))
+    inner = {folder.name: [each.name for each in _inner(folder)] for folder in _inner(train)}
+    (alike, *others) = {tuple(names) for names in inner.values()}
+    if not others and len(alike) == 1:
+        return f"CLASS/{alike[0]}"
+    return shortened([f"{name} ({shortened(names)})" for name, names in inner.items() if names])
 
 
 def inventory(root: Folder) -> str:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from data import records
-from data.decode import Storage
+from data.decode import RAW_BYTES, Storage
 from data.examples import SPLIT_ORDER, Example, Splits
 
 _MAX_SHARDS = 1024
 _SHARD_EXAMPLES = 1250
-_SHARD_BYTES = {
-    "auto": 128 << 20,
-    "jpeg": 128 << 20,
-    "raw": 64 << 20,
-}  # a training holds whole shards in memory
+# A training holds whole shards in memory.
+_SHARD_BYTES = {"auto": 128 << 20, "jpeg": 128 << 20, "raw": 64 << 20}
+_LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")  # files that may be stored as raw pixels
+_PACKED = 8  # times smaller than its pixels such a file is, where it is not a drawing
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,18 @@ def plan(splits: Splits, storage: Storage, *, seed: int, shards: int | None) -> 
 
 def bytes_at_most(examples: Iterable[Example], storage: Storage) -> int:
     """What stored images take, rather too much than too little."""
-    return sum(_bytes_at_most(example.size, storage) for example in examples)
+    return sum(_bytes_at_most(example, storage) for example in examples)
 
 
-def _bytes_at_most(size: int | None, storage: Storage) -> int:
+def _bytes_at_most(example: Example, storage: Storage) -> int:
     """A JPEG has at most about one byte for a pixel of the square."""
     pixels = storage.short_side**2
     if storage.encoding == "raw":
         return 3 * pixels
-    return min(size or pixels, pixels or sys.maxsize)
+    if storage.encoding == "auto" and example.name.lower().endswith(_LOSSLESS):
+        most = min(4 * pixels or RAW_BYTES, RAW_BYTES)  # 4:3
+        return min(_PACKED * example.size, most) if example.size else most
+    return min(example.size or pixels, pixels or sys.maxsize)
 
 
 def _stored_order(examples: list[Example], split: str, seed: int) -> list[Example]:

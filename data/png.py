@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+BIT_DEPTH_AT = 24  # byte of the header
 
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
 _KEPT = _ANIMATION | {b"tRNS", b"eXIf"}  # of the ancillary chunks: alpha and orientation
@@ -18,7 +19,7 @@ _TRANSPARENT = {0: 2, 2: 6}  # bytes of tRNS by colour type: grey, RGB
 
 def bit_depth(data: bytes) -> int:
     """Returns the bits per sample that the header states; 0 where there is no whole header."""
-    return data[24] if len(data) > 24 and data[12:16] == b"IHDR" else 0
+    return data[BIT_DEPTH_AT] if len(data) > BIT_DEPTH_AT and data[12:16] == b"IHDR" else 0
 
 
 def fault(data: bytes) -> str | None:

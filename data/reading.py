@@ -48,42 +48,60 @@ class PassedOver:
         return parts
 
 
-def lines(
+def taken(
     class_names: Sequence[str],
-    counts: Mapping[str, Sequence[int]],
+    images: Sequence[int] | None,
     *,
     joined: str = "",
     passed_over: Sequence[str] = (),
-    left_out: int = 0,
-    listed: str | os.PathLike = "",
 ) -> list[str]:
-    """Tells what a data set was made of.
+    """Tells what was taken and what was not.
 
     Args:
         class_names: By label.
-        counts: Of the images of every class, by label, for "train" and other splits with labels;
-            none of a split where they are unknown.
+        images: Number of training images of every class, by label; None where it is unknown.
         joined: `Source.joined`.
         passed_over: `PassedOver.parts`.
-        left_out: Number of files that are no sound images.
-        listed: The table that names them, if there is one.
 
     Returns:
         Lines for the user.
     """
-    told = [f"classes: {_classes(class_names, counts.get('train'))}"]
+    lines = [f"classes: {_classes(class_names, images)}"]
     if joined:
-        told.append(f"joined, each into one class: {joined}")
+        lines.append(f"joined, each into one class: {joined}")
     if passed_over:
-        told.append(f"passed over: {', '.join(passed_over)}")
+        lines.append(f"passed over: {', '.join(passed_over)}")
+    return lines
+
+
+def lacking(
+    class_names: Sequence[str],
+    counts: Mapping[str, Sequence[int]],
+    *,
+    left_out: int = 0,
+    listed: str | os.PathLike = "",
+) -> list[str]:
+    """Tells which files and classes a conversion lacks.
+
+    Args:
+        class_names: By label.
+        counts: Number of images of every class, by label, of every split; a test split whose
+            numbers are all 0 has no labels.
+        left_out: Number of files that are no sound images.
+        listed: The table that names them.
+
+    Returns:
+        Lines for the user.
+    """
+    lines = []
     if left_out:
-        files = f"{left_out:,} file{'s' * (left_out > 1)} that cannot be decoded"
-        told.append(f"left out: {files}{f', listed in {listed}' if listed else ''}")
+        files = f"{left_out:,} file{'s' * (left_out > 1)}"
+        lines.append(f"left out: {files} that cannot be decoded, listed in {listed}")
     for split, images in counts.items():
-        lacking = [name for name, count in zip(class_names, images, strict=True) if not count]
-        if lacking:
-            told.append(f"warning: the {split} split has no images of {shortened(lacking)}")
-    return told
+        missing = [name for name, count in zip(class_names, images, strict=True) if not count]
+        if missing and any(images):
+            lines.append(f"warning: the {split} split has no images of {shortened(missing)}")
+    return lines
 
 
 def shortened(names: Sequence[str], most: int = _NAMES) -> str:

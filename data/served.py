@@ -7,8 +7,8 @@ no image upright that has an EXIF orientation, and reads JPEG, PNG, GIF and BMP 
 
 import tensorflow as tf
 
-from data import pixels, views
-from data.decode import Storage
+from data import pixels, png, views
+from data.decode import BITS, Storage
 
 
 def centre_views(encoded: tf.Tensor, storage: Storage, size: int) -> tf.Tensor:
@@ -30,13 +30,28 @@ def centre_views(encoded: tf.Tensor, storage: Storage, size: int) -> tf.Tensor:
 
 
 def _centre_view(encoded, storage, size):
-    image = _stored(pixels.decoded(encoded), storage)
+    image = _stored(_decoded(encoded, storage.bits), storage)
     image = _window(image, views.windows(*_sides(image), size, crops=1)[0])
     times = tf.maximum(1, tf.minimum(*_sides(image)) // size)
     few = tf.stack(_sides(image)) // times
     whole = image[: times * few[0], : times * few[1]]
     image = tf.cond(times > 1, lambda: _resized(whole, few, "area"), lambda: image)
     return tf.ensure_shape(_resized(image, [size, size], "bilinear"), [size, size, 3])
+
+
+def _decoded(encoded, bits):
+    """As `decode.decode`; a PNG with 16 bits per channel is known by its header."""
+    if bits == max(BITS):
+        return pixels.decoded(encoded)
+    is_deep = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
+    is_deep &= tf.strings.substr(encoded, png.BIT_DEPTH_AT, 1) == b"\x10"
+    return tf.cond(is_deep, lambda: _scaled(encoded, bits), lambda: pixels.decoded(encoded))
+
+
+def _scaled(encoded, bits):
+    samples = tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.int32)
+    upper = tf.bitwise.right_shift(tf.minimum(samples, 2**bits - 1), bits - 8)
+    return tf.cast(upper, tf.uint8)
 
 
 def _stored(image, storage):

@@ -1,8 +1,12 @@
 """Writes the shards of a conversion, one whole one after the other."""
 
 import contextlib
+import csv
+import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +15,12 @@ import numpy as np
 
 from data import records
 from data.decode import Storage, Stored
-from data.examples import Example
+from data.examples import UNLABELLED, Example
 from data.journal import Account, Journal
 from data.plan import Planned
-from data.workers import Rejected, stored
+from data.reading import shortened
+from data.unfinished import write
+from data.workers import UNREADABLE, Rejected, stored
 
 _TOLERATED = 10  # rejected images, whatever `max_bad` says
 
@@ -30,12 +36,19 @@ class Written:
         mean: Of every channel (RGB) of the train split's stored pixels, 0..255.
         std: Likewise, at least 1.
         rejected: Name and reason of every image that did not become a record.
+        bits: `Storage.bits`, with which they were made.
     """
 
     splits: dict[str, dict]
     mean: list[float]
     std: list[float]
     rejected: list[list[str]]
+    bits: int
+
+    @property
+    def unreadable(self) -> int:
+        """How many of the rejected images could not be opened."""
+        return sum(reason.startswith(UNREADABLE) for _, reason in self.rejected)
 
 
 def allowed_bad(images: int, max_bad: float) -> float:
@@ -43,16 +56,22 @@ def allowed_bad(images: int, max_bad: float) -> float:
     return max(_TOLERATED, max_bad * images)
 
 
+class EmptyClassError(ValueError):
+    """A class has no training image that can be used, or a split no image."""
+
+
 class Limit:
     """Stops a conversion of which too many images are rejected."""
 
-    def __init__(self, planned: list[Planned], max_bad: float):
+    def __init__(self, planned: list[Planned], max_bad: float, listed: Path):
         """Counts from nothing.
 
         Args:
             planned: All shards of the conversion.
             max_bad: Part of all images, 0..1, that may be rejected; 10 always may.
+            listed: Table to write the rejected images to if they are too many.
         """
+        self._listed = listed
         self._images = sum(len(shard.examples) for shard in planned)
         self._allowed = allowed_bad(self._images, max_bad)
         self._rejected: list[list[str]] = []
@@ -61,13 +80,15 @@ class Limit:
         """Counts rejected images.
 
         Raises:
-            RuntimeError: If they are too many.
+            ValueError: If they are too many.
         """
         self._rejected += rejected
         if len(self._rejected) > self._allowed:
-            raise RuntimeError(
+            write_table(self._listed, self._rejected)
+            raise ValueError(
                 f"{len(self._rejected)} of {self._images} images cannot be used, expected at most "
-                f"{self._allowed:.0f}: {_first(self._rejected)}, ..."
+                f"{self._allowed:.0f}: {_first(self._rejected)}, ...; listed in {self._listed}; "
+                "python -m data.convert --max_bad=PART accepts a larger part"
             )
 
 
@@ -91,7 +112,8 @@ def write_shards(
         advance: Called after every image.
 
     Raises:
-        RuntimeError: If too many images are rejected, or a shard cannot be written.
+        ValueError: If too many images are rejected.
+        RuntimeError: If a shard cannot be written.
     """
     examples = itertools.chain.from_iterable(shard.examples for shard in planned)
     previous = None
@@ -101,7 +123,7 @@ def write_shards(
     ):
         for shard in planned:
             part = itertools.islice(results, len(shard.examples))
-            tally = _Tally(shard.split == "train", limit, advance)
+            tally = _Tally(shard.split == "train", limit, advance, storage.bits)
             _write(journal.shards / shard.file, tally, zip(shard.examples, part, strict=True))
             if previous:
                 previous.result()
@@ -129,11 +151,13 @@ class _Tally:
     counts_pixels: bool
     limit: Limit
     advance: Callable[[], object]
+    bits: int
     examples: int = 0
     pixels: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     squares: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     rejected: list[list[str]] = field(default_factory=list)
+    formats: set[str] = field(default_factory=set)
 
     def records(self, results: Iterator[Result]) -> Iterator[bytes]:
         """Yields the records to write."""
@@ -144,6 +168,7 @@ class _Tally:
                 self.limit.add(self.rejected[-1:])
                 continue
             self.examples += 1
+            self.formats.add(image.format)
             if self.counts_pixels:
                 self._add_pixels(image)
             yield record(example, image)
@@ -171,7 +196,15 @@ def _seal(journal: Journal, file: str, tally: _Tally) -> Account:
     """Makes sure that a shard is on the disk, and says so in the journal."""
     size, digest = records.seal(journal.shards / file) if tally.examples else (0, "")
     account = Account(
-        tally.examples, size, digest, tally.pixels, tally.sums, tally.squares, tally.rejected
+        tally.examples,
+        size,
+        digest,
+        tally.pixels,
+        tally.sums,
+        tally.squares,
+        tally.rejected,
+        sorted(tally.formats),
+        tally.bits,
     )
     try:
         journal.add(file, account)
@@ -180,21 +213,57 @@ def _seal(journal: Journal, file: str, tally: _Tally) -> Account:
     return account
 
 
-def collected(folder: Path, planned: list[Planned], accounts: dict[str, Account]) -> Written:
+def collected(
+    folder: Path, planned: list[Planned], accounts: dict[str, Account], class_names: Sequence[str]
+) -> Written:
     """Puts together what is known of all shards, in their order, and gives them their last names.
 
     Raises:
-        RuntimeError: If a split has no image left.
+        EmptyClassError: If a class has no training image left, or a split no image.
     """
     pairs = [(shard, accounts[shard.file]) for shard in planned]
     rejected = [row for _, account in pairs for row in account.rejected]
     splits = {}
     for split in dict.fromkeys(shard.split for shard in planned):
+        shards = [pair for pair in pairs if pair[0].split == split]
+        if not any(account.examples for _, account in shards):
+            raise EmptyClassError(f"no image of the {split} split can be used: {_first(rejected)}")
+        splits[split] = {"classes": _class_counts(shards, len(class_names))}
+        if split == "train":
+            _check_classes(shards, splits[split]["classes"], class_names)
+    for split, entry in splits.items():
         shards = [pair for pair in pairs if pair[0].split == split and pair[1].examples]
-        if not shards:
-            raise RuntimeError(f"no image of the {split} split can be used: {_first(rejected)}")
-        splits[split] = _entry(folder, shards)
-    return Written(splits, *_moments([account for _, account in pairs]), rejected)
+        entry |= _entry(folder, shards)
+    bits = pairs[0][1].bits
+    return Written(splits, *_moments([account for _, account in pairs]), rejected, bits)
+
+
+def _class_counts(shards: list[tuple[Planned, Account]], classes: int) -> list[int]:
+    """How many images of each class became records; none of those without a label."""
+    counts = [0] * classes
+    for shard, account in shards:
+        lost = Counter(name for name, _ in account.rejected)
+        for example in shard.examples:
+            if lost[example.name]:
+                lost[example.name] -= 1
+            elif example.label != UNLABELLED:
+                counts[example.label] += 1
+    return counts
+
+
+def _check_classes(
+    shards: list[tuple[Planned, Account]], counts: list[int], class_names: Sequence[str]
+):
+    """Refuses classes of which all images were rejected; a source may have names without images."""
+    labels = {example.name: example.label for shard, _ in shards for example in shard.examples}
+    empty = {label for label in labels.values() if label != UNLABELLED and not counts[label]}
+    if empty:
+        rows = [row for _, account in shards for row in account.rejected if labels[row[0]] in empty]
+        names = [class_names[label] for label in sorted(empty)]
+        raise EmptyClassError(
+            f"no training image of the class {shortened(names)} can be used: {_first(rows)}; "
+            "expected one or more of every class"
+        )
 
 
 def _entry(folder: Path, shards: list[tuple[Planned, Account]]) -> dict:
@@ -206,7 +275,12 @@ def _entry(folder: Path, shards: list[tuple[Planned, Account]]) -> dict:
             (folder / shard.file).rename(folder / name)
         facts = {"examples": account.examples, "bytes": account.bytes, "sha256": account.sha256}
         rows.append({"file": name, **facts})
-    return {"examples": sum(row["examples"] for row in rows), "shards": rows}
+    formats = {format for _, account in shards for format in account.formats}
+    return {
+        "examples": sum(row["examples"] for row in rows),
+        "encoding": min(formats).lower() if len(formats) == 1 else "mixed",
+        "shards": rows,
+    }
 
 
 def _moments(accounts: list[Account]) -> tuple[list[float], list[float]]:
@@ -222,3 +296,10 @@ def _moments(accounts: list[Account]) -> tuple[list[float], list[float]]:
 
 def _first(rejected: list[list[str]]) -> str:
     return ", ".join(f"{name} ({reason})" for name, reason in rejected[:3])
+
+
+def write_table(path: Path, rejected: Iterable[Sequence[str]]):
+    """Writes `rejected.csv`: name and reason of every image that did not become a record."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *rejected])
+    write(path, os.fsencode(table.getvalue()))  # a name may be of bytes that are not UTF-8

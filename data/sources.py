@@ -69,7 +69,7 @@ def open_source(
             f"{data}: no such folder; expected digits, tfds:NAME, a folder of images or an archive "
             f"({', '.join(archives.SUFFIXES)})"
         )
-    if len(source.class_names) < 2:
+    if len(source.class_names) < 2 and not lenient:
         raise ValueError(
             f"{data}: found {len(source.class_names)} class ({', '.join(source.class_names)}), "
             "expected a folder for each of two or more classes"

@@ -72,6 +72,7 @@ def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) ->
         list_splits=functools.partial(_spool_tfds, builder, validation_fraction, seed),
         seed=seed,
         validation_fraction=validation_fraction,
+        classes_are_folders=False,
     )
 
 

@@ -23,6 +23,8 @@ class Survey:
         splits: Sequence[str],
         places: Sequence[Place],
         labels: Sequence[int],
+        *,
+        folders: bool,
     ):
         """Knows the images but nothing about them.
 
@@ -31,8 +33,9 @@ class Survey:
             splits: All of them, "train" first.
             places: Of every image.
             labels: Of every image, or `UNLABELLED`.
+            folders: Whether classes are folders; else a name may have no images on purpose.
         """
-        self.class_names = class_names
+        self.class_names, self._folders = class_names, folders
         self.findings: list[Finding] = []
         self._splits, self._places, self._labels = splits, places, labels
         self._digests: list[bytes | None] = []
@@ -55,6 +58,11 @@ class Survey:
             self._hashes[position] = result.hash
             pixels = np.frombuffer(result.thumbnail, np.uint8)
             self._thumbnails[position] = pixels.reshape(duplicates.THUMBNAIL)
+
+    @property
+    def unreadable(self) -> int:
+        """How many images could not be opened."""
+        return sum(len(each.places) for each in self.findings if each.kind == "unreadable")
 
     def splits(self) -> dict[str, Split]:
         """Counts all images that have been added."""
@@ -104,7 +112,8 @@ class Survey:
         for label, name in enumerate(self.class_names):
             elsewhere = [split for split, of in measured.items() if of[label]]
             if not train[label]:
-                kind = "missing_in_train" if elsewhere else "empty_class"
+                empty = "empty_class" if self._folders else "unused_name"
+                kind = "missing_in_train" if elsewhere else empty
                 detail = f"only in {', '.join(elsewhere)}" if elsewhere else ""
                 yield Finding(kind, class_name=name, detail=detail)
                 continue

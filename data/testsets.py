@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import folders, imagenet, pipeline, pixels, records, views, workers
+from data import folders, imagenet, pipeline, pixels, records, tree, views, workers
 from data.datasets import Dataset
 from data.decode import Storage, Stored
 from data.examples import Example
+from data.reading import PassedOver
 
 _NAMED = 5  # folders in a message
 
@@ -113,13 +114,14 @@ class Folder:
         """
         self.name, self.class_names = root, class_names
         self._storage, self._processes = storage, processes
-        listing = folders.list_class_folders(root)
+        self._passed_over = PassedOver()
+        listing = folders.list_class_folders(root, self._passed_over)
         if not listing:
             raise ValueError(
                 f"{root} holds no CLASS/*.jpg images: expected class folders; "
                 "for images without labels use classify.py"
             )
-        labels = {name: label for label, name in enumerate(class_names)}
+        labels = {tree.composed(name): label for label, name in enumerate(class_names)}
         known = {name: labels.get(imagenet.readable_names([name])[0]) for name in listing}
         self._unknown = {n: len(listing[n]) for n, label in known.items() if label is None}
         self._examples = [
@@ -188,8 +190,10 @@ class Folder:
         return [pixels.of_stored(stored) for stored in self._stored(examples)]
 
     def remarks(self) -> list[str]:
-        """What was left out: folders of no class, and files that are no images."""
+        """What was left out: other files, folders of no class, files that are no sound images."""
         lines = []
+        if parts := self._passed_over.parts():
+            lines.append(f"passed over: {', '.join(parts)}")
         if self._unknown:
             lines.append(
                 f"not counted: {sum(self._unknown.values())} images in folders that are no class "
@@ -201,7 +205,7 @@ class Folder:
 
     def _stored(self, examples: Sequence[Example]) -> Iterator[Stored | workers.Rejected]:
         processes = max(1, min(self._processes, len(examples)))
-        return workers.stored(examples, self._storage, processes)
+        return workers.prepared(examples, self._storage, processes)
 
 
 def _scaled(image: np.ndarray, side: int) -> np.ndarray:

@@ -6,6 +6,7 @@ worker's stdin and stdout, which nobody else can reach. A worker ends when its s
 however the parent ended.
 """
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -28,12 +29,23 @@ from typing import BinaryIO, TypeVar
 
 import cv2
 
-from data.decode import BadImage, Storage, Stored, store
+from data import kinds
+from data.decode import (
+    BadImage,
+    Storage,
+    Stored,
+    bits_for,
+    largest_sample,
+    may_be_deep,
+    prepare,
+    store,
+)
 from data.examples import Example
 
 SECONDS_PER_IMAGE = 30  # the largest images take 2 to 8
 MEMORY = 4 << 30  # of a process, in bytes; with the largest images it has 1.5 to 3.2 GB
 CRASHED = "decoder crashed"
+UNREADABLE = "cannot be read"  # so begins the reason of a file that cannot be opened
 
 _CHUNK_EXAMPLES = 128
 _CHUNK_BYTES = 4 << 20
@@ -70,6 +82,13 @@ def stored(
     return worked(examples, functools.partial(_store, storage=storage), workers)
 
 
+def prepared(
+    examples: Iterable[Example], storage: Storage, workers: int
+) -> Iterator[Stored | Rejected]:
+    """Decodes images to look at them once, as `stored` does, but compresses nothing."""
+    return worked(examples, functools.partial(_prepare, storage=storage), workers)
+
+
 def worked(
     examples: Iterable[Example], work: Callable[[Example], Result], workers: int
 ) -> Iterator[Result | Rejected]:
@@ -97,6 +116,26 @@ def worked(
         crew.close()
 
 
+def found_bits(examples: Iterable[Example], workers: int) -> int:
+    """The bits that images with 16 bits per channel use, as `Storage.bits`.
+
+    Args:
+        examples: Where the images lie; of most only the first bytes are read.
+        workers: Number of processes.
+
+    Raises:
+        RuntimeError: As `worked`.
+    """
+    with contextlib.closing(worked(examples, _largest_sample, workers)) as results:
+        samples = (each for each in results if not isinstance(each, Rejected))
+        return bits_for(max(samples, default=0))
+
+
+def _largest_sample(example: Example) -> int:
+    whole = example.packing or may_be_deep(example.read(kinds.HEAD))
+    return largest_sample(example.read()) if whole else 0
+
+
 class Crew:
     """Worker processes that wait for work, which may come from several threads."""
 
@@ -108,9 +147,11 @@ class Crew:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(workers)
 
-    def stored(self, examples: Iterable[Example], storage: Storage) -> Iterator[Stored | Rejected]:
-        """As the function `stored`."""
-        return self.worked(examples, functools.partial(_store, storage=storage))
+    def prepared(
+        self, examples: Iterable[Example], storage: Storage
+    ) -> Iterator[Stored | Rejected]:
+        """As the function `prepared`."""
+        return self.worked(examples, functools.partial(_prepare, storage=storage))
 
     def worked(
         self, examples: Iterable[Example], work: Callable[[Example], Result]
@@ -233,6 +274,10 @@ def _store(example: Example, storage: Storage) -> Stored:
     return store(example.read(), storage)
 
 
+def _prepare(example: Example, storage: Storage) -> Stored:
+    return prepare(example.read(), storage)
+
+
 def _worked_on(
     example: Example, work: Callable[[Example], Result], seconds: int
 ) -> Result | Rejected:
@@ -242,7 +287,7 @@ def _worked_on(
     except BadImage as error:
         return Rejected(str(error))
     except OSError as error:
-        return Rejected(f"cannot be read: {error.strerror}")
+        return Rejected(f"{UNREADABLE}: {error.strerror}")
     except MemoryError:
         return Rejected("needs more memory than there is")
     finally:

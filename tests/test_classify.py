@@ -71,6 +71,22 @@ def test_paths_come_on_stdin(folder, end, monkeypatch):
     assert names(folder, "-", folder / "b") == ["b/2.png", "none.png", "a/1.png", "b/2.png"]
 
 
+def test_a_list_of_paths_may_begin_with_a_byte_order_mark(folder, monkeypatch):
+    text = b"\xef\xbb\xbf" + os.fsencode(folder / "b/2.png") + b"\r\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert names(folder, "-") == ["b/2.png"]
+
+
+def test_what_a_folder_holds_besides_is_said_and_what_is_closed_fails(command, folder):
+    done = run(command, folder, "--json")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3
+    assert done.stderr == "passed over: 1 .txt\n"
+    (folder / "a" / "private").symlink_to("/not/mounted")
+    done = run(command, folder, "--json")
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
+    assert done.stderr == "passed over: 1 .txt, folder private\n"
+
+
 def test_many_images_are_one_graph_and_the_same_as_one_by_one(network, tmp_path):
     paths = sorted(SAMPLES.glob("digit_*.png")) * 14
     paths[70] = tmp_path / "none.png"

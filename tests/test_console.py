@@ -72,6 +72,29 @@ def test_flags_can_be_parsed_again(flag_values):
     assert flag_values.number == 7 and not flag_values["number"].present
 
 
+def test_a_leading_tilde_is_the_home_folder(flag_values, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    flags.DEFINE_string("data", None, "", flag_values=flag_values)
+    words = ["x", "--data=~/pictures", "~/a.jpg", "b~", "~"]
+    assert console.parse(words, flag_values) == ["/home/me/a.jpg", "b~", "/home/me"]
+    assert flag_values.data == "/home/me/pictures"
+    parser = console.Parser()
+    parser.add_argument("source")
+    parser.add_argument("--count", type=int)
+    arguments = parser.parse_args(["~/pictures", "--count=3"])
+    assert (arguments.source, arguments.count) == ("/home/me/pictures", 3)
+
+
+def test_a_built_in_word_that_is_a_path_here_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    console.refuse_ambiguous("digits", "digits", "--data=")  # there is nothing of that name
+    (tmp_path / "digits").mkdir()
+    for value in ("./digits", "others", None):
+        console.refuse_ambiguous(value, "digits", "--data=")
+    with pytest.raises(ValueError, match=r"--data=digits is built in.*expected --data=\./digits"):
+        console.refuse_ambiguous("digits", "digits", "--data=")
+
+
 @pytest.mark.parametrize("word", ["--number=0", "--number=x", "--nothing=1"])
 def test_a_wrong_flag_is_a_user_error(word, flag_values, capsys):
     with pytest.raises(SystemExit) as end:

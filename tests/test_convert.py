@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import photograph
 
-from data import conversion, convert, decode, estimate, plan, records, sources
+from data import conversion, convert, datasets, decode, estimate, plan, records, sources
 from data.decode import Storage
 from data.examples import Example
 
@@ -88,8 +89,8 @@ def test_the_description_fits_the_shards(photographs, tmp_path):
     assert len(description["splits"]["train"]["shards"]) == 4
     assert set(contents(tmp_path / "out")) == listed
     assert description["class_names"] == ["class_0", "class_1", "class_2"]
-    expected = {"format_version": 1, "name": "photographs", "short_side": 32, "quality": 95}
-    expected |= {"encoding": "jpeg", "seed": 0, "validation_fraction": 0.1}
+    expected = {"format_version": 1, "name": "photographs", "short_side": 32, "quality": None}
+    expected |= {"encoding": "auto", "bits": 16, "seed": 0, "validation_fraction": 0.1}
     assert expected.items() <= description.items()
 
 
@@ -145,21 +146,122 @@ def test_bad_files_are_listed_and_left_out(photographs, tmp_path):
 
 def test_too_many_bad_files_stop_the_conversion(photographs, tmp_path):
     root, bad = damaged_copy(photographs, tmp_path, 11)
-    with pytest.raises(RuntimeError, match=r"^11 of 60 images .*\.jpg \(not an image") as error:
+    with pytest.raises(ValueError, match=r"^11 of 60 images .*\.jpg \(not an image") as error:
         converted(sources.open_source(root), tmp_path / "out")
+    listed = tmp_path / "out.rejected.csv"
+    assert str(listed) in str(error.value) and "--max_bad" in str(error.value)
     assert "\n" not in str(error.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", listed.name]
+    with open(listed, newline="") as file:
+        assert sorted(row["path"] for row in csv.DictReader(file)) == bad
     converted(sources.open_source(root), tmp_path / "out", max_bad=0.2)
     assert len(rejected(tmp_path / "out")) == 12
+    assert not listed.exists()
 
 
-def test_a_split_without_images_left_is_an_error(tmp_path):
-    for i in range(4):
-        path = tmp_path / "x" / f"{i % 2}" / f"{i}.png"
+@pytest.mark.parametrize(("bad", "said"), [("abc", "of the train split"), ("b", "of the class b")])
+def test_a_split_or_a_class_without_images_left_is_an_error(bad, said, tmp_path):
+    for i in range(12):
+        path = tmp_path / "x" / "abc"[i % 3] / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"bad")
-    with pytest.raises(RuntimeError, match="train split"):
-        converted(sources.open_source(tmp_path / "x"), tmp_path / "out")
+        cv2.imwrite(str(path), photograph(i))
+        if path.parent.name in bad:
+            path.write_bytes(b"%PDF-1.7")
+    with pytest.raises(ValueError, match=f"{said}.* can be used: .*jpg .*PDF"):
+        converted(sources.open_source(tmp_path / "x"), tmp_path / "out", max_bad=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_was_read_is_described(photographs, tmp_path):
+    root = shutil.copytree(photographs, tmp_path / "x")
+    for name, data in {"0.jpg": b"", "a.cr2": b"", "@eaDir/1.jpg": b"", "old/9.png": b""}.items():
+        path = root / "class_0" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    (root / "class_1" / "gone.jpg").symlink_to("/not/mounted.jpg")
+    cv2.imwrite(str(root / "class_0" / "old" / "9.png"), photograph(99))
+    description = converted(sources.open_source(root), tmp_path / "out", Storage(32))
+    splits = description["splits"]
+    assert np.add(splits["train"]["classes"], splits["validation"]["classes"]).tolist() == [
+        20,
+        20,
+        20,
+    ]
+    assert sum(splits["train"]["classes"]) == splits["train"]["examples"]
+    assert description["passed_over"] == ["1 .cr2", "1 unreadable file", "folder @eaDir"]
+    assert description["joined"] == "class_0 (old)"
+    assert (description["rejected"], description["unreadable"]) == (2, 1)
+    told = convert.told(datasets.load(tmp_path / "out"))
+    assert told[0].startswith("classes: class_0 (")
+    assert told[1:] == [
+        "joined, each into one class: class_0 (old)",
+        "passed over: 1 .cr2, 1 unreadable file, folder @eaDir",
+        f"left out: 1 file that cannot be decoded, listed in {tmp_path}/out/rejected.csv",
+    ]
+
+
+SIXTEEN_BIT = ((255, 8), (256, 10), (1023, 10), (2672, 12), (16383, 14), (16384, 16), (65535, 16))
+
+
+@pytest.mark.parametrize(("largest", "bits"), SIXTEEN_BIT)
+def test_images_of_16_bits_are_scaled_by_those_that_train_uses(largest, bits, tmp_path):
+    pixels = np.linspace(0, largest, 30 * 30 * 3).astype(np.uint16).reshape(30, 30, 3)
+    for split, name, image in (
+        ("train", "a/1", pixels),
+        ("train", "b/1", pixels // 2),
+        ("train", "b/2", (pixels // 256).astype(np.uint8)),  # of 8 bits: is not scaled
+        ("val", "a/2", pixels * (2 if largest < 32768 else 1)),
+    ):
+        path = tmp_path / "x" / split / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), image)
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        description = converted(sources.open_source(tmp_path / "x"), folder, workers=workers)
+        assert description["bits"] == bits
+        stored = {row["filename"].numpy().decode(): row for row in rows(folder, "train")}
+        stored |= {row["filename"].numpy().decode(): row for row in rows(folder, "validation")}
+        images = {
+            name: np.frombuffer(row["encoded"].numpy(), np.uint8).reshape(30, 30, 3)[..., ::-1]
+            for name, row in stored.items()
+        }
+        np.testing.assert_array_equal(images["a/1.png"], pixels >> (bits - 8))
+        np.testing.assert_array_equal(images["b/1.png"], pixels // 2 >> (bits - 8))
+        np.testing.assert_array_equal(images["b/2.png"], pixels // 256)
+        other = np.minimum(pixels * (2 if largest < 32768 else 1), 2**bits - 1)
+        np.testing.assert_array_equal(images["a/2.png"], other >> (bits - 8))
+    assert datasets.load(tmp_path / "1").storage["bits"] == bits
+
+
+def test_splits_say_how_they_are_stored(tmp_path):
+    for split, suffixes in {
+        "train": ("png", "bmp"),
+        "val": ("jpg",),
+        "test": ("jpg", "png"),
+    }.items():
+        for number, suffix in enumerate(2 * suffixes):
+            path = tmp_path / "x" / split / "ab"[number % 2] / f"{number}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), photograph(number))
+    description = converted(sources.open_source(tmp_path / "x"), tmp_path / "out", Storage(128))
+    encodings = {name: split["encoding"] for name, split in description["splits"].items()}
+    assert encodings == {"train": "raw", "validation": "jpeg", "test": "mixed"}
+    for row in rows(tmp_path / "out", "train"):
+        original = cv2.imread(str(tmp_path / "x/train" / row["filename"].numpy().decode()))
+        assert row["encoded"].numpy() == original[..., ::-1].tobytes()
+
+
+def test_what_an_earlier_version_converted_is_used_by_its_runs(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path))
+    source = sources.open_source(photographs)
+    earlier = convert.fingerprint(source, Storage(256, 95, "jpeg"))
+    options = {"image_size": 32, "progress": False, "expected": earlier}
+    with pytest.raises(ValueError, match=f"an earlier version.*{earlier[:16]}"):
+        convert.prepare(photographs, **options)
+    folder = tmp_path / f"photographs-{earlier[:16]}"
+    converted(source, folder, Storage(256, 95, "jpeg"))
+    assert convert.prepare(photographs, **options)[0] == folder
+    assert convert.prepare(photographs, image_size=32, progress=False)[0] != folder
 
 
 def test_shards_left_empty_are_left_out(photographs, tmp_path):
@@ -265,7 +367,7 @@ def test_prepare_converts_once_and_again_after_a_change(photographs, tmp_path, m
     root = shutil.copytree(photographs, tmp_path / "my photos")
 
     def prepare(**options):
-        return convert.prepare(root, progress=False, **{"image_size": 32, **options})
+        return convert.prepare(root, progress=False, **{"image_size": 32, **options})[0]
 
     first = prepare()
     assert re.fullmatch(r"my_photos-[0-9a-f]{16}", first.name)
@@ -283,9 +385,20 @@ def test_prepare_converts_once_and_again_after_a_change(photographs, tmp_path, m
     assert prepare() != first
 
 
+def test_what_is_passed_over_is_that_of_today(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path / "cache"))
+    root = shutil.copytree(photographs, tmp_path / "x")
+    first = convert.open_dataset(root, image_size=32, progress=False)
+    assert first.passed_over == ()
+    (root / "class_0" / "a.cr2").touch()
+    again = convert.open_dataset(root, image_size=32, progress=False)
+    assert again.folder == first.folder and again.passed_over == ("1 .cr2",)
+    assert convert.told(again)[1] == "passed over: 1 .cr2"
+
+
 def test_prepare_takes_shards_as_they_are(photographs, tmp_path):
     converted(sources.open_source(photographs), tmp_path / "out")
-    assert convert.prepare(tmp_path / "out", image_size=32) == tmp_path / "out"
+    assert convert.prepare(tmp_path / "out", image_size=32) == (tmp_path / "out", None)
     assert not convert.is_converted(photographs) and not convert.is_converted("digits")
     (tmp_path / "out" / "dataset.json").unlink()
     assert convert.is_converted(tmp_path / "out")
@@ -304,7 +417,7 @@ def test_of_two_conversions_at_once_the_first_wins(photographs, tmp_path, monkey
         return describe(folder, source, storage, written)
 
     monkeypatch.setattr(conversion, "write_description", overtaken)
-    folder = convert.prepare(photographs, image_size=32, progress=False)
+    folder, _ = convert.prepare(photographs, image_size=32, progress=False)
     assert contents(folder) == {"dataset.json": b"the other's"}
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -325,7 +438,7 @@ def test_the_command(photographs, tmp_path, command):
         (["/nonexistent", "out"], 2, "nonexistent"),
         (["digits", "out", "--no_such_flag"], 2, "no_such_flag"),
         (["digits", "out", "--short_side=0"], 2, "short_side"),
-        (["BAD", "out"], 1, "train split"),
+        (["BAD", "out"], 2, "train split"),
     ],
 )
 def test_errors_of_the_command(arguments, code, word, tmp_path, monkeypatch, capsys):

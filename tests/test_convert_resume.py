@@ -214,7 +214,7 @@ def test_a_second_conversion_waits_or_says_why_not(images, tmp_path, monkeypatch
         add(*args)
 
     monkeypatch.setattr(Journal, "add", slow)
-    prepare = lambda: made.append(convert.prepare(images, image_size=32, progress=False))  # noqa: E731
+    prepare = lambda: made.append(convert.prepare(images, image_size=32, progress=False)[0])  # noqa: E731
     made = []
     first, second = (threading.Thread(target=prepare) for _ in range(2))
     first.start()

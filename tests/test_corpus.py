@@ -54,7 +54,7 @@ def test_the_doctor_finds_the_same(files):
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit):
         doctor.main([str(folder.parent), "--json", "--validation_fraction=0", "--workers=2"])
     out.seek(0)
-    unusable = {"unreadable", "truncated", "damaged", "too_large"}
+    unusable = {"unreadable", "no_image", "truncated", "damaged", "too_large"}
     found = {
         os.path.basename(place["image"])
         for finding in json.loads(out.read())["findings"]

@@ -159,6 +159,7 @@ def test_shards_of_model_garden(tmp_path, capsys):
     assert dataset.encodings == {"train": "jpeg", "validation": "jpeg"}
     assert [shard.examples for shard in dataset.shards("train")] == [2, 1]
     assert dataset.num_examples("validation") == 1
+    assert dataset.class_counts == {"train": (1, 1, 1), "validation": (0, 1, 0)}
     assert "3 classes, labels from 1" in capsys.readouterr().out
     assert sorted(path.name for path in folder.iterdir())[0].startswith("train")  # nothing added
 
@@ -172,7 +173,7 @@ def test_shards_of_slim_with_names(tmp_path):
         },
         image_format="PNG",
     )
-    (folder / "labels.txt").write_text("0:daisy\n1:dandelion\n2:roses\n")
+    (folder / "labels.txt").write_text("\ufeff0:daisy\r\n1:dandelion\n2:roses\n")
     dataset = datasets.load(folder)
     assert dataset.class_names == ("daisy", "dandelion", "roses")
     assert dataset.label_offset == 0

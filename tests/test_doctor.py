@@ -56,7 +56,7 @@ def where(place):
 
 def contents(folder):
     return {
-        str(path): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        str(path): (path.lstat().st_mtime_ns, path.is_file() and path.read_bytes())
         for path in sorted(folder.rglob("*"))
     }
 
@@ -120,12 +120,15 @@ def ward(tmp_path_factory):
     train, validation = root / "train", root / "validation"
     put(train / "lone/1.jpg", jpeg_bytes(3000))
     put(validation / "new/1.jpg", jpeg_bytes(3001))
-    (train / "empty").mkdir()
+    put(train / "empty/plan.dwg", b"AC1032")
+    put(train / "hopeless/1.jpg", b"")
+    (train / "nothing").mkdir()
     cat = train / "cat"
     put(cat / "cut.jpg", jpeg_bytes(1)[:-200])
     put(cat / "cut.png", cv2.imencode(".png", photograph(2))[1].tobytes()[:-900])
     put(cat / "page.jpg", b"<html>not found</html>")
     put(cat / "none.jpg", b"")
+    (cat / "gone.jpg").symlink_to("/not/mounted.jpg")
     put(cat / "marker.jpg", with_bogus_marker(jpeg_bytes(3)))
     put(cat / "bomb.png", patched_png(20_000, 20_000))
     put(cat / "grey.jpg", Image.fromarray(photograph(4)).convert("L"))
@@ -170,11 +173,12 @@ EXPECTED = {
     "leak": ["train/cat/two.jpg = validation/cat/two.png"],
     "near_leak": ["train/cat/four.jpg = test/cat/four.jpg"],
     "near_contradiction": ["train/cat/six.jpg = train/dog/six.jpg"],
-    "unreadable": ["train/cat/none.jpg", "train/cat/page.jpg"],
+    "unreadable": ["train/cat/gone.jpg"],
+    "no_image": ["train/cat/none.jpg", "train/cat/page.jpg", "train/hopeless/1.jpg"],
     "truncated": ["train/cat/cut.jpg", "train/cat/cut.png"],
     "damaged": ["train/cat/marker.jpg"],
     "too_large": ["train/cat/bomb.png"],
-    "empty_class": ["empty"],
+    "empty_class": ["empty", "hopeless"],
     "missing_in_split": ["lone = test", "lone = validation"],
     "few_images": ["lone"],
     "imbalance": ["train"],
@@ -276,10 +280,10 @@ def test_advice_for_what_is_refused_fits_it(tmp_path):
         checkup.examine_file(Example(name, 0, str(tmp_path / name)))
         for name in ("a.jpg", "b.heic", "c.jpg")
     ]
-    assert [each.kind for each in found] == ["unreadable", "truncated", "unreadable"]
+    assert [each.kind for each in found] == ["no_image", "truncated", "no_image"]
     assert found[0].reason.startswith("a PDF document, expected JPEG")
     assert found[2].reason.startswith("an empty file")
-    assert "save it as JPEG or PNG" in KINDS["unreadable"].advice
+    assert "save it as JPEG or PNG" in KINDS["no_image"].advice
 
 
 NAMES = {
@@ -303,14 +307,35 @@ def test_nothing_else_is_found(ward):
 
 
 def test_every_kind_has_a_test():
-    elsewhere = {"too_few_classes", "no_validation", "too_many_bad", "series"}
+    elsewhere = {"unused_name", "too_few_classes", "no_validation", "too_many_bad", "series"}
     assert set(EXPECTED) | elsewhere | set(OF_SHARDS) == set(KINDS)
+
+
+def test_what_was_passed_over_is_told(photos, tmp_path):
+    root = shutil.copytree(photos, tmp_path / "x")
+    put(root / "class_0/notes.csv", b"")
+    put(root / "class_0/@eaDir/1.jpg", jpeg_bytes(0))
+    put(root / "class_1/old/1.jpg", jpeg_bytes(77))
+    (root / "class_2/gone.jpg").symlink_to("/not/mounted.jpg")
+    code, text = examined(root)
+    passed_over = "1 .csv, 1 unreadable file, folder @eaDir"
+    assert code == 0 and text.splitlines()[:4] == [
+        "classes: class_0 (18), class_1 (19), class_2 (18)",
+        "joined, each into one class: class_1 (old)",
+        f"passed over: {passed_over}",
+        "",
+    ]
+    report = json.loads(examined(root, "--json")[1])
+    assert ", ".join(report["passed_over"]) == passed_over
+    assert report["joined"] == "class_1 (old)"
 
 
 def test_a_sound_folder_has_no_findings(photos):
     code, text = examined(photos)
     assert code == 0
     assert text.splitlines() == [
+        "classes: class_0 (18), class_1 (18), class_2 (18)",
+        "",
         "split           images  unusable  classes  smallest  largest",
         "train               54         0        3        18       18",
         "validation           6         0        3         2        2",
@@ -326,10 +351,13 @@ def test_text_shows_the_first_few_and_with_all_every_one(tmp_path):
         if seed < 10:
             put(tmp_path / "class_0" / f"bad\x1b_{seed}.png", b"no image")
     code, short = examined(tmp_path)
-    assert code == 0 and "warning: unreadable file: 10 (get the file again" in short
-    assert short.count("known format") == 3 and "    ... 7 more: --all shows them\n" in short
+    assert (
+        code == 0
+        and "warning: file that is no image of a known format: 10 (get the file again" in short
+    )
+    assert short.count("not an image") == 3 and "    ... 7 more: --all shows them\n" in short
     code, long = examined(tmp_path, "--all")
-    assert long.count("known format") == 10 and "more" not in long
+    assert long.count("not an image") == 10 and "more" not in long
     assert "\x1b" not in long  # a name is no command to the terminal
     assert long.splitlines()[-1] == ("verdict: nothing that would spoil a training (10 warnings)")
     put(tmp_path / "class_0" / "bad_10.png", b"no image")
@@ -339,10 +367,13 @@ def test_text_shows_the_first_few_and_with_all_every_one(tmp_path):
 
 def test_what_conversion_refuses_is_found_too(tmp_path):
     put(tmp_path / "cat/1.jpg", jpeg_bytes(1))
-    (tmp_path / "dog").mkdir()
+    put(tmp_path / "dog/plan.dwg", b"AC1032")
     code, kinds = found(tmp_path)
     assert code == 1
     assert {"too_few_classes", "no_validation", "empty_class"} <= set(kinds)
+    (tmp_path / "dog/plan.dwg").unlink()
+    code, kinds = found(tmp_path)
+    assert code == 1 and set(kinds) == {"too_few_classes", "no_validation", "few_images"}
     assert "no_validation" not in found(tmp_path, "--validation_fraction=0")[1]
     with pytest.raises(ValueError, match="found 1 class"):
         open_source(tmp_path, validation_fraction=0)
@@ -367,7 +398,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(photos, tmp_path, monkey
     stopped = Source("x", source.class_names, "", lambda scratch: splits)
     report = doctor.examine_source(stopped, workers=1)
     assert [finding.places[0].image for finding in report.findings] == ["bomb.jpg", "never.jpg"]
-    assert {finding.kind for finding in report.findings} == {"unreadable"}
+    assert {finding.kind for finding in report.findings} == {"damaged"}
     train = report.splits["train"]
     assert (train.images, train.unusable, sum(train.classes)) == (54, 2, 52)
 
@@ -562,7 +593,9 @@ def test_near_duplicates_are_found_among_many_images():
 def test_a_large_group_of_near_images_is_a_series():
     def gathered(images):
         places = [Place("train" if i % 2 else "validation", str(i)) for i in range(images)]
-        gathering = survey.Survey(["a", "b"], ["train", "validation"], places, [0] * images)
+        gathering = survey.Survey(
+            ["a", "b"], ["train", "validation"], places, [0] * images, folders=True
+        )
         scene = photograph(0, 64, 64)
         for i in range(images):
             image = cv2.convertScaleAbs(scene, beta=i % 20)
@@ -576,7 +609,7 @@ def test_a_large_group_of_near_images_is_a_series():
 
 def test_a_split_without_a_sound_image_lacks_every_class():
     places = [Place("train", "0"), Place("train", "1"), Place("validation", "2")]
-    gathering = survey.Survey(["a", "b"], ["train", "validation"], places, [0, 1, 0])
+    gathering = survey.Survey(["a", "b"], ["train", "validation"], places, [0, 1, 0], folders=True)
     for result in (Checkup((), b"0", None, None), Checkup((), b"1", None, None)):
         gathering.add(result)
     gathering.add(Unsound("unreadable", "why"))
@@ -587,9 +620,17 @@ def test_a_split_without_a_sound_image_lacks_every_class():
     ]
 
 
+@pytest.mark.parametrize(("folders", "kind"), [(True, "empty_class"), (False, "unused_name")])
+def test_a_name_without_images_is_an_error_where_it_is_a_folder(folders, kind):
+    gathering = survey.Survey(["a", "b"], ["train"], [Place("train", "0")], [0], folders=folders)
+    gathering.add(Checkup((), b"0", None, None))
+    found = [finding for finding in gathering.classes() if finding.class_name == "b"]
+    assert [finding.kind for finding in found] == [kind]
+
+
 def test_images_without_a_label_contradict_nobody():
     places = [Place("train", "0"), Place("test", "1")]
-    gathering = survey.Survey(["a", "b"], ["train", "test"], places, [0, -1])
+    gathering = survey.Survey(["a", "b"], ["train", "test"], places, [0, -1], folders=True)
     for _ in places:
         gathering.add(Checkup((), b"same", None, None))
     assert [finding.kind for finding in gathering.copies()] == ["leak"]

@@ -175,6 +175,19 @@ def test_files_are_reduced_and_not_compressed(encoding, sides):
     assert np.abs(seen.astype(int) - expected).max() <= 3
 
 
+@pytest.mark.parametrize("kind", ["grey", "colour", "alpha", "eight bits", "JPEG"])
+@pytest.mark.parametrize("bits", decode.BITS)
+def test_files_of_16_bits_are_scaled_as_by_classify(bits, kind):
+    image = photograph(3, 40, 40).astype(np.uint16) << (bits - 8)
+    image = {"grey": image[..., 0], "alpha": np.dstack([image, image[..., 0]])}.get(kind, image)
+    if kind in ("eight bits", "JPEG"):
+        image = (image >> (bits - 8)).astype(np.uint8)
+    file = cv2.imencode(".jpg" if kind == "JPEG" else ".png", image)[1].tobytes()
+    storage = decode.Storage(short_side=40, bits=bits)
+    (seen,) = served.centre_views(tf.constant([file]), storage, 40).numpy()
+    np.testing.assert_array_equal(seen, decode.decode(file, bits))
+
+
 WRONG = [
     ("{run} --format=pickle", "pickle"),
     ("{tmp}/none", "none"),

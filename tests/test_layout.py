@@ -8,6 +8,7 @@ import pytest
 from test_sources import listed, tree
 
 from data import layout, sources
+from data.reading import PassedOver
 from data.tree import readable, scan
 
 CAT_DOG = [f"{name}/{i}.jpg" for name in ("cat", "dog") for i in range(3)]
@@ -143,6 +144,30 @@ def test_a_class_folder_that_is_a_broken_link_is_refused(split, tmp_path):
 def test_a_split_that_is_a_broken_link_is_refused(tmp_path):
     tree(tmp_path, *below("train")).joinpath("val").symlink_to("/not/mounted")
     with pytest.raises(ValueError, match="folder val is a broken link"):
+        sources.open_source(tmp_path)
+
+
+def test_folders_that_cannot_be_opened(tmp_path, monkeypatch):
+    tree(tmp_path, *CAT_DOG, "cat/private/9.jpg")
+    opens, closed = os.scandir, str(tmp_path / "cat/private")
+
+    def scandir(path):
+        if os.fspath(path) == closed:
+            raise PermissionError(13, "Permission denied", closed)
+        return opens(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    source = sources.open_source(tmp_path, validation_fraction=0)
+    assert names(source, tmp_path) == {"train": CAT_DOG}
+    assert source.passed_over.parts() == ["folder private"]
+    passed_over = PassedOver()
+    assert len(sources.open_images(tmp_path, passed_over)) == 6
+    assert passed_over.closed == ["private"]
+    closed = str(tmp_path / "cat")
+    with pytest.raises(ValueError, match="class folder cat cannot be opened: Permission denied"):
+        sources.open_source(tmp_path)
+    closed = str(tmp_path)
+    with pytest.raises(PermissionError):
         sources.open_source(tmp_path)
 
 

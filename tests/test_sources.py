@@ -45,7 +45,7 @@ def test_digits_are_split_in_a_stratified_way_and_the_same_every_time(tmp_path):
     held = collections.Counter(example.label for example in splits["validation"])
     assert sorted(held) == list(range(10)) and set(held.values()) <= {35, 36, 37}
     assert source.class_names == tuple("0123456789")
-    assert source.storage == Storage(short_side=8, encoding="raw")
+    assert source.storage == Storage(short_side=8, quality=95, encoding="raw")
     again = sources.open_source("digits").list_splits(tmp_path)
     assert again == splits
     other = sources.open_source("digits", seed=1).list_splits(tmp_path)
