@@ -20,6 +20,7 @@ EXTENSIONS = (
 )
 # Thumbnails, bins and the like, of Synology, Windows, Linux and macOS.
 _NEVER = {"@eadir", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
+_HIDDEN = {"thumbs.db", "desktop.ini", "icon\r"}  # files that Windows and macOS hide themselves
 # Files by which a folder is known as one that this application writes, and a key of the JSON ones.
 _OURS = {"run.json": "flags", "dataset.json": "format_version", "conversion.lock": None}
 _FREE_LEVELS = 3  # root, split, class: a folder may be linked into several of them
@@ -211,7 +212,7 @@ def _add_file(folder: Folder, member: Member) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+    return name.startswith(".") or name.lower() in _HIDDEN
 
 
 def _is_never(name: str) -> bool:

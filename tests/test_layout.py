@@ -82,14 +82,15 @@ def test_folders_beside_splits_are_passed_over_by_name(tmp_path):
 
 
 def test_what_is_not_taken_is_counted_by_extension(tmp_path):
-    paths = ["cat/a.CR2", "cat/deep/b.cr2", "dog/x.csv", "README", "cat/.hidden", "dog/Thumbs.db"]
+    paths = ["cat/a.CR2", "cat/deep/b.cr2", "dog/x.csv", "README", "cat/.hidden"]
+    paths += ["dog/Thumbs.db", "old/desktop.ini"]
     source = opened(tmp_path, *CAT_DOG, *paths)
     assert source.passed_over.parts(unreadable=3) == [
         "2 .cr2",
         "1 .csv",
-        "1 .db",
         "1 without extension",
         "3 unreadable files",
+        "folder old",
     ]
 
 
