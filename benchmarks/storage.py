@@ -367,22 +367,33 @@ def bytes_rows(found: dict) -> list[list[str]]:
 
 
 def speed_rows(results: list[dict]) -> list[list[str]]:
-    """Speed of every way under one policy; ratios are of medians."""
-    found = {result["name"]: tables.summary(result) for result in results}
-    today = found.get(TODAY)
+    """Speed of every way under one policy, and the ratios to `TODAY` where it is among them.
+
+    A ratio is that of turns that followed each other, the median of all rounds: what else the
+    machine does changes from round to round.
+    """
+    turned = {result["name"]: result["turns"] for result in results}
     rows = [["", "images/s", "lowest - highest", "ratio", "CPU us", "CPU ratio"]]
-    for name, figures in found.items():
+    for result in results:
+        figures, name = tables.summary(result), result["name"]
         rows.append(
             [
                 title(name),
                 f"{figures['median']:,.0f}",
                 f"{figures['lowest']:,.0f} - {figures['highest']:,.0f}",
-                f"{figures['median'] / today['median']:.3f}" if today else "",
+                _ratio(turned, name, "seconds"),
                 f"{figures['cpu']:,.0f}",
-                f"{today['cpu'] / figures['cpu']:.3f}" if today else "",
+                _ratio(turned, name, "cpu"),
             ]
         )
     return rows
+
+
+def _ratio(turned: dict[str, list[dict]], name: str, cost: str) -> str:
+    """How many times as many images a way makes of the same cost, "seconds" or "cpu"."""
+    rounds = zip(turned[name], turned.get(TODAY, ()), strict=False)
+    ratios = [turn["images"] / turn[cost] * today[cost] / today["images"] for turn, today in rounds]
+    return f"{statistics.median(ratios):.3f}" if ratios else ""
 
 
 def described(report: dict) -> str:

@@ -100,6 +100,21 @@ def test_changes_are_those_of_the_same_images():
     )
 
 
+def test_a_ratio_is_that_of_turns_of_one_round():
+    def result(name, *turns):
+        turned = [
+            {"images": images, "seconds": 2, "cpu": cpu, "waited": 0} for images, cpu in turns
+        ]
+        return {"name": name, "turns": turned}
+
+    today = result("420-95", (100, 1), (10, 1), (20, 4))
+    other = result("444-90", (50, 1), (20, 1), (20, 1))
+    rows = storage.speed_rows([today, other])
+    assert rows[1][3:] == ["1.000", "100,000", "1.000"]
+    assert rows[2] == ["4:4:4, 90", "10", "10 - 25", "1.000", "50,000", "2.000"]
+    assert [row[3::2] for row in storage.speed_rows([other])[1:]] == [["", ""]]
+
+
 def test_torchvisions_layers_are_ours_in_order():
     model = models.build("squeezenet1_1", 7)
     tensors = torchvision(model)
