@@ -311,7 +311,7 @@ def write_shards(
     entry = {"file": file, **dict(zip(("examples", "bytes", "sha256"), shard, strict=True))}
     description = {
         "format_version": datasets.FORMAT_VERSION,
-        **dataclasses.asdict(decode.Storage(SHORT_SIDE, way.quality)),
+        **dataclasses.asdict(decode.Storage(SHORT_SIDE, way.quality, "jpeg")),
         "class_names": list(imagenet.class_names()),
         "mean": layers.IMAGENET_MEAN,
         "std": layers.IMAGENET_STD,
