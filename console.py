@@ -178,6 +178,8 @@ def refuse_ambiguous(value: str | None, word: str, flag: str = "") -> None:
 
 def expanded(value: object) -> object:
     """The value of a flag or argument, with the home folder in place of a leading `~`."""
+    if isinstance(value, list):
+        return list(map(expanded, value))
     is_path = isinstance(value, str) and value.startswith("~")
     return os.path.expanduser(value) if is_path else value
 

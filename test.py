@@ -171,7 +171,8 @@ def open_data(
         expected=network.data_fingerprint if data is None else None,
         verify=verify,
     )
-    if list(dataset.class_names) != list(map(tree.composed, network.class_names)):
+    known = list(map(tree.composed, network.class_names))
+    if list(map(tree.composed, dataset.class_names)) != known:
         raise ValueError(
             f"the classes of {of_run[0]} are not those of {network.name}: expected "
             f"{_short(network.class_names)}, received {_short(dataset.class_names)}"

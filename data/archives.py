@@ -6,6 +6,7 @@ unpacked, one after the other, into one file for as long as the conversion takes
 
 import contextlib
 import dataclasses
+import lzma
 import os
 import struct
 import tarfile
@@ -19,6 +20,9 @@ from data.examples import Example, Member, Packing, Splits
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error)
+_DAMAGED = (*_DAMAGED, EOFError, NotImplementedError)
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # so begin .tar.gz, .tar.bz2, .tar.xz
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a .zip file's member: the lengths at its end
 _ENCRYPTED, _UTF_8 = 0x1, 0x800  # flags of a member
 
@@ -45,12 +49,18 @@ def scan(path: str) -> tree.Folder:
     """
     try:
         members = _zipped if path.lower().endswith(".zip") else _in_tar
-        root = tree.tree_of(members(path))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        cause = str(error).splitlines()[0]
+        root = tree.without_ours(tree.tree_of(members(path)), read)
+    except PermissionError:
+        raise
+    except (*_DAMAGED, OSError) as error:
+        cause = str(error).splitlines()[0].rstrip(": ")
         raise ValueError(f"{path}: not a whole archive: {cause}") from None
-    alone = len(root.folders) == 1 and not root.images
-    return root.folders[0] if alone and root.folders[0].folders else root
+    if len(root.folders) > 1 or root.images or not any(each.folders for each in root.folders):
+        return root
+    (top,) = root.folders
+    top.others = root.others | top.others
+    top.never += root.never
+    return top
 
 
 def read(member: Member) -> bytes:
@@ -86,41 +96,56 @@ def unpacked(splits: Splits, scratch: Path) -> Splits:
     }
 
 
-def members_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yields the plain files of an open .tar: no links, devices, folders or sparse files.
+def members_of(archive: tarfile.TarFile, *, links: bool = False) -> Iterator[tarfile.TarInfo]:
+    """Yields the plain files of an open .tar: no devices, folders or sparse files.
+
+    Args:
+        archive: The .tar.
+        links: Whether to yield links too.
 
     Raises:
         tarfile.TarError: If it is damaged, which tarfile itself takes for the end.
     """
     for member in archive:
-        if member.isreg() and not member.issparse():
+        is_link = links and (member.islnk() or member.issym())
+        if is_link or (member.isreg() and not member.issparse()):
             yield member
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"damaged at byte {archive.offset}")
 
 
-def _in_tar(path: str) -> Iterator[tuple[str, Member]]:
+def _in_tar(path: str) -> Iterator[tuple[str, Member | None]]:
+    """Hard links are the files that they lead to; other links stay links."""
+    places = {}
     with tarfile.open(path) as archive:
-        for member in members_of(archive):
-            yield member.name, Member(member.name, path, member.offset_data, member.size)
+        for member in members_of(archive, links=True):
+            place = os.path.normpath(member.name)
+            if member.isreg():
+                places[place] = Member("", path, member.offset_data, member.size)
+            else:
+                target = os.path.normpath(member.linkname) if member.islnk() else None
+                places[place] = places.get(target)
+            yield member.name, places[place]
 
 
 def _zipped(path: str) -> Iterator[tuple[str, Member]]:
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-        for member in archive.infolist():
-            if member.is_dir():
-                continue
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        windows = not any("/" in member.filename for member in members)
+        for member in members:
             if member.flag_bits & _ENCRYPTED:
-                raise zipfile.BadZipFile(f"{member.filename} is encrypted")
+                raise ValueError(f"{path}: {member.filename} is encrypted, expected what is not")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise zipfile.BadZipFile(f"{member.filename} is neither stored nor deflated")
+                raise ValueError(f"{path}: {member.filename} is neither stored nor deflated")
             file.seek(member.header_offset)
-            name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-            begin = member.header_offset + _LOCAL_HEADER.size + name + extra
+            lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            begin = member.header_offset + _LOCAL_HEADER.size + sum(lengths)
             deflated = member.compress_type == zipfile.ZIP_DEFLATED
             packing = Packing(member.file_size, member.CRC, deflated)
-            yield _name(member), Member("", path, begin, member.compress_size, packing)
+            name = _name(member)
+            name = name.replace("\\", "/") if windows else name
+            yield name, Member("", path, begin, member.compress_size, packing)
 
 
 def _name(member: zipfile.ZipInfo) -> str:
@@ -132,7 +157,10 @@ def _name(member: zipfile.ZipInfo) -> str:
 
 
 def _is_compressed_tar(path: str) -> bool:
-    return path.lower().endswith(SUFFIXES[2:])
+    if not path.lower().endswith(SUFFIXES):
+        return False
+    with open(path, "rb") as file:
+        return file.read(max(map(len, _COMPRESSED))).startswith(_COMPRESSED)
 
 
 def _spooled(

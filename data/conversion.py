@@ -23,6 +23,7 @@ from data.shards import EmptyClassError, Limit, collected, write_shards
 from data.unfinished import publish, remove
 from data.workers import found_bits
 
+_MANY = 10_000  # images, the first bytes of which take some time to read
 MAX_BAD = 0.001  # part of all images that may be rejected
 
 
@@ -189,6 +190,8 @@ class Conversion:
         if self.source.eight_bit:
             return self.storage.bits
         train = [each for shard in planned if shard.split == "train" for each in shard.examples]
+        if len(train) > _MANY:
+            self.say(f"looking for 16 bits per channel in {len(train):,} images")
         return found_bits(train, self._workers)
 
     def _write(

@@ -11,6 +11,7 @@ tasks there are and however often it was stopped.
 import argparse
 import contextlib
 import functools
+import json
 import os
 import re
 import time
@@ -125,7 +126,8 @@ def prepare(
         return folder, source
     if is_earlier:
         raise ValueError(
-            f"{data}: expected what an earlier version converted into {folder}, found nothing there"
+            f"{data}: expected what an earlier version converted into {folder}, found nothing "
+            "there: the run cannot go on; test.py RUN --data=... tests it on a new conversion"
         )
     check()
     print(f"{data}: converting, once, into {folder}", flush=True)
@@ -189,9 +191,19 @@ def is_converted(data: str | os.PathLike) -> bool:
     folder = Path(data)
     if data == "digits" or not folder.is_dir():
         return False
-    return (folder / DESCRIPTION).is_file() or any(
+    return _is_described(folder / DESCRIPTION) or any(
         SHARD_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_file()
     )
+
+
+def _is_described(path: Path) -> bool:
+    """Whether a file is a description of shards, damaged or not: other tools use its name too."""
+    if not path.is_file():
+        return False
+    try:
+        return "format_version" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        return True  # which is said when it is opened
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

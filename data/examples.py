@@ -73,19 +73,18 @@ class Example:
         """Returns the image's bytes.
 
         Args:
-            most: How many of them, where it is not packed.
+            most: How many of them.
 
         Raises:
             OSError: If the file cannot be read.
             BadImage: If its archive is damaged there.
         """
-        if self.packing:
-            most = sys.maxsize
-        size = most if self.size is None else min(self.size, most)
         with open(self.path, "rb") as file:
             file.seek(self.offset)
-            data = file.read(-1 if size == sys.maxsize else size)
-        return self.packing.unpacked(data) if self.packing else data
+            if self.packing:
+                return self.packing.unpacked(file.read(self.size))[:most]
+            size = most if self.size is None else min(self.size, most)
+            return file.read(-1 if size == sys.maxsize else size)
 
 
 @dataclass(frozen=True, slots=True)

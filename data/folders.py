@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data import archives, layout, tree
@@ -51,33 +52,38 @@ def image_folder(
     """
     root, passed_over = _open(data), PassedOver()
     folders = layout.split_folders(root, data, passed_over)
-    places = dict.fromkeys(folders, data)
+    places = dict.fromkeys(folders, (data, root))
     if val_data is not None:
-        folders["validation"], places["validation"] = _open(val_data), val_data
+        folders["validation"] = _open(val_data)
+        places["validation"] = val_data, folders["validation"]
     listings = {}
     for split, folder in folders.items():
-        if split == "test" and layout.is_unlabelled(folder):
-            unlabelled = f"{folder.name} ({layout.count(folder):,} images without labels)"
-            passed_over.add_folders([unlabelled])
+        if split == "test" and layout.is_unlabelled(folder, folders["train"]):
+            images = f" ({layout.count(folder):,} images of no class of train)"
+            passed_over.add_folders([folder.name + images * folder.has_images()])
             continue
+        place, whole = places[split]
         listings[split] = layout.annotated(folder, passed_over) or layout.class_folders(
-            folder, places[split], passed_over, lenient=lenient
+            folder, place, passed_over, lenient=lenient
         )
         if not any(listings[split].values()):
             raise ValueError(
-                f"{places[split]}: no images in class folders for the {split} split; "
-                f"{layout.inventory(root)}"
+                f"{place}: no images in class folders for the {split} split; "
+                f"{layout.inventory(whole)}"
             )
     named = listings.values() if lenient else [listings["train"]]
     class_names = sorted({name for each in named for name in each}, key=natural_order)
-    splits = {split: labelled(listing, class_names, split) for split, listing in listings.items()}
+    splits = {}
+    for split, listing in listings.items():
+        with _naming(places[split][0]):
+            splits[split] = labelled(listing, class_names, split)
     if "validation" not in splits:
         with contextlib.suppress(*[ValueError] * lenient):
             splits |= hold_out(splits["train"], validation_fraction, seed)
     return Source(
         name=name_of(data),
         class_names=tuple(class_names),
-        fingerprint=fingerprint_of_files("folder", class_names, splits),
+        fingerprint=fingerprint_of_files("folder", _on_disk(class_names, listings), splits),
         list_splits=lambda scratch: archives.unpacked(splits, scratch),
         seed=seed,
         validation_fraction=validation_fraction,
@@ -118,5 +124,28 @@ def _open(data: str | Path) -> Folder:
 
 def _scan(data: str | Path) -> Folder:
     if not os.path.isdir(data):
-        raise FileNotFoundError(f"{data}: no such folder; expected one that holds CLASS/*.jpg")
+        found = "a file" if os.path.exists(data) else "no such folder"
+        raise FileNotFoundError(f"{data}: {found}; expected a folder that holds CLASS/*.jpg")
     return tree.scan(data)
+
+
+@contextlib.contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Begins the text of an error with where it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _on_disk(class_names: Sequence[str], listings: dict[str, Listing]) -> list[str]:
+    """The names of the classes' folders, in their order, as they are written on the disk.
+
+    Fingerprints have been taken of them since before accents were compared.
+    """
+    folders = {}
+    for listing in reversed(listings.values()):  # train's name counts
+        for name, members in listing.items():
+            written = members[0].name.split("/")[0] if members else name
+            folders[name] = written if tree.composed(written) == name else name
+    return sorted(map(folders.__getitem__, class_names), key=natural_order)

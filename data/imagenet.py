@@ -7,6 +7,7 @@ Recognition Challenge", IJCV 2015, arXiv:1409.0575, and its development kit.
 
 import csv
 import functools
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,8 @@ def class_names() -> tuple[str, ...]:
 
 def is_ilsvrc2012(data: str) -> bool:
     """Whether a folder holds the training images under their original name."""
-    return (Path(data) / TRAIN).is_dir() or (Path(data) / f"{TRAIN}.tar").is_file()
+    train = os.path.join(data, TRAIN)
+    return os.path.isdir(train) or os.path.isfile(f"{train}.tar")
 
 
 def ilsvrc2012(data: str, *, val_data: str | None, validation_fraction: float, seed: int) -> Source:

@@ -18,13 +18,15 @@ SPLITS = {name: name for name in SPLIT_ORDER} | {"val": "validation", "valid": "
 # What is left of the name of a split's folder without the words and marks around it.
 _SPLIT_NAMES = SPLITS | {"training": "train", "dev": "validation", "testing": "test"}
 _AROUND_SPLIT = re.compile(r"[-_\s]|set|data|images|split")
-# Names of folders that say what kind of files lie there, not what the images show.
+# Names of folders that say what kind of files lie there, or of which split, not what images show.
+_IMAGES = r"(jpeg|png)?images?|imgs?"
+_OF_IMAGES = (
+    r"masks?|labels?|annotations?|segmentations?(class|object)?|ground[-_\s]?truths?|gt|edges|depth"
+)
 _KINDS_OF_FILES = re.compile(
-    r"(jpeg)?images?|imgs?|masks?|labels?|annotations?|segmentation(s|class|object)?|"
-    r"gt|ground[-_ ]?truths?|bbox(es)?",
+    rf"(({_IMAGES}|{_OF_IMAGES}|sets?|data|split|{'|'.join(_SPLIT_NAMES)})[-_\s\d]*)+[a-z]?",
     re.IGNORECASE,
 )
-_TEXTS = (".txt", ".md", ".csv", ".json", ".xml", ".pdf", ".html", ".py", ".ipynb")
 _TABLES = (".csv", ".tsv", ".json", ".parquet", ".xlsx")
 _ANNOTATIONS, _ANNOTATED = "val_annotations.txt", "images"  # of Tiny ImageNet's validation split
 _MOST_FOLDERS, _MOST_TABLES = 6, 3  # in a message
@@ -69,6 +71,7 @@ def split_folders(root: Folder, data: str, passed_over: PassedOver) -> dict[str,
         splits[split] = folder
     names = {folder.name for folder in splits.values()}
     if "train" in splits:
+        _check_kinds(splits["train"], data, inventory(root))
         tree.pass_over_level(root, passed_over, images=True)
         passed_over.add_folders([each.name for each in root.folders if each.name not in names])
     else:
@@ -99,7 +102,7 @@ def class_folders(
         if inner.problem:
             raise ValueError(f"{data}: the class folder {inner.name} {inner.problem}")
         members = list(inner.members(f"{inner.name}/"))
-        strange = [name for name in inner.other_files() if not name.lower().endswith(_TEXTS)]
+        strange = [name for name in inner.other_files() if not name.lower().endswith(tree.TEXTS)]
         if not members and not strange:
             passed_over.add_folders([inner.name])
             continue
@@ -145,9 +148,10 @@ def annotated(folder: Folder, passed_over: PassedOver) -> Listing | None:
     return listing
 
 
-def is_unlabelled(test: Folder) -> bool:
-    """Whether a test split has no class folders: its images lie in it, or in one called images."""
-    return {inner.name for inner in _inner(test)} <= {_ANNOTATED}
+def is_unlabelled(test: Folder, train: Folder) -> bool:
+    """Whether no folder of a test split is a class: its images lie together, or in any folders."""
+    classes = {tree.composed(inner.name) for inner in _inner(train)}
+    return not classes & {tree.composed(inner.name) for inner in _inner(test)}
 
 
 def joined(train: Folder) -> str:
@@ -160,15 +164,18 @@ def joined(train: Folder) -> str:
 
 
 def inventory(root: Folder) -> str:
-    """Says what is expected, and how many images and which tables were found where."""
+    """Says what is expected, and how many images and which other files were found where."""
     found = [f"{len(root.images):,} images beside the folders"] if root.images else []
-    holding = [folder for folder in root.folders if folder.has_images()]
+    holding = _inner(root)
     found += [f"{count(folder):,} images in {folder.name}" for folder in holding]
     if len(found) > _MOST_FOLDERS:
         found[_MOST_FOLDERS:] = [f"{len(found) - _MOST_FOLDERS:,} more folders of images"]
     names = [name for folder in (root, *root.folders) for name in folder.others]
-    found += [name for name in names if name.lower().endswith(_TABLES)][:_MOST_TABLES]
-    return f"{_EXPECTED}; found {', '.join(found) or 'none'}"
+    tables = [name for name in names if name.lower().endswith(_TABLES)][:_MOST_TABLES]
+    others = PassedOver()
+    others.add_files(names)
+    others.add_folders(root.never)
+    return f"{_EXPECTED}; found {', '.join(found + tables or others.parts() or ['nothing'])}"
 
 
 def count(folder: Folder) -> int:
@@ -178,11 +185,11 @@ def count(folder: Folder) -> int:
 
 def _check_classes(train: Folder, data: str, found: str) -> None:
     """Refuses top-level folders that are something else than classes."""
-    classes = [folder for folder in train.folders if folder.has_images()]
-    if classes and all(_KINDS_OF_FILES.fullmatch(folder.name) for folder in classes):
-        inside = len(classes) == 1 and _inner(classes[0])
-        hint = f"; are the classes in {os.path.join(data, classes[0].name)}?" if inside else ""
-        raise ValueError(f"{data}: {found}{hint}")
+    classes = _inner(train)
+    if len(classes) == 1 and _inner(classes[0]):
+        path = os.path.join(data, classes[0].name)
+        raise ValueError(f"{data}: {found} only; are the classes in {path}?")
+    _check_kinds(train, data, found)
     names = [[inner.name for inner in _inner(folder)] for folder in classes]
     splits = [sorted(filter(split_of, each)) for each in names]
     kinds = [set(map(split_of, each)) for each in splits]
@@ -192,13 +199,26 @@ def _check_classes(train: Folder, data: str, found: str) -> None:
             f"{data}: found {' and '.join(below)} below the classes, as in "
             f"{classes[splits.index(below)].name}; expected the classes below them"
         )
-    common = sorted(set.intersection(*map(set, names))) if len(classes) > 1 else []
+    sets = [set(map(tree.composed, each)) for each in names]
+    common = sorted(set.intersection(*sets)) if len(classes) > 1 else []
     if len(common) > 1:
         raise ValueError(
             f"{data}: {shortened([folder.name for folder in classes])} all hold the folders "
             f"{shortened(common)}, so they look like splits of unknown names; {_EXPECTED}, or "
             "two of them as --data and --val_data"
         )
+
+
+def _check_kinds(train: Folder, data: str, found: str) -> None:
+    """Refuses classes whose names say what kind of files they are, as images and masks."""
+    names = [folder.name for folder in _inner(train)]
+    are_all = bool(names) and all(map(_KINDS_OF_FILES.fullmatch, names))
+    both = all(
+        any(re.fullmatch(f"({kind})s?", name, re.IGNORECASE) for name in names)
+        for kind in ("images|imgs|jpegimages", "masks|annotations|segmentations|groundtruths")
+    )
+    if are_all or both:
+        raise ValueError(f"{data}: {found}; {shortened(names)}: no names of classes")
 
 
 def _inner(folder: Folder) -> list[Folder]:

@@ -95,7 +95,8 @@ def _bytes_at_most(example: Example, storage: Storage) -> int:
         return 3 * pixels
     if storage.encoding == "auto" and example.name.lower().endswith(_LOSSLESS):
         most = min(4 * pixels or RAW_BYTES, RAW_BYTES)  # 4:3
-        return min(_PACKED * example.size, most) if example.size else most
+        unpacked = min(_PACKED * example.size, most) if example.size else most
+        return unpacked if pixels else max(unpacked, example.size or 0)
     return min(example.size or pixels, pixels or sys.maxsize)
 
 

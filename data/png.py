@@ -5,6 +5,7 @@ Decoders refuse a whole picture for a comment: for a wrong checksum in it, or be
 Source: Portable Network Graphics (PNG) Specification, third edition, W3C 2025, sections 5 and 11.
 """
 
+import contextlib
 import zlib
 from collections.abc import Iterator
 
@@ -14,6 +15,12 @@ BIT_DEPTH_AT = 24  # byte of the header
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
 _KEPT = _ANIMATION | {b"tRNS", b"eXIf"}  # of the ancillary chunks: alpha and orientation
 _MOST_EXIF = 4 << 20  # bytes; OpenCV's decoder refuses the file at 8,000,000
+_OF_ORIENTATION = {  # how texts begin that may hold the orientation, by type
+    b"tEXt": b"Raw profile type exif\0",
+    b"zTXt": b"Raw profile type exif\0",
+    b"iTXt": b"XML:com.adobe.xmp\0\0",  # not compressed
+}
+_MOST_TEXT = 1 << 16  # bytes
 _TRANSPARENT = {0: 2, 2: 6}  # bytes of tRNS by colour type: grey, RGB
 
 
@@ -56,7 +63,8 @@ def without_metadata(data: bytes) -> bytes:
         if kind in _ANIMATION:
             wanted = animated
         else:
-            wanted = _is_critical(kind) or (kind in _KEPT and _is_sound(data, kind, start, end))
+            of_pixels = kind in _KEPT or _tells_orientation(kind, data[start + 8 : end - 4])
+            wanted = _is_critical(kind) or (of_pixels and _is_sound(data, kind, start, end))
         if wanted:
             kept.append(data[start:end])
     return b"".join(kept)
@@ -95,6 +103,19 @@ def _is_sound(data: bytes, kind: bytes, start: int, end: int) -> bool:
     if kind == b"tRNS":
         return content == _TRANSPARENT.get(data[25], content)
     return True
+
+
+def _tells_orientation(kind: bytes, content: bytes) -> bool:
+    """Whether a text is a short one that ImageMagick or Adobe's programs write in place of eXIf."""
+    beginning = _OF_ORIENTATION.get(kind)
+    if not beginning or not content.startswith(beginning) or len(content) > _MOST_TEXT:
+        return False
+    if kind != b"zTXt":
+        return True
+    packed = content.partition(b"\0")[2][1:]
+    with contextlib.suppress(zlib.error):
+        return len(zlib.decompressobj().decompress(packed, _MOST_TEXT + 1)) <= _MOST_TEXT
+    return False
 
 
 def _is_sound_animation(data: bytes, chunks: list[tuple[bytes, int, int]]) -> bool:

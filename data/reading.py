@@ -1,6 +1,7 @@
 """What was read is said: the classes with their images, and what was not taken."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 _ALL_CLASSES = 10  # up to so many are named
 _FIRST_CLASSES = 3
 _NAMES = 12  # in a line
+_EXTENSION = re.compile(r"\.(?=\d*[a-z])[a-z\d]{1,10}$")
 
 
 @dataclass
@@ -26,8 +28,8 @@ class PassedOver:
 
     def add_files(self, names: Iterable[str]) -> None:
         """Adds files."""
-        kinds = (os.path.splitext(name)[1].lower() for name in names)
-        self.files.update(kind or "without extension" for kind in kinds)
+        found = (_EXTENSION.search(name.lower()) for name in names)
+        self.files.update(each[0] if each else "without extension" for each in found)
 
     def add_folders(self, names: Iterable[str]) -> None:
         """Adds folders, each name once."""
@@ -40,11 +42,13 @@ class PassedOver:
             unreadable: Number of images that cannot be opened.
         """
         most_first = sorted(self.files.items(), key=lambda row: (-row[1], row[0]))
-        parts = [f"{count:,} {kind}" for kind, count in most_first]
+        parts = [f"{count:,} {kind}" for kind, count in most_first[:_NAMES]]
+        if rest := sum(count for _, count in most_first[_NAMES:]):
+            parts.append(f"{rest:,} of other extensions")
         if unreadable:
             parts.append(f"{unreadable:,} unreadable file{'s' * (unreadable > 1)}")
         if self.folders:
-            parts.append(f"folder{'s' * (len(self.folders) > 1)} {shortened(self.folders)}")
+            parts.append(f"folders {shortened(self.folders)}")
         return parts
 
 

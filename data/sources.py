@@ -72,7 +72,8 @@ def open_source(
     if len(source.class_names) < 2 and not lenient:
         raise ValueError(
             f"{data}: found {len(source.class_names)} class ({', '.join(source.class_names)}), "
-            "expected a folder for each of two or more classes"
+            "expected a folder for each of two or more classes; passed over: "
+            f"{', '.join(source.passed_over.parts()) or 'nothing'}"
         )
     return replace(source, class_names=readable_names(source.class_names))
 

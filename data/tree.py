@@ -4,10 +4,9 @@ Names are decided on here, once: hidden files, folders of systems and tools that
 the user's, which files are looked at, and what a name that is not UTF-8 is called.
 """
 
-import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from data.examples import Member
@@ -22,7 +21,10 @@ EXTENSIONS = (
 _NEVER = {"@eadir", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 _HIDDEN = {"thumbs.db", "desktop.ini", "icon\r"}  # files that Windows and macOS hide themselves
 # Files by which a folder is known as one that this application writes, and a key of the JSON ones.
-_OURS = {"run.json": "flags", "dataset.json": "format_version", "conversion.lock": None}
+_OURS = {"run.json": b'"flags"', "dataset.json": b'"format_version"', "conversion.lock": b""}
+_EXPORTS = {"model.keras", "model.onnx", "model.tflite", "saved_model.pb"}  # beside labels.txt
+# Files that lie beside classes and are no sign of one.
+TEXTS = (".txt", ".md", ".csv", ".json", ".xml", ".pdf", ".html", ".py", ".ipynb")
 _FREE_LEVELS = 3  # root, split, class: a folder may be linked into several of them
 
 
@@ -33,7 +35,7 @@ class Folder:
     Attributes:
         name: Of the folder, readable.
         entries: The images and folders in it, in the order of their names.
-        others: The files that are no images, by their names.
+        others: The files that are no images, by their names; None of what cannot be read.
         never: Names of the folders in it that are never looked into.
         problem: Why it cannot be listed; empty where it can.
         identity: The same for the same folder, however it is reached.
@@ -41,7 +43,7 @@ class Folder:
 
     name: str
     entries: "list[Folder | Member]" = field(default_factory=list)
-    others: dict[str, Member] = field(default_factory=dict)
+    others: dict[str, Member | None] = field(default_factory=dict)
     never: list[str] = field(default_factory=list)
     problem: str = ""
     identity: tuple[int, int] | None = None
@@ -116,36 +118,48 @@ def scan(path: str | os.PathLike) -> Folder:
         pass
     status = os.stat(path)
     name = readable(os.path.basename(os.path.abspath(path)))
-    return _scan(path, Folder(name, identity=(status.st_dev, status.st_ino)), (), set())
+    root = _scan(path, Folder(name, identity=(status.st_dev, status.st_ino)), (), set())
+    if root.problem:
+        raise PermissionError(f"{path} {root.problem}")
+    return without_ours(root, _read)
 
 
-def tree_of(files: Iterable[tuple[str, Member]]) -> Folder:
+def tree_of(files: Iterable[tuple[str, Member | None]]) -> Folder:
     """Makes the tree of an archive, as `scan` would find it unpacked.
 
     Args:
-        files: Name of every file in the archive, with `/` between folders, and where it lies.
+        files: Name of every file in the archive, with `/` between folders, and where it lies; None
+            of a link. Of a name that comes again the last counts.
     """
     root = Folder("")
     folders = {(): root}
-    for name, member in files:
+    for name, member in dict(files).items():
         *parents, last = [part for part in readable(name).split("/") if part not in ("", ".")]
-        if any(map(_is_hidden, parents)):
+        folder = _folder_for(folders, parents)
+        if folder is None or _is_hidden(last):
             continue
-        folder, place = root, ()
-        for part in parents:
-            if _is_never(part):
-                folder.never += [part] * (part not in folder.never)
-                break
-            place = (*place, part)
-            if place not in folders:
-                folders[place] = Folder(part)
-                folder.entries.append(folders[place])
-            folder = folders[place]
+        if member or last.lower().endswith((*EXTENSIONS, *TEXTS)):
+            _add_file(folder, last, member)
         else:
-            _add_file(folder, member._replace(name=last))
+            folder.entries.append(Folder(last, problem="is a link, which an archive cannot follow"))
     for folder in folders.values():
         folder.entries.sort(key=lambda entry: entry.name)
     return root
+
+
+def without_ours(folder: Folder, read: Callable[[Member], bytes]) -> Folder:
+    """Takes what this application has written out of a tree: runs, conversions, exports.
+
+    Args:
+        folder: The tree, which is returned; its top stays.
+        read: Reads a file.
+    """
+    ours = [inner for inner in folder.folders if _is_ours(inner, read)]
+    folder.never += [inner.name for inner in ours]
+    folder.entries = [entry for entry in folder.entries if entry not in ours]
+    for inner in folder.folders:
+        without_ours(inner, read)
+    return folder
 
 
 def readable(name: str) -> str:
@@ -170,22 +184,20 @@ def _scan(path: str, folder: Folder, above: tuple, seen: set) -> Folder:
     """
     above = (*above, folder.identity)
     try:
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if not _is_hidden(entry.name):
+                _add_entry(folder, entry, above, set() if len(above) <= _FREE_LEVELS else seen)
     except OSError as error:
         folder.problem = f"cannot be opened: {error.strerror}"
-        return folder
-    for entry in entries:
-        if not _is_hidden(entry.name):
-            _add_entry(folder, entry, above, set() if len(above) <= _FREE_LEVELS else seen)
+        folder.entries = []
     return folder
 
 
 def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> None:
     name, link = readable(entry.name), entry.is_symlink()
-    if os.path.isdir(entry.path) if link else entry.is_dir():
-        if _is_never(entry.name) or _is_ours(entry.path):
-            folder.never.append(name)
-            return
+    if _is_never(entry.name):
+        folder.never.append(name)
+    elif os.path.isdir(entry.path) if link else entry.is_dir():
         status = entry.stat()
         identity = status.st_dev, status.st_ino
         if identity not in above and identity not in seen:
@@ -193,22 +205,36 @@ def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> N
             inner = Folder(name, identity=identity)
             folder.entries.append(_scan(entry.path, inner, above, seen))
     elif os.path.isfile(entry.path) if link else entry.is_file():
-        _add_file(folder, Member(name, entry.path, 0, entry.stat().st_size))
-    elif link and not name.lower().endswith(EXTENSIONS):
+        _add_file(folder, name, Member(name, entry.path, 0, entry.stat().st_size))
+    elif link and not name.lower().endswith((*EXTENSIONS, *TEXTS)):
         folder.entries.append(Folder(name, problem="is a broken link"))
     elif link:
-        _add_file(folder, Member(name, entry.path, 0, 0))  # it will be rejected
-    else:
-        folder.others[name] = Member(name, entry.path, 0, 0)
+        _add_file(folder, name, Member(name, entry.path, 0, 0))  # as an image it will be rejected
+    else:  # a pipe, a device
+        folder.others[name] = None
 
 
-def _add_file(folder: Folder, member: Member) -> None:
-    if _is_hidden(member.name):
-        return
-    if member.name.lower().endswith(EXTENSIONS):
-        folder.entries.append(member)
+def _folder_for(folders: dict[tuple, Folder], parents: list[str]) -> Folder | None:
+    """The folder of a file in an archive, made if need be; None where it is not looked into."""
+    folder, place = folders[()], ()
+    for part in parents:
+        if _is_never(part):
+            folder.never += [part] * (part not in folder.never)
+        if _is_never(part) or _is_hidden(part):
+            return None
+        place = (*place, part)
+        if place not in folders:
+            folders[place] = Folder(part)
+            folder.entries.append(folders[place])
+        folder = folders[place]
+    return folder
+
+
+def _add_file(folder: Folder, name: str, member: Member | None) -> None:
+    if member and name.lower().endswith(EXTENSIONS):
+        folder.entries.append(member._replace(name=name))
     else:
-        folder.others[member.name] = member
+        folder.others[name] = member
 
 
 def _is_hidden(name: str) -> bool:
@@ -219,16 +245,16 @@ def _is_never(name: str) -> bool:
     return name.lower() in _NEVER
 
 
-def _is_ours(path: str) -> bool:
-    """Whether a folder is a run, converted data, or data that is being converted."""
-    return any(_holds_ours(os.path.join(path, file), key) for file, key in _OURS.items())
+def _is_ours(folder: Folder, read: Callable[[Member], bytes]) -> bool:
+    if "labels.txt" in folder.others and _EXPORTS & folder.others.keys():
+        return True
+    found = ((folder.others.get(name), key) for name, key in _OURS.items())
+    return any(member and key in read(member) for member, key in found)
 
 
-def _holds_ours(path: str, key: str | None) -> bool:
-    if not os.path.isfile(path):
-        return False
+def _read(member: Member) -> bytes:
     try:
-        with open(path, encoding="utf-8") as file:
-            return key is None or key in json.load(file)
-    except (OSError, ValueError, TypeError):
-        return False
+        with open(member.path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""

@@ -132,8 +132,7 @@ def found_bits(examples: Iterable[Example], workers: int) -> int:
 
 
 def _largest_sample(example: Example) -> int:
-    whole = example.packing or may_be_deep(example.read(kinds.HEAD))
-    return largest_sample(example.read()) if whole else 0
+    return largest_sample(example.read()) if may_be_deep(example.read(kinds.HEAD)) else 0
 
 
 class Crew:

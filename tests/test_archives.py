@@ -126,6 +126,64 @@ def test_links_and_devices_of_an_archive_are_no_images(tmp_path):
             archive.addfile(info)
     source = sources.open_source(path, validation_fraction=0)
     assert contents(source, tmp_path) == {"train": expected()}
+    assert source.passed_over.parts() == ["2 .jpg"]  # the links
+
+
+def test_a_hard_link_of_an_archive_is_the_file_that_it_leads_to(tmp_path):
+    path = packed(tmp_path / "a.tar", FILES)
+    with tarfile.open(path, "a") as archive:
+        info = tarfile.TarInfo("bird/again.jpg")
+        info.type, info.linkname = tarfile.LNKTYPE, "cat/1.jpg"
+        archive.addfile(info)
+    source = sources.open_source(path, validation_fraction=0)
+    rows = contents(source, tmp_path)["train"]
+    assert ("bird/again.jpg", "bird", FILES["cat/1.jpg"]) in rows and len(rows) == 5
+
+
+def test_a_class_that_is_a_link_in_an_archive_is_refused(tmp_path):
+    path = packed(tmp_path / "a.tar", FILES)
+    with tarfile.open(path, "a") as archive:
+        info = tarfile.TarInfo("bird")
+        info.type, info.linkname = tarfile.SYMTYPE, "cat"
+        archive.addfile(info)
+    with pytest.raises(ValueError, match="class folder bird is a link"):
+        sources.open_source(path)
+
+
+def test_of_a_name_that_comes_again_the_last_counts(tmp_path):
+    path = packed(tmp_path / "a.tar", FILES)
+    with tarfile.open(path, "a") as archive:
+        info = tarfile.TarInfo("cat/1.jpg")
+        info.size = 3
+        archive.addfile(info, io.BytesIO(b"new"))
+    rows = contents(sources.open_source(path, validation_fraction=0), tmp_path)["train"]
+    assert len(rows) == 4 and rows[0] == ("cat/1.jpg", "cat", b"new")
+
+
+def test_a_compressed_tar_is_known_by_its_content(tmp_path):
+    path = packed(tmp_path / "a.tgz", FILES).rename(tmp_path / "a.tar")
+    source = sources.open_source(path, validation_fraction=0)
+    assert contents(source, tmp_path) == {"train": expected()}
+
+
+def test_names_with_backslashes_are_folders(tmp_path):
+    files = {name.replace("/", "\\"): data for name, data in FILES.items()}
+    source = sources.open_source(packed(tmp_path / "a.zip", files, "x\\"), validation_fraction=0)
+    assert contents(source, tmp_path) == {"train": expected()}
+
+
+def test_what_lies_beside_the_one_folder_is_passed_over(tmp_path):
+    path = packed(tmp_path / "a.zip", {f"x/{name}": data for name, data in FILES.items()})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README.md", b"")
+        archive.writestr("__MACOSX/x/1.jpg", b"")
+    assert sources.open_source(path).passed_over.parts() == ["1 .md", "folders __MACOSX"]
+
+
+def test_a_run_in_an_archive_is_passed_over(tmp_path):
+    files = FILES | {"runs/a/run.json": b'{"flags": {}}', "runs/a/filters.png": b""}
+    source = sources.open_source(packed(tmp_path / "a.zip", files))
+    assert source.class_names == ("cat", "dog") and source.passed_over.folders == ["runs"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,6 +194,19 @@ def test_a_damaged_archive_is_one_line(kind, tmp_path):
     with pytest.raises(ValueError, match="not a whole archive") as error:
         sources.open_source(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_place_beyond_the_end_of_a_zip_is_one_line(tmp_path):
+    path = packed(tmp_path / "a.zip", FILES)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02") + 42
+    data[at : at + 4] = (len(data) + 99).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="not a whole archive: .*[a-z]$"):
+        sources.open_source(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="not a whole archive: .*[a-z]$"):
+        sources.open_source(path)
 
 
 def test_what_no_zip_reader_of_ours_reads_is_named(tmp_path):

@@ -84,7 +84,7 @@ def test_what_a_folder_holds_besides_is_said_and_what_is_closed_fails(command, f
     (folder / "a" / "private").symlink_to("/not/mounted")
     done = run(command, folder, "--json")
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
-    assert done.stderr == "passed over: 1 .txt, folder private\n"
+    assert done.stderr == "passed over: 1 .txt, folders private\n"
 
 
 def test_many_images_are_one_graph_and_the_same_as_one_by_one(network, tmp_path):

@@ -188,14 +188,14 @@ def test_what_was_read_is_described(photographs, tmp_path):
         20,
     ]
     assert sum(splits["train"]["classes"]) == splits["train"]["examples"]
-    assert description["passed_over"] == ["1 .cr2", "1 unreadable file", "folder @eaDir"]
+    assert description["passed_over"] == ["1 .cr2", "1 unreadable file", "folders @eaDir"]
     assert description["joined"] == "class_0 (old)"
     assert (description["rejected"], description["unreadable"]) == (2, 1)
     told = convert.told(datasets.load(tmp_path / "out"))
     assert told[0].startswith("classes: class_0 (")
     assert told[1:] == [
         "joined, each into one class: class_0 (old)",
-        "passed over: 1 .cr2, 1 unreadable file, folder @eaDir",
+        "passed over: 1 .cr2, 1 unreadable file, folders @eaDir",
         f"left out: 1 file that cannot be decoded, listed in {tmp_path}/out/rejected.csv",
     ]
 
@@ -400,6 +400,10 @@ def test_prepare_takes_shards_as_they_are(photographs, tmp_path):
     converted(sources.open_source(photographs), tmp_path / "out")
     assert convert.prepare(tmp_path / "out", image_size=32) == (tmp_path / "out", None)
     assert not convert.is_converted(photographs) and not convert.is_converted("digits")
+    labels = tmp_path / "theirs" / "dataset.json"  # as StyleGAN's tools write it
+    labels.parent.mkdir()
+    labels.write_text('{"labels": [["00000/img00000000.png", 6]]}')
+    assert not convert.is_converted(labels.parent)
     (tmp_path / "out" / "dataset.json").unlink()
     assert convert.is_converted(tmp_path / "out")
     with pytest.raises(ValueError, match="val_data"):

@@ -382,14 +382,14 @@ def test_too_many_bad_files_of_all_tasks_together(photographs, converts, output,
         (root / f"class_{i % 3}" / f"{i}.jpg").write_bytes(b"no image")
     assert converts("--task=0/2", source=root)[0] == 0
     code, said, error = converts("--task=1/2", source=root)
-    assert code == 1 and "error: 12 of 48 images cannot be used, expected at most 10" in error
+    assert code == 2 and "error: 12 of 48 images cannot be used, expected at most 10" in error
     assert f"{unfinished.partial(output)} is kept" in error and not output.exists()
-    assert converts("--finish", source=root)[0] == 1
+    assert converts("--finish", source=root)[0] == 2
     assert converts("--finish", "--max_bad=0.5", source=root)[0] == 0
     found = contents(output)
     shutil.rmtree(output)
     code, _, error = converts("--task=0/1", source=root)
-    assert code == 1 and "error: 11 of 48 images" in error  # of one task, while it works
+    assert code == 2 and "error: 11 of 48 images" in error  # of one task, while it works
     shutil.rmtree(unfinished.partial(output))
     converts("--max_bad=0.5", source=root)
     assert contents(output) == found

@@ -115,6 +115,42 @@ def test_exif_orientation_is_applied(format, orientation):
     assert_is_picture(image, TURNS[orientation](QUARTERS))
 
 
+def raw_profile(orientation, size=0):
+    """EXIF as ImageMagick writes it into a text: in hexadecimal, after its name and length."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = exif.tobytes() + bytes(size)
+    return f"\nexif\n{len(data):8d}\n{data.hex()}\n".encode()
+
+
+PACKET = b"<x:xmpmeta xmlns:x='adobe:ns:meta/' tiff:Orientation=\"%d\"></x:xmpmeta>"
+ORIENTATION_TEXTS = {
+    "tEXt": lambda turn: (b"tEXt", b"Raw profile type exif\0" + raw_profile(turn)),
+    "zTXt": lambda turn: (
+        b"zTXt",
+        b"Raw profile type exif\0\0" + zlib.compress(raw_profile(turn)),
+    ),
+    "XMP": lambda turn: (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + PACKET % turn),
+}
+
+
+@pytest.mark.parametrize("text", ORIENTATION_TEXTS)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_the_orientation_in_a_text_of_a_png_is_applied(text, orientation):
+    png = saved(Image.fromarray(QUARTERS), "PNG")
+    part = chunk(*ORIENTATION_TEXTS[text](orientation))
+    image = decode.decode(png[:33] + part + png[33:])
+    np.testing.assert_array_equal(image, TURNS[orientation](QUARTERS))
+
+
+def test_a_large_text_of_a_png_is_not_read_for_its_orientation():
+    png = saved(Image.fromarray(QUARTERS), "PNG")
+    packed = zlib.compress(raw_profile(6, 40_000_000))
+    part = chunk(b"zTXt", b"Raw profile type exif\0\0" + packed)
+    image = decode.decode(png[:33] + part + png[33:])
+    np.testing.assert_array_equal(image, QUARTERS)
+
+
 def test_a_heic_is_turned_by_its_own_orientation_alone():
     data = turned("HEIF", 6, quality=90)
     assert b"irot" in data

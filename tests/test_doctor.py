@@ -318,7 +318,7 @@ def test_what_was_passed_over_is_told(photos, tmp_path):
     put(root / "class_1/old/1.jpg", jpeg_bytes(77))
     (root / "class_2/gone.jpg").symlink_to("/not/mounted.jpg")
     code, text = examined(root)
-    passed_over = "1 .csv, 1 unreadable file, folder @eaDir"
+    passed_over = "1 .csv, 1 unreadable file, folders @eaDir"
     assert code == 0 and text.splitlines()[:4] == [
         "classes: class_0 (18), class_1 (19), class_2 (18)",
         "joined, each into one class: class_1 (old)",

@@ -8,6 +8,7 @@ import pytest
 from test_sources import listed, tree
 
 from data import layout, sources
+from data.examples import fingerprint_of_files
 from data.reading import PassedOver
 from data.tree import readable, scan
 
@@ -90,7 +91,7 @@ def test_what_is_not_taken_is_counted_by_extension(tmp_path):
         "1 .csv",
         "1 without extension",
         "3 unreadable files",
-        "folder old",
+        "folders old",
     ]
 
 
@@ -103,7 +104,7 @@ def test_folders_of_systems_are_never_looked_into(name, tmp_path):
     source = opened(tmp_path, *CAT_DOG, *paths, ".Trash-1000/files/1.jpg")
     assert source.class_names == ("cat", "dog")
     assert sorted(sum(names(source, tmp_path).values(), [])) == CAT_DOG
-    assert source.passed_over.parts() == [f"folder {name}"]
+    assert source.passed_over.parts() == [f"folders {name}"]
     assert [os.path.relpath(i.path, tmp_path) for i in sources.open_images(tmp_path)] == CAT_DOG
 
 
@@ -160,7 +161,7 @@ def test_folders_that_cannot_be_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     source = sources.open_source(tmp_path, validation_fraction=0)
     assert names(source, tmp_path) == {"train": CAT_DOG}
-    assert source.passed_over.parts() == ["folder private"]
+    assert source.passed_over.parts() == ["folders private"]
     passed_over = PassedOver()
     assert len(sources.open_images(tmp_path, passed_over)) == 6
     assert passed_over.closed == ["private"]
@@ -175,7 +176,30 @@ def test_folders_that_cannot_be_opened(tmp_path, monkeypatch):
 def test_a_broken_link_below_a_class_is_one_entry(tmp_path):
     tree(tmp_path, *CAT_DOG).joinpath("cat/old").symlink_to("/not/mounted")
     source = sources.open_source(tmp_path)
-    assert source.passed_over.parts() == ["folder old"] and source.passed_over.closed == ["old"]
+    assert source.passed_over.parts() == ["folders old"] and source.passed_over.closed == ["old"]
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["train/images", "train/masks", "val/images", "val/masks"],
+        ["train_images", "train_masks"],
+        ["train", "train_masks"],
+        ["images", "masks", "edges"],
+        ["images", "masks", "others"],
+        ["images", "test"],
+        ["test_imgs", "train_img"],
+        ["trainA", "trainB", "testA", "testB"],
+    ],
+)
+def test_images_and_what_belongs_to_them_are_no_classes(folders, tmp_path):
+    with pytest.raises(ValueError, match="expected CLASS"):
+        opened(tmp_path, *(f"{folder}/{i}.jpg" for folder in folders for i in range(2)))
+
+
+def test_classes_may_be_called_like_some_kinds_of_files(tmp_path):
+    source = opened(tmp_path, "mask/1.jpg", "no_mask/1.jpg", validation_fraction=0)
+    assert source.class_names == ("mask", "no_mask")
 
 
 FLAT = {
@@ -263,17 +287,90 @@ def test_tiny_imagenet_is_read_as_it_comes(tmp_path):
         (f"images/val_{i}.JPEG", WNIDS[i % 2]) for i in range(3)
     ]
     assert source.joined == "CLASS/images"
-    said = ["3 .txt", "folder test (5 images without labels)"]
+    said = ["3 .txt", "folders test (5 images of no class of train)"]
     assert source.passed_over.parts() == said
     (tmp_path / "val/images/val_9.JPEG").touch()
     with pytest.raises(ValueError, match="a line for val_9.JPEG"):
         sources.open_source(tmp_path)
 
 
-def test_an_unlabelled_test_split_blocks_nothing(tmp_path):
-    source = opened(tmp_path, *below("train"), "test/1.jpg", "test/2.jpg")
+@pytest.mark.parametrize("inner", ["", "images/", "unknown/", "test/"])
+def test_an_unlabelled_test_split_blocks_nothing(inner, tmp_path):
+    source = opened(tmp_path, *below("train"), f"test/{inner}1.jpg", f"test/{inner}2.jpg")
     assert set(names(source, tmp_path)) == {"train", "validation"}
-    assert source.passed_over.parts() == ["folder test (2 images without labels)"]
+    assert source.passed_over.parts() == ["folders test (2 images of no class of train)"]
+
+
+def test_an_empty_test_split_is_named(tmp_path):
+    tree(tmp_path, *below("train")).joinpath("test").mkdir()
+    assert sources.open_source(tmp_path).passed_over.parts() == ["folders test"]
+
+
+def test_an_error_about_another_validation_folder_says_what_is_there(tmp_path):
+    flat = tree(tmp_path / "flat", "1.jpg", "2.jpg")
+    with pytest.raises(ValueError, match=f"^{flat}: .*found 2 images beside the folders"):
+        opened(tmp_path / "x", *CAT_DOG, val_data=flat)
+    other = tree(tmp_path / "other", "bird/1.jpg")
+    with pytest.raises(ValueError, match=f"^{other}: class 'bird' of the validation split"):
+        sources.open_source(tmp_path / "x", val_data=other)
+    with pytest.raises(FileNotFoundError, match="1.jpg: a file; expected a folder"):
+        sources.open_source(tmp_path / "x", val_data=flat / "1.jpg")
+
+
+def test_an_export_is_passed_over(tmp_path):
+    tree(tmp_path, *CAT_DOG, "exported/labels.txt", "exported/model.keras", "exported/1.png")
+    source = sources.open_source(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert source.passed_over.parts() == ["folders exported"]
+
+
+def test_broken_links_to_texts_and_junk_are_no_classes(tmp_path):
+    tree(tmp_path, *CAT_DOG)
+    for name in ("labels.csv", "@eaDir"):
+        (tmp_path / name).symlink_to("/not/mounted")
+    assert sources.open_source(tmp_path).passed_over.parts() == ["1 .csv", "folders @eaDir"]
+
+
+def test_a_folder_that_can_be_listed_but_not_entered_is_closed(tmp_path, monkeypatch):
+    tree(tmp_path, *CAT_DOG, "cat/private/9.jpg")
+    reads = os.scandir
+
+    class Closed:
+        name, path = "9.jpg", str(tmp_path / "cat/private/9.jpg")
+
+        def is_symlink(self):
+            return False
+
+        def is_dir(self):
+            return False
+
+        def is_file(self):
+            return True
+
+        def stat(self):
+            raise PermissionError(13, "Permission denied")
+
+    def scandir(path):
+        return [Closed()] if str(path).endswith("private") else reads(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    source = sources.open_source(tmp_path)
+    assert source.passed_over.closed == ["private"]
+    assert sorted(sum(names(source, tmp_path).values(), [])) == CAT_DOG
+
+
+def test_a_message_about_one_class_names_what_was_passed_over(tmp_path):
+    with pytest.raises(ValueError, match=r"found 1 class \(old\).*passed over: folders cat, dog"):
+        opened(tmp_path, *CAT_DOG, "train/old/1.jpg", validation_fraction=0)
+
+
+def test_runs_on_names_that_are_written_apart_keep_their_fingerprint(tmp_path):
+    """As it was taken before names were composed: of the folders' own names."""
+    apart = unicodedata.normalize("NFD", "caf\u00e9")
+    source = opened(tmp_path, f"{apart}/1.jpg", "the/1.jpg", validation_fraction=0)
+    splits = source.list_splits(tmp_path)
+    before = fingerprint_of_files("folder", [apart, "the"], splits)
+    assert source.fingerprint == before and source.class_names == ("caf\u00e9", "the")
 
 
 def test_accents_compare_equal_however_they_are_written(tmp_path):

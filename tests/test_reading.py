@@ -32,6 +32,17 @@ def test_what_was_not_taken_is_told():
     ]
 
 
+def test_what_is_no_extension_is_not_named():
+    passed_over = reading.PassedOver()
+    passed_over.add_files(
+        ["frame.00001", "frame.00002", "a. it is\nnice", "b.tar.gz", "c.mp3", "d"]
+    )
+    assert passed_over.parts() == ["4 without extension", "1 .gz", "1 .mp3"]
+    passed_over.add_files(f"x.a{chr(97 + i)}" for i in range(20))
+    assert len(passed_over.parts()) == 13
+    assert passed_over.parts()[-1] == "11 of other extensions"
+
+
 def test_files_that_are_left_out_are_counted():
     counts = {"train": (1, 1)}
     assert reading.lacking(("a", "b"), counts, left_out=3, listed="out/rejected.csv") == [

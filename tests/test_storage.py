@@ -57,7 +57,8 @@ def test_photographs_are_those_that_a_conversion_reduces(photographs):
     assert labels.tolist() == [0] * 5 + [2] * 3
     assert {image.shape for image in images} == {(273, 256, 3)}
     square = photograph(0, 300, 300)
-    kept = decode.store(cv2.imencode(".png", square)[1], decode.Storage(256, encoding="raw"))
+    file = cv2.imencode(".png", square)[1].tobytes()
+    kept = decode.store(file, decode.Storage(256, encoding="raw"))
     pixels = np.frombuffer(kept.encoded, np.uint8).reshape(256, 256, 3)
     np.testing.assert_array_equal(storage.reduced(square), pixels[..., ::-1])
     with pytest.raises(ValueError, match="expected images of more than 256 pixels"):

@@ -53,7 +53,7 @@ def test_a_training_says_what_it_read_and_how_it_varies_it(succeeds, tmp_path):
     (rejected,) = [line.split()[-1] for line in first if line.startswith("left out:")]
     for lines in (first, again):
         assert "classes: cat (5), dog (6)" in lines
-        assert "passed over: 1 .csv, 1 unreadable file, folder old" in lines
+        assert "passed over: 1 .csv, 1 unreadable file, folders old" in lines
         assert f"left out: 1 file that cannot be decoded, listed in {rejected}" in lines
         assert "warning: the validation split has no images of dog" in lines
         assert f"augment: {models.policy('lenet5')} (of lenet5)" in lines
@@ -82,7 +82,7 @@ def test_a_run_inside_its_own_data_goes_on(succeeds, tmp_path):
     assert "classes: cat (5), dog (5)" in succeeds("train.py", *words)
     assert list((root / "runs/first").rglob("*.png"))  # which are no images of a class
     succeeds("test.py", root / "runs/first")
-    assert "passed over: folder runs" in succeeds(
+    assert "passed over: folders runs" in succeeds(
         "train.py", "--resume", f"--run_dir={root}/runs/first", "--max_steps=4"
     )
     other = succeeds("train.py", f"--data={root}", f"--run_dir={root}/runs/second", *words[2:])
