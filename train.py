@@ -9,6 +9,7 @@ python train.py --flagfile=recipes/alexnet_imagenet.flags --data=ILSVRC2012
 
 import contextlib
 import itertools
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -143,6 +144,7 @@ HARMLESS = {
 OWN = {"data", "val_data", "run_dir", "threads", "devices", "cache", "verify", "profile"}
 ALONE = ("meter", "find_lr", "show_step")  # what only one process can do
 RECIPES = Path(__file__).parent / "recipes"
+FLAGFILE = re.compile(r"--?flagfile(=|$)")
 
 
 def main(argv: list[str]) -> None:
@@ -157,7 +159,7 @@ def main(argv: list[str]) -> None:
     talk = sys.stderr if FLAGS.json else sys.stdout  # --json prints nothing else on stdout
     if not FLAGS.resume:
         recipe = RECIPES / f"{FLAGS.model or default_model(FLAGS.data)}.flags"
-        if recipe.exists() and not any(word.lstrip("-").startswith("flagfile") for word in argv):
+        if recipe.exists() and not any(map(FLAGFILE.match, argv)):
             print(f"settings: those of recipes/{recipe.name} where no flag is given", file=talk)
             console.parse([argv[0], f"--flagfile={recipe}", *argv[1:]])
     options = SimpleNamespace(**{flag.name: flag.value for flag in own})
@@ -182,6 +184,8 @@ def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO)
     """
     with console.user_errors():
         refuse_ambiguous(options, given)
+        if options.json and not options.meter:
+            raise ValueError("--json is the form of what --meter measures: expected --meter too")
         workers = cluster.from_environment()
     # With others, TensorFlow's cleaning up would wait for them, 5 s and more.
     leaving = console.leaving() if workers.size > 1 else contextlib.nullcontext()

@@ -85,7 +85,7 @@ def row(title: str, runs: Sequence[history.History]) -> list[str]:
         title,
         str(len(runs)),
         _spread([run.best_accuracy for run in runs if run.best_accuracy is not None]),
-        "/".join(sorted({f"{run.rows[-1]['epoch']:.0f}" for run in runs})),
+        "/".join(f"{epoch:.0f}" for epoch in sorted({run.rows[-1]["epoch"] for run in runs})),
         f"{statistics.mean(run.seconds for run in runs) / 60:,.1f}",
         f"{statistics.median(speeds):,.0f}",
         f"{cost['parameters']:,}" if cost else "",

@@ -45,6 +45,11 @@ def test_seeds_are_one_row_and_what_differs_is_its_name(run):
     assert alone[1:4] == ["1", "90.00", "1"]
 
 
+def test_epochs_are_in_the_order_of_numbers(run):
+    runs = [history.read(run(f"a{n}", (0.5,) * n, seed=n)) for n in (10, 9, 2)]
+    assert compare.row("a", runs)[3] == "2/9/10"
+
+
 def test_seconds_are_of_every_epochs_own_speed(run):
     assert history.read(run("a", (0.5, 0.6))).seconds == pytest.approx(300 / 100 + 300 / 200)
 

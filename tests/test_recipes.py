@@ -49,3 +49,17 @@ def test_a_recipe_names_its_source_and_its_figure_and_can_be_used(path):
     schedule = settings.schedule(options, steps_per_epoch=100)
     rates = [schedule.rate(step) for step in range(0, schedule.total_steps, 100)]
     assert all(0 < rate <= settings.learning_rate(options) * 1.0001 for rate in rates)
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["--flagfile=x"], True),
+        (["-flagfile", "x"], True),
+        (["--data", "flagfiles"], False),
+        (["--data=flagfile=x"], False),
+        (["--noflagfile"], False),
+    ],
+)
+def test_a_flag_file_is_known_by_its_flag(words, given):
+    assert any(map(train.FLAGFILE.match, words)) is given

@@ -195,6 +195,7 @@ WRONG = [
     wrong("--model=alexnot", holds="alexnot"),
     wrong("--augment=nothing_like_it", holds="nothing_like_it"),
     wrong("--batch_size=0", holds="batch_size"),
+    wrong("--json", holds="--meter"),
     wrong("--batch_size=2000", holds="1437 training images"),
     wrong("--learning_rate=-1", holds="learning_rate"),
     wrong("--milestones=half", holds="milestones"),
