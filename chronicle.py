@@ -111,7 +111,7 @@ class Chronicle:
             f"{options.data}: {counts}; {dataset.num_classes} classes; "
             f"batches of {options.batch_size}{each}, {feed.steps_per_epoch} steps an epoch"
         )
-        default, why = settings.default_augment(options.model, dataset.class_names)
+        default, why = settings.default_augment(options, dataset)
         reason = why if options.augment == default else "as given"
         self.say(f"augment: {options.augment} ({reason})")
         shorter = pipeline.shorter_side(dataset)

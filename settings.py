@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+import string
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +17,11 @@ from engine import checkpoints, losses, mixing, optimizers, runs, schedules, ste
 from models import keras_weights
 
 GROWN = 0.75  # of the epochs: then images of --first_image_size have grown to their full size
+ALPHABETS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+CHARACTERS = {  # data sets of TFDS
+    *("mnist", "emnist", "kmnist", "qmnist", "binarized_mnist", "mnist_corrupted"),
+    *("omniglot", "svhn_cropped", "cmaterdb", "binary_alpha_digits"),
+}
 _SIZES = 8  # at most, on the way there
 VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # of the networks
 
@@ -79,14 +84,25 @@ def origin(options: SimpleNamespace) -> checkpoints.Checkpoint:
     return _opened(options.init_from)
 
 
-def default_augment(model: str, class_names: Sequence[str]) -> tuple[str, str]:
-    """The augmentation policy of a network for these classes, and why it is that.
+def default_augment(options: SimpleNamespace, dataset: Dataset) -> tuple[str, str]:
+    """The augmentation policy of a network for its data, and why it is that."""
+    if is_of_characters(options.data, dataset):
+        return "digits", "characters are not mirrored"
+    return models.policy(options.model), f"of {options.model}"
 
-    Characters and digits are never mirrored.
+
+def is_of_characters(data: str, dataset: Dataset) -> bool:
+    """Whether the images of a data set are characters, which have another meaning when mirrored.
+
+    Digits or letters as class names do not say that: photographs may be numbered too.
     """
-    if all(len(name) == 1 and name.isalnum() for name in class_names):
-        return "digits", "the classes are characters"
-    return models.policy(model), f"of {model}"
+    name = data.partition("/")[0]  # of a data set of TFDS, without its configuration
+    if data == "digits" or name in {f"tfds:{known}" for known in CHARACTERS}:
+        return True
+    names = set(dataset.class_names)
+    alphabets = [set(alphabet) for alphabet in ALPHABETS]
+    known = set().union(*(alphabet for alphabet in alphabets if alphabet <= names))
+    return dataset.small_grey and bool(names) and names == known
 
 
 def policy(options: SimpleNamespace) -> augment.Policy:

@@ -332,7 +332,7 @@ def start(options: SimpleNamespace, workers: cluster.Cluster) -> Training:
     if options.batch_size is None:
         options.batch_size = min(128, dataset.num_examples("train"))
     if options.augment is None:
-        options.augment, _ = settings.default_augment(options.model, dataset.class_names)
+        options.augment, _ = settings.default_augment(options, dataset)
     with damage.named(dataset):
         return Training(options, dataset, options.precision, strategy, workers)
 

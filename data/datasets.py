@@ -59,6 +59,7 @@ class Dataset:
         joined: Classes that are made of several folders, as `Source.joined`.
         rejected: How many of the source's images could not be used.
         unreadable: How many of these could not be opened.
+        small_grey: Whether all images are known to be grey and of at most 64 x 64 pixels.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class Dataset:
     joined: str = ""
     rejected: int = 0
     unreadable: int = 0
+    small_grey: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -172,6 +174,7 @@ def _described(folder: Path, description: dict) -> Dataset:
             joined=description.get("joined", ""),
             rejected=description.get("rejected", 0),
             unreadable=description.get("unreadable", 0),
+            small_grey=description.get("small_grey", False),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -53,6 +53,7 @@ def write_description(folder: Path, source: Source, storage: Storage, written: W
         "fingerprint": fingerprint(source, storage),
         "seed": source.seed,
         "validation_fraction": source.validation_fraction,
+        "small_grey": written.small_grey,
         "joined": source.joined,
         "passed_over": source.passed_over.parts(written.unreadable),
         "rejected": len(written.rejected),

@@ -47,6 +47,7 @@ class Account:
         rejected: Name and reason of every image that did not become a record.
         formats: Of its records, each once.
         bits: `Storage.bits`, with which they were made.
+        small_grey: Whether all its images are grey and of at most 64 x 64 pixels.
     """
 
     examples: int
@@ -58,6 +59,7 @@ class Account:
     rejected: list[list[str]]
     formats: list[str]
     bits: int
+    small_grey: bool
 
 
 class Journal:

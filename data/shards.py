@@ -22,6 +22,7 @@ from data.reading import shortened
 from data.unfinished import write
 from data.workers import UNREADABLE, Rejected, stored
 
+_CHARACTER_SIDE = 64  # pixels at most, of an image of one character
 _TOLERATED = 10  # rejected images, whatever `max_bad` says
 
 Result = tuple[Example, Stored | Rejected]
@@ -37,6 +38,7 @@ class Written:
         std: Likewise, at least 1.
         rejected: Name and reason of every image that did not become a record.
         bits: `Storage.bits`, with which they were made.
+        small_grey: Whether all images are grey and of at most 64 x 64 pixels, as characters are.
     """
 
     splits: dict[str, dict]
@@ -44,6 +46,7 @@ class Written:
     std: list[float]
     rejected: list[list[str]]
     bits: int
+    small_grey: bool
 
     @property
     def unreadable(self) -> int:
@@ -158,6 +161,7 @@ class _Tally:
     squares: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     rejected: list[list[str]] = field(default_factory=list)
     formats: set[str] = field(default_factory=set)
+    small_grey: bool = True
 
     def records(self, results: Iterator[Result]) -> Iterator[bytes]:
         """Yields the records to write."""
@@ -169,6 +173,7 @@ class _Tally:
                 continue
             self.examples += 1
             self.formats.add(image.format)
+            self.small_grey &= _is_small_grey(image)
             if self.counts_pixels:
                 self._add_pixels(image)
             yield record(example, image)
@@ -179,6 +184,12 @@ class _Tally:
         for channel in range(3):
             self.sums[channel] += pixels * image.mean[channel]
             self.squares[channel] += pixels * image.mean_of_squares[channel]
+
+
+def _is_small_grey(image: Stored) -> bool:
+    """Whether it is of a character's size, and its channels have the same moments."""
+    alike = len(set(image.mean)) == len(set(image.mean_of_squares)) == 1
+    return alike and max(image.height, image.width) <= _CHARACTER_SIDE
 
 
 def _write(path: Path, tally: _Tally, results: Iterator[Result]):
@@ -205,6 +216,7 @@ def _seal(journal: Journal, file: str, tally: _Tally) -> Account:
         tally.rejected,
         sorted(tally.formats),
         tally.bits,
+        tally.small_grey,
     )
     try:
         journal.add(file, account)
@@ -234,8 +246,9 @@ def collected(
     for split, entry in splits.items():
         shards = [pair for pair in pairs if pair[0].split == split and pair[1].examples]
         entry |= _entry(folder, shards)
-    bits = pairs[0][1].bits
-    return Written(splits, *_moments([account for _, account in pairs]), rejected, bits)
+    accounts = [account for _, account in pairs]
+    small_grey = all(account.small_grey for account in accounts)
+    return Written(splits, *_moments(accounts), rejected, accounts[0].bits, small_grey)
 
 
 def _class_counts(shards: list[tuple[Planned, Account]], classes: int) -> list[int]:

@@ -233,6 +233,18 @@ def test_images_of_16_bits_are_scaled_by_those_that_train_uses(largest, bits, tm
     assert datasets.load(tmp_path / "1").storage["bits"] == bits
 
 
+@pytest.mark.parametrize(("colour", "side"), [(False, 64), (True, 64), (False, 65)])
+def test_small_grey_images_are_known(colour, side, tmp_path):
+    for number in range(4):
+        for suffix in ("png", "jpg"):
+            path = tmp_path / "x" / "ab"[number % 2] / f"{number}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = photograph(number, side, 30)
+            cv2.imwrite(str(path), image if colour and number == 3 else image[..., 0])
+    description = converted(sources.open_source(tmp_path / "x"), tmp_path / "out", Storage(256))
+    assert description["small_grey"] is (not colour and side == 64)
+
+
 def test_splits_say_how_they_are_stored(tmp_path):
     for split, suffixes in {
         "train": ("png", "bmp"),
