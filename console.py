@@ -20,9 +20,16 @@ from typing import NoReturn
 
 from absl import flags
 
+PYTHONS = (3, 11), (3, 14)  # from, below: as in pyproject.toml
 FAILED = 1
 WRONG_INPUT = 2
 START_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+
+if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:  # below and in TensorFlow, errors of syntax
+    received = ".".join(map(str, sys.version_info[:2]))
+    sys.stderr.write(f"error: expected Python 3.11 to 3.13, received {received}\n")
+    sys.exit(WRONG_INPUT)
+
 # oneDNN's kernels also on processors for which TensorFlow would not choose them (those without
 # AVX-512): there cifar_resnet20 trains 1.9 times as fast.
 _TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}

@@ -3,10 +3,12 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from absl import flags
 from conftest import ROOT
+from packaging.requirements import Requirement
 
 import console
 from engine import progress
@@ -56,6 +58,32 @@ def test_sigterm_unwinds_and_the_handler_comes_back():
             cleaned.append(True)
     assert end.value.code == 143 and cleaned
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 14), (2, 7)])
+def test_another_python_is_one_error_line(version):
+    script = (
+        f"import sys; sys.version_info = {(*version, 0)}\n"
+        "try:\n    import train\n"
+        "finally:\n    assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    received = ".".join(map(str, version))
+    assert done.returncode == 2
+    assert done.stderr == f"error: expected Python 3.11 to 3.13, received {received}\n"
+
+
+def test_the_pythons_are_those_of_the_project():
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    first, end = (".".join(map(str, version)) for version in console.PYTHONS)
+    assert about["requires-python"] == f">={first},<{end}"
+
+
+def test_requirements_name_packages_only():
+    """A path would be looked for in the folder from which pip is started."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    named = [line.partition("#")[0].strip() for line in lines]
+    assert [Requirement(line).name for line in named if line][0] == "tensorflow"
 
 
 @pytest.fixture
