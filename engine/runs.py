@@ -224,9 +224,14 @@ class Run:
         return found
 
     def remove_litter(self) -> None:
-        """Removes what processes that were killed while writing have left."""
+        """Removes the files and folders that processes were writing when they were killed."""
         for path in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")]:
-            path.unlink(missing_ok=True)
+            if _is_alive(path.suffixes[-2:-1]):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def keep_metrics(self, step: int) -> None:
         """Drops rows of `metrics.csv` after `step`: a resumed run writes them again."""
@@ -282,6 +287,20 @@ class Watched(Run):
 
 def _step_file(step: int) -> str:
     return f"step-{step:08d}{_SUFFIX}"
+
+
+def _is_alive(suffixes: list[str]) -> bool:
+    """Whether a temporary file's process, whose number is the suffix before the last, still runs."""
+    number = "".join(suffixes)[1:]
+    if not number.isdecimal() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except PermissionError:  # another user's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -181,10 +183,25 @@ def test_the_best_is_used_when_all_others_are_damaged(run):
 
 def test_litter_of_killed_processes_is_removed(run):
     save_steps(run, 1)
-    litter = run.folder / "checkpoints" / ".step-00000002.safetensors.123.tmp"
-    litter.write_bytes(b"half")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    file = run.folder / "checkpoints" / f".step-00000002.safetensors.{ended.pid}.tmp"
+    file.write_bytes(b"half")
+    folder = run.folder / "export" / f".keras.{ended.pid}.tmp"  # of a killed export.py
+    (folder / "assets").mkdir(parents=True)
     run.remove_litter()
-    assert not litter.exists() and len(run.step_files()) == 1
+    assert not file.exists() and not folder.exists() and len(run.step_files()) == 1
+
+
+def test_what_a_living_process_is_writing_stays(run):
+    save_steps(run, 1)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        folder = run.folder / "export" / f".keras.{other.pid}.tmp"
+        folder.mkdir(parents=True)
+        run.remove_litter()
+        assert folder.exists()
+    run.remove_litter()
+    assert not folder.exists()
 
 
 def test_best_is_the_last_where_nothing_was_validated(run):
