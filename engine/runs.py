@@ -290,7 +290,7 @@ def _step_file(step: int) -> str:
 
 
 def _is_alive(suffixes: list[str]) -> bool:
-    """Whether a temporary file's process, whose number is the suffix before the last, still runs."""
+    """Whether the process that the suffix of a temporary file names still runs."""
     number = "".join(suffixes)[1:]
     if not number.isdecimal() or int(number) == os.getpid():
         return False
