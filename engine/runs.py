@@ -73,8 +73,10 @@ def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Ch
 
     Raises:
         FileNotFoundError: If there is no such run or checkpoint.
-        ValueError: If the checkpoint is damaged or not one of ours.
+        ValueError: If the checkpoint is damaged or not one of ours, or `place` and `which` name two
+            different things.
     """
+    _check_one(place, which)
     for file in (place, which):
         if file and Path(file).suffix == _SUFFIX:
             folder = Path(file).parent
@@ -87,6 +89,17 @@ def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Ch
             )
     run = Run(place) if place else newest()
     return run.folder, run.find(which)
+
+
+def _check_one(place: str | None, which: str) -> None:
+    """Raises ValueError where a place and a checkpoint do not go together."""
+    if not place:
+        return
+    if Path(place).suffix == _SUFFIX and which != "best":
+        raise ValueError(f"{place} is a checkpoint itself, received --checkpoint={which} too")
+    inside = Path(which).resolve().is_relative_to(Path(place).resolve())
+    if Path(which).suffix == _SUFFIX and not inside:
+        raise ValueError(f"expected a checkpoint of {place}, received --checkpoint={which}")
 
 
 class Run:

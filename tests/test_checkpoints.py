@@ -277,3 +277,19 @@ def test_a_file_is_as_open_as_its_folder(mode, tmp_path):
     path = tmp_path / "x.safetensors"
     checkpoints.write(path, {"weights": np.zeros(3)}, {})
     assert path.stat().st_mode & 0o777 == mode & 0o666
+
+
+def test_a_run_and_a_checkpoint_that_is_not_its_own_are_refused(run, tmp_path):
+    save_steps(run, 1)
+    own = run.folder / "checkpoints" / "step-00000001.safetensors"
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(own.read_bytes())
+    opened = [
+        runs.open_checkpoint(*named)[1].path
+        for named in ((str(run.folder), str(own)), (None, str(other)), (str(other), "best"))
+    ]
+    assert opened == [own, other, other]
+    with pytest.raises(ValueError, match=r"a checkpoint of .*, received --checkpoint=.*other"):
+        runs.open_checkpoint(str(run.folder), str(other))
+    with pytest.raises(ValueError, match="is a checkpoint itself, received --checkpoint=last"):
+        runs.open_checkpoint(str(other), "last")
