@@ -358,7 +358,8 @@ def resume(
         if name not in harmless and value != saved[name]:
             raise ValueError(
                 f"--{name}={value} would change what {run.folder} trains; it was started with "
-                f"--{name}={saved[name]}"
+                f"--{name}={saved[name]}; a new run starts from its weights with "
+                f"--init_from={run.folder}"
             )
     changed = {name: getattr(options, name) for name in given}
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})

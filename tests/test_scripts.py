@@ -213,7 +213,7 @@ WRONG = [
     wrong("--resume", "--run_dir={empty}/none", holds="none"),
     wrong("--run_dir={run}", holds="run"),
     wrong("--resume", "--run_dir={run}", "--model=alexnet", holds="--model=lenet5"),
-    wrong("--resume", "--run_dir={run}", "--epochs=99", holds="epochs"),
+    wrong("--resume", "--run_dir={run}", "--epochs=99", holds="--init_from={run}"),
     wrong("{empty}/none", script="test.py", holds="none"),
     wrong("{run}", "--crops=3", script="test.py", holds="crops"),
     wrong("{run}", "--data={photographs}", script="test.py", holds="classes"),
