@@ -25,7 +25,7 @@ FAILED = 1
 WRONG_INPUT = 2
 START_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
-if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:  # below and in TensorFlow, errors of syntax
+if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:  # before syntax that they reject
     received = ".".join(map(str, sys.version_info[:2]))
     sys.stderr.write(f"error: expected Python 3.11 to 3.13, received {received}\n")
     sys.exit(WRONG_INPUT)

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import os
 import shutil
 import sys
 import time
@@ -21,7 +20,7 @@ from data.journal import SCRATCH, SHARDS, Journal, PartialError, has_shards
 from data.plan import Planned, Task, plan
 from data.shards import EmptyClassError, Limit, collected, write_shards
 from data.unfinished import publish, remove
-from data.workers import found_bits
+from data.workers import cores, found_bits
 
 _MANY = 10_000  # images, the first bytes of which take some time to read
 MAX_BAD = 0.001  # part of all images that may be rejected
@@ -175,7 +174,7 @@ class Conversion:
 
     @property
     def _workers(self) -> int:
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or cores()
 
     @property
     def _too_many(self) -> Path:

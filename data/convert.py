@@ -176,7 +176,7 @@ def _earlier(storage: Storage) -> Storage:
 
 
 def told(dataset: Dataset) -> list[str]:
-    """Tells what a data set was made of, as lines for the user."""
+    """Returns the lines that say what a data set was made of."""
     names, counts = dataset.class_names, dataset.class_counts
     lines = reading.taken(
         names, counts.get("train"), joined=dataset.joined, passed_over=dataset.passed_over

@@ -8,7 +8,6 @@ codes: 0 nothing found that would spoil a training, 1 something, 2 wrong input.
 import argparse
 import contextlib
 import functools
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from data.examples import SPLIT_ORDER, Example, Source
 from data.findings import Finding, Place, Report
 from data.sources import open_source
 from data.survey import Survey
-from data.workers import UNREADABLE, Rejected, found_bits, worked
+from data.workers import UNREADABLE, Rejected, cores, found_bits, worked
 
 with console.quiet_import():
     from data.conversion import MAX_BAD
@@ -46,7 +45,7 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
     Raises:
         RuntimeError: If a worker fails for another reason than an image.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cores()
     with tempfile.TemporaryDirectory() as scratch:
         listed = source.list_splits(Path(scratch))
         splits = {split: listed[split] for split in SPLIT_ORDER if split in listed}
@@ -101,7 +100,7 @@ def examine_shards(dataset: Dataset, *, workers: int | None = None) -> Report:
         folders=False,
     )
     survey.findings += [finding for each in contents for finding in each.findings]
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cores()
     _decode(survey, images, examine_record, workers, dataset.folder.name)
     _expect_tiny(survey, dataset.storage["short_side"])
     return _report(

@@ -59,7 +59,7 @@ KINDS = {  # in the order of the report
         "keep a series in one split",
     ),
     "unreadable": Kind(
-        WARNING, "file that cannot be opened", "look for its rights, and where its link leads"
+        WARNING, "file that cannot be opened", "check its permissions, and where its link leads"
     ),
     "no_image": Kind(WARNING, "file that is no image of a known format", _SAVE),
     "truncated": Kind(WARNING, "file cut short", _COPY),
@@ -90,11 +90,9 @@ KINDS = {  # in the order of the report
         "draw it on a background: alpha is dropped, and without it the picture is not there",
     ),
     "one_colour": Kind(
-        WARNING, "image of one colour", "look whether it is broken; it shows nothing"
+        WARNING, "image of one colour", "check whether it is broken: it shows nothing"
     ),
-    "dark": Kind(
-        WARNING, "nearly black image", "look whether it shows anything; if not, delete it"
-    ),
+    "dark": Kind(WARNING, "nearly black image", "check whether it shows anything, else delete it"),
     "wrong_extension": Kind(NOTE, "name of another format", "nothing to do: content decides"),
     "cmyk": Kind(NOTE, "CMYK", "nothing to do: is converted to RGB"),
     "grey": Kind(NOTE, "grey", "nothing to do: becomes three equal channels"),

@@ -71,13 +71,13 @@ def split_folders(root: Folder, data: str, passed_over: PassedOver) -> dict[str,
         splits[split] = folder
     names = {folder.name for folder in splits.values()}
     if "train" in splits:
-        _check_kinds(splits["train"], data, inventory(root))
+        _check_kinds(splits["train"], data, root)
         tree.pass_over_level(root, passed_over, images=True)
         passed_over.add_folders([each.name for each in root.folders if each.name not in names])
     else:
         rest = [entry for entry in root.entries if entry.name not in names]
         splits["train"] = dataclasses.replace(root, entries=rest)
-        _check_classes(splits["train"], data, inventory(root))
+        _check_classes(splits["train"], data, root)
     return splits
 
 
@@ -183,13 +183,13 @@ def count(folder: Folder) -> int:
     return sum(1 for _ in folder.members())
 
 
-def _check_classes(train: Folder, data: str, found: str) -> None:
+def _check_classes(train: Folder, data: str, root: Folder) -> None:
     """Refuses top-level folders that are something else than classes."""
     classes = _inner(train)
     if len(classes) == 1 and _inner(classes[0]):
         path = os.path.join(data, classes[0].name)
-        raise ValueError(f"{data}: {found} only; are the classes in {path}?")
-    _check_kinds(train, data, found)
+        raise ValueError(f"{data}: {inventory(root)} only; are the classes in {path}?")
+    _check_kinds(train, data, root)
     names = [[inner.name for inner in _inner(folder)] for folder in classes]
     splits = [sorted(filter(split_of, each)) for each in names]
     kinds = [set(map(split_of, each)) for each in splits]
@@ -209,7 +209,7 @@ def _check_classes(train: Folder, data: str, found: str) -> None:
         )
 
 
-def _check_kinds(train: Folder, data: str, found: str) -> None:
+def _check_kinds(train: Folder, data: str, root: Folder) -> None:
     """Refuses classes whose names say what kind of files they are, as images and masks."""
     names = [folder.name for folder in _inner(train)]
     are_all = bool(names) and all(map(_KINDS_OF_FILES.fullmatch, names))
@@ -218,7 +218,7 @@ def _check_kinds(train: Folder, data: str, found: str) -> None:
         for kind in ("images|imgs|jpegimages", "masks|annotations|segmentations|groundtruths")
     )
     if are_all or both:
-        raise ValueError(f"{data}: {found}; {shortened(names)}: no names of classes")
+        raise ValueError(f"{data}: {inventory(root)}; {shortened(names)} are not class names")
 
 
 def _inner(folder: Folder) -> list[Folder]:

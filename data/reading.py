@@ -36,7 +36,7 @@ class PassedOver:
         self.folders += [name for name in dict.fromkeys(names) if name not in self.folders]
 
     def parts(self, unreadable: int = 0) -> list[str]:
-        """Tells it, as in `24 .cr2`, `3 unreadable files`, `folders @eaDir, $RECYCLE.BIN`.
+        """Returns the parts of the line: `24 .cr2`, `3 unreadable files`, `folders @eaDir, old`.
 
         Args:
             unreadable: Number of images that cannot be opened.
@@ -59,7 +59,7 @@ def taken(
     joined: str = "",
     passed_over: Sequence[str] = (),
 ) -> list[str]:
-    """Tells what was taken and what was not.
+    """Says which classes were read and what was passed over.
 
     Args:
         class_names: By label.
@@ -85,7 +85,7 @@ def lacking(
     left_out: int = 0,
     listed: str | os.PathLike = "",
 ) -> list[str]:
-    """Tells which files and classes a conversion lacks.
+    """Says which files a conversion left out and which splits lack classes.
 
     Args:
         class_names: By label.

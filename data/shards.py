@@ -268,6 +268,8 @@ def _check_classes(
     shards: list[tuple[Planned, Account]], counts: list[int], class_names: Sequence[str]
 ):
     """Refuses classes of which all images were rejected; a source may have names without images."""
+    if all(counts):
+        return
     labels = {example.name: example.label for shard, _ in shards for example in shard.examples}
     empty = {label for label in labels.values() if label != UNLABELLED and not counts[label]}
     if empty:

@@ -141,7 +141,9 @@ def tree_of(files: Iterable[tuple[str, Member | None]]) -> Folder:
         if member or last.lower().endswith((*EXTENSIONS, *TEXTS)):
             _add_file(folder, last, member)
         else:
-            folder.entries.append(Folder(last, problem="is a link, which an archive cannot follow"))
+            folder.entries.append(
+                Folder(last, problem="is a link, and links in archives are not followed")
+            )
     for folder in folders.values():
         folder.entries.sort(key=lambda entry: entry.name)
     return root
