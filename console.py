@@ -99,6 +99,11 @@ def one_line(text: str) -> str:
     return _LINE_BREAKS.sub(" ", text).encode("utf-8", "backslashreplace").decode()
 
 
+def size(bytes: int) -> str:
+    """Tells a size in bytes."""
+    return f"{bytes / 1e9:,.1f} GB" if bytes >= 1e9 else f"{bytes / 1e6:,.1f} MB"
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, as an exception, so that what was begun is cleaned up."""
 

@@ -266,7 +266,7 @@ def facts(network: trained.Trained, format: str, found: dict) -> dict:
         "parameters": graphs.parameters(network.model.trainable_weights),
         "size": size,
         "cut": int(views.crop_side(stored, size)) / stored,
-        "data": Path(network.data[0]).name if network.data else None,
+        "data": Path(network.origin.data).name if network.origin else None,
         "accuracies": card.accuracies(network.folder, network.digest, network.step),
         "agreement": found,
         "tolerance": TOLERANCE,

@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import math
+import os
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ import keras
 import numpy as np
 
 import models
-from data import augment, pipeline, variations
+from data import augment, pipeline, sources, variations
 from data.datasets import Dataset
 from engine import checkpoints, losses, mixing, optimizers, runs, schedules, steps
 from models import keras_weights
@@ -23,7 +25,32 @@ CHARACTERS = {  # data sets of TFDS
     *("omniglot", "svhn_cropped", "cmaterdb", "binary_alpha_digits"),
 }
 _SIZES = 8  # at most, on the way there
+PATHS = {  # flags that may be paths: and when
+    "data": sources.is_path,
+    "val_data": sources.is_path,
+    "run_dir": sources.is_path,
+    "init_from": lambda source: source != keras_weights.DOWNLOAD,
+}
 VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # of the networks
+
+
+def recorded(options: SimpleNamespace) -> dict:
+    """The flags as a run keeps them: paths are from the root, for it outlives the folder."""
+    given = vars(options)
+    paths = (name for name, is_path in PATHS.items() if given[name] and is_path(given[name]))
+    return given | {name: os.path.abspath(given[name]) for name in paths}
+
+
+def typed(options: SimpleNamespace, begun: Mapping) -> dict[str, str]:
+    """The paths as they were typed, where a run keeps others.
+
+    Args:
+        options: The flags.
+        begun: What run.json says of a run that goes on; nothing of a new one.
+    """
+    kept, before = recorded(options), begun.get("typed", {})
+    own = {name: vars(options)[name] for name in PATHS if vars(options)[name] != kept[name]}
+    return {name: before[name] for name in before if kept[name] == begun["flags"][name]} | own
 
 
 def network(options: SimpleNamespace, dataset: Dataset) -> dict:

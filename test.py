@@ -18,7 +18,7 @@ import console
 with console.quiet_import():
     import evaluation
     import trained
-    from data import convert, damage, datasets, pipeline, testsets, tree, views
+    from data import damage, datasets, opening, pipeline, testsets, tree, views
     from engine import devices
 
 FLAGS = flags.FLAGS
@@ -156,29 +156,35 @@ def open_data(
 ) -> datasets.Dataset:
     """The network's own data set, or another one with the same classes.
 
+    Where its own images are gone or have changed since, what was converted from them is opened,
+    and that is said.
+
     Raises:
-        ValueError: If the data has changed, its classes are not those that the network knows, or
-            the split does not exist or has no labels.
+        ValueError: If the data is gone, its classes are not those that the network knows, or the
+            split does not exist or has no labels.
     """
     console.refuse_ambiguous(data, "digits", "--data=")
-    if data is None and network.data is None:
+    if data is None and network.origin is None:
         raise ValueError("--data is missing, expected images to test on")
-    of_run = network.data if data is None else (data, None)
-    dataset = convert.open_dataset(
-        of_run[0],
-        val_data=of_run[1],
-        image_size=network.image_size,
-        expected=network.data_fingerprint if data is None else None,
-        verify=verify,
-    )
+    origin = network.origin if data is None else trained.Origin(data)
+    options = {"image_size": network.image_size, "verify": verify}
+    try:
+        dataset = opening.open_dataset(
+            origin.data, val_data=origin.val_data, expected=origin.then, **options
+        )
+    except opening.ChangedDataError as error:
+        if error.copy is None:
+            raise
+        print(f"{error.reason}; testing on its converted copy of then, {error.copy}")
+        dataset = opening.open_dataset(error.copy, **options)
     known = list(map(tree.composed, network.class_names))
     if list(map(tree.composed, dataset.class_names)) != known:
         raise ValueError(
-            f"the classes of {of_run[0]} are not those of {network.name}: expected "
+            f"the classes of {origin.data} are not those of {network.name}: expected "
             f"{_short(network.class_names)}, received {_short(dataset.class_names)}"
         )
     if not pipeline.has_labels(dataset, split):
-        raise ValueError(f"the {split} split of {of_run[0]} has no labels: use classify.py on it")
+        raise ValueError(f"the {split} split of {origin.data} has no labels: use classify.py on it")
     return dataset
 
 

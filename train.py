@@ -30,7 +30,7 @@ with console.quiet_import():
     import preview
     import settings
     import sweep
-    from data import augment, convert, damage, datasets, decoded
+    from data import augment, cache, damage, datasets, decoded, opening
     from engine import checkpoints, cluster, devices, optimizers, runs, schedules
     from models import graphs, keras_weights, layers
     from training import Training, data_name
@@ -122,6 +122,8 @@ flags.DEFINE_bool("log_device_placement", False, "print the device of every oper
 
 # What --resume may change, because it does not change what is trained.
 HARMLESS = {
+    "data",  # it has to be the same: compared by its content
+    "val_data",
     "run_dir",
     "resume",
     "checkpoint_steps",
@@ -364,12 +366,15 @@ def resume(
     changed = {name: getattr(options, name) for name in given}
     options = SimpleNamespace(**{**saved, **changed, "run_dir": str(run.folder), "resume": True})
     strategy = join(options, workers, begun["precision"])
-    dataset = open_data(options, expected=begun["data"]["fingerprint"])
+    if opening.is_converted(options.data) and "val_data" not in given:
+        options.val_data = None  # the shards have a validation split
+    then = cache.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
+    dataset = open_data(options, expected=then)
     with damage.named(dataset):
         return Training(options, dataset, begun["precision"], strategy, workers, begun)
 
 
-def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets.Dataset:
+def open_data(options: SimpleNamespace, expected: cache.Expected | None = None) -> datasets.Dataset:
     """The data set as shards; converted now if it was not before and the network can be built."""
 
     def check_network() -> None:
@@ -382,7 +387,7 @@ def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets
                 graphs.require_size(model, side)
 
     size = options.image_size or models.image_size(options.model)
-    dataset = convert.open_dataset(
+    dataset = opening.open_dataset(
         options.data,
         val_data=options.val_data,
         image_size=size,
@@ -392,7 +397,7 @@ def open_data(options: SimpleNamespace, expected: str | None = None) -> datasets
     )
     if not dataset.num_examples("train"):
         raise ValueError(f"{options.data} has no training images, expected a train split")
-    print(*convert.told(dataset), sep="\n")
+    print(*opening.told(dataset), sep="\n")
     return dataset
 
 

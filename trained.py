@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -10,11 +11,26 @@ import tensorflow as tf
 
 import console
 import models
-from data import decode, imagenet
+from data import cache, decode, imagenet
 from engine import checkpoints, runs
 from models import keras_weights
 
 CALIBRATION = "calibration.json"  # of a run folder: {"temperature": T, "digest": ...}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a network was trained on.
+
+    Attributes:
+        data: Its `--data`.
+        val_data: Its `--val_data`.
+        then: What that was; None for what it is now.
+    """
+
+    data: str
+    val_data: str | None = None
+    then: cache.Expected | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +41,7 @@ class Trained:
         model: Maps float32 images in 0..255 to {"logits": [B, K]}.
         class_names: Of the K classes.
         storage: How images are stored before they are cropped for it.
-        data: What it was trained on, as `--data` and `--val_data`; None if not by us.
-        data_fingerprint: Of that data; None if not by us.
+        origin: What it was trained on; None if not by us.
         image_size: Side in pixels that it was trained at.
         name: The checkpoint's path, or where else its weights come from.
         folder: Of its run, where results about it belong; None without one.
@@ -39,8 +54,7 @@ class Trained:
     model: keras.Model
     class_names: list[str]
     storage: decode.Storage
-    data: tuple[str, str | None] | None
-    data_fingerprint: str | None
+    origin: Origin | None
     image_size: int
     name: str
     folder: Path | None
@@ -95,8 +109,7 @@ def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int 
             model,
             class_names,
             decode.Storage(**about["storage"]),
-            (about["flags"]["data"], about["flags"]["val_data"]),
-            about["data_fingerprint"],
+            _origin(folder, about),
             about["network"]["image_size"],
             str(checkpoint.path),
             folder if runs.Run(folder).exists else None,
@@ -108,6 +121,18 @@ def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int 
         raise ValueError(
             f"checkpoint {checkpoint.path} does not say what it was trained on: {error!r}"
         ) from error
+
+
+def _origin(folder: Path, about: Mapping) -> Origin:
+    """Of a checkpoint; its run may have gone on with the same data at another place."""
+    run = runs.Run(folder)
+    if run.exists:
+        settings = run.settings()
+        flags, data = settings["flags"], settings["data"]
+        then = cache.Expected(data["fingerprint"], data["folder"])
+    else:
+        flags, then = about["flags"], cache.Expected(about["data_fingerprint"])
+    return Origin(flags["data"], flags["val_data"], then)
 
 
 def _temperature(folder: Path, digest: str) -> float:
@@ -132,7 +157,6 @@ def _from_keras(name: str, source: str, image_size: int | None) -> Trained:
         model,
         list(classes),
         decode.storage_for(models.image_size(name)),
-        None,
         None,
         models.image_size(name),
         f"{name} with weights from {source}",

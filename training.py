@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ class Training:
         self.strategy, self.workers = strategy, workers
         self.precision = devices.set_precision(precision)
         self.replicas = self.strategy.num_replicas_in_sync
-        begun = begun or {}
+        self._begun = begun = begun or {}
         self.network = begun.get("network") or settings.network(options, dataset)
         self.feed = feed.Feed(
             options,
@@ -245,7 +246,7 @@ class Training:
             raise ValueError(f"{other} has other data than the chief, expected the same")
         with damage.named(self.dataset):
             if self.options.resume:
-                self.restore(self.run.settings())
+                self.restore()
             else:
                 self.begin()
         self._check_weights()
@@ -272,7 +273,7 @@ class Training:
         self.settle()
         self.run.write_settings(
             {
-                "flags": vars(self.options),
+                **self._place(),
                 "precision": self.precision,
                 "network": self.network,
                 "new_layers": self.new_layers,
@@ -283,11 +284,6 @@ class Training:
                     "multiply_adds": graphs.multiply_adds(self.model),
                 },
                 "class_names": self.dataset.class_names,
-                "data": {
-                    "folder": str(self.dataset.folder),
-                    "fingerprint": self.dataset.fingerprint,
-                    "examples": {s: self.dataset.num_examples(s) for s in self.dataset.splits},
-                },
                 "versions": checkpoints.versions(),
                 "device": self.device,
             }
@@ -302,8 +298,21 @@ class Training:
             self.chronicle.say("what is frozen sees every image once: its output is kept in memory")
         self.chronicle.show_start()
 
-    def restore(self, begun: dict) -> None:
-        """Takes up the newest checkpoint of the run, if it has one; `begun` is its run.json."""
+    def _place(self) -> dict:
+        """What run.json says that may be another when the run goes on."""
+        return {
+            "flags": settings.recorded(self.options),
+            "typed": settings.typed(self.options, self._begun),
+            "data": {
+                "folder": os.path.abspath(self.dataset.folder),
+                "fingerprint": self.dataset.fingerprint,
+                "examples": {s: self.dataset.num_examples(s) for s in self.dataset.splits},
+            },
+        }
+
+    def restore(self) -> None:
+        """Takes up the newest checkpoint of the run, if it has one."""
+        begun = self._begun
         self.run.remove_litter()
         checkpoint = self.run.last(self.chronicle.say)
         if checkpoint is None:
@@ -324,7 +333,7 @@ class Training:
                     "the results may differ in the last bits"
                 )
         self._take_up(checkpoint)
-        self.run.write_settings({**begun, "flags": vars(self.options)})
+        self.run.write_settings({**begun, **self._place()})
         self.chronicle.introduce(self.precision, self.replicas)
         self.chronicle.say(f"resuming at step {self.trainer.step}")
 
@@ -549,7 +558,7 @@ class Training:
         """Writes a checkpoint."""
         about = {
             "step": step,
-            "flags": vars(self.options),
+            "flags": settings.recorded(self.options),
             "network": self.network,
             "class_names": self.dataset.class_names,
             "storage": self.dataset.storage,

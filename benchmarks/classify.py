@@ -36,7 +36,7 @@ def untrained(name: str) -> trained.Trained:
     model, side = models.build(name, 1000), models.image_size(name)
     names = [str(label) for label in range(1000)]
     storage = decode.storage_for(side)
-    return trained.Trained(model, names, storage, None, None, side, name, None)
+    return trained.Trained(model, names, storage, None, side, name, None)
 
 
 def alone(of_network: classifier.Classifier, batch: np.ndarray) -> tuple[list[float], list[float]]:

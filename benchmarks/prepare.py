@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks.setting import BATCH_SIZE, SCENARIOS, Setting
-from data import convert, datasets, records, sources
+from data import conversion, datasets, records, sources
 
 SMALLEST = 256  # photographs with a shorter side are left out: nothing is to be enlarged
 
@@ -64,7 +64,7 @@ def prepare(scenario: str, originals: Path, folder: Path, *, size: int, threads:
     """
     about = SCENARIOS[scenario]
     source = sources.open_source(originals, validation_fraction=0.0)
-    convert.convert(source, folder / "shards", about.storage, progress=False)
+    conversion.convert(source, folder / "shards", about.storage, progress=False)
     dataset = datasets.load(folder / "shards")
     labels = np.array([label for _, label, _ in _examples(dataset)], np.int32)
     np.save(folder / "labels.npy", labels)

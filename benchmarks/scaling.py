@@ -27,7 +27,7 @@ with console.quiet_import():
     from benchmarks import assumptions, cluster, needs, tables
     from benchmarks.assumptions import count, number
     from benchmarks.choices import choice
-    from data import augment, convert, datasets
+    from data import augment, datasets, opening
     from engine import devices
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -115,7 +115,7 @@ def measured(options: argparse.Namespace) -> dict[str, Measured]:
         @functools.cache
         def opened(size: int) -> datasets.Dataset:
             if options.data:
-                return convert.open_dataset(options.data, image_size=size)
+                return opening.open_dataset(options.data, image_size=size)
             return needs.photographs(Path(folder), size)
 
         @functools.cache

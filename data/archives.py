@@ -32,6 +32,14 @@ def is_archive(data: str) -> bool:
     return data.lower().endswith(SUFFIXES) and os.path.isfile(data)
 
 
+def is_compressed_tar(path: str) -> bool:
+    """Whether a path is a .tar file whose members cannot be read one by one."""
+    if not path.lower().endswith(SUFFIXES):
+        return False
+    with open(path, "rb") as file:
+        return file.read(max(map(len, _COMPRESSED))).startswith(_COMPRESSED)
+
+
 def without_suffix(name: str) -> str:
     """The name of an archive without what its kind is called."""
     suffix = next((each for each in SUFFIXES if name.lower().endswith(each)), "")
@@ -65,7 +73,7 @@ def scan(path: str) -> tree.Folder:
 
 def read(member: Member) -> bytes:
     """Returns the bytes of any member, also of a compressed .tar, which is read up to there."""
-    if not _is_compressed_tar(member.path):
+    if not is_compressed_tar(member.path):
         return Example(member.name, -1, *member[1:]).read()
     with tarfile.open(member.path) as archive:
         archive.fileobj.seek(member.offset)
@@ -82,7 +90,7 @@ def unpacked(splits: Splits, scratch: Path) -> Splits:
     examples = [example for split in splits.values() for example in split]
     places = {}
     for number, path in enumerate(sorted({example.path for example in examples})):
-        if _is_compressed_tar(path):
+        if is_compressed_tar(path):
             spool = scratch / f"unpacked-{number}"
             places |= _spooled(spool, path, [each for each in examples if each.path == path])
     return {
@@ -154,13 +162,6 @@ def _name(member: zipfile.ZipInfo) -> str:
         with contextlib.suppress(UnicodeError):
             return member.filename.encode("cp437").decode("utf-8")
     return member.filename
-
-
-def _is_compressed_tar(path: str) -> bool:
-    if not path.lower().endswith(SUFFIXES):
-        return False
-    with open(path, "rb") as file:
-        return file.read(max(map(len, _COMPRESSED))).startswith(_COMPRESSED)
 
 
 def _spooled(

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import os
 import shutil
 import sys
 import time
@@ -11,15 +12,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+import console
 from data.datasets import described
 from data.decode import Storage
 from data.description import DESCRIPTION, REJECTED, fingerprint, made_with, write_description
-from data.estimate import check_space, estimate, size
+from data.estimate import check_space, estimate
 from data.examples import Source
 from data.journal import SCRATCH, SHARDS, Journal, PartialError, has_shards
 from data.plan import Planned, Task, plan
 from data.shards import EmptyClassError, Limit, collected, write_shards
-from data.unfinished import publish, remove
+from data.unfinished import claimed, publish, remove
 from data.workers import cores, found_bits
 
 _MANY = 10_000  # images, the first bytes of which take some time to read
@@ -207,9 +209,51 @@ class Conversion:
         expected = estimate(examples, storage, workers, scratch)
         free = check_space(folder, examples, storage, expected)
         if expected:
-            self.say(f"{expected} of {size(free)} that are free")
+            self.say(f"{expected} of {console.size(free)} that are free")
         with _progress(len(examples), self.source.name, self.progress) as advance:
             write_shards(journal, left, storage, workers=workers, limit=limit, advance=advance)
+
+
+def convert(
+    source: Source,
+    output: str | os.PathLike,
+    storage: Storage,
+    *,
+    on_wait: Callable[[], object] | None = None,
+    **options,
+) -> dict:
+    """Converts every split of a source.
+
+    What `OUTPUT.partial` holds of the same conversion is kept; an error or a signal leaves it there
+    if it holds a whole shard.
+
+    Args:
+        source: As for `Conversion`.
+        output: As for `Conversion`.
+        storage: As for `Conversion`.
+        on_wait: Called before waiting for another process that is converting into `output`; None
+            not to wait.
+        **options: As for `Conversion`.
+
+    Returns:
+        The content of dataset.json.
+
+    Raises:
+        ValueError: If `output` is taken, a number is out of range, too many images are rejected,
+            all training images of a class, or all of a split.
+        OSError: If the disk has too little space.
+        RuntimeError: If writing fails.
+    """
+    return run(Conversion(source, Path(output), storage, **options), on_wait)
+
+
+def run(conversion: Conversion, on_wait: Callable[[], object] | None = None) -> dict:
+    """Makes all of a conversion; as `convert`."""
+    conversion.check_free()
+    with claimed(conversion.output, on_wait) as folder, leaving(folder, conversion.output):
+        conversion.check_free()  # another process may have made it just now
+        planned = conversion.make(folder, Task())
+        return conversion.finish(folder, planned, tasks=1)
 
 
 @contextlib.contextmanager

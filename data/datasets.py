@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data import foreign
+from data.cache import DESCRIPTION
 
 FORMAT_VERSION = 1
-_MANIFEST = "dataset.json"
 UNKNOWN = "unknown"
 ENCODINGS = ("jpeg", "png", "raw", "mixed", UNKNOWN)
 _FOREIGN = {"jpeg": "jpeg", "mixed": UNKNOWN}  # the words of `foreign.describe`
@@ -60,6 +60,7 @@ class Dataset:
         rejected: How many of the source's images could not be used.
         unreadable: How many of these could not be opened.
         small_grey: Whether all images are known to be grey and of at most 64 x 64 pixels.
+        earlier_fingerprints: What earlier versions called the same source and options.
     """
 
     folder: Path
@@ -77,6 +78,12 @@ class Dataset:
     rejected: int = 0
     unreadable: int = 0
     small_grey: bool = False
+    earlier_fingerprints: tuple[str, ...] = ()
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """All that the data may be known by to a run."""
+        return (self.fingerprint, *self.earlier_fingerprints)
 
     @property
     def num_classes(self) -> int:
@@ -114,7 +121,7 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
         ValueError: A shard is missing or differs from its description.
     """
     folder = Path(folder)
-    if (folder / _MANIFEST).is_file():
+    if (folder / DESCRIPTION).is_file():
         dataset = described(folder)
     else:
         found = foreign.describe(folder, _foreign_splits(folder))
@@ -136,7 +143,7 @@ def described(folder: str | Path) -> Dataset:
         FileNotFoundError: There is none.
         ValueError: It is damaged.
     """
-    return _described(Path(folder), _read_json(Path(folder) / _MANIFEST))
+    return _described(Path(folder), _read_json(Path(folder) / DESCRIPTION))
 
 
 def _read_json(path: Path) -> dict:
@@ -175,6 +182,7 @@ def _described(folder: Path, description: dict) -> Dataset:
             rejected=description.get("rejected", 0),
             unreadable=description.get("unreadable", 0),
             small_grey=description.get("small_grey", False),
+            earlier_fingerprints=tuple(description.get("earlier_fingerprints", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -12,13 +12,13 @@ import PIL
 import pillow_heif
 import tensorflow as tf
 
+from data.cache import DESCRIPTION
 from data.datasets import FORMAT_VERSION
 from data.decode import Storage
 from data.examples import Source
 from data.shards import Written, write_table
 from data.unfinished import write
 
-DESCRIPTION = "dataset.json"
 REJECTED = "rejected.csv"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import console
 from data import records
 from data.decode import Storage, Stored
 from data.examples import Example
@@ -32,7 +33,9 @@ class Estimate:
 
     def __str__(self) -> str:
         """Tells it in a line."""
-        return f"{self.images:,} images: about {_duration(self.seconds)}, {size(self.bytes)}"
+        return (
+            f"{self.images:,} images: about {_duration(self.seconds)}, {console.size(self.bytes)}"
+        )
 
 
 def estimate(
@@ -86,7 +89,8 @@ def check_space(
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
-            f"too little space for {folder}: expected {size(needed)}, {size(free)} are free"
+            f"too little space for {folder}: expected {console.size(needed)}, "
+            f"{console.size(free)} are free"
         )
     return free
 
@@ -106,8 +110,3 @@ def _duration(seconds: float) -> str:
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(bytes: int) -> str:
-    """Tells a size in bytes."""
-    return f"{bytes / 1e9:,.1f} GB" if bytes >= 1e9 else f"{bytes / 1e6:,.1f} MB"

@@ -1,12 +1,10 @@
 """What a source of images is: where every image's bytes lie, its class, and its split."""
 
-import hashlib
-import os
 import re
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -133,6 +131,9 @@ class Source:
         name: Short, for folders and messages.
         class_names: In the order of the labels.
         fingerprint: Hexadecimal digest; another one means other images.
+        earlier_fingerprint: Makes the one that earlier versions had of them; None if it is the
+            same.
+        listed: The examples by split, where they are known before `list_splits`.
         list_splits: Makes the examples of "train" and, where there are any, "validation" and
             "test"; images that lie in no file are first written below the folder it is given.
         storage: How the source wants to be stored; None leaves it to the caller.
@@ -148,6 +149,8 @@ class Source:
     class_names: tuple[str, ...]
     fingerprint: str
     list_splits: Callable[[Path], Splits]
+    earlier_fingerprint: Callable[[], str] | None = None
+    listed: Splits = field(default_factory=dict)
     storage: Storage | None = None
     seed: int = 0
     validation_fraction: float = 0.1
@@ -221,18 +224,3 @@ def natural_order(name: str) -> tuple:
     """Sort key under which "img2" comes before "img10"."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(parts)], name
-
-
-def fingerprint_of_files(kind: str, class_names: Iterable[str], splits: Splits) -> str:
-    """Digests the names and labels of all examples, and size and time of every file."""
-    digest = hashlib.sha256(repr((kind, tuple(class_names))).encode())
-    files = set()
-    for split, examples in sorted(splits.items()):
-        for example in examples:
-            row = (split, example.name, example.label, example.offset, example.size)
-            if example.path not in files:
-                files.add(example.path)
-                status = os.stat(example.path, follow_symlinks=os.path.exists(example.path))
-                row += (status.st_size, status.st_mtime_ns)
-            digest.update(repr(row).encode())
-    return digest.hexdigest()

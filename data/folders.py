@@ -6,18 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data import archives, layout, tree
-from data.examples import (
-    Listing,
-    Source,
-    fingerprint_of_files,
-    hold_out,
-    labelled,
-    natural_order,
-)
+from data import archives, identity, layout, tree
+from data.examples import Listing, Source, hold_out, labelled, natural_order
 from data.reading import PassedOver
 from data.tree import Folder
 
+_KIND = "folder"  # in fingerprints
 _LONGEST_NAME = 200  # bytes; file systems take 255, and something is added to it
 
 
@@ -83,7 +77,11 @@ def image_folder(
     return Source(
         name=name_of(data),
         class_names=tuple(class_names),
-        fingerprint=fingerprint_of_files("folder", _on_disk(class_names, listings), splits),
+        fingerprint=identity.fingerprint(_KIND, class_names, splits),
+        earlier_fingerprint=lambda: identity.earlier_fingerprint(
+            _KIND, _on_disk(class_names, listings), splits
+        ),
+        listed=splits,
         list_splits=lambda scratch: archives.unpacked(splits, scratch),
         seed=seed,
         validation_fraction=validation_fraction,
@@ -141,7 +139,7 @@ def _naming(place: str) -> Iterator[None]:
 def _on_disk(class_names: Sequence[str], listings: dict[str, Listing]) -> list[str]:
     """The names of the classes' folders, in their order, as they are written on the disk.
 
-    Fingerprints have been taken of them since before accents were compared.
+    Earlier fingerprints have been taken of them since before accents were compared.
     """
     folders = {}
     for listing in reversed(listings.values()):  # train's name counts

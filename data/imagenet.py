@@ -14,14 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from data import archives, tree
+from data import archives, identity, tree
 from data.examples import (
     UNLABELLED,
     Example,
     Listing,
     Member,
     Source,
-    fingerprint_of_files,
     hold_out,
     labelled,
 )
@@ -89,10 +88,13 @@ def ilsvrc2012(data: str, *, val_data: str | None, validation_fraction: float, s
         splits |= hold_out(splits["train"], validation_fraction, seed)
     if test := _flat_images(root / TEST):
         splits["test"] = test
+    known = "ILSVRC2012", class_names, splits
     return Source(
         name=name_of(data),
         class_names=tuple(class_names),
-        fingerprint=fingerprint_of_files("ILSVRC2012", class_names, splits),
+        fingerprint=identity.fingerprint(*known),
+        earlier_fingerprint=lambda: identity.earlier_fingerprint(*known),
+        listed=splits,
         list_splits=lambda scratch: splits,
         seed=seed,
         validation_fraction=validation_fraction,

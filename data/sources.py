@@ -11,7 +11,16 @@ from data.imagenet import ilsvrc2012, images_in_archive, is_ilsvrc2012, readable
 from data.reading import PassedOver
 from data.spooled import digits, tfds
 
-__all__ = ["KINDS", "UNLABELLED", "Example", "Source", "Upload", "open_images", "open_source"]
+__all__ = [
+    "KINDS",
+    "UNLABELLED",
+    "Example",
+    "Source",
+    "Upload",
+    "is_path",
+    "open_images",
+    "open_source",
+]
 
 KINDS = (  # the first that recognises the data opens it
     (lambda data: data == "digits", digits),
@@ -20,6 +29,11 @@ KINDS = (  # the first that recognises the data opens it
     (os.path.isdir, image_folder),
     (archives.is_archive, image_folder),
 )
+
+
+def is_path(data: str | os.PathLike) -> bool:
+    """Whether `data` names a place on a disk: not what is built in or TFDS provides."""
+    return not os.fspath(data).startswith("tfds:") and data != "digits"
 
 
 def open_source(

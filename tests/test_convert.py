@@ -14,7 +14,18 @@ import pytest
 import tensorflow as tf
 from conftest import photograph
 
-from data import conversion, convert, datasets, decode, estimate, plan, records, sources
+from data import (
+    conversion,
+    convert,
+    datasets,
+    decode,
+    description,
+    estimate,
+    opening,
+    plan,
+    records,
+    sources,
+)
 from data.decode import Storage
 from data.examples import Example
 
@@ -34,7 +45,7 @@ def photographs(tmp_path_factory):
 
 def converted(source, output, storage=None, **options):
     options = {"workers": 2, "progress": False, **options}
-    return convert.convert(source, output, storage or Storage(short_side=32), **options)
+    return conversion.convert(source, output, storage or Storage(short_side=32), **options)
 
 
 def contents(folder):
@@ -191,7 +202,7 @@ def test_what_was_read_is_described(photographs, tmp_path):
     assert description["passed_over"] == ["1 .cr2", "1 unreadable file", "folders @eaDir"]
     assert description["joined"] == "class_0 (old)"
     assert (description["rejected"], description["unreadable"]) == (2, 1)
-    told = convert.told(datasets.load(tmp_path / "out"))
+    told = opening.told(datasets.load(tmp_path / "out"))
     assert told[0].startswith("classes: class_0 (")
     assert told[1:] == [
         "joined, each into one class: class_0 (old)",
@@ -266,14 +277,14 @@ def test_splits_say_how_they_are_stored(tmp_path):
 def test_what_an_earlier_version_converted_is_used_by_its_runs(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path))
     source = sources.open_source(photographs)
-    earlier = convert.fingerprint(source, Storage(256, 95, "jpeg"))
+    earlier = description.fingerprint(source, Storage(256, 95, "jpeg"))
     options = {"image_size": 32, "progress": False, "expected": earlier}
     with pytest.raises(ValueError, match=f"an earlier version.*{earlier[:16]}"):
-        convert.prepare(photographs, **options)
+        opening.prepare(photographs, **options)
     folder = tmp_path / f"photographs-{earlier[:16]}"
     converted(source, folder, Storage(256, 95, "jpeg"))
-    assert convert.prepare(photographs, **options)[0] == folder
-    assert convert.prepare(photographs, image_size=32, progress=False)[0] != folder
+    assert opening.prepare(photographs, **options)[0] == folder
+    assert opening.prepare(photographs, image_size=32, progress=False)[0] != folder
 
 
 def test_shards_left_empty_are_left_out(photographs, tmp_path):
@@ -379,7 +390,7 @@ def test_prepare_converts_once_and_again_after_a_change(photographs, tmp_path, m
     root = shutil.copytree(photographs, tmp_path / "my photos")
 
     def prepare(**options):
-        return convert.prepare(root, progress=False, **{"image_size": 32, **options})[0]
+        return opening.prepare(root, progress=False, **{"image_size": 32, **options})[0]
 
     first = prepare()
     assert re.fullmatch(r"my_photos-[0-9a-f]{16}", first.name)
@@ -400,26 +411,26 @@ def test_prepare_converts_once_and_again_after_a_change(photographs, tmp_path, m
 def test_what_is_passed_over_is_that_of_today(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path / "cache"))
     root = shutil.copytree(photographs, tmp_path / "x")
-    first = convert.open_dataset(root, image_size=32, progress=False)
+    first = opening.open_dataset(root, image_size=32, progress=False)
     assert first.passed_over == ()
     (root / "class_0" / "a.cr2").touch()
-    again = convert.open_dataset(root, image_size=32, progress=False)
+    again = opening.open_dataset(root, image_size=32, progress=False)
     assert again.folder == first.folder and again.passed_over == ("1 .cr2",)
-    assert convert.told(again)[1] == "passed over: 1 .cr2"
+    assert opening.told(again)[1] == "passed over: 1 .cr2"
 
 
 def test_prepare_takes_shards_as_they_are(photographs, tmp_path):
     converted(sources.open_source(photographs), tmp_path / "out")
-    assert convert.prepare(tmp_path / "out", image_size=32) == (tmp_path / "out", None)
-    assert not convert.is_converted(photographs) and not convert.is_converted("digits")
+    assert opening.prepare(tmp_path / "out", image_size=32) == (tmp_path / "out", None)
+    assert not opening.is_converted(photographs) and not opening.is_converted("digits")
     labels = tmp_path / "theirs" / "dataset.json"  # as StyleGAN's tools write it
     labels.parent.mkdir()
     labels.write_text('{"labels": [["00000/img00000000.png", 6]]}')
-    assert not convert.is_converted(labels.parent)
+    assert not opening.is_converted(labels.parent)
     (tmp_path / "out" / "dataset.json").unlink()
-    assert convert.is_converted(tmp_path / "out")
+    assert opening.is_converted(tmp_path / "out")
     with pytest.raises(ValueError, match="val_data"):
-        convert.prepare(tmp_path / "out", image_size=32, val_data=photographs)
+        opening.prepare(tmp_path / "out", image_size=32, val_data=photographs)
 
 
 def test_of_two_conversions_at_once_the_first_wins(photographs, tmp_path, monkeypatch):
@@ -427,13 +438,13 @@ def test_of_two_conversions_at_once_the_first_wins(photographs, tmp_path, monkey
     describe = conversion.write_description
 
     def overtaken(folder, source, storage, written):
-        other = tmp_path / f"{source.name}-{convert.fingerprint(source, storage)[:16]}"
+        other = tmp_path / f"{source.name}-{description.fingerprint(source, storage)[:16]}"
         other.mkdir()
         (other / "dataset.json").write_text("the other's")
         return describe(folder, source, storage, written)
 
     monkeypatch.setattr(conversion, "write_description", overtaken)
-    folder, _ = convert.prepare(photographs, image_size=32, progress=False)
+    folder, _ = opening.prepare(photographs, image_size=32, progress=False)
     assert contents(folder) == {"dataset.json": b"the other's"}
     assert list(tmp_path.iterdir()) == [folder]
 

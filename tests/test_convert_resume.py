@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conversions import SHARDS, contents, files, options
 
-from data import conversion, convert, sources, unfinished
+from data import conversion, description, opening, sources, unfinished
 from data.decode import Storage
 from data.journal import Journal
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 # Adds two shards and no more.
 SLOW = """
 import itertools, time
-from data import convert, journal
+from data import conversion, description, journal, opening
 
 add, calls = journal.Journal.add, itertools.count(1)
 
@@ -158,7 +158,7 @@ def test_what_is_damaged_is_made_again(damage, file, images, whole, tmp_path, mo
     source, output = sources.open_source(images), tmp_path / "out"
 
     def run():
-        convert.convert(source, output, Storage(32), shards=SHARDS, workers=2)
+        conversion.convert(source, output, Storage(32), shards=SHARDS, workers=2)
 
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "write_description", lambda *_: 1 / 0)
@@ -183,13 +183,13 @@ def test_more_bad_files_may_be_tolerated_later(photographs, tmp_path, capsys):
         (root / f"class_{i % 3}" / f"{i}.jpg").write_bytes(b"no image")
     source = sources.open_source(root)
     with pytest.raises(ValueError, match="11 of 48"):
-        convert.convert(source, tmp_path / "out", Storage(32), shards=SHARDS, workers=2)
+        conversion.convert(source, tmp_path / "out", Storage(32), shards=SHARDS, workers=2)
     assert (tmp_path / "out.partial").exists()
     with pytest.raises(ValueError, match="11 of 48"):
-        convert.convert(source, tmp_path / "out", Storage(32), shards=SHARDS, workers=2)
+        conversion.convert(source, tmp_path / "out", Storage(32), shards=SHARDS, workers=2)
     capsys.readouterr()
     for output in ("out", "whole"):
-        convert.convert(
+        conversion.convert(
             source, tmp_path / output, Storage(32), shards=SHARDS, workers=2, max_bad=0.5
         )
     assert "going on: " in capsys.readouterr().err
@@ -201,7 +201,7 @@ def test_a_folder_of_the_users_is_left_alone(images, tmp_path):
     mine.mkdir()
     (mine / "photo.jpg").touch()
     with pytest.raises(FileExistsError, match="in the way"):
-        convert.convert(sources.open_source(images), tmp_path / "out", Storage(32))
+        conversion.convert(sources.open_source(images), tmp_path / "out", Storage(32))
     assert [path.name for path in mine.iterdir()] == ["photo.jpg"]
 
 
@@ -214,7 +214,7 @@ def test_a_second_conversion_waits_or_says_why_not(images, tmp_path, monkeypatch
         add(*args)
 
     monkeypatch.setattr(Journal, "add", slow)
-    prepare = lambda: made.append(convert.prepare(images, image_size=32, progress=False)[0])  # noqa: E731
+    prepare = lambda: made.append(opening.prepare(images, image_size=32, progress=False)[0])  # noqa: E731
     made = []
     first, second = (threading.Thread(target=prepare) for _ in range(2))
     first.start()
@@ -222,7 +222,7 @@ def test_a_second_conversion_waits_or_says_why_not(images, tmp_path, monkeypatch
         time.sleep(0.01)
     output = started[0].parent.with_suffix("")
     with pytest.raises(ValueError, match="another process is converting into"):
-        convert.convert(sources.open_source(images), output, Storage())
+        conversion.convert(sources.open_source(images), output, Storage())
     second.start()
     while "waiting for it" not in (said := capsys.readouterr().out):
         time.sleep(0.01)
@@ -242,7 +242,7 @@ def test_a_waiting_process_goes_on_where_a_killed_one_was(images, whole, tmp_pat
         assert first.poll() is None
         time.sleep(0.02)
     source = sources.open_source(images)
-    convert.convert(
+    conversion.convert(
         source, tmp_path / "out", Storage(32), shards=SHARDS, workers=1, on_wait=first.kill
     )
     first.wait()
@@ -283,7 +283,7 @@ def test_who_stops_it_is_told_that_it_goes_on(number, images, whole, stopped, fi
 def test_a_conversion_stopped_before_its_first_shard_leaves_nothing(images, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion, "write_shards", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        convert.convert(sources.open_source(images), tmp_path / "out", Storage(32))
+        conversion.convert(sources.open_source(images), tmp_path / "out", Storage(32))
     assert not list(tmp_path.iterdir())
 
 
@@ -291,4 +291,4 @@ def test_the_partial_folder_says_what_it_is_of(images, killed, tmp_path):
     assert killed("data.records", "seal", 2, *options(images, tmp_path / "out"))
     key = json.loads((tmp_path / "out.partial" / "conversion.json").read_text())
     assert key["shards"] == {"train": SHARDS, "validation": 1}
-    assert key["fingerprint"] == convert.fingerprint(sources.open_source(images), Storage(32))
+    assert key["fingerprint"] == description.fingerprint(sources.open_source(images), Storage(32))

@@ -23,7 +23,7 @@ from data.unfinished import BusyError
 # Runs conversions at the same time, a list of their command lines; prints their exit codes.
 TOGETHER = """
 import json, os, sys
-from data import convert
+from data import conversion, convert
 
 children = []
 for argv in json.loads(sys.argv[1]):
@@ -307,7 +307,7 @@ def test_who_may_work_beside_a_task(conversion_of, whole, output, in_thread, gat
     with pytest.raises(BusyError, match=f"^another process is doing task 1/3 of {output}$"):
         tasks.run(made, Task(1, 3))
     with pytest.raises(BusyError, match=f"^another process is converting into {output}$"):
-        convert.convert(made.source, output, made.storage)
+        conversion.convert(made.source, output, made.storage)
     assert unfinished.partial(output).exists()
     assert not any(tasks.run(made, Task(i, 3)) for i in (0, 2))
     opened.set()
@@ -318,7 +318,7 @@ def test_who_may_work_beside_a_task(conversion_of, whole, output, in_thread, gat
 def test_no_task_works_beside_a_plain_conversion(conversion_of, whole, output, in_thread, gate):
     made = conversion_of(progress=False)
     called, opened = gate(conversion, "plan")
-    plain = in_thread(convert._convert, made)
+    plain = in_thread(conversion.run, made)
     called.wait(60)
     with pytest.raises(BusyError, match=f"^another process is converting into {output}$"):
         tasks.run(made, Task(1, 3))

@@ -12,7 +12,7 @@ import corpus
 import pytest
 from conftest import ROOT
 
-from data import convert, datasets, decode, doctor, sources
+from data import conversion, datasets, decode, doctor, sources
 
 SECONDS, BYTES = 5, 2 << 30  # that one file may cost
 
@@ -37,7 +37,7 @@ def test_conversion_stores_the_images_and_lists_the_others(files, tmp_path):
     folder, sound, bad = files
     before = sorted(os.listdir(folder))
     source = sources.open_source(folder.parent, validation_fraction=0.0)
-    convert.convert(
+    conversion.convert(
         source, tmp_path / "shards", decode.Storage(32), max_bad=1.0, workers=2, progress=False
     )
     with open(tmp_path / "shards" / "rejected.csv", newline="", errors="surrogateescape") as file:

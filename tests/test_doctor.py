@@ -16,7 +16,7 @@ import pytest
 from conftest import photograph
 from PIL import Image
 
-from data import checkup, convert, datasets, doctor, duplicates, jpeg, records, survey, workers
+from data import checkup, conversion, datasets, doctor, duplicates, jpeg, records, survey, workers
 from data.checkup import Checkup, Unsound
 from data.decode import Storage
 from data.examples import Example, Source
@@ -456,7 +456,7 @@ def test_shards_that_nobody_described_are_wrong_input(file, message, tmp_path, c
 @pytest.fixture(scope="module")
 def converted(photos, tmp_path_factory):
     output = tmp_path_factory.mktemp("shards") / "photos"
-    convert.convert(
+    conversion.convert(
         open_source(photos), output, Storage(short_side=40), shards=2, workers=1, progress=False
     )
     return output
@@ -558,7 +558,7 @@ def test_a_record_that_states_another_size_is_found(converted, tmp_path):
 def test_sound_shards_have_no_findings(converted, photos, tmp_path):
     assert found(converted) == (0, {})
     raw = Storage(short_side=40, encoding="raw")
-    convert.convert(open_source(photos), tmp_path / "raw", raw, workers=1, progress=False)
+    conversion.convert(open_source(photos), tmp_path / "raw", raw, workers=1, progress=False)
     assert found(tmp_path / "raw") == (0, {})
 
 
@@ -566,7 +566,7 @@ def test_copies_are_found_in_shards_too(photos, tmp_path):
     root = shutil.copytree(photos, tmp_path / "photos")
     put(root / "class_1" / "copy.jpg", (root / "class_0" / "0.jpg").read_bytes())
     source = open_source(root, validation_fraction=0)
-    convert.convert(source, tmp_path / "shards", Storage(40), workers=1, progress=False)
+    conversion.convert(source, tmp_path / "shards", Storage(40), workers=1, progress=False)
     code, kinds = found(tmp_path / "shards")
     assert code == 1 and list(kinds) == ["contradiction"] and len(kinds["contradiction"]) == 1
 

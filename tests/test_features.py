@@ -8,7 +8,7 @@ from conftest import metrics
 import features
 import finetune
 import models
-from data import augment, convert, pipeline
+from data import augment, opening, pipeline
 from engine import checkpoints
 from models import graphs
 
@@ -54,7 +54,7 @@ def test_nothing_is_cut_where_all_layers_learn():
 
 
 def test_features_come_in_the_order_of_the_images(photographs):
-    dataset = convert.open_dataset(str(photographs), image_size=32)
+    dataset = opening.open_dataset(str(photographs), image_size=32)
     options = {"batch_size": 8, "seed": 3, "step": 2, "steps": 9}
     images = pipeline.train_batches(dataset, augment.POLICIES["none"], size=4, threads=1, **options)
     stored = pipeline.test_batches(dataset, "train", size=4, crops=1, batch_size=1, threads=1)

@@ -14,7 +14,7 @@ from conftest import photograph
 
 import meter
 from chronicle import Chronicle
-from data import augment, convert, datasets, decode, encoded, pipeline, sources
+from data import augment, conversion, datasets, decode, encoded, pipeline, sources
 from engine import optimizers, progress, steps
 
 SECONDS = 0.4
@@ -42,7 +42,7 @@ def training(folder, *, cache="none", storage=None, seconds=0.0):
     """What the meter has to know of a training on the images of a folder."""
     source = sources.open_source(folder, validation_fraction=0.0)
     shards = folder.parent / f"shards-{folder.name}"
-    convert.convert(source, shards, storage or decode.Storage(short_side=SIZE), progress=False)
+    conversion.convert(source, shards, storage or decode.Storage(short_side=SIZE), progress=False)
     options = {"batch_size": BATCH, "seed": 0, "threads": 2}
     dataset, policy = datasets.load(shards), augment.POLICIES["none"]
     trainer = steps.Trainer(

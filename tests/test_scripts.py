@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import DONE, PIPES, ROOT, curves, metrics, started, step_files
 
-from data import convert, decode, sources
+from data import conversion, decode, sources
 from engine import runs
 
 
@@ -270,7 +270,7 @@ def test_a_rollback_goes_on_slower_from_the_last_checkpoint(tmp_path, command):
 
 def test_a_damaged_record_is_named(photographs, tmp_path, command):
     source = sources.open_source(photographs, validation_fraction=0.0)
-    convert.convert(source, tmp_path / "shards", decode.Storage(64), shards=2, progress=False)
+    conversion.convert(source, tmp_path / "shards", decode.Storage(64), shards=2, progress=False)
     path = tmp_path / "shards" / "train-00001-of-00002.tfrecord"
     whole = path.read_bytes()
     path.write_bytes(whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])

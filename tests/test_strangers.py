@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, photograph
 
 import models
-from data import convert, folders
+from data import convert, folders, opening
 from training import data_name
 
 pytestmark = pytest.mark.slow
@@ -148,7 +148,7 @@ def test_names_are_cut_to_what_file_systems_take(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path / "cache"))
     for name in ("x" * 250, "\u732b" * 80):
         root = planted(tmp_path / name, "cat", "dog")
-        folder, _ = convert.prepare(root, image_size=32, progress=False)
+        folder, _ = opening.prepare(root, image_size=32, progress=False)
         assert folder.name.startswith(name[:60]) and (folder / "dataset.json").exists()
         (tmp_path / "runs" / f"{data_name(str(root))}-inception_resnet_v2").mkdir(parents=True)
         assert len(os.fsencode(folders.name_of(str(root)))) <= 200

@@ -1,0 +1,230 @@
+"""Opens what `--data` names as shards: as they are, or converted into the cache where need be.
+
+Images are recognised by their content: what was converted from the same ones before is used again,
+and what a run was started with is found for it, wherever the images lie now.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import console
+from data import cache, changes, reading
+from data.conversion import AlreadyConvertedError, convert
+from data.datasets import SHARD_NAME, Dataset, load
+from data.decode import Storage, storage_for
+from data.description import DESCRIPTION, REJECTED, fingerprint
+from data.examples import Source
+from data.folders import name_of
+from data.sources import is_path, open_source
+
+
+class ChangedDataError(ValueError):
+    """The data is not what a run was started with, or it is gone.
+
+    Attributes:
+        reason: What is wrong.
+        copy: The shards that were converted from what it was; None if they are gone too.
+    """
+
+    def __init__(self, data: str | os.PathLike, reason: str, expected: cache.Expected) -> None:
+        """Looks for the shards.
+
+        Args:
+            data: Where the data was expected.
+            reason: As the attribute.
+            expected: What it was.
+        """
+        self.reason, self.copy = reason, expected.copy()
+        name = expected.folder or cache.folder() / f"{name_of(data)}-{expected.fingerprint[:16]}"
+        way = f"its converted copy of then is there: go on with --data={self.copy}"
+        gone = f"its converted copy of then is gone too: {name}"
+        super().__init__(f"{reason}; {way if self.copy else gone}")
+
+
+def open_dataset(
+    data: str | os.PathLike,
+    *,
+    expected: cache.Expected | None = None,
+    verify: bool = False,
+    **options,
+) -> Dataset:
+    """Opens `data` as shards, converted where need be.
+
+    Args:
+        data: As for `prepare`.
+        expected: As for `prepare`.
+        verify: Whether to compare every shard's sha256, which reads all bytes.
+        **options: As for `prepare`.
+
+    Raises:
+        ChangedDataError: If the data is not the expected one, or gone.
+        ValueError: If a shard is damaged; and as `prepare`.
+    """
+    folder, source = prepare(data, expected=expected, **options)
+    dataset = load(folder, verify=verify)
+    if source is None:
+        if expected and expected.fingerprint not in dataset.fingerprints:
+            raise ChangedDataError(data, f"{data} is not what it was then", expected)
+        return dataset
+    # What is passed over changes no record: there may be more of it since the conversion.
+    passed_over = tuple(source.passed_over.parts(dataset.unreadable))
+    return replace(dataset, passed_over=passed_over, joined=source.joined)
+
+
+def prepare(
+    data: str | os.PathLike,
+    *,
+    image_size: int,
+    val_data: str | os.PathLike | None = None,
+    validation_fraction: float = 0.1,
+    check: Callable[[], object] = lambda: None,
+    expected: cache.Expected | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> tuple[Path, Source | None]:
+    """Finds the folder of shards for `data`, converted into the cache where need be.
+
+    The cache is `$CONVNETS_CACHE`, else `~/.cache/convnets`. A conversion is used again until the
+    images or an option change; says in one line on stdout what it does, in others if there are
+    older ones, and if it waits for a process that is doing the same.
+
+    Args:
+        data: As for `open_source`, or a folder of shards, which is returned as it is.
+        image_size: Side of the crops it is for, in pixels; images are stored with room for them.
+        val_data: As for `open_source`.
+        validation_fraction: As for `open_source`.
+        check: Called before a conversion: may raise what would make it useless.
+        expected: What images must be; shards are not looked at.
+        workers: As for `Conversion`.
+        progress: As for `Conversion`.
+
+    Returns:
+        The folder, and its source; None of a folder of shards.
+
+    Raises:
+        ChangedDataError: If images are not the expected ones, or gone.
+        ValueError, FileNotFoundError: As `open_source`.
+        OSError, RuntimeError: As `convert`.
+    """
+    if is_converted(data):
+        if val_data is not None:
+            raise ValueError(f"val_data goes with a folder of images, not with shards: {val_data}")
+        return Path(data), None
+    try:
+        source = open_source(data, val_data=val_data, validation_fraction=validation_fraction)
+    except (OSError, ValueError) as error:
+        if expected:
+            raise ChangedDataError(data, str(error), expected) from None
+        raise
+    storage = source.storage or storage_for(image_size)
+    folder = _converted_before(data, source, storage, expected)
+    if folder:
+        print(f"{data}: converted before, in {folder}", flush=True)
+    else:
+        check()
+        folder = _convert(data, source, storage, workers=workers, progress=progress)
+        if expected:
+            cache.rename(folder, fingerprint(source, storage), expected.fingerprint)
+    place = os.path.abspath(data) if is_path(data) else data
+    cache.note_use(folder, place, source.fingerprint)
+    return folder, source
+
+
+def _converted_before(
+    data: str | os.PathLike, source: Source, storage: Storage, expected: cache.Expected | None
+) -> Path | None:
+    """The folder that a source was converted into, perhaps by an earlier version; None for none.
+
+    Raises:
+        ChangedDataError: If it is not the expected one.
+        ValueError: If it is, but only an earlier version could convert it so.
+    """
+    storages = [storage, _earlier(storage)] if expected else [storage]
+    for images in _fingerprints(source):
+        names = {fingerprint(replace(source, fingerprint=images), how): how for how in storages}
+        copy = expected.copy() if expected else cache.find(next(iter(names)))
+        sought = cache.fingerprints(copy) if copy else {expected and expected.fingerprint}
+        if known := names.keys() & sought:
+            how = names[known.pop()]
+            if copy:
+                cache.rename(copy, fingerprint(source, how))
+            elif how != storage:
+                raise ValueError(
+                    f"{data}: expected what an earlier version converted, which is gone: "
+                    f"{cache.folder() / name_of(data)}-{expected.fingerprint[:16]}: the run cannot "
+                    "go on; test.py RUN --data=... tests it on a new conversion"
+                )
+            return copy
+    if expected:
+        copy = expected.copy()
+        how = f": {changes.since(source, copy)}" if copy else ""
+        raise ChangedDataError(data, f"{data} is not what it was then{how}", expected)
+    return None
+
+
+def _fingerprints(source: Source) -> Iterator[str]:
+    """Those of the images of a source: today's, and what earlier versions called them."""
+    yield source.fingerprint
+    if source.earlier_fingerprint:
+        yield source.earlier_fingerprint()
+
+
+def _earlier(storage: Storage) -> Storage:
+    """How earlier versions stored images by default: their runs expect it."""
+    encoding = "jpeg" if storage.encoding == "auto" else storage.encoding
+    return Storage(storage.short_side, quality=95, encoding=encoding)
+
+
+def _convert(data: str | os.PathLike, source: Source, storage: Storage, **options) -> Path:
+    """Converts a source into the cache; returns the folder."""
+    folder = cache.folder() / f"{source.name}-{fingerprint(source, storage)[:16]}"
+    print(f"{data}: converting, once, into {folder}", flush=True)
+    for copy in cache.outdated(os.path.abspath(data), source.fingerprint):
+        print(
+            f"{data}: has changed since it was converted into {copy.folder} "
+            f"({console.size(copy.bytes)}); python -m data.cache --remove={copy.folder.name} "
+            "removes that",
+            flush=True,
+        )
+
+    def on_wait():
+        print(f"{data}: another process is doing that, waiting for it", flush=True)
+
+    with contextlib.suppress(AlreadyConvertedError):  # by that process
+        convert(source, folder, storage, on_wait=on_wait, **options)
+    return folder
+
+
+def told(dataset: Dataset) -> list[str]:
+    """Returns the lines that say what a data set was made of."""
+    names, counts = dataset.class_names, dataset.class_counts
+    lines = reading.taken(
+        names, counts.get("train"), joined=dataset.joined, passed_over=dataset.passed_over
+    )
+    left_out, listed = dataset.rejected - dataset.unreadable, dataset.folder / REJECTED
+    lines += reading.lacking(names, counts, left_out=left_out, listed=listed)
+    return list(map(console.printable, lines))
+
+
+def is_converted(data: str | os.PathLike) -> bool:
+    """Whether a path is a folder of shards, ours or another tool's."""
+    folder = Path(data)
+    if data == "digits" or not folder.is_dir():
+        return False
+    return _is_described(folder / DESCRIPTION) or any(
+        SHARD_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_file()
+    )
+
+
+def _is_described(path: Path) -> bool:
+    """Whether a file is a description of shards, damaged or not: other tools use its name too."""
+    if not path.is_file():
+        return False
+    try:
+        return "format_version" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        return True  # which is said when it is opened
