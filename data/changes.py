@@ -10,7 +10,7 @@ import numpy as np
 
 from data import datasets, records
 from data.description import REJECTED
-from data.examples import Example, Source
+from data.examples import Example, Source, natural_order
 from data.reading import shortened
 
 _MANY = 200_000  # images: to read the names of more takes minutes on a slow disk
@@ -39,7 +39,9 @@ def since(source: Source, copy: Path) -> str:
         newer.clear()
     found = {"added": here - known, "removed": known - here, "changed": newer}
     told = [
-        f"{each.total():,} {what} ({shortened(list(each))})" for what, each in found.items() if each
+        f"{each.total():,} {what} ({shortened(sorted(each, key=natural_order))})"
+        for what, each in found.items()
+        if each
     ]
     return ", ".join(told) or "changed are contents of the same names, or the classes"
 

@@ -25,10 +25,10 @@ from data.workers import UNREADABLE, Rejected, cores, found_bits, worked
 
 with console.quiet_import():
     from data.conversion import MAX_BAD
-    from data.convert import is_converted
     from data.damage import examine_shard
     from data.datasets import Dataset, described
     from data.description import DESCRIPTION
+    from data.opening import is_converted
     from data.shards import allowed_bad
 
 

@@ -7,8 +7,7 @@ import unicodedata
 import pytest
 from test_sources import listed, tree
 
-from data import layout, sources
-from data.examples import fingerprint_of_files
+from data import identity, layout, sources
 from data.reading import PassedOver
 from data.tree import readable, scan
 
@@ -369,8 +368,8 @@ def test_runs_on_names_that_are_written_apart_keep_their_fingerprint(tmp_path):
     apart = unicodedata.normalize("NFD", "caf\u00e9")
     source = opened(tmp_path, f"{apart}/1.jpg", "the/1.jpg", validation_fraction=0)
     splits = source.list_splits(tmp_path)
-    before = fingerprint_of_files("folder", [apart, "the"], splits)
-    assert source.fingerprint == before and source.class_names == ("caf\u00e9", "the")
+    before = identity.earlier_fingerprint("folder", [apart, "the"], splits)
+    assert source.earlier_fingerprint() == before and source.class_names == ("caf\u00e9", "the")
 
 
 def test_accents_compare_equal_however_they_are_written(tmp_path):

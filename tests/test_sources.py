@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import decode, imagenet, sources
+from data import decode, identity, imagenet, sources
 from data.decode import Storage
 
 ROOT = Path(__file__).parent.parent
@@ -199,18 +199,50 @@ def test_what_is_not_there_is_named(tmp_path):
         sources.open_source("digits", val_data=tmp_path)
 
 
-def test_the_fingerprint_changes_with_names_sizes_times_and_layout(tmp_path):
+def test_the_fingerprint_changes_with_names_sizes_bytes_and_layout(tmp_path):
     root = tree(tmp_path / "x", "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
     seen = [sources.open_source(root).fingerprint]
     assert sources.open_source(root).fingerprint == seen[0]
-    os.utime(root / "a/1.jpg", ns=(0, 5))
-    seen.append(sources.open_source(root).fingerprint)
     (root / "a/1.jpg").rename(root / "a/3.jpg")
     seen.append(sources.open_source(root).fingerprint)
     (root / "b/1.jpg").write_bytes(b"longer than before")
-    os.utime(root / "b/1.jpg", ns=(0, 5))
     seen.append(sources.open_source(root).fingerprint)
-    assert len(set(seen)) == 4
+    (root / "b/1.jpg").write_bytes(b"longer than Before")
+    seen.append(sources.open_source(root).fingerprint)
+    (root / "b").rename(root / "c")
+    seen.append(sources.open_source(root).fingerprint)
+    assert len(set(seen)) == 5
+
+
+def test_the_fingerprint_does_not_change_with_place_times_or_archive(tmp_path):
+    root = tree(tmp_path / "x", "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    (root / "a/1.jpg").write_bytes(b"an image that can be compressed" * 100)
+    known = sources.open_source(root)
+    moved = shutil.copytree(root, tmp_path / "elsewhere" / "y")
+    os.utime(moved / "a/1.jpg", ns=(0, 5))
+    for kind in ("zip", "tar"):
+        archive = shutil.make_archive(tmp_path / kind, kind, root)
+        assert sources.open_source(archive).fingerprint == known.fingerprint
+    assert sources.open_source(moved).fingerprint == known.fingerprint
+    assert sources.open_source(moved).earlier_fingerprint() != known.earlier_fingerprint()
+    packed = Path(shutil.make_archive(tmp_path / "packed", "gztar", root))
+    before = sources.open_source(packed).fingerprint
+    os.utime(packed, ns=(0, 5))
+    assert sources.open_source(packed.rename(tmp_path / "z.tar.gz")).fingerprint == before
+
+
+def test_of_many_images_the_bytes_of_a_fixed_sample_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "SAMPLE", 3)
+    names = [f"{label}/{number}.jpg" for label in "ab" for number in range(10)]
+    root = tree(tmp_path / "x", *names)
+    before = sources.open_source(root).fingerprint
+    noticed = []
+    for name in names:
+        content = (root / name).read_bytes()
+        (root / name).write_bytes(bytes(len(content)))
+        noticed.append(sources.open_source(root).fingerprint != before)
+        (root / name).write_bytes(content)
+    assert sum(noticed) == 3
 
 
 # Not in the order of their WordNet ids: great white shark 442, tench 449, goldfish 450.

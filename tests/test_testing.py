@@ -126,7 +126,7 @@ def test_ten_crops_are_the_mean_of_ten_crops(command, run):
 def opened(network):
     from data import opening
 
-    return opening.open_dataset(network.data[0], image_size=network.image_size)
+    return opening.open_dataset(network.origin.data, image_size=network.image_size)
 
 
 def test_several_sizes_are_averaged(command, tmp_path, photographs):
