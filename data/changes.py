@@ -35,7 +35,7 @@ def since(source: Source, copy: Path) -> str:
     known, here = Counter(_names(dataset)), Counter(example.name for example in examples)
     made = min(os.stat(shard.path).st_mtime for shard in dataset.shards("train"))
     newer = Counter(each.name for each in examples if each.name in known and _time(each) > made)
-    if newer == here:  # all of them: a copy of the images
+    if newer == here & known:  # all that stayed: the images were copied since
         newer.clear()
     found = {"added": here - known, "removed": known - here, "changed": newer}
     told = [

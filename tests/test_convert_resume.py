@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 # Adds two shards and no more.
 SLOW = """
 import itertools, time
-from data import conversion, description, journal, opening
+from data import convert, journal
 
 add, calls = journal.Journal.add, itertools.count(1)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -147,7 +148,7 @@ def test_an_archive_is_trained_on(succeeds, tmp_path):
 def test_names_are_cut_to_what_file_systems_take(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVNETS_CACHE", str(tmp_path / "cache"))
     for name in ("x" * 250, "\u732b" * 80):
-        root = planted(tmp_path / name, "cat", "dog")
+        root = planted(tmp_path / name, "cat", "dog", name[0])
         folder, _ = opening.prepare(root, image_size=32, progress=False)
         assert folder.name.startswith(name[:60]) and (folder / "dataset.json").exists()
         (tmp_path / "runs" / f"{data_name(str(root))}-inception_resnet_v2").mkdir(parents=True)
@@ -168,3 +169,39 @@ def test_a_given_word_that_is_a_folder_too_is_refused(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit) as end:
         convert.main(["digits", "out"])
     assert end.value.code == 2 and "expected ./digits" in capsys.readouterr().err
+
+
+def test_a_run_outlives_its_folder(succeeds, command, finished, tmp_path):
+    def facts():
+        return json.loads((run / "run.json").read_text())
+
+    def refused(*words):
+        done = command(*words)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        return done.stderr
+
+    images, run = planted(tmp_path / "images", "cat", "dog"), tmp_path / "run"
+    resume = ("train.py", "--resume", f"--run_dir={run}")
+    typed = os.path.relpath(images, ROOT)
+    finished(run, f"--data={typed}", "--max_steps=1", *LENET)
+    copy = facts()["data"]["folder"]
+    assert (facts()["flags"]["data"], facts()["typed"]) == (str(images), {"data": typed})
+    moved = images.rename(tmp_path / "moved")
+    assert f"testing on its converted copy of then, {copy}" in "\n".join(succeeds("test.py", run))
+    assert f"--data={copy}" in refused(*resume, "--max_steps=2")
+    succeeds(*resume, "--max_steps=2", f"--data={moved}")
+    assert (facts()["flags"]["data"], facts()["typed"]) == (str(moved), {})
+    shutil.copy(moved / "cat" / "0.jpg", moved / "cat" / "heron.jpg")
+    assert "1 added (cat/heron.jpg); testing on" in "\n".join(succeeds("test.py", run))
+    tested = json.loads((run / "test.json").read_text())["examples"]
+    assert tested == facts()["data"]["examples"]["validation"]
+    way = f"1 added (cat/heron.jpg); its converted copy of then is there: go on with --data={copy}"
+    assert way in refused(*resume, "--max_steps=3")
+    assert finished(run, "--resume", "--max_steps=3", f"--data={copy}") == finished(
+        tmp_path / "whole", f"--data={copy}", "--max_steps=3", *LENET
+    )
+    other = tmp_path / "other"
+    finished(other, f"--data={moved}", "--max_steps=1", *LENET)
+    shutil.rmtree(copy := json.loads((other / "run.json").read_text())["data"]["folder"])
+    shutil.rmtree(moved)
+    assert re.search(f"{moved}: .*{copy}", refused("test.py", other))
