@@ -14,6 +14,7 @@ from data.examples import Example, Source, natural_order
 from data.reading import shortened
 
 _MANY = 200_000  # images: to read the names of more takes minutes on a slow disk
+_NAMES = 3  # of each kind that are told
 
 
 def since(source: Source, copy: Path) -> str:
@@ -39,7 +40,7 @@ def since(source: Source, copy: Path) -> str:
         newer.clear()
     found = {"added": here - known, "removed": known - here, "changed": newer}
     told = [
-        f"{each.total():,} {what} ({shortened(sorted(each, key=natural_order))})"
+        f"{each.total():,} {what} ({shortened(sorted(each, key=natural_order), _NAMES)})"
         for what, each in found.items()
         if each
     ]
