@@ -315,7 +315,7 @@ class _Door:
         for key, _ in self._selector.select(_RETRY):
             if key.fileobj is self._server:
                 self._let_in()
-            else:
+            elif key.fileobj.fileno() >= 0:  # not sent away just now, when its worker came again
                 self._listen(key.fileobj)
         for connection in [each for each, (_, end) in self._said.items() if end < time.monotonic()]:
             self._send_away(connection)

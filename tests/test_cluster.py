@@ -162,6 +162,33 @@ def test_a_worker_that_goes_and_comes_again_is_one():
     assert len(last.result(30)) == 3
 
 
+def test_a_worker_comes_again_in_the_moment_in_which_its_old_end_is_seen():
+    workers = workers_of(2)
+    with (
+        cluster._server(0) as server,
+        cluster._Door(workers[0], {}, server) as door,
+        contextlib.ExitStack() as ends,
+    ):
+
+        def comes():
+            ends.enter_context(worker := socket.create_connection(server.getsockname()[:2]))
+            door.attend()
+            return worker
+
+        old = comes()
+        old.sendall(introduction(workers))
+        door.attend()
+        new = comes()
+        old.close()
+        new.sendall(introduction(workers, word={"n": {"i": "new"}}))
+        select, keys = door._selector.select, []
+        while len(keys) < 2:
+            keys = sorted(select(1), key=lambda each: each[0].fd, reverse=True)  # the new one first
+        door._selector.select = lambda timeout: keys
+        door.attend()
+        assert door.close() == [{}, {"n": {"i": "new"}}]
+
+
 def introduction(workers, **changes):
     told = {"workers": workers[0].workers, "index": 1, "word": {"n": {"i": 1}}}
     return json.dumps({**told, **changes}).encode() + b"\n"
