@@ -1,10 +1,14 @@
 """What a run folder says about its training."""
 
+import ast
+import contextlib
 import csv
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
+_TRAIN = Path(__file__).parent.parent / "train.py"
 _SEED_LIKE = {"seed", "run_dir", "resume", "verify", "cache", "threads", "keep"}
 _SEED_LIKE |= {
     "checkpoint_steps",
@@ -39,8 +43,9 @@ class History:
 
     @property
     def flags(self) -> dict:
-        """Flags that decide what is trained, but the seed."""
-        return {n: v for n, v in self.settings["flags"].items() if n not in _SEED_LIKE}
+        """Flags that decide what is trained, but the seed; one that is newer has its default."""
+        known = defaults() | self.settings["flags"]
+        return {n: v for n, v in known.items() if n not in _SEED_LIKE}
 
     @property
     def best_accuracy(self) -> float | None:
@@ -61,6 +66,21 @@ class History:
     def column(self, name: str) -> list[float]:
         """A column of metrics.csv, without empty places."""
         return [row[name] for row in self.rows if name in row]
+
+
+@functools.cache
+def defaults() -> dict:
+    """Defaults of train.py's flags that are constants, from its text.
+
+    To import it, and TensorFlow with it, would take seconds.
+    """
+    found = {}
+    for node in ast.walk(ast.parse(_TRAIN.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("flags.DEFINE_"):
+            name, default = node.args[:2]
+            with contextlib.suppress(ValueError):  # as many as the machine has of something
+                found[ast.literal_eval(name)] = ast.literal_eval(default)
+    return found
 
 
 def read(folder: str | Path) -> History:

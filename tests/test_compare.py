@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+import train
 from report import compare, history
 
 COST = {"parameters": 62006, "multiply_adds": 700_000}
@@ -36,13 +37,28 @@ def run(tmp_path):
 
 def test_seeds_are_one_row_and_what_differs_is_its_name(run):
     folders = [run(f"a{seed}", (0.5, 0.6 + seed / 100), seed=seed) for seed in range(3)]
-    folders.append(run("b", (0.9,), dropout=0.2, milestones=["0.5", "0.75"]))
+    folders.append(run("b", (0.9,), dropout=0.2, milestones=["0.5", "0.9"]))
     groups = compare.grouped([history.read(folder) for folder in folders])
-    assert list(groups) == ["dropout=0.2 milestones=0.5,0.75", "a0"]
+    assert list(groups) == ["dropout=0.2 milestones=0.5,0.9", "milestones=0.5,0.75"]
     alone, seeds = (compare.row(title, runs) for title, runs in groups.items())
     expected = statistics.stdev((60, 61, 62))
-    assert seeds == ["a0", "3", f"61.00 ± {expected:.2f}", "2", "0.1", "150", "62,006", "0.7 M"]
+    name = "milestones=0.5,0.75"  # their default, which their run.json does not name
+    assert seeds == [name, "3", f"61.00 ± {expected:.2f}", "2", "0.1", "150", "62,006", "0.7 M"]
     assert alone[1:4] == ["1", "90.00", "1"]
+
+
+def test_a_run_from_before_a_flag_had_its_default(run):
+    newer = {"power": 1.0, "milestones": ["0.5", "0.75"], "clip_norm": None, "histograms": True}
+    folders = [run("old", (0.5,), seed=1), run("new", (0.6,), seed=2, **newer)]
+    folders.append(run("other", (0.4,), power=2.0))
+    groups = compare.grouped([history.read(folder) for folder in folders])
+    assert {title: len(runs) for title, runs in groups.items()} == {"power=1.0": 2, "power=2.0": 1}
+
+
+def test_the_defaults_are_those_of_train():
+    flags = train.FLAGS.get_key_flags_for_module("train")
+    expected = {flag.name: flag.default for flag in flags if flag.name != "threads"}
+    assert repr(sorted(history.defaults().items())) == repr(sorted(expected.items()))
 
 
 def test_epochs_are_in_the_order_of_numbers(run):
