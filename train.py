@@ -81,13 +81,17 @@ flags.DEFINE_float("channel_shift", 0.0, "of 255 levels, added to each channel a
 flags.DEFINE_float("erase", 0.0, "probability that a rectangle is painted over", 0.0, 1.0)
 flags.DEFINE_float("mixup", 0.0, "alpha: lay pairs of images over each other", 0.0)
 flags.DEFINE_float("cutmix", 0.0, "alpha: put a part of an image into another", 0.0)
-flags.DEFINE_string("activation", None, "of AlexNet, VGG and the CIFAR nets; the paper's")
+flags.DEFINE_string("activation", None, f"of {models.owners('activation')}; the paper's")
 flags.DEFINE_string(
-    "norm", None, "none, lrn or batch, of AlexNet, VGG, GoogLeNet, CIFAR nets; the paper's"
+    "norm", None, f"{', '.join(layers.NORMS)}, of {models.owners('norm')}; the paper's"
 )
-flags.DEFINE_string("pooling", None, "of AlexNet and the CIFAR nets; the paper's")
-flags.DEFINE_float("dropout", None, "fraction that is dropped; the paper's", 0.0, 1.0)
-flags.DEFINE_float("width", None, "multiplier of the channels, of MobileNet, WRN, 2017 study", 0.0)
+flags.DEFINE_string("pooling", None, f"of {models.owners('pooling')}; the paper's")
+flags.DEFINE_float(
+    "dropout", None, f"dropped part, of {models.owners('dropout')}; the paper's", 0.0, 1.0
+)
+flags.DEFINE_float(
+    "width", None, f"factor of the channels, of {models.owners('width')}; the paper's", 0.0
+)
 flags.DEFINE_enum("preprocessing", None, models.PREPROCESSINGS, "of images; the paper's")
 flags.DEFINE_enum("init", None, list(layers.INITIALIZERS), "how kernels start; as in the paper")
 flags.DEFINE_string("init_from", None, "start from weights: a run, a file, or keras")

@@ -108,6 +108,23 @@ def aux_weight(name: str) -> float:
     return _variant(name).aux_weight
 
 
+def owners(option: str) -> str:
+    """Returns whose networks have an option: files of families, "lenet, nin" or "all but dpn".
+
+    Args:
+        option: A keyword argument of graphs. Of a family that has it in part, networks are named.
+    """
+    having, lacking = [], []
+    for family in FAMILIES:
+        has = {name: option in _options(name) for name in family.VARIANTS}
+        if len(set(has.values())) == 1:
+            has = {family.__name__.rpartition(".")[2]: all(has.values())}
+        having += [name for name, has_it in has.items() if has_it]
+        lacking += [name for name, has_it in has.items() if not has_it]
+    few = len(having) <= len(lacking)
+    return ", ".join(having) if few else f"all but {', '.join(lacking)}"
+
+
 def build(
     name: str,
     num_classes: int,
@@ -183,10 +200,15 @@ def _variant(name):
     return VARIANTS[name]
 
 
+def _options(name):
+    """Returns the names of the options that the graph of network `name` has."""
+    parameters = inspect.signature(_variant(name).graph).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
 def _checked(name, options, aux_heads):
     """Returns the keyword arguments for the graph of network `name`."""
-    parameters = inspect.signature(_variant(name).graph).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    known = _options(name)
     if "aux_heads" in known:
         options = options | {"aux_heads": aux_heads}
     unknown = sorted(set(options) - set(known))

@@ -1,5 +1,7 @@
 """The networks against tests/networks.csv, what `models.build` promises, and what it refuses."""
 
+import dataclasses
+import inspect
 import math
 import pathlib
 import re
@@ -11,6 +13,7 @@ from outlines import NETWORKS, outline
 from reduced import CHEAPEST
 
 import models
+import train
 
 WITH_HEADS = [name for name, row in NETWORKS.items() if row["trainable_with_aux_heads"]]
 VERY_DEEP = ("cifar_preresnet1001", "cifar_resnet1202_sd")
@@ -177,6 +180,39 @@ def test_refuses(arguments, complaint):
     with pytest.raises(ValueError, match=complaint) as error:
         models.build(**{"name": "alexnet", "num_classes": 10} | arguments)
     assert "\n" not in str(error.value)
+
+
+class AcceptedError(Exception):
+    """A graph was called, with options that it has."""
+
+
+@pytest.mark.parametrize("option", ["activation", "norm", "pooling", "dropout", "width"])
+def test_the_help_of_train_names_the_networks_that_accept_an_option(option, monkeypatch):
+    def accepts(name):
+        def graph(*_, **__):
+            raise AcceptedError("accepted")
+
+        graph.__signature__ = inspect.signature(models.VARIANTS[name].graph)
+        variant = dataclasses.replace(models.VARIANTS[name], graph=graph)
+        monkeypatch.setitem(models.VARIANTS, name, variant)
+        with pytest.raises((AcceptedError, ValueError), match="accepted|unknown option") as ended:
+            models.build(name, 2, **{option: 0.5})
+        return ended.type is AcceptedError
+
+    pattern = "(?:.* )?of (all but )?(.*); the paper's"
+    all_but, listed = re.fullmatch(pattern, train.FLAGS[option].help).groups()
+    families = {family.__name__.rpartition(".")[2]: family for family in models.FAMILIES}
+    named = {name for word in listed.split(", ") for name in families[word].VARIANTS}
+    expected = set(filter(accepts, models.names()))
+    assert expected == (set(models.names()) - named if all_but else named)
+
+
+def test_of_a_family_that_has_an_option_in_part_networks_are_named(monkeypatch):
+    assert models.owners("aux_heads") == "inception_v1, inception_v3, dsn"
+    rows = models.inception_v1.VARIANTS | {"plain": models.VARIANTS["resnet18"]}
+    monkeypatch.setattr(models.inception_v1, "VARIANTS", rows)
+    monkeypatch.setitem(models.VARIANTS, "plain", rows["plain"])
+    assert models.owners("aux_heads") == "googlenet, googlenet_bn, inception_v3, dsn"
 
 
 @pytest.mark.slow
