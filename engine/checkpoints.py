@@ -127,8 +127,9 @@ def replace(path: Path, save: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        mode = _mode_of_new(temporary)
         save(temporary)
-        os.chmod(temporary, path.parent.stat().st_mode & 0o666)  # as open as its folder
+        os.chmod(temporary, mode & path.parent.stat().st_mode)  # no more open than its folder
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -138,6 +139,15 @@ def replace(path: Path, save: Callable[[Path], None]) -> None:
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
+
+
+def _mode_of_new(path: Path) -> int:
+    """The mode of files that are made here; asking for the umask would change it for a moment."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    path.unlink()  # a link cannot be made where there is a file
+    return mode
 
 
 def read(path: Path) -> Checkpoint:

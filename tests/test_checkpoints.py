@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from data import unfinished
 from engine import checkpoints, runs
 
 
@@ -271,12 +273,49 @@ def test_one_checkpoint_file_is_enough(run, tmp_path):
     assert (folder, checkpoint.about["step"]) == (tmp_path, 1)
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o700, 0o775])
-def test_a_file_is_as_open_as_its_folder(mode, tmp_path):
-    tmp_path.chmod(mode)
-    path = tmp_path / "x.safetensors"
-    checkpoints.write(path, {"weights": np.zeros(3)}, {})
-    assert path.stat().st_mode & 0o777 == mode & 0o666
+WRITERS = {
+    "safetensors": lambda path: checkpoints.write(path, {"weights": np.zeros(3)}, {}),
+    "text": lambda path: checkpoints.replace(path, lambda new: new.write_text("x")),
+    "private": lambda path: checkpoints.replace(
+        path, lambda new: os.close(os.open(new, os.O_CREAT | os.O_WRONLY, 0o600))
+    ),
+    "data": lambda path: unfinished.write(path, b"x"),
+}
+
+
+@pytest.mark.parametrize(
+    "folder, umask, expected",
+    [
+        (0o755, 0o022, 0o644),
+        (0o777, 0o077, 0o600),
+        (0o775, 0o022, 0o644),
+        (0o775, 0o002, 0o664),
+        (0o777, 0o000, 0o666),
+    ],
+)
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_is_as_open_as_the_umask_says(kind, folder, umask, expected, tmp_path):
+    tmp_path.chmod(folder)
+    before = os.umask(umask)
+    try:
+        for _ in range(2):  # a new one, and in place of one
+            WRITERS[kind](tmp_path / "x")
+            assert (tmp_path / "x").stat().st_mode & 0o777 == expected
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+
+
+def test_a_checkpoint_is_no_more_open_than_its_folder(tmp_path):
+    tmp_path.chmod(0o700)
+    checkpoints.write(tmp_path / "x", {"weights": np.zeros(3)}, {})
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_best_is_on_the_disk_once(run):
+    save_steps(run, 1, best=[1])
+    folder = run.folder / "checkpoints"
+    assert (folder / "best.safetensors").samefile(folder / "step-00000001.safetensors")
 
 
 def test_a_run_and_a_checkpoint_that_is_not_its_own_are_refused(run, tmp_path):
