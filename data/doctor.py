@@ -21,7 +21,7 @@ from data.examples import SPLIT_ORDER, Example, Source
 from data.findings import Finding, Place, Report
 from data.sources import open_source
 from data.survey import Survey
-from data.workers import UNREADABLE, Rejected, cores, found_bits, worked
+from data.workers import UNREADABLE, DiskError, Rejected, cores, found_bits, worked
 
 with console.quiet_import():
     from data.conversion import MAX_BAD
@@ -56,7 +56,10 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
             [example.label for of in splits.values() for example in of],
             folders=source.classes_are_folders,
         )
-        bits = 16 if source.eight_bit else found_bits(splits["train"], workers)
+        bits = 16
+        if not source.eight_bit:
+            with contextlib.suppress(DiskError):  # which is a finding
+                bits = found_bits(splits["train"], workers)
         examine = functools.partial(examine_file, bits=bits)
         _decode(survey, [e for of in splits.values() for e in of], examine, workers, source.name)
     if source.storage:

@@ -7,7 +7,6 @@ file.
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import traceback
@@ -62,8 +61,8 @@ def frames(
 ) -> Iterator[Frame | Rejected]:
     """Decodes a video in a process of its own.
 
-    One that dies of the file, or takes more than `workers.SECONDS_PER_IMAGE` from one frame to
-    the next, ends the video; so does more than `workers.MEMORY`.
+    One that dies of the file, or computes for more than `workers.SECONDS_PER_IMAGE` from one frame
+    to the next, ends the video; so does more than `workers.MEMORY`.
 
     Args:
         path: The file.
@@ -92,7 +91,7 @@ def frames(
                 raise RuntimeError(f"decoding a video failed: {frame}")
             yield frame
     except (EOFError, BrokenPipeError):
-        late = process.wait() == -signal.SIGALRM
+        late = process.wait() == -workers.OUT_OF_TIME
         yield Rejected(f"takes over {workers.SECONDS_PER_IMAGE} s" if late else CRASHED)
     finally:
         process.kill()
@@ -106,19 +105,19 @@ def main() -> None:
         os.dup2(2, 1)  # a stray print must not end up between the frames
         path, storage, every, seconds = workers.receive(sys.stdin.buffer)
         for frame in _decoded(path, storage, every, seconds):
-            signal.alarm(0)
+            workers.limit_time(0)
             try:
                 workers.send(replies, frame)
             except BrokenPipeError:
                 os._exit(0)
-            signal.alarm(seconds)
+            workers.limit_time(seconds)
 
 
 def _decoded(
     path: str, storage: Storage, every: int | None, seconds: int
 ) -> Iterator[Frame | Rejected | str | None]:
     """The frames, why they end early, and None at the end."""
-    signal.alarm(seconds)  # ends the process, in the middle of a decoder too
+    workers.limit_time(seconds)
     try:
         yield from _read(path, storage, every, seconds)
     except BadImage as error:
@@ -142,7 +141,7 @@ def _read(path: str, storage: Storage, every: int | None, seconds: int) -> Itera
     rate = rate if _RATES[0] <= rate <= _RATES[1] else _RATE
     every = every or max(1, round(rate))
     for number in itertools.count():
-        signal.alarm(seconds)
+        workers.limit_time(seconds)
         if not video.grab():
             break
         if number % every == 0:

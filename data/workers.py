@@ -7,6 +7,7 @@ however the parent ended.
 """
 
 import contextlib
+import errno
 import functools
 import itertools
 import logging
@@ -42,8 +43,9 @@ from data.decode import (
 )
 from data.examples import Example
 
-SECONDS_PER_IMAGE = 30  # the largest images take 2 to 8
+SECONDS_PER_IMAGE = 30  # of CPU time; the largest images take 2 to 8
 MEMORY = 4 << 30  # of a process, in bytes; with the largest images it has 1.5 to 3.2 GB
+OUT_OF_TIME = signal.SIGPROF  # ends a process whose time is up, in the middle of a decoder too
 CRASHED = "decoder crashed"
 UNREADABLE = "cannot be read"  # so begins the reason of a file that cannot be opened
 
@@ -51,6 +53,13 @@ _CHUNK_EXAMPLES = 128
 _CHUNK_BYTES = 4 << 20
 _CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait for slow ones
 _LENGTH = struct.Struct("<Q")
+# Where a disk or the way to it fails: the next attempt may succeed.
+_DISK = {
+    *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOLINK),
+    *(errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN),
+    *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+}
 REPOSITORY = Path(__file__).parent.parent
 
 Result = TypeVar("Result")
@@ -58,15 +67,25 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Rejected:
-    """An image of which nothing comes, and why."""
+    """An image of which nothing comes.
+
+    Attributes:
+        reason: Why.
+        unread: Its name, where the disk has failed and the image may be sound; empty else.
+    """
 
     reason: str
+    unread: str = ""
+
+
+class DiskError(RuntimeError):
+    """A disk, or the network to it, fails: what it holds may be sound."""
 
 
 def stored(
     examples: Iterable[Example], storage: Storage, workers: int
 ) -> Iterator[Stored | Rejected]:
-    """Stores images in worker processes, as `worked` does.
+    """Stores images in worker processes, as `worked` does, as long as their disk does not fail.
 
     Args:
         examples: Where the images lie.
@@ -77,9 +96,10 @@ def stored(
         One result for every example, in their order.
 
     Raises:
+        DiskError: If it fails.
         RuntimeError: As `worked`.
     """
-    return worked(examples, functools.partial(_store, storage=storage), workers)
+    return _read(worked(examples, functools.partial(_store, storage=storage), workers))
 
 
 def prepared(
@@ -94,8 +114,9 @@ def worked(
 ) -> Iterator[Result | Rejected]:
     """Works on images in worker processes.
 
-    A worker that dies of a file, or needs more than `SECONDS_PER_IMAGE` for it, is replaced and
-    the file rejected; so is a file that needs more than `MEMORY`.
+    A worker that dies of a file, or computes for more than `SECONDS_PER_IMAGE`, is replaced and
+    the file rejected; so is a file that needs more than `MEMORY`. To wait for a disk, or while the
+    machine is stopped, takes no time.
 
     Args:
         examples: Where the images lie.
@@ -116,6 +137,17 @@ def worked(
         crew.close()
 
 
+def _read(results: Iterator[Result | Rejected]) -> Iterator[Result | Rejected]:
+    """Yields results until one is that the disk fails."""
+    with contextlib.closing(results):
+        for result in results:
+            if isinstance(result, Rejected) and result.unread:
+                raise DiskError(
+                    f"{result.unread} {result.reason}: the disk or network fails, not the image"
+                )
+            yield result
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0))
@@ -129,9 +161,10 @@ def found_bits(examples: Iterable[Example], workers: int) -> int:
         workers: Number of processes.
 
     Raises:
+        DiskError: If the disk fails.
         RuntimeError: As `worked`.
     """
-    with contextlib.closing(worked(examples, _largest_sample, workers)) as results:
+    with contextlib.closing(_read(worked(examples, _largest_sample, workers))) as results:
         samples = (each for each in results if not isinstance(each, Rejected))
         return bits_for(max(samples, default=0))
 
@@ -219,7 +252,7 @@ class _Worker:
         except (EOFError, BrokenPipeError):
             if self._stopped:
                 return []
-            late = self._restart() == -signal.SIGALRM
+            late = self._restart() == -OUT_OF_TIME
             reason = f"takes over {SECONDS_PER_IMAGE} s" if late else CRASHED
             if len(chunk) == 1:
                 return [Rejected(reason)]
@@ -270,7 +303,7 @@ def receive(stream: BinaryIO) -> object:
 
 
 def store_example(example: Example, storage: Storage) -> Stored | Rejected:
-    """Stores one image in this process, which must not take longer than `SECONDS_PER_IMAGE`."""
+    """Stores one image in this process, which ends if that takes over `SECONDS_PER_IMAGE`."""
     return _worked_on(example, functools.partial(_store, storage=storage), SECONDS_PER_IMAGE)
 
 
@@ -285,17 +318,23 @@ def _prepare(example: Example, storage: Storage) -> Stored:
 def _worked_on(
     example: Example, work: Callable[[Example], Result], seconds: int
 ) -> Result | Rejected:
-    signal.alarm(seconds)  # ends the process, in the middle of a decoder too
+    limit_time(seconds)
     try:
         return work(example)
     except BadImage as error:
         return Rejected(str(error))
     except OSError as error:
-        return Rejected(f"{UNREADABLE}: {error.strerror}")
+        unread = example.name if error.errno in _DISK else ""
+        return Rejected(f"{UNREADABLE}: {error.strerror}", unread)
     except MemoryError:
         return Rejected("needs more memory than there is")
     finally:
-        signal.alarm(0)
+        limit_time(0)
+
+
+def limit_time(seconds: float) -> None:
+    """Ends this process with `OUT_OF_TIME` when it has computed for so long; 0: it may go on."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _serve(requests: BinaryIO, replies: BinaryIO):

@@ -1,7 +1,9 @@
 """convert: stopped at any moment and started again, it goes on and ends with the same bytes."""
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -72,6 +74,34 @@ def test_whole_shards_are_kept(place, name, nth, kept, images, whole, killed, fi
     for name, row in before.items():
         assert row == (after[name].st_ino, after[name].st_mtime_ns)
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_disk_that_fails_for_a_while_rejects_no_image(
+    images, whole, tmp_path, monkeypatch, capsys
+):
+    def open_failing(*args, **options):
+        source = sources.open_source(*args, **options)
+
+        def failing(scratch):
+            splits = source.list_splits(scratch)
+            first = splits["validation"][0]
+            splits["validation"][0] = dataclasses.replace(first, path="/proc/self/mem", size=9)
+            return splits  # whoever reads that file receives EIO
+
+        return dataclasses.replace(source, list_splits=failing)
+
+    words = list(map(str, options(images, tmp_path / "out")))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(convert, "open_source", open_failing)
+        convert.main(words)
+    *_, kept, line = capsys.readouterr().err.splitlines()
+    assert end.value.code == 1 and "is kept: started again" in kept
+    reason = "cannot be read: Input/output error: the disk or network fails, not the image"
+    assert re.fullmatch(rf"error: class_./\d+.jpg {reason}", line)
+    assert len(files(tmp_path / "out.partial")) == SHARDS
+    convert.main(words)
+    assert f"going on: {SHARDS} of {SHARDS + 1} shards" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == whole
 
 
 def test_killed_again_and_again(images, whole, killed, finish, tmp_path):

@@ -1,6 +1,7 @@
 """doctor: everything that is wrong is found, nothing else, and nothing is changed."""
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import shutil
 import tarfile
 import zlib
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -388,13 +390,21 @@ class Bomb(Example):
         return os.abort, ()
 
 
+class Endless(Example):
+    """Computes for ever where it is read, as a decoder in a loop."""
+
+    __slots__ = ()
+
+    def __reduce__(self):
+        return functools.partial(SimpleNamespace, read=functools.partial(sum, range(10**15))), ()
+
+
 def test_a_decoder_that_crashes_or_hangs_costs_one_file(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "SECONDS_PER_IMAGE", 1)
     source = open_source(photos)
     splits = source.list_splits(tmp_path)
-    os.mkfifo(tmp_path / "never")  # whoever opens it waits for a writer
     splits["train"][5] = Bomb("bomb.jpg", 0, "bomb.jpg")
-    splits["train"][9] = Example("never.jpg", 1, str(tmp_path / "never"))
+    splits["train"][9] = Endless("never.jpg", 1, "never.jpg")
     stopped = Source("x", source.class_names, "", lambda scratch: splits)
     report = doctor.examine_source(stopped, workers=1)
     assert [finding.places[0].image for finding in report.findings] == ["bomb.jpg", "never.jpg"]

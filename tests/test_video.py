@@ -16,10 +16,10 @@ KINDS = [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "mp4v"), (".mov", "mp4v"),
 LEVELS = range(0, 245, 7)  # grey levels of the frames, 10 a second
 
 
-def film(path, code="mp4v"):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10.0, (64, 48))
+def film(path, code="mp4v", sides=(64, 48)):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10.0, sides)
     for level in LEVELS:
-        writer.write(np.full((48, 64, 3), level, np.uint8))
+        writer.write(np.full((*sides[::-1], 3), level, np.uint8))
     writer.release()
     return path
 
@@ -90,10 +90,9 @@ def test_a_playlist_opens_nothing(tmp_path):
 
 
 def test_a_video_has_so_much_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "SECONDS_PER_IMAGE", 1)
-    os.mkfifo(tmp_path / "never.avi")
-    (only,) = video.frames(tmp_path / "never.avi", STORAGE)
-    assert only == workers.Rejected("takes over 1 s")
+    monkeypatch.setattr(workers, "SECONDS_PER_IMAGE", 1e-3)
+    *_, last = video.frames(film(tmp_path / "film.avi", "MJPG", (2000, 2000)), STORAGE)
+    assert last == workers.Rejected("takes over 0.001 s")
 
 
 def test_stopping_early_leaves_no_process(tmp_path, monkeypatch):

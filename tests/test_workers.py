@@ -1,12 +1,17 @@
 """workers: results in order, whatever happens to a process."""
 
+import contextlib
+import errno
 import functools
+import operator
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -63,13 +68,73 @@ def test_a_crash_costs_one_file(examples):
     assert [result.height for result in results[34:]] == [4 + i for i in range(34, 70)]
 
 
-def test_a_file_has_so_much_time(examples, tmp_path, monkeypatch):
+class Doing:
+    """Does something in the worker that reads it."""
+
+    name, size = "doing", 0
+
+    def __init__(self, *does):
+        self._does = functools.partial(*does)
+
+    def __reduce__(self):
+        return functools.partial(SimpleNamespace, read=self._does), ()
+
+
+READ = operator.methodcaller("read")
+
+
+def test_a_file_has_so_much_time(monkeypatch):
     monkeypatch.setattr(workers, "SECONDS_PER_IMAGE", 1)
-    os.mkfifo(tmp_path / "never")  # whoever opens it waits for a writer
-    examples[2] = Example("never.jpg", 0, str(tmp_path / "never"))
-    results = list(workers.stored(examples[:4], Storage(), 1))
-    assert results[2] == Rejected("takes over 1 s")
-    assert [result.height for result in results if isinstance(result, Stored)] == [4, 5, 7]
+    endless = Doing(sum, range(10**15))
+    stalled = Doing(time.sleep, 1.5)  # as for a disk
+    late = Rejected("takes over 1 s")
+    assert list(workers.worked([endless, stalled, endless], READ, 1)) == [late, None, late]
+
+
+def test_a_stopped_machine_takes_no_time(monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS_PER_IMAGE", 1)
+    crew = workers.Crew(1)
+    number = crew._workers[0]._process.pid
+
+    def go_on():
+        while Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.05)
+        time.sleep(1.5)
+        os.kill(number, signal.SIGCONT)
+
+    threading.Thread(target=go_on, daemon=True).start()
+    with contextlib.closing(crew):
+        assert list(crew.worked([Doing(signal.raise_signal, signal.SIGSTOP)], READ)) == [None]
+
+
+FAILED = "/proc/self/mem"  # opens, and cannot be read: EIO
+
+
+def test_a_failing_disk_is_not_the_image(examples):
+    examples[3] = Example("cat/3.png", 0, FAILED)
+    line = "cat/3.png cannot be read: Input/output error: the disk or network fails, not the image"
+    for attempt in (
+        lambda: list(workers.stored(examples[:5], Storage(), 1)),
+        lambda: workers.found_bits(examples[:5], 1),
+    ):
+        with pytest.raises(workers.DiskError, match=f"^{line}$"):
+            attempt()
+    results = list(workers.prepared(examples[:5], Storage(), 1))  # the others can be looked at
+    reason = "cannot be read: Input/output error"
+    assert [each for each in results if isinstance(each, Rejected)] == [results[3]]
+    assert results[3].reason == reason
+
+
+@pytest.mark.parametrize("number", ["ESTALE", "ETIMEDOUT", "ENXIO", "ENOENT", "EACCES", "EISDIR"])
+def test_of_errors_some_are_the_disks(number):
+    number = getattr(errno, number)
+
+    def read(example):
+        raise OSError(number, os.strerror(number))
+
+    found = workers._worked_on(Example("x", 0, "x"), read, 1)
+    of_image = number in (errno.ENOENT, errno.EACCES, errno.EISDIR)
+    assert found == Rejected(f"cannot be read: {os.strerror(number)}", "" if of_image else "x")
 
 
 def test_a_file_has_so_much_memory(examples):
