@@ -1,5 +1,6 @@
 """Labelled images to test on: a split of converted data, or class folders as they are."""
 
+import collections
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -8,13 +9,14 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import folders, imagenet, pipeline, pixels, records, tree, views, workers
+from data import folders, imagenet, picking, pipeline, pixels, records, tree, views, workers
 from data.datasets import Dataset
 from data.decode import Storage, Stored
 from data.examples import Example
 from data.reading import PassedOver
 
 _NAMED = 5  # folders in a message
+_RECORDS = 64  # that are parsed at a time
 
 
 class TestSet(Protocol):
@@ -53,6 +55,8 @@ class Split:
         """Takes a data set and the name of one of its splits, which has labels."""
         self.name, self.class_names = f"{split} split of {dataset.folder}", dataset.class_names
         self._dataset, self._split = dataset, split
+        self._paths = [shard.path for shard in dataset.shards(split)]
+        self._filenames: list[str] | None = None
 
     def batches(self, **options: int) -> tf.data.Dataset:
         """Batches of `pipeline.test_batches`, which knows the options."""
@@ -60,35 +64,37 @@ class Split:
 
     def filenames(self) -> list[str]:
         """Of all images, in stored order."""
-        return [
-            record["filename"].numpy().decode(errors="backslashreplace")
-            for record in self._records()
-        ]
+        if self._filenames is None:
+            collections.deque(self._parsed(), maxlen=0)
+        return self._filenames
 
     def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
-        """Some images as they are stored, uint8 [H, W, 3]."""
-        wanted, found = set(places), {}
-        for place, record in enumerate(self._records()):
-            if place in wanted:
-                found[place] = pixels.stored(record)
-            if len(found) == len(wanted):
-                break
-        return [found[place] for place in places]
+        """Some images as they are stored, uint8 [H, W, 3]; the other records are not read."""
+        every, count = np.arange(len(self._paths)), self._dataset.num_examples(self._split)
+        found = picking.Files(self._paths).read(every, count, np.array(places, np.int64))
+        return [pixels.stored(records.parse(serialized)) for serialized in found]
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
-        for record in self._records():
-            label = int(record["label"]) - self._dataset.label_offset
-            yield _scaled(pixels.stored(record), side), label
+        for columns in self._parsed():
+            for values in zip(*map(tf.unstack, columns.values()), strict=True):
+                record = dict(zip(columns, values, strict=True))
+                label = int(record["label"]) - self._dataset.label_offset
+                yield _scaled(pixels.stored(record), side), label
 
     def remarks(self) -> list[str]:
         """Nothing is left out."""
         return []
 
-    def _records(self) -> Iterator[dict[str, tf.Tensor]]:
-        paths = [shard.path for shard in self._dataset.shards(self._split)]
-        for serialized in tf.data.TFRecordDataset(paths):
-            yield records.parse(serialized, filename=True)
+    def _parsed(self) -> Iterator[dict[str, tf.Tensor]]:
+        """Reads all records, some at a time, as `records.parse` does; keeps their file names."""
+        names = []
+        for serialized in tf.data.TFRecordDataset(self._paths).batch(_RECORDS):
+            columns = records.parse(serialized, filename=True)
+            found = columns["filename"].numpy()
+            names += [name.decode(errors="backslashreplace") for name in found]
+            yield columns
+        self._filenames = names
 
 
 class Folder:

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_pipeline import FORMATS, encoded, photo, write_dataset
 
 import trained
-from data import decode, pipeline, testsets
+from data import decode, pipeline, records, testsets
 from engine import steps
 from report import scores
 
@@ -239,6 +239,24 @@ def test_pictures_of_a_split_are_as_they_are_stored(tmp_path, encoding):
         assert label == number
         np.testing.assert_array_equal(image, stored[number])
     assert next(split.whole(90))[0].shape == (120, 90, 3)
+
+
+def test_a_split_is_read_once_many_records_at_a_time(tmp_path, monkeypatch):
+    images = [photo(12, 12, seed) for seed in range(150)]
+    split = testsets.Split(write_dataset(tmp_path, images, shards=3), "test")
+    sizes, parse = [], records.parse
+
+    def counted(serialized, **options):
+        sizes.append(np.size(serialized))
+        return parse(serialized, **options)
+
+    monkeypatch.setattr(records, "parse", counted)
+    assert [label for _, label in split.whole(12)] == list(range(150))
+    assert split.filenames() == list(map(str, range(150)))
+    assert sum(sizes) == 150 and len(sizes) < 10
+    for picture, number in zip(split.pictures([149, 3, 70]), (149, 3, 70), strict=True):
+        np.testing.assert_array_equal(picture, images[number])
+    assert sum(sizes) == 153
 
 
 def test_views_of_a_folder_are_those_of_classify(photographs):
