@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data import workers
+from data import convert, datasets, doctor, workers
 from data.decode import Storage, Stored
 from data.examples import Example
+from data.sources import open_source
 from data.workers import Rejected
 
 ROOT = Path(__file__).parent.parent
@@ -158,6 +159,27 @@ def test_stopping_early_leaves_no_process(examples, monkeypatch):
     next(results)
     results.close()
     assert len(started) == 2 and all(process.returncode is not None for process in started)
+
+
+def test_a_conversion_and_the_doctor_use_the_allowed_cores_only(photographs, tmp_path, monkeypatch):
+    crews = []
+
+    class Counted(workers.Crew):
+        def __init__(self, count):
+            crews.append(count)
+            super().__init__(count)
+
+    monkeypatch.setattr(workers, "Crew", Counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    source, shards, before = open_source(photographs), tmp_path / "shards", os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        convert.convert(source, shards, Storage(short_side=8), progress=False)
+        doctor.examine_source(source)
+        doctor.examine_shards(datasets.described(shards))
+    finally:
+        os.sched_setaffinity(0, before)
+    assert len(crews) >= 3 and set(crews) == {1}
 
 
 PARENT = """
