@@ -18,7 +18,7 @@ import console
 with console.quiet_import():
     import evaluation
     import trained
-    from data import damage, datasets, opening, pipeline, testsets, tree, views
+    from data import damage, datasets, opening, pipeline, testsets, views
     from engine import devices
 
 FLAGS = flags.FLAGS
@@ -177,8 +177,7 @@ def open_data(
             raise
         print(f"{error.reason}; testing on its converted copy of then, {error.copy}")
         dataset = opening.open_dataset(error.copy, **options)
-    known = list(map(tree.composed, network.class_names))
-    if list(map(tree.composed, dataset.class_names)) != known:
+    if not dataset.has_classes(network.class_names):
         raise ValueError(
             f"the classes of {origin.data} are not those of {network.name}: expected "
             f"{_short(network.class_names)}, received {_short(dataset.class_names)}"

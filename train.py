@@ -30,7 +30,7 @@ with console.quiet_import():
     import preview
     import settings
     import sweep
-    from data import augment, cache, damage, datasets, decoded, opening
+    from data import augment, cache, damage, datasets, decoded, opening, reading
     from engine import checkpoints, cluster, devices, optimizers, runs, schedules
     from models import graphs, keras_weights, layers
     from training import Training, data_name
@@ -374,6 +374,12 @@ def resume(
         options.val_data = None  # the shards have a validation split
     then = cache.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
     dataset = open_data(options, expected=then)
+    if not dataset.has_classes(begun["class_names"]):  # an earlier version read them wrongly
+        raise ValueError(
+            f"{run.folder} cannot go on: the classes of {options.data} were read as "
+            f"{reading.shortened(begun['class_names'])}, and are "
+            f"{reading.shortened(dataset.class_names)}; expected a new run"
+        )
     with damage.named(dataset):
         return Training(options, dataset, begun["precision"], strategy, workers, begun)
 

@@ -6,24 +6,17 @@ it would say.
 
 import hashlib
 import json
-import re
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data import foreign
+from data import foreign, series, tree
 from data.cache import DESCRIPTION
 
 FORMAT_VERSION = 1
 UNKNOWN = "unknown"
 ENCODINGS = ("jpeg", "png", "raw", "mixed", UNKNOWN)
 _FOREIGN = {"jpeg": "jpeg", "mixed": UNKNOWN}  # the words of `foreign.describe`
-# Shards as "train-00000-of-00016", with or without a prefix and an extension.
-SHARD_NAME = re.compile(
-    r"(?:.*[-_])?(?P<split>train|validation|valid|val|test)[-_]"
-    r"(?P<index>\d+)-of-(?P<shards>\d+)(?:\.tfrecords?)?"
-)
-_SPLITS = {"valid": "validation", "val": "validation"}
 
 
 @dataclass(frozen=True)
@@ -90,6 +83,16 @@ class Dataset:
         """How many classes there are."""
         return len(self.class_names)
 
+    def has_classes(self, names: Sequence[str]) -> bool:
+        """Whether a network's classes are these.
+
+        Earlier versions gave those of foreign shards no names: then their number counts.
+        """
+        nameless = [f"class_{label}" for label in range(self.num_classes)]
+        known = list(map(tree.composed, names))
+        is_earlier = bool(self.earlier_fingerprints) and known == nameless
+        return is_earlier or known == list(map(tree.composed, self.class_names))
+
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split.
 
@@ -112,7 +115,7 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
     """Opens a folder of shards.
 
     Args:
-        folder: Holds a `dataset.json` and its shards, or foreign shards.
+        folder: Holds a `dataset.json` and its shards, or foreign shards; or is one of these.
         verify: Whether to compare the shards' sha256, which reads every byte. Existence and size
             are always compared.
 
@@ -121,19 +124,24 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
         ValueError: A shard is missing or differs from its description.
     """
     folder = Path(folder)
-    if (folder / DESCRIPTION).is_file():
-        dataset = described(folder)
-    else:
-        found = foreign.describe(folder, _foreign_splits(folder))
-        dataset = _described(folder, {"format_version": FORMAT_VERSION, **found})
-        print(
-            f"{folder}: shards of another tool, {dataset.num_classes} classes, "
-            f"labels from {dataset.label_offset}"
-        )
+    dataset = described(folder) if (folder / DESCRIPTION).is_file() else _foreign(folder)
     for shards in dataset.splits.values():
         for shard in shards:
             _check(shard, verify)
     return dataset
+
+
+def _foreign(place: Path) -> Dataset:
+    """Opens shards of another tool and says what was found out about them."""
+    found = series.found(place)
+    description = {"format_version": FORMAT_VERSION, "passed_over": found.passed_over}
+    dataset = _described(found.folder, {**description, **foreign.describe(found)})
+    lacks = "" if "validation" in dataset.splits else ", no validation split"
+    print(
+        f"{place}: shards of another tool, {dataset.num_classes} classes, "
+        f"labels from {dataset.label_offset}{lacks}"
+    )
+    return replace(dataset, earlier_fingerprints=(foreign.earlier_fingerprint(found),))
 
 
 def described(folder: str | Path) -> Dataset:
@@ -230,27 +238,3 @@ def _check(shard: Shard, verify: bool) -> None:
             raise ValueError(
                 f"shard {path} is damaged, expected sha256 {shard.sha256}. Received: {digest}"
             )
-
-
-def _foreign_splits(folder: Path) -> dict[str, list[Path]]:
-    """The folder's shards by split; every series "of N" must be complete."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder, expected one with shards. Received: {folder}")
-    series = defaultdict(dict)
-    for path in sorted(folder.iterdir()):
-        if found := SHARD_NAME.fullmatch(path.name):
-            split = _SPLITS.get(found["split"], found["split"])
-            series[split, int(found["shards"])][int(found["index"])] = path
-    if not series:
-        raise FileNotFoundError(
-            f"{folder} holds no data set, expected dataset.json or shards like train-00000-of-00016"
-        )
-    splits = {}
-    for (split, shards), paths in series.items():
-        if split in splits or sorted(paths) != list(range(shards)):
-            raise ValueError(
-                f"the {split} shards in {folder} are not one complete series, expected "
-                f"{shards} files. Received: {len(paths)}"
-            )
-        splits[split] = [paths[index] for index in range(shards)]
-    return splits

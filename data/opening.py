@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import console
-from data import cache, changes, reading
+from data import cache, changes, reading, series
 from data.conversion import AlreadyConvertedError, convert
-from data.datasets import SHARD_NAME, Dataset, load
+from data.datasets import Dataset, load
 from data.decode import Storage, storage_for
 from data.description import DESCRIPTION, REJECTED, fingerprint
 from data.examples import Source
@@ -211,13 +211,10 @@ def told(dataset: Dataset) -> list[str]:
 
 
 def is_converted(data: str | os.PathLike) -> bool:
-    """Whether a path is a folder of shards, ours or another tool's."""
-    folder = Path(data)
-    if data == "digits" or not folder.is_dir():
+    """Whether a path is a folder of shards, ours or another tool's, or one of the latter."""
+    if data == "digits":
         return False
-    return _is_described(folder / DESCRIPTION) or any(
-        SHARD_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_file()
-    )
+    return _is_described(Path(data) / DESCRIPTION) or series.are_shards(Path(data))
 
 
 def _is_described(path: Path) -> bool:

@@ -15,12 +15,15 @@ from typing import BinaryIO, NamedTuple
 import crc32c
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from data import messages
+from data.reading import shortened
 
 ENCODED = "image/encoded"
 FORMAT = "image/format"
 LABEL = "image/class/label"
+TEXT = "image/class/text"  # of other tools only: what the label means
 HEIGHT = "image/height"
 WIDTH = "image/width"
 FILENAME = "image/filename"
@@ -39,7 +42,9 @@ _FEATURES = {
     "width": (WIDTH, tf.io.FixedLenFeature([], tf.int64, default_value=0)),
     "format": (FORMAT, tf.io.FixedLenFeature([], tf.string, default_value="")),
     "filename": (FILENAME, tf.io.FixedLenFeature([], tf.string, default_value="")),
+    "text": (TEXT, tf.io.FixedLenFeature([], tf.string, default_value="")),
 }
+_TYPES = {tf.string: "bytes_list", tf.int64: "int64_list"}  # what an Example calls them
 
 
 def shard_name(split: str, index: int, shards: int) -> str:
@@ -118,21 +123,46 @@ def seal(path: str | Path) -> tuple[int, str]:
         raise RuntimeError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def parse(serialized: tf.Tensor, *, filename: bool = False) -> dict[str, tf.Tensor]:
+def parse(
+    serialized: tf.Tensor, *, filename: bool = False, text: bool = False
+) -> dict[str, tf.Tensor]:
     """Reads records; decodes nothing.
 
     Args:
         serialized: string [] or [n], records of a shard.
         filename: Whether to read the file names too.
+        text: Whether to read what the labels mean too.
 
     Returns:
         "encoded", "format": string; "label", "height", "width": int64; with `filename` also
-        "filename": string; all of the argument's shape. Where a foreign record has none, label is
-        -1, height and width are 0, format and filename empty.
+        "filename", with `text` also "text": string; all of the argument's shape. Where a foreign
+        record has none, label is -1, height and width are 0, format, filename and text empty.
     """
-    wanted = {name: row for name, row in _FEATURES.items() if filename or name != "filename"}
+    optional = {"filename": filename, "text": text}
+    wanted = {name: row for name, row in _FEATURES.items() if optional.get(name, True)}
     parsed = tf.io.parse_example(serialized, dict(wanted.values()))
     return {name: parsed[key] for name, (key, _) in wanted.items()}
+
+
+def keys(serialized: bytes) -> str:
+    """The keys of a record, as a list."""
+    return shortened(sorted(tf.train.Example.FromString(serialized).features.feature)) or "none"
+
+
+def complaint(serialized: bytes) -> str:
+    """Says what in a record is not as `parse` needs it; nothing of a record of an image."""
+    try:
+        features = tf.train.Example.FromString(serialized).features.feature
+    except DecodeError:
+        return "no tf.train.Example"
+    if ENCODED not in features:
+        return f"the keys {keys(serialized)}; expected {ENCODED} and {LABEL}"
+    for key, row in _FEATURES.values():
+        kind = features[key].WhichOneof("kind") if key in features else None
+        count = len(getattr(features[key], kind).value) if kind else 1
+        if kind not in (None, _TYPES[row.dtype]) or count != 1:
+            return f"{key} as {kind} of {count}; expected {_TYPES[row.dtype]} of 1"
+    return ""
 
 
 class Located(NamedTuple):
@@ -167,6 +197,11 @@ def frames(memory: memoryview, most: int = sys.maxsize) -> tuple[list[tuple[int,
         found.append((begin, begin + length))
         place = begin + length + _FOOTER_BYTES
     return found, place
+
+
+def begins(memory: memoryview | bytes) -> bool:
+    """Whether a file begins as a shard does: with a length and its checksum."""
+    return _checksum(memory[: _LENGTH.size]) == memory[_LENGTH.size : HEADER_BYTES]
 
 
 def read_at(file: BinaryIO, begin: int, end: int) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conversions import SHARDS, contents, files, options
 
-from data import conversion, description, opening, sources, unfinished
+from data import conversion, convert, description, opening, sources, unfinished
 from data.decode import Storage
 from data.journal import Journal
 

@@ -1,10 +1,17 @@
+import gzip
+import hashlib
 import json
+import os
+import re
+import shutil
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from data import datasets, foreign, records
+from data import convert, datasets, foreign, records
 
 
 def serialized(label, image_format="JPEG", **without):
@@ -204,6 +211,299 @@ def test_the_way_to_foreign_shards_does_not_count(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ways = (folder, "folder", "folder/../folder", "link")
     assert len({datasets.load(way).fingerprint for way in ways}) == 1
+
+
+PIXEL = cv2.imencode(".jpg", np.zeros([4, 4, 3], np.uint8))[1].tobytes()
+
+
+def example(features):
+    """A record of any features: bytes, integers or numbers, one or a list of them."""
+    made = {}
+    for key, value in features.items():
+        values = value if isinstance(value, list) else [value]
+        lists = {bytes: ("bytes_list", tf.train.BytesList), int: ("int64_list", tf.train.Int64List)}
+        name, kind = lists.get(type(values[0]), ("float_list", tf.train.FloatList))
+        made[key] = tf.train.Feature(**{name: kind(value=values)})
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
+
+
+def image(label, text=b"", **more):
+    features = {"image/encoded": PIXEL, "image/class/label": label, "image/class/text": text}
+    return example(features | more)
+
+
+def labelled(folder, labels, lines=None, texts=None):
+    """Shards of these labels, what they mean where that is known, and a file of labels."""
+    folder.mkdir(exist_ok=True)
+    rows = [image(label, (texts or {}).get(label, "").encode()) for label in labels]
+    records.write_shard(folder / "train-00000-of-00001", rows)
+    if lines is not None:
+        (folder / "labels.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+ABC = ["a", "b", "c"]
+FROM_0, FROM_1 = dict(enumerate(ABC)), dict(enumerate(ABC, 1))
+
+
+@pytest.mark.parametrize(
+    "labels, lines, texts, expected",
+    [
+        # by the records
+        ([1, 2, 3], None, FROM_1, FROM_1),
+        ([0, 1, 2], None, FROM_0, FROM_0),
+        ([1, 3], None, FROM_1, {1: "a", 2: "class_1", 3: "c"}),
+        # by the file: from 0 or from 1, whichever fits
+        ([0, 1, 2], ABC, None, FROM_0),
+        ([0, 1], ABC, None, FROM_0),
+        ([1, 2, 3], ABC, None, FROM_1),
+        ([3], ABC, None, FROM_1),
+        ([1, 2], ["background", *ABC], None, FROM_1),
+        ([1], ["__background__", *ABC], None, FROM_1),
+        ([0, 1], ["dummy", "a"], None, {0: "dummy", 1: "a"}),
+        ([1, 2], ["0:a", "1:b", "2: c"], None, FROM_0),
+        ([1], ["1:a", "2:b", "3:c"], None, FROM_1),
+        ([1], ["0:unused", "1:a", "2:b", "3:c"], None, FROM_1),
+        # by both
+        ([1, 2, 3], ABC, FROM_1, FROM_1),
+        ([1, 2], ABC, FROM_1, FROM_1),
+        ([1, 2], ABC, FROM_0, FROM_0),
+        ([0, 1], ["background", *ABC], FROM_0, FROM_0),
+        ([1, 2, 3], ABC, {1: "x", 2: "y", 3: "z"}, FROM_1),
+        ([1, 2], ["x", "y", "z"], FROM_1, {1: "a", 2: "b"}),
+        ([1, 2, 3], ABC, {1: "A, alpha", 2: "beta", 3: "gamma, C"}, FROM_1),
+    ],
+)
+def test_the_names_of_foreign_classes(tmp_path, labels, lines, texts, expected):
+    dataset = datasets.load(labelled(tmp_path / "x", labels, lines, texts))
+    assert dict(enumerate(dataset.class_names, dataset.label_offset)) == expected
+
+
+@pytest.mark.parametrize(
+    "labels, lines, texts, complaint",
+    [
+        ([1, 2], ABC, None, "3 names, and labels from 1 to 2 .* expected lines .* as 1:a"),
+        ([0, 1], ["background", *ABC], None, "first name may be that of label 0 or of label 1"),
+        ([0, 3], ABC, None, "3 names, and labels from 0 to 3 .* expected a name for every label"),
+        ([1, 4], ABC, None, "3 names, and labels from 1 to 4"),
+        ([0, 1], [], None, "0 names"),
+        ([0, 2], ["0:a", "1:b"], None, "expected a line for label 2, found none"),
+        ([0, 1], ["0:a", "b"], None, "each with its own number"),
+        ([0, 1], ["0:a", "0:b"], None, "each with its own number"),
+        ([0, 1, 2], ABC, {0: "b", 1: "c", 2: "a"}, "'b' for label 1 and 'a' .* label 0 say 'b'"),
+        ([1, 2], ["0:tench", "1:crane"], {1: "tench, Tinca"}, "records of label 1 say 'tench, T"),
+    ],
+)
+def test_names_that_are_open_or_wrong_are_refused(tmp_path, labels, lines, texts, complaint):
+    folder = labelled(tmp_path / "x", labels, lines, texts)
+    with pytest.raises(ValueError, match=f"^{folder}/labels.txt: .*{complaint}"):
+        datasets.load(folder)
+
+
+def test_a_label_that_means_two_things_is_refused(tmp_path):
+    folder = labelled(tmp_path / "x", [])
+    for shard, text in (("train-00000-of-00001", b"cat"), ("test-00000-of-00001", b"dog")):
+        records.write_shard(folder / shard, [image(1, text), image(1)])
+    with pytest.raises(ValueError, match="label 1 has ('cat' and 'dog'|'dog' and 'cat')"):
+        datasets.load(folder)
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("labels.txt", "\ufeffé\r\nb\u2028\r\n\r\n".encode("utf-8")),
+        ("labels.txt", "é\r\nb\u2028\r\n".encode("utf-16")),
+        ("label.labels.txt", "é\rb\u2028".encode()),
+    ],
+)
+def test_files_of_labels_as_editors_write_them(tmp_path, name, data):
+    folder = labelled(tmp_path / "x", [0, 1])
+    (folder / name).write_bytes(data)
+    assert datasets.load(folder).class_names == ("é", "b")
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        (["pets_train.record-00000-of-00002", "pets_train.record-00001-of-00002",
+          "pets_val.record-00000-of-00001"], {"train": [0, 1], "validation": [2]}),
+        (["pets-test.tfrecord-00000-of-00001", "pets-train.tfrecord-00000-of-00001"],
+         {"test": [0], "train": [1]}),
+        (["coco_train2017_00000-of-00001.tfrecord"], {"train": [0]}),
+        (["train.tfrecord", "Valid.tfrecords"], {"train": [0], "validation": [1]}),
+        (["pets_train.record", "pets_testing.record"], {"train": [0], "test": [1]}),
+        (["train_2.tfrec", "train_10.tfrec"], {"train": [0, 1]}),
+        (["x.record-00000-of-00002", "x.record-00001-of-00002"], {"train": [0, 1]}),
+        (["data-2.tfrecord", "data-10.tfrecord"], {"train": [0, 1]}),
+        (["cats.tfrecord"], {"train": [0]}),
+        (["train-00000-of-00001", "extra.tfrecord", "train.tfrecord.gz"], {"train": [0]}),
+        (["train.tfrecord", "extra.tfrecord"], {"train": [0]}),
+    ],
+)  # fmt: skip
+def test_names_of_foreign_shards(tmp_path, capsys, files, expected):
+    for number, name in enumerate(files):
+        records.write_shard(tmp_path / name, [image(number)])
+    (tmp_path / "._train-00000-of-00001").write_bytes(b"of macOS")
+    (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(b"of TensorFlow")
+    assert convert.is_converted(tmp_path)
+    dataset = convert.open_dataset(tmp_path, image_size=32)
+    found = {split: [files.index(os.path.basename(shard.path)) for shard in dataset.shards(split)]
+             for split in dataset.splits}  # fmt: skip
+    assert found == expected
+    assert ("no validation split" in capsys.readouterr().out) == ("validation" not in expected)
+    taken = {number for split in expected.values() for number in split}
+    assert set(dataset.passed_over) == {f for n, f in enumerate(files) if n not in taken}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["a.tfrecord", "b.tfrecord"],
+        ["a_train.tfrecord", "b_train.tfrecord"],
+        ["a-train-00000-of-00001", "b-train-00000-of-00001"],
+        ["train-00000-of-00001", "train-00000-of-00001.tfrecord"],
+    ],
+)
+def test_shards_that_may_be_one_split_or_not_are_refused(tmp_path, files):
+    for name in files:
+        records.write_shard(tmp_path / name, [image(0)])
+    with pytest.raises(ValueError, match=f"one series of train .* found {', '.join(files)}$"):
+        datasets.load(tmp_path)
+
+
+def test_class_folders_beside_a_file_of_records_are_what_counts(tmp_path):
+    (tmp_path / "cat").mkdir()
+    records.write_shard(tmp_path / "train.tfrecord", [image(0)])
+    assert not convert.is_converted(tmp_path)
+    assert convert.is_converted(tmp_path / "train.tfrecord")
+
+
+@pytest.mark.parametrize(
+    "name, split",
+    [("x.tfrecord", "train"), ("pets_val.record", "validation"), ("test-00001-of-00009", "test")],
+)
+def test_a_single_shard_is_what_it_is_called(tmp_path, name, split):
+    records.write_shard(tmp_path / name, [image(0), image(1)])
+    dataset = convert.open_dataset(tmp_path / name, image_size=32)
+    assert {name: dataset.num_examples(name) for name in dataset.splits} == {split: 2}
+
+
+DETECTION = {"image/encoded": PIXEL, "image/object/class/label": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        (lambda shard: gzip.compress(shard), "compressed .gzip.* image/encoded .* gzip -dc"),
+        (lambda shard: zlib.compress(shard), "compressed .zlib.* image/encoded"),
+        (lambda shard: b"to buy: milk\n" * 9, "expected TFRecords with .* found no TFRecords"),
+        (lambda shard: b"milk", "expected TFRecords with .* found no TFRecords"),
+        (lambda shard: b"%PDF-1.7" + bytes(99), "found a PDF document"),
+        (lambda shard: gzip.compress(b"milk"), "found a gzip archive"),
+        (lambda shard: shard[:-1], "is no whole shard: record 2 is cut off"),
+        (lambda shard: shard[:-20] + b"x" + shard[-19:], "no whole shard: record 2.* is damaged"),
+        (lambda shard: shard[:20] + b"x" + shard[21:], "no whole shard: record 0.* is damaged"),
+    ],
+)
+def test_what_is_no_shard_is_one_line(tmp_path, content, complaint):
+    path = tmp_path / "train-00000-of-00001"
+    records.write_shard(path, map(image, range(3)))
+    path.write_bytes(content(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"^{path}.* ?{complaint}") as error:
+        datasets.load(tmp_path)
+    assert_plain(error)
+
+
+def assert_plain(error):
+    internals = r"\n|function_node|Error|\[Op|serialized|/device"
+    assert not re.search(internals, str(error.value))
+
+
+@pytest.mark.parametrize(
+    "features, complaint",
+    [
+        ({"image_raw": b"x", "label": 1}, "the keys image_raw, label; expected image/encoded and "),
+        ({}, "the keys none; expected image/encoded and image/class/label"),
+        (DETECTION, "have no labels, expected image/class/label.*image/object/class/label"),
+        (
+            {"image/encoded": PIXEL, "image/class/label": b"cat"},
+            "image/class/label as bytes_list of 1;",
+        ),
+        (
+            {"image/encoded": PIXEL, "image/class/label": 1.0},
+            "image/class/label as float_list of 1;",
+        ),
+        (
+            {"image/encoded": PIXEL, "image/class/label": [1, 2]},
+            "as int64_list of 2; expected int64_list of 1",
+        ),
+        ({"image/encoded": PIXEL, "image/class/label": -2}, "1 of 3 train records have no labels"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 2])
+def test_records_of_other_things_say_their_keys(tmp_path, features, complaint, place):
+    rows = [image(0), image(1)]
+    rows.insert(place, example(features))
+    records.write_shard(tmp_path / "train-00000-of-00001", rows)
+    if features == DETECTION and place:
+        complaint = "1 of 3 train records have no labels, expected image/class/label"
+    with pytest.raises(ValueError, match=f"^{tmp_path}.*{complaint}") as error:
+        datasets.load(tmp_path)
+    assert_plain(error)
+
+
+def test_records_that_are_no_examples(tmp_path):
+    records.write_shard(tmp_path / "train-00000-of-00001", [b"\xff\xff"])
+    with pytest.raises(ValueError, match="record 0 has no tf.train.Example"):
+        datasets.load(tmp_path)
+    records.write_shard(tmp_path / "train-00000-of-00001", [])
+    with pytest.raises(ValueError, match="expected records of images, found none"):
+        datasets.load(tmp_path)
+
+
+def test_a_test_split_may_have_no_labels(tmp_path):
+    records.write_shard(tmp_path / "train-00000-of-00001", map(image, (1, 2)))
+    records.write_shard(tmp_path / "test-00000-of-00001", [example({"image/encoded": PIXEL})])
+    dataset = datasets.load(tmp_path)
+    assert (dataset.label_offset, dataset.class_counts["test"]) == (1, (0, 0))
+
+
+def test_foreign_shards_are_known_by_content_wherever_they_lie(tmp_path, monkeypatch):
+    folder = labelled(tmp_path / "x", [0, 1], ["cat", "dog"])
+    first = datasets.load(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(foreign, "_survey", None)
+        moved = shutil.copytree(folder, tmp_path / "y", copy_function=shutil.copyfile)
+        assert datasets.load(moved).fingerprint == first.fingerprint
+    (folder / "labels.txt").write_text("dog\ncat\n")
+    assert datasets.load(folder).class_names == ("dog", "cat")
+    monkeypatch.setattr(foreign, "_VERSION", "next")
+    monkeypatch.setattr(foreign, "_survey", None)  # what another version found is not used
+    with pytest.raises(TypeError):
+        datasets.load(moved)
+
+
+def test_a_run_of_an_earlier_version_knows_its_shards(tmp_path):
+    folder = labelled(tmp_path / "x", [0, 1], ["cat", "dog"])
+    lines = ""
+    for path in (folder / "labels.txt", folder / "train-00000-of-00001"):
+        status = path.stat()
+        lines += f"{path} {status.st_size} {status.st_mtime_ns}\n"
+    expected = hashlib.sha256(lines.encode()).hexdigest()
+    options = {"image_size": 32, "expected": expected}
+    assert convert.open_dataset(folder, **options).fingerprint != expected
+    os.utime(folder / "train-00000-of-00001", (1, 1))
+    with pytest.raises(ValueError, match="has changed"):
+        convert.open_dataset(folder, **options)
+
+
+def test_whether_a_network_has_these_classes(converted, tmp_path):
+    ours, theirs = datasets.load(converted), datasets.load(labelled(tmp_path / "x", [0, 1], "ab"))
+    assert ours.has_classes(["cat", "dog"]) and theirs.has_classes(["a", "b"])
+    assert not ours.has_classes(["dog", "cat"]) and not theirs.has_classes(["a", "b", "c"])
+    nameless = ["class_0", "class_1"]  # as earlier versions called theirs
+    assert theirs.has_classes(nameless) and not ours.has_classes(nameless)
+    assert not theirs.has_classes(nameless[::-1])
 
 
 def test_incomplete_and_damaged_foreign_shards(tmp_path):

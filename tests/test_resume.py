@@ -1,11 +1,15 @@
 """A training that is stopped, at any moment, ends as if it had not been."""
 
+import json
 import random
 import signal
 import time
 
 import pytest
 from conftest import DONE, PIPES, curves, metrics, started, step_files
+from test_datasets import FROM_1, labelled
+
+from data import datasets
 
 
 def wait_for_checkpoint(run_dir, process):
@@ -153,3 +157,21 @@ def test_stopping_early_validates_and_going_on_changes_nothing(photographs, tmp_
     rates = [row["learning_rate"] for row in metrics(whole)]
     assert rates == [row["learning_rate"] for row in metrics(run_dir) if row["step"] != "8"]
     assert len(set(rates)) > 1
+
+
+def test_a_run_on_shards_of_another_tool_that_an_earlier_version_began(command, tmp_path):
+    """Then the fingerprint was of places and times, and only a file of labels gave names."""
+    folder, run_dir = labelled(tmp_path / "x", [1, 2, 1, 2], texts=FROM_1), tmp_path / "run"
+    words = ("--model=lenet5", "--batch_size=2", "--schedule=constant", "--max_steps=1")
+    run_flag = f"--run_dir={run_dir}"
+    assert command("train.py", f"--data={folder}", run_flag, *words).returncode == 0
+    path = run_dir / "run.json"
+    begun = json.loads(path.read_text())
+    assert begun["class_names"] == ["a", "b"]
+    begun["data"]["fingerprint"] = datasets.load(folder).earlier_fingerprints[0]
+    path.write_text(json.dumps(begun | {"class_names": ["a", "b", "class_2"]}))
+    done = command("train.py", "--resume", run_flag, "--max_steps=2")
+    assert done.returncode == 2 and "were read as a, b, class_2, and are a, b;" in done.stderr
+    path.write_text(json.dumps(begun | {"class_names": ["class_0", "class_1"]}))
+    done = command("train.py", "--resume", run_flag, "--max_steps=2")
+    assert done.returncode == 0, done.stderr
