@@ -374,14 +374,19 @@ def resume(
         options.val_data = None  # the shards have a validation split
     then = cache.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
     dataset = open_data(options, expected=then)
-    if not dataset.has_classes(begun["class_names"]):  # an earlier version read them wrongly
-        raise ValueError(
-            f"{run.folder} cannot go on: the classes of {options.data} were read as "
-            f"{reading.shortened(begun['class_names'])}, and are "
-            f"{reading.shortened(dataset.class_names)}; expected a new run"
-        )
+    check_classes(begun["class_names"], dataset, run)
     with damage.named(dataset):
         return Training(options, dataset, begun["precision"], strategy, workers, begun)
+
+
+def check_classes(before: list[str], dataset: datasets.Dataset, run: runs.Run) -> None:
+    """Raises ValueError if a run has read the data's classes otherwise, as an earlier version."""
+    if not dataset.has_classes(before):
+        raise ValueError(
+            f"{run.folder} cannot go on: the classes of its data were read as "
+            f"{reading.shortened(before)}, and are {reading.shortened(dataset.class_names)}; "
+            "expected a new run"
+        )
 
 
 def open_data(options: SimpleNamespace, expected: cache.Expected | None = None) -> datasets.Dataset:

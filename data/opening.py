@@ -20,6 +20,7 @@ from data.description import DESCRIPTION, REJECTED, fingerprint
 from data.examples import Source
 from data.folders import name_of
 from data.sources import is_path, open_source
+from data.spooled import is_tfds_folder
 
 
 class ChangedDataError(ValueError):
@@ -212,7 +213,7 @@ def told(dataset: Dataset) -> list[str]:
 
 def is_converted(data: str | os.PathLike) -> bool:
     """Whether a path is a folder of shards, ours or another tool's, or one of the latter."""
-    if data == "digits":
+    if data == "digits" or is_tfds_folder(data):
         return False
     return _is_described(Path(data) / DESCRIPTION) or series.are_shards(Path(data))
 

@@ -9,7 +9,7 @@ from data.examples import UNLABELLED, Example, Source, Upload
 from data.folders import image_folder
 from data.imagenet import ilsvrc2012, images_in_archive, is_ilsvrc2012, readable_names
 from data.reading import PassedOver
-from data.spooled import digits, tfds
+from data.spooled import digits, is_tfds_folder, tfds
 
 __all__ = [
     "KINDS",
@@ -25,6 +25,7 @@ __all__ = [
 KINDS = (  # the first that recognises the data opens it
     (lambda data: data == "digits", digits),
     (lambda data: data.startswith("tfds:"), tfds),
+    (is_tfds_folder, tfds),
     (is_ilsvrc2012, ilsvrc2012),
     (os.path.isdir, image_folder),
     (archives.is_archive, image_folder),
@@ -48,7 +49,8 @@ def open_source(
 
     Args:
         data: `digits`, `tfds:NAME`, a folder or an archive of one: class folders, `train`, `val`
-            and `test` folders of them, or a folder of ILSVRC2012 as folders or archives.
+            and `test` folders of them, a folder of ILSVRC2012 as folders or archives, or one that
+            TFDS has prepared.
         val_data: A separate folder of class folders for validation.
         validation_fraction: Part of train, 0 <= fraction < 1, held out where there is no
             validation; 0 for none.
@@ -78,10 +80,10 @@ def open_source(
             )
             break
     else:
-        kind = ValueError if os.path.exists(data) else FileNotFoundError
-        raise kind(
-            f"{data}: no such folder; expected digits, tfds:NAME, a folder of images or an archive "
-            f"({', '.join(archives.SUFFIXES)})"
+        exists = os.path.exists(data)
+        raise (ValueError if exists else FileNotFoundError)(
+            f"{data}: {'a file' if exists else 'no such folder'}; expected digits, tfds:NAME, a "
+            f"folder of images or an archive ({', '.join(archives.SUFFIXES)})"
         )
     if len(source.class_names) < 2 and not lenient:
         raise ValueError(

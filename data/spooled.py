@@ -4,6 +4,8 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import os
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,9 +17,12 @@ from data.decode import Storage
 from data.examples import Example, Source, Splits, hold_out
 from data.folders import name_of
 from data.layout import SPLITS
+from data.series import fingerprint
 
 DIGITS_FRACTION = 0.2
 _CAUSE_CHARACTERS = 400
+_INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")  # of TensorFlow, around a message
+_OF_TFDS = ("dataset_info.json", "features.json")  # in the folder of every version
 
 
 def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
@@ -40,36 +45,45 @@ def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) 
     )
 
 
-def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
-    """Opens `tfds:NAME`, any TFDS data set with the features "image" and "label".
+def is_tfds_folder(data: str | os.PathLike) -> bool:
+    """Whether TFDS has prepared a folder: NAME/VERSION, or a NAME with such folders in it."""
+    return bool(_versions(data))
 
-    It is downloaded and prepared if need be. Without a validation split a part of train is held
-    out.
+
+def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
+    """Opens `tfds:NAME`, or a folder that TFDS has prepared, with images and their classes.
+
+    These are the features "image" and "label", or the only ones of their types. By its name it is
+    downloaded and prepared if need be. Without a validation split a part of train is held out.
 
     Raises:
-        ValueError: If TFDS does not know it or cannot get it, or it lacks these features or a
-            train split.
+        ValueError: If TFDS does not know it or cannot get it, it lacks these features or a train
+            split, or the folder has several versions.
     """
     _refuse_val_data(data, val_data)
-    import tensorflow_datasets
-
-    name = data.removeprefix("tfds:")
-    with _tfds_errors(data):
-        builder = tensorflow_datasets.builder(name)
-    features = builder.info.features
-    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
-        raise ValueError(f"{data}: expected the features image and label, found {list(features)}")
+    files = []
+    if data.startswith("tfds:"):
+        name = data.removeprefix("tfds:")
+        builder = _built(data, "builder", name)
+    else:
+        folder = _version(data)
+        builder = _built(data, "builder_from_directory", folder)
+        name, files = builder.info.full_name, sorted(filter(Path.is_file, folder.iterdir()))
+    keys = _image_and_label(data, builder.info.features)
     with _tfds_errors(data):
         builder.download_and_prepare()
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     if "train" not in sizes:
         raise ValueError(f"{data}: expected a train split, found {sorted(sizes)}")
-    identity = (builder.info.full_name, sorted(sizes.items()), features["label"].names)
+    class_names = builder.info.features[keys[1]].names
+    identity = (builder.info.full_name, sorted(sizes.items()), class_names)
+    if files:
+        identity += (keys, fingerprint(files))
     return Source(
         name=name_of(name.replace("/", "_")),
-        class_names=tuple(features["label"].names),
+        class_names=tuple(class_names),
         fingerprint=hashlib.sha256(repr(identity).encode()).hexdigest(),
-        list_splits=functools.partial(_spool_tfds, builder, validation_fraction, seed),
+        list_splits=functools.partial(_spool_tfds, data, builder, keys, validation_fraction, seed),
         seed=seed,
         validation_fraction=validation_fraction,
         classes_are_folders=False,
@@ -95,9 +109,45 @@ def _tfds_errors(data: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of any type: its own, AssertionError, those of requests
-        cause = str(error).partition("\nAvailable datasets")[0]
+        cause = _INTERNALS.sub("", str(error).partition("\nAvailable datasets")[0])
         cause = textwrap.shorten(cause, _CAUSE_CHARACTERS, placeholder=" ...")
         raise ValueError(f"{data}: TFDS cannot provide it: {cause or repr(error)}") from error
+
+
+def _versions(data: str | os.PathLike) -> list[Path]:
+    folders = [Path(data), *sorted(Path(data).glob("*.*.*"))]
+    return [each for each in folders if all(os.path.isfile(each / name) for name in _OF_TFDS)]
+
+
+def _version(data: str) -> Path:
+    version, *others = _versions(data)
+    if others:
+        raise ValueError(
+            f"{data}: expected the folder of one version, found {version.name}, "
+            f"{', '.join(other.name for other in others)} in it"
+        )
+    return version
+
+
+def _built(data: str, how: str, what: str | Path):
+    """What a function of TFDS makes of a name or a folder."""
+    import tensorflow_datasets
+
+    with _tfds_errors(data):
+        return getattr(tensorflow_datasets, how)(what)
+
+
+def _image_and_label(data: str, found) -> tuple[str, str]:
+    """The keys of the images and of their classes among the features of a data set."""
+    from tensorflow_datasets import features
+
+    keys = []
+    for key, kind in (("image", features.Image), ("label", features.ClassLabel)):
+        alike = [name for name in found if isinstance(found[name], kind)]
+        keys += [key] if key in found else alike if len(alike) == 1 else []
+    if len(keys) < 2 or not hasattr(found[keys[1]], "names"):
+        raise ValueError(f"{data}: expected the features image and label, found {list(found)}")
+    return tuple(keys)
 
 
 def _spool_digits(seed: int, scratch: Path) -> Splits:
@@ -118,24 +168,32 @@ def _spool_digits(seed: int, scratch: Path) -> Splits:
     }
 
 
-def _spool_tfds(builder, validation_fraction: float, seed: int, scratch: Path) -> Splits:
+def _spool_tfds(
+    data: str, builder, keys: tuple[str, str], validation_fraction: float, seed: int, scratch: Path
+) -> Splits:
     from tensorflow_datasets import decode, features
 
-    encoded = isinstance(builder.info.features["image"], features.Image)
-    options = {"decoders": {"image": decode.SkipDecoding()}} if encoded else {}
+    image, label = keys
+    encoded = isinstance(builder.info.features[image], features.Image)
+    options = {"decoders": {image: decode.SkipDecoding()}} if encoded else {}
     to_bytes = bytes if encoded else _png
     splits = {}
     for name, split in SPLITS.items():
         if name in builder.info.splits:
-            rows = builder.as_dataset(split=name, **options).as_numpy_iterator()
+            rows = _rows(data, builder, split=name, **options)
             images = (
-                (f"{name}/{i:08d}", int(row["label"]), to_bytes(row["image"]))
+                (f"{name}/{i:08d}", int(row[label]), to_bytes(row[image]))
                 for i, row in enumerate(rows)
             )
             splits[split] = _spool(scratch / split, images)
     if "validation" not in splits:
         splits |= hold_out(splits["train"], validation_fraction, seed)
     return splits
+
+
+def _rows(data: str, builder, **options) -> Iterator[dict]:
+    with _tfds_errors(data):
+        yield from builder.as_dataset(**options).as_numpy_iterator()
 
 
 def _spool(path: Path, rows: Iterable[tuple[str, int, bytes]]) -> list[Example]:

@@ -3,7 +3,9 @@
 import collections
 import csv
 import io
+import json
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import decode, identity, imagenet, sources
+from data import decode, identity, imagenet, opening, sources
 from data.decode import Storage
 
 ROOT = Path(__file__).parent.parent
@@ -432,7 +434,7 @@ def test_the_table_of_classes():
     assert {row["wnid"]: int(row["ilsvrc2012_id"]) for row in rows}.items() >= IDS.items()
 
 
-def shapes_builder(tfds, features, folder):
+def shapes_builder(tfds, features, folder, keys=("image", "label"), **more):
     """A data set of TFDS: coloured squares, labelled by their colour."""
 
     with tfds.core.registered.skip_registration():
@@ -449,7 +451,7 @@ def shapes_builder(tfds, features, folder):
             def _generate_examples(self, count):
                 for i in range(count):
                     image = np.full((9, 12, 3), (50 + i % 3, i, 7), np.uint8)
-                    yield i, {"image": image, "label": i % 3}
+                    yield i, dict(zip(keys, (image, i % 3), strict=True)) | more
 
     return Shapes(data_dir=folder)
 
@@ -503,3 +505,55 @@ def test_what_stops_tfds_is_one_line(step, error, cause, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=f"^tfds:shapes: .*{cause}") as raised:
         sources.open_source("tfds:shapes")
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+def prepared_by_tfds(tfds, folder, keys=("image", "label"), **more):
+    """NAME/VERSION as TFDS leaves it."""
+    image, label = tfds.features.Image(), tfds.features.ClassLabel(names=["x", "y", "z"])
+    kinds = {int: tfds.features.Scalar(np.int64), bytes: tfds.features.Text()}
+    others = {key: kinds[type(value)] for key, value in more.items()}
+    features = tfds.features.FeaturesDict(dict(zip(keys, (image, label), strict=True)) | others)
+    builder = shapes_builder(tfds, features, folder, keys, **more)
+    builder.download_and_prepare()
+    return Path(builder.data_dir)
+
+
+@pytest.mark.parametrize("keys", [("image", "label"), ("photo", "kind")])
+def test_a_folder_that_tfds_has_prepared(keys, tmp_path):
+    import tensorflow_datasets as tfds
+
+    version = prepared_by_tfds(tfds, tmp_path, keys, id=7, file_name=b"a.png")
+    assert not opening.is_converted(version) and not opening.is_converted(version.parent)
+    source = sources.open_source(version)
+    assert (source.name, source.class_names) == ("shapes_1.0.0", ("x", "y", "z"))
+    splits = source.list_splits(tmp_path)
+    sizes = {split: len(rows) for split, rows in splits.items()}
+    assert sizes == {"train": 9, "validation": 3, "test": 3}
+    for example in splits["train"]:
+        assert decode.decode(example.read())[0, 0, 0] == 50 + example.label
+    moved = shutil.copytree(version.parent, tmp_path / "moved", copy_function=shutil.copyfile)
+    assert sources.open_source(moved).fingerprint == source.fingerprint
+    (shard,) = (moved / "1.0.0").glob("*train*")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    other = sources.open_source(moved)
+    assert other.fingerprint != source.fingerprint
+    with pytest.raises(ValueError, match=f"^{moved}: TFDS cannot provide it: ") as error:
+        other.list_splits(tmp_path)
+    assert not re.search(r"\n|function_node|\[Op", str(error.value))
+
+
+def test_folders_of_tfds_that_cannot_be_taken(tmp_path):
+    import tensorflow_datasets as tfds
+
+    version = prepared_by_tfds(tfds, tmp_path / "a", ("image", "label"))
+    shutil.copytree(version, version.with_name("2.0.0"))
+    with pytest.raises(ValueError, match="expected the folder of one version, found 1.0.0, 2.0.0"):
+        sources.open_source(version.parent)
+    other = prepared_by_tfds(tfds, tmp_path / "b", ("photo", "kind"))
+    features = json.loads((other / "features.json").read_text())
+    label = features["featuresDict"]["features"].pop("kind")
+    for name in ("species", "breed"):
+        features["featuresDict"]["features"][name] = label
+    (other / "features.json").write_text(json.dumps(features))
+    with pytest.raises(ValueError, match="expected the features image and label, found .*breed"):
+        sources.open_source(other)
