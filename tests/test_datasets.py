@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import convert, datasets, foreign, records
+from data import cache, datasets, foreign, opening, records
 
 
 def serialized(label, image_format="JPEG", **without):
@@ -345,8 +345,8 @@ def test_names_of_foreign_shards(tmp_path, capsys, files, expected):
         records.write_shard(tmp_path / name, [image(number)])
     (tmp_path / "._train-00000-of-00001").write_bytes(b"of macOS")
     (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(b"of TensorFlow")
-    assert convert.is_converted(tmp_path)
-    dataset = convert.open_dataset(tmp_path, image_size=32)
+    assert opening.is_converted(tmp_path)
+    dataset = opening.open_dataset(tmp_path, image_size=32)
     found = {split: [files.index(os.path.basename(shard.path)) for shard in dataset.shards(split)]
              for split in dataset.splits}  # fmt: skip
     assert found == expected
@@ -374,8 +374,8 @@ def test_shards_that_may_be_one_split_or_not_are_refused(tmp_path, files):
 def test_class_folders_beside_a_file_of_records_are_what_counts(tmp_path):
     (tmp_path / "cat").mkdir()
     records.write_shard(tmp_path / "train.tfrecord", [image(0)])
-    assert not convert.is_converted(tmp_path)
-    assert convert.is_converted(tmp_path / "train.tfrecord")
+    assert not opening.is_converted(tmp_path)
+    assert opening.is_converted(tmp_path / "train.tfrecord")
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_class_folders_beside_a_file_of_records_are_what_counts(tmp_path):
 )
 def test_a_single_shard_is_what_it_is_called(tmp_path, name, split):
     records.write_shard(tmp_path / name, [image(0), image(1)])
-    dataset = convert.open_dataset(tmp_path / name, image_size=32)
+    dataset = opening.open_dataset(tmp_path / name, image_size=32)
     assert {name: dataset.num_examples(name) for name in dataset.splits} == {split: 2}
 
 
@@ -490,11 +490,11 @@ def test_a_run_of_an_earlier_version_knows_its_shards(tmp_path):
         status = path.stat()
         lines += f"{path} {status.st_size} {status.st_mtime_ns}\n"
     expected = hashlib.sha256(lines.encode()).hexdigest()
-    options = {"image_size": 32, "expected": expected}
-    assert convert.open_dataset(folder, **options).fingerprint != expected
+    options = {"image_size": 32, "expected": cache.Expected(expected)}
+    assert opening.open_dataset(folder, **options).fingerprint != expected
     os.utime(folder / "train-00000-of-00001", (1, 1))
-    with pytest.raises(ValueError, match="has changed"):
-        convert.open_dataset(folder, **options)
+    with pytest.raises(ValueError, match="is not what it was then"):
+        opening.open_dataset(folder, **options)
 
 
 def test_whether_a_network_has_these_classes(converted, tmp_path):
