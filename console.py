@@ -8,6 +8,7 @@ knows nothing of models, data or training.
 import argparse
 import contextlib
 import errno
+import io
 import logging
 import os
 import re
@@ -35,6 +36,7 @@ if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:  # before syntax that th
 _TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
 _LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # of str.splitlines
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # no mistake of the user
+_UNREAD = {errno.EPIPE, errno.EIO}  # of a closed pipe, of a terminal that has hung up
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it remarks on fonts and on its cache
 
@@ -104,18 +106,27 @@ def size(bytes: int) -> str:
     return f"{bytes / 1e9:,.1f} GB" if bytes >= 1e9 else f"{bytes / 1e6:,.1f} MB"
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as an exception, so that what was begun is cleaned up."""
+def stops() -> list[int]:
+    """The signals that ask this process to stop; SIGHUP unless it is ignored, as nohup has it."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal, its number, as an exception, so that what was begun is cleaned up."""
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Ends the process with one error line: for wrong input, work that failed, a signal."""
 
-    def terminate(number: int, frame: object) -> None:
-        raise _Terminated
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes may send it again
+        raise _Stopped(number)
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in previous.keys() & set(stops()):
+        signal.signal(number, stop)
     try:
         yield
     except (ValueError, OSError) as error:
@@ -123,10 +134,11 @@ def user_errors() -> Iterator[None]:
     except RuntimeError as error:
         fail(error, FAILED)
     except KeyboardInterrupt as interrupt:
-        terminated = isinstance(interrupt, _Terminated)
-        fail("interrupted", 128 + (signal.SIGTERM if terminated else signal.SIGINT))
+        number = interrupt.args[0] if isinstance(interrupt, _Stopped) else signal.SIGINT
+        fail("interrupted", 128 + number)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Parser(argparse.ArgumentParser):
@@ -196,14 +208,53 @@ def expanded(value: object) -> object:
     return os.path.expanduser(value) if is_path else value
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a script's main; Ctrl-C and TensorFlow's own errors end it with one line.
+class _Output(io.FileIO):
+    """A stream's file: where nobody reads it any more, it becomes the one that nobody reads."""
+
+    def __init__(self, descriptor: int, *, ends: bool) -> None:
+        """Takes the file, and whether the process ends when it is a closed pipe."""
+        super().__init__(descriptor, "w", closefd=False)
+        self._ends = ends
+
+    def write(self, data: bytes) -> int:
+        """Writes what the file takes of the data; returns how much that is."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in _UNREAD:
+                raise
+            if self._ends and error.errno == errno.EPIPE:
+                os._exit(128 + signal.SIGPIPE)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        return len(data)
+
+
+def open_streams(*, ends: bool = False) -> None:
+    """Prepares stdout and stderr: what happens to their readers does not disturb the work.
 
     Every line is written at once and whole, also with PYTHONUNBUFFERED: processes may share a log.
+    Names of files may be anything: what is no text has escapes.
+
+    Args:
+        ends: Whether the process ends, quietly, when nobody reads its stdout any more (`| head`).
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, write_through=False)
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        file = io.BufferedWriter(_Output(stream.fileno(), ends=ends and name == "stdout"))
+        lines = {"line_buffering": True, "errors": "backslashreplace"}
+        setattr(sys, name, io.TextIOWrapper(file, stream.encoding, **lines))
+
+
+def run(main: Callable[[list[str]], None], *, ends: bool = False) -> None:
+    """Runs a script's main; Ctrl-C and TensorFlow's own errors end it with one line.
+
+    Args:
+        main: Gets the command line.
+        ends: As for `open_streams`.
+    """
+    open_streams(ends=ends)
     try:
         with tensorflow_errors():
             main(sys.argv)
@@ -221,21 +272,27 @@ def tensorflow_errors() -> Iterator[None]:
 
 
 class Interrupts:
-    """Notes SIGINT and SIGTERM so that the step can be finished; a second one ends at once."""
+    """Notes a signal that stops, so that the step can be finished.
 
-    def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
-        """Takes over both signals.
+    A second one ends the process at once; SIGHUP does not: a terminal that closes may send it
+    twice.
+    """
+
+    def __init__(self, line: str = "") -> None:
+        """Takes over the signals.
 
         Args:
-            on_first: Called when the first signal arrives, e.g. to tell the user.
+            line: Written to stderr when the first one arrives.
         """
         self.received: int | None = None
-        self._on_first = on_first
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._line = line
+        for number in stops():
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = number
+            with contextlib.suppress(OSError):  # of a terminal that is gone
+                os.write(2, self._line.encode())  # print may be what the signal interrupts
+        elif number != signal.SIGHUP:
             os._exit(128 + number)
-        self.received = number
-        self._on_first()

@@ -387,7 +387,7 @@ class Training:
 
     def go(self) -> None:
         """Trains to the end; stops early, with a checkpoint, at a signal."""
-        interrupts = console.Interrupts(lambda: print("stopping after this step", file=sys.stderr))
+        interrupts = console.Interrupts("stopping after this step\n")
         try:
             if self.trainer.step < self.end and not self._gave_up:
                 with damage.named(self.dataset):

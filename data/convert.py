@@ -107,4 +107,5 @@ def _summary(output: str, description: dict, seconds: float) -> str:
 
 
 if __name__ == "__main__":
+    console.open_streams()
     main()

@@ -182,7 +182,6 @@ def _examine(args: argparse.Namespace) -> Report:
 def main(argv: list[str] | None = None):
     """Examines what the command line names and prints the report."""
     args = _parse(argv)
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
     with console.user_errors():
         report = _examine(args)
     if args.json:
@@ -193,4 +192,5 @@ def main(argv: list[str] | None = None):
 
 
 if __name__ == "__main__":
+    console.open_streams(ends=True)
     main()

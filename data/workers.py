@@ -357,7 +357,8 @@ def _serve(requests: BinaryIO, replies: BinaryIO):
 def confine(folder: str) -> None:
     """Prepares this process for strangers' files: quiet, in a folder, with `MEMORY` at most."""
     os.chdir(folder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it closes our stdin
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's: the parent closes our stdin
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     cv2.setNumThreads(1)
     logging.disable()  # what Pillow thinks of a file is not said: there is one line, the parent's

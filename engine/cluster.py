@@ -24,6 +24,8 @@ from typing import NoReturn
 import numpy as np
 import tensorflow as tf
 
+import console
+
 _MOST_BYTES = 1 << 20  # of what a worker says when it comes
 _PATIENCE = 5.0  # seconds for a worker that is there to say something
 _RETRY = 0.2
@@ -92,7 +94,7 @@ class Cluster:
         line = (
             f"error: worker {self.index} of {self.size}: another worker has ended; start all again"
         )
-        with _by_default(signal.SIGTERM, signal.SIGINT), _ended_after(_JOINING, line):
+        with _by_default(*console.stops()), _ended_after(_JOINING, line):
             return tf.distribute.MultiWorkerMirroredStrategy(self.resolver())
 
     def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:

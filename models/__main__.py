@@ -155,4 +155,5 @@ def main(argv: list[str] | None = None):
 
 
 if __name__ == "__main__":
+    console.open_streams(ends=True)
     main()

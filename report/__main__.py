@@ -6,7 +6,6 @@ python -m report RUN --output=X.html
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import console
@@ -24,7 +23,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--output", help="the page; RUN/report.html, for several report.html")
     options = parser.parse_args(argv)
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
     folder = Path(options.runs[0] if len(options.runs) == 1 else ".")
     path = Path(options.output or folder / "report.html")
     with console.user_errors():
@@ -33,4 +31,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    console.open_streams(ends=True)
     main()

@@ -10,7 +10,6 @@ the standard deviation over the seeds.
 import argparse
 import base64
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -183,11 +182,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--output", default="compare.html", help="the page (compare.html)")
     options = parser.parse_args(argv)
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be anything
     with console.user_errors():
         lines = write(options.runs, options.output)
     print(*lines, sep="\n")
 
 
 if __name__ == "__main__":
+    console.open_streams(ends=True)
     main()

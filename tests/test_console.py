@@ -3,11 +3,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 
 import pytest
 from absl import flags
-from conftest import ROOT
+from conftest import ROOT, started
 from packaging.requirements import Requirement
 
 import console
@@ -48,16 +49,121 @@ def test_a_name_is_one_line_of_utf8():
     assert console.one_line("caf\udce9") == "caf\\udce9"
 
 
-def test_sigterm_unwinds_and_the_handler_comes_back():
-    before, cleaned = signal.getsignal(signal.SIGTERM), []
+@pytest.fixture
+def hangups():
+    """SIGHUP is not ignored, and changes nothing."""
+    before = signal.signal(signal.SIGHUP, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_unwinds_and_the_handler_comes_back(number, hangups):
+    before, cleaned = signal.getsignal(number), []
     with pytest.raises(SystemExit) as end, console.user_errors():
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.pause()
+            os.kill(os.getpid(), number)
+            time.sleep(1)
         finally:
+            os.kill(os.getpid(), signal.SIGHUP)  # of a terminal that closes there may be two
             cleaned.append(True)
-    assert end.value.code == 143 and cleaned
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert end.value.code == 128 + number and cleaned
+    assert signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_stays_ignored(hangups):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert signal.SIGHUP not in console.stops()
+    with console.user_errors():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+WAITING = """import os, signal, sys, console
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts = console.Interrupts("stopping\\n")
+for number in map(int, sys.argv[1:]):
+    os.kill(os.getpid(), number)
+print(interrupts.received)
+"""
+
+
+@pytest.mark.parametrize(
+    "numbers, code, line",
+    [
+        ([signal.SIGHUP], 0, "1"),
+        ([signal.SIGHUP, signal.SIGHUP, signal.SIGHUP], 0, "1"),
+        ([signal.SIGTERM, signal.SIGHUP], 0, "15"),  # systemd sends both
+        ([signal.SIGHUP, signal.SIGTERM], 143, ""),
+        ([signal.SIGINT, signal.SIGINT], 130, ""),
+    ],
+)
+def test_a_second_signal_ends_at_once_but_a_second_hangup_does_not(numbers, code, line):
+    command = [sys.executable, "-c", WAITING, *(str(int(number)) for number in numbers)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (code, line)
+    assert done.stderr == "stopping\n"
+
+
+WORKING = """import pathlib, sys, console
+def main(argv):
+    for number in range(20_000):
+        print(number)
+        print(number, file=sys.stderr)
+    pathlib.Path(argv[1]).write_text("done")
+console.run(main, ends=%s)
+"""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_work_goes_on_when_nobody_reads_of_it(stream, tmp_path):
+    script, file = WORKING % False, tmp_path / "file"
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", script, file], cwd=ROOT, **streams)
+    reader = getattr(process, stream)
+    assert reader.readline() == b"0\n"
+    reader.close()  # as `| head -n 1` does
+    assert process.wait() == 0 and file.read_text() == "done"
+
+
+def test_work_goes_on_when_its_terminal_is_gone(tmp_path):
+    script, file = WORKING % False, tmp_path / "file"
+    reading, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, file], cwd=ROOT, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    assert os.read(reading, 1) == b"0"
+    os.close(reading)
+    assert process.wait() == 0 and file.read_text() == "done"
+
+
+def test_what_only_shows_something_ends_quietly_when_nobody_reads_it(tmp_path):
+    script, file = WORKING % True, tmp_path / "file"
+    with open(tmp_path / "errors", "w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, file], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors
+        )
+    assert process.stdout.readline() == b"0\n"
+    process.stdout.close()
+    assert process.wait() == 128 + signal.SIGPIPE and not file.exists()
+    assert (tmp_path / "errors").read_text().replace("\n", "").isdecimal()  # its own lines alone
+
+
+@pytest.mark.slow
+def test_tools_end_quietly_when_nobody_reads_them(tmp_path):
+    tools = [
+        ["classify.py", "--checkpoint=weights/lenet5_digits.safetensors", "data/samples"],
+        ["-m", "models", "lenet5"],
+        ["-m", "data.doctor", "digits"],
+    ]
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = [started(*words, program=(), stdout=writing, stderr=subprocess.PIPE) for words in tools]
+    os.close(writing)
+    for process in found:
+        assert process.communicate()[1] == b""
+        assert process.returncode == 128 + signal.SIGPIPE
 
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 14), (2, 7)])

@@ -1,12 +1,15 @@
 """A training that is stopped, at any moment, ends as if it had not been."""
 
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
-from conftest import DONE, PIPES, curves, metrics, started, step_files
+from conftest import DONE, PIPES, ROOT, curves, metrics, started, step_files
 from test_datasets import FROM_1, labelled
 
 from data import datasets
@@ -105,6 +108,28 @@ def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(
         for each in (resumed, uninterrupted)
     ]
     assert steps[0] == steps[1]
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_stops_a_training_with_a_checkpoint(tmp_path):
+    run_dir = tmp_path / "run"
+    words = ["train.py", "--epochs=500", f"--run_dir={run_dir}"]
+    terminal, inside = os.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, *words],
+        cwd=ROOT,
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+    )
+    os.close(inside)
+    wait_for_checkpoint(run_dir, process)
+    process.send_signal(signal.SIGHUP)  # a shell does, and then the kernel
+    os.close(terminal)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    *_, last = (run_dir / "train.log").read_text().splitlines()
+    assert last.startswith(f"stopped; go on with: python train.py --resume --run_dir={run_dir}")
+    assert int(step_files(run_dir)[-1][5:13]) > int(metrics(run_dir)[0]["step"])
 
 
 @pytest.mark.slow

@@ -213,3 +213,16 @@ def test_workers_end_with_their_parent_and_say_nothing(number, examples):
     while any(Path(f"/proc/{pid}").exists() for pid in lines[:2]):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
+
+
+def test_a_terminal_that_closes_is_the_parents_affair(examples):
+    crew = workers.Crew(1)
+    try:
+        before = list(crew.prepared(examples[:1], Storage()))
+        process = crew._workers[0]._process
+        process.send_signal(signal.SIGHUP)
+        (after,) = crew.prepared(examples[:1], Storage())
+        assert not isinstance(after, Rejected) and len(before) == 1
+        assert crew._workers[0]._process is process
+    finally:
+        crew.close()
