@@ -13,8 +13,6 @@ import console
 from engine import runs
 from report import compare
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 def train(command: Sequence[str], seeds: Sequence[int], run_dir: str) -> list[str]:
     """Trains once for every seed, in `run_dir`-seed0 and so on.
@@ -45,14 +43,22 @@ def train(command: Sequence[str], seeds: Sequence[int], run_dir: str) -> list[st
 
 def _call(command: Sequence[str]) -> int:
     """Runs a command to its end; the signals that would end this process are for that one."""
-    process = subprocess.Popen(command, start_new_session=True)
-    before = {
-        number: signal.signal(number, lambda number, frame: process.send_signal(number))
-        for number in _FORWARDED
-    }
+    process, received = None, []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        if process:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in console.stops()}
     try:
+        process = subprocess.Popen(command, start_new_session=True)
+        for number in tuple(received):  # while it was being started
+            process.send_signal(number)
         code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if received and not code:  # it had just ended
+        code = 128 + received[0]
     return code if code >= 0 else 128 - code

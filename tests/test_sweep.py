@@ -1,10 +1,15 @@
 """One command, several seeds (`--seeds`)."""
 
+import os
 import signal
+import subprocess
 import time
 
 import pytest
 from conftest import DONE, PIPES, started, step_files
+
+import console
+import sweep
 
 WORDS = ["--seeds=2", "--seed=5", "--epochs=1", "--batch_size=256"]
 
@@ -43,3 +48,44 @@ def test_the_same_command_goes_on(tmp_path, command):
 def test_what_is_about_one_training_is_refused(command):
     done = command("train.py", "--seeds=2", "--resume")
     assert done.returncode == 2 and "--resume is about one training" in done.stderr
+
+
+@pytest.fixture
+def heard():
+    """Signals that nothing else takes here; their handlers come back."""
+    numbers, found = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), []
+    before = {
+        number: signal.signal(number, lambda *got: found.append(got[0])) for number in numbers
+    }
+    yield found
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_signal_while_a_training_starts_is_for_that_training(number, moment, heard, monkeypatch):
+    start = subprocess.Popen
+
+    def start_and_signal(*words, **options):
+        if moment == "before":
+            os.kill(os.getpid(), number)
+        process = start(*words, **options)
+        if moment == "after":
+            os.kill(os.getpid(), number)
+        return process
+
+    monkeypatch.setattr(sweep.subprocess, "Popen", start_and_signal)
+    assert sweep._call(["sleep", "5"]) == 128 + number
+    assert heard == []
+
+
+def test_a_signal_as_a_training_ends_stops_what_follows(heard):
+    assert sweep._call(["sh", "-c", "trap : TERM; kill -TERM $PPID; sleep 0.3"]) == 143
+    assert sweep._call(["true"]) == 0
+
+
+def test_what_nohup_ignores_is_ignored_by_the_training_too(heard):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert sweep._call(["sh", "-c", "kill -HUP $$; exit 7"]) == 7
+    assert signal.SIGHUP not in console.stops()
