@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data import convert, datasets, doctor, workers
+from data import conversion, datasets, doctor, workers
 from data.decode import Storage, Stored
 from data.examples import Example
 from data.sources import open_source
@@ -174,7 +174,7 @@ def test_a_conversion_and_the_doctor_use_the_allowed_cores_only(photographs, tmp
     source, shards, before = open_source(photographs), tmp_path / "shards", os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
-        convert.convert(source, shards, Storage(short_side=8), progress=False)
+        conversion.convert(source, shards, Storage(short_side=8), progress=False)
         doctor.examine_source(source)
         doctor.examine_shards(datasets.described(shards))
     finally:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from benchmarks.attacks import pictures
 from benchmarks.attacks.damages import DAMAGES, put
-from data import augment, convert, damage, datasets, decode, pipeline, records, sources
+from data import augment, conversion, damage, datasets, decode, pipeline, records, sources
 from engine import runs
 
 
@@ -62,7 +62,7 @@ def damaged_shards(count: int, folder: Path, seed: int) -> Counter:
     pictures.write(folder / "images", count=24, side=20)
     source = sources.open_source(folder / "images", validation_fraction=0.0)
     for encoding in decode.ENCODINGS:
-        convert.convert(
+        conversion.convert(
             source, folder / encoding, decode.Storage(20, 95, encoding), shards=3, progress=False
         )
     for number in range(count):
