@@ -5,12 +5,12 @@ would take longer than that, many times longer for an image of 32 x 32. Raw shar
 read: what a batch shows is copied once, and the memory is the system's page cache.
 """
 
+import collections
 import functools
-import itertools
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from data import buffers, callbacks, order, pixels, records
 from data.datasets import UNKNOWN, Dataset, Shard
+from data.memory import free_memory
 from data.reader import Columns, Reader, Stages
 
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -32,7 +33,8 @@ _AUTO_PART = 0.25
 _SAMPLE = 100
 _HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width, label
 _CALL_BYTES = 4 << 20  # that a call from the pipeline cuts, about
-_CHUNK = 64  # images that a thread decodes at a time
+_CHUNK = 512  # images that a thread decodes at a time, at most
+_CHUNK_BYTES = 4 << 20  # of them, about
 _MAPPED_BYTES = 4 * order.WINDOW_BYTES  # at a time: a window, the next, and some in use
 
 
@@ -168,7 +170,7 @@ def _image(memory: np.ndarray, offset: int, height: int, width: int) -> np.ndarr
 def chosen_cache(dataset: Dataset, cache: str) -> str:
     """What `auto` means for a data set: whether its decoded images are kept in memory.
 
-    They are where the whole set takes no more than 2 GiB and a quarter of the machine's memory.
+    They are where the whole set takes no more than 2 GiB and a quarter of the memory that is free.
     Raw splits never are: the system keeps their pages.
 
     Args:
@@ -182,8 +184,7 @@ def chosen_cache(dataset: Dataset, cache: str) -> str:
         return "none"
     if cache != "auto":
         return cache
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    fits = decoded_bytes(dataset) <= min(_AUTO_BYTES, _AUTO_PART * machine)
+    fits = decoded_bytes(dataset) <= min(_AUTO_BYTES, _AUTO_PART * free_memory())
     return "memory" if fits else "none"
 
 
@@ -212,9 +213,13 @@ def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, in
         split: One of its splits.
         count: How many images, at most.
     """
-    paths = [shard.path for shard in dataset.shards(split)]
+    return _sizes(dataset.shards(split), dataset.encodings[split], count)
+
+
+def _sizes(shards: Iterable[Shard], encoding: str, count: int) -> list[tuple[int, int]]:
+    paths = [shard.path for shard in shards]
     first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
-    if dataset.encodings[split] == UNKNOWN:
+    if encoding == UNKNOWN:
         return [pixels.stored(record).shape[:2] for record in first]
     return [(int(record["height"]), int(record["width"])) for record in first]
 
@@ -228,29 +233,47 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
         encoding: The split's, one of `datasets.ENCODINGS`.
         threads: How many images are decoded at a time.
     """
+    samples = 3 * np.prod(_sizes(shards, encoding, _SAMPLE), axis=1)
+    expected = np.median(samples) * sum(shard.examples for shard in shards)
+    tables = {shard: [np.zeros([0, 4], np.int64)] for shard in shards}
+    # Pages that nothing is written to take no memory; in one that grows the system moves pages and
+    # copies nothing. So the images are never there twice.
+    memory, end = np.empty(round(expected), np.uint8), 0
     with ThreadPoolExecutor(threads) as pool:
-        opened = [_decode(shard, encoding, pool) for shard in shards]
-    memory = np.concatenate([images.pixels for images in opened])
-    begins = np.cumsum([0, *(len(images.pixels) for images in opened[:-1])])
-    return {
-        shard: Images(memory, images.table + [begin, 0, 0, 0])
-        for shard, images, begin in zip(shards, opened, begins, strict=True)
-    }
+        chunk = min(_CHUNK, max(1, _CHUNK_BYTES // max(samples)))
+        for shard, images, labels in _decode(shards, encoding, chunk, pool, threads):
+            shapes = np.array([image.shape for image in images], np.int64)
+            sizes = shapes.prod(axis=1)
+            table = [end + np.cumsum(sizes) - sizes, *shapes[:, :2].T, labels]
+            tables[shard].append(np.stack(table, axis=1))
+            begin, end = end, end + int(sizes.sum())
+            if end > len(memory):
+                memory.resize(end, refcheck=False)
+            np.concatenate([image.ravel() for image in images], out=memory[begin:end])
+    memory.resize(end, refcheck=False)
+    return {shard: Images(memory, np.concatenate(tables[shard])) for shard in shards}
 
 
-def _decode(shard: Shard, encoding: str, pool: Executor) -> Images:
-    whole = tf.data.TFRecordDataset(shard.path).batch(shard.examples + 1)
-    record = records.parse(whole.get_single_element())
-    columns = (record[name].numpy() for name in ("encoded", "format", "height", "width"))
-    rows = list(zip(*columns, strict=True))
-    chunks = [rows[begin : begin + _CHUNK] for begin in range(0, len(rows), _CHUNK)]
+def _decode(
+    shards: Sequence[Shard], encoding: str, chunk: int, pool: Executor, ahead: int
+) -> Iterator[tuple[Shard, list[np.ndarray], np.ndarray]]:
+    """Yields a chunk of images and labels at a time, in order; only so many wait for their turn."""
     decode = _decode_unknown if encoding == UNKNOWN else _decode_known
-    images = list(itertools.chain(*pool.map(decode, chunks)))
-    shapes = np.array([image.shape for image in images], np.int64).reshape([-1, 3])
-    sizes = shapes.prod(axis=1)
-    table = [np.cumsum(sizes) - sizes, *shapes[:, :2].T, record["label"].numpy()]
-    flat = [image.ravel() for image in images]
-    return Images(np.concatenate([np.zeros(0, np.uint8), *flat]), np.stack(table, axis=1))
+
+    def decoded(serialized: tf.Tensor) -> tuple[list[np.ndarray], np.ndarray]:
+        record = records.parse(serialized)
+        columns = (record[name].numpy() for name in ("encoded", "format", "height", "width"))
+        return decode(zip(*columns, strict=True)), record["label"].numpy()
+
+    coming = collections.deque()
+    for shard in shards:
+        for serialized in tf.data.TFRecordDataset(shard.path).batch(chunk):
+            coming.append((shard, pool.submit(decoded, serialized)))
+            if len(coming) > ahead:
+                shard_then, future = coming.popleft()
+                yield shard_then, *future.result()
+    for shard, future in coming:
+        yield shard, *future.result()
 
 
 def _decode_known(rows: Iterable[tuple]) -> list[np.ndarray]:

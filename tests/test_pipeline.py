@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -449,9 +450,29 @@ def test_small_sets_are_cached_and_large_or_raw_ones_are_not(stored_photos, monk
     assert decoded.chosen_cache(photos, "auto") == "memory"
     assert decoded.chosen_cache(photos, "none") == "none"
     assert decoded.decoded_bytes(photos) == expected  # of two splits
+    for free, chosen in ((4 * expected, "memory"), (4 * expected - 1, "none")):
+        monkeypatch.setattr(decoded, "free_memory", lambda free=free: free)
+        assert decoded.chosen_cache(photos, "auto") == chosen
+    monkeypatch.undo()
     monkeypatch.setattr(decoded, "_AUTO_BYTES", expected - 1)
     assert decoded.chosen_cache(photos, "auto") == "none"
     assert decoded.chosen_cache(photos, "memory") == "memory"
+
+
+@pytest.mark.parametrize("first, last, encoding", [(400, 400, "png"), (200, 300, "unknown")])
+def test_decoded_images_are_never_in_memory_twice(first, last, encoding, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoded, "_CHUNK_BYTES", 1 << 20, raising=False)
+    images = [
+        np.full((side, side, 3), side % 256, np.uint8) for side in [first] * 110 + [last] * 40
+    ]
+    shards = write_dataset(tmp_path, images, encoding=encoding).shards("train")
+    decoded.in_memory.cache_clear()
+    tracemalloc.start()
+    opened = decoded.in_memory(shards, encoding, 2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(image.size for image in images) == len(opened[shards[0]].pixels)
+    assert peak < 1.3 * len(opened[shards[0]].pixels)
 
 
 def test_splits_may_be_stored_differently(tmp_path):
