@@ -157,8 +157,6 @@ def read(path: Path) -> Checkpoint:
         FileNotFoundError: If there is none.
         ValueError: If it is damaged, of another program or of another format version.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -174,6 +172,8 @@ def read(path: Path) -> Checkpoint:
         OSError,
         RecursionError,
     ) as error:
+        if not path.is_file():  # asked now: a running training removes old ones at any moment
+            raise FileNotFoundError(f"no checkpoint {path}") from None
         raise ValueError(
             f"checkpoint {path} is damaged or not one of ours: {error or type(error).__name__}"
         ) from error

@@ -52,15 +52,21 @@ def make_folder(name: str) -> Path:
             folder = ROOT / f"{name}-{number}"
 
 
-def newest() -> "Run":
+def newest(*, saved: bool = False) -> "Run":
     """The run under `runs/` that was started or saved last.
+
+    Args:
+        saved: Whether only those count that have a checkpoint.
 
     Raises:
         FileNotFoundError: If there is none.
     """
     found = [Run(path.parent) for path in ROOT.glob(f"*/{_SETTINGS}")]
+    if saved:
+        found = [run for run in found if run.checkpoint_files()]
     if not found:
-        raise FileNotFoundError(f"no run found: expected a folder with a {_SETTINGS} under {ROOT}/")
+        what = "checkpoint" if saved else _SETTINGS
+        raise FileNotFoundError(f"no run found: expected a folder with a {what} under {ROOT}/")
     return max(found, key=lambda run: run.last_change)
 
 
@@ -68,7 +74,7 @@ def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Ch
     """A checkpoint, and the folder where results about it belong.
 
     Args:
-        place: A run folder or a checkpoint file; None for the newest run.
+        place: A run folder or a checkpoint file; None for the newest run with a checkpoint.
         which: `best`, `last`, a step, or a checkpoint file, which needs no run folder.
 
     Raises:
@@ -87,7 +93,7 @@ def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Ch
                 f"{file} is no checkpoint of ours, expected a file {_SUFFIX}; others may run code "
                 "and are not opened (weights of Keras: --model=NAME --init_from=FILE)"
             )
-    run = Run(place) if place else newest()
+    run = Run(place) if place else newest(saved=True)
     return run.folder, run.find(which)
 
 
@@ -117,11 +123,16 @@ class Run:
     @property
     def last_change(self) -> float:
         """When the run was started or saved its last checkpoint, in seconds since 1970."""
-        return max(path.stat().st_mtime for path in (self.folder / _SETTINGS, *self.step_files()))
+        return max(map(_changed, (self.folder / _SETTINGS, *self.step_files())))
 
     def step_files(self) -> list[Path]:
         """The steps' checkpoint files, oldest first."""
         return sorted((self.folder / _CHECKPOINTS).glob(f"step-*{_SUFFIX}"))
+
+    def checkpoint_files(self) -> list[Path]:
+        """The best checkpoint's file, where there is one, and those of `step_files`."""
+        best = self.folder / _CHECKPOINTS / _BEST
+        return [*([best] if best.exists() else []), *self.step_files()]
 
     def lock(self) -> TextIO:
         """Keeps other trainings out of the folder, which is made, until the file is closed.
@@ -201,11 +212,12 @@ class Run:
         Raises:
             ValueError: If all are damaged.
         """
-        best = self.folder / _CHECKPOINTS / _BEST
-        files = [path for path in (best, *self.step_files()) if path.exists()]
+        files = self.checkpoint_files()
         for path in reversed(files):
             try:
                 return checkpoints.read(path)
+            except FileNotFoundError:  # a running training has removed it, and written newer ones
+                return self.last(say)
             except ValueError as error:
                 say(f"warning: {error}; trying the one before it")
         if files:
@@ -252,8 +264,8 @@ class Run:
         self._write_metrics(rows)
 
     def add_metrics(self, row: Mapping) -> None:
-        """Appends a row, replacing one of the same step."""
-        rows = [old for old in self.metrics() if int(old["step"]) < row["step"]]
+        """Appends a row, replacing one of its epoch, which ended early then, or of a later one."""
+        rows = [old for old in self.metrics() if int(old["epoch"]) < row["epoch"]]
         self._write_metrics([*rows, row])
 
     def metrics(self) -> list[dict]:
@@ -296,6 +308,14 @@ class Watched(Run):
 
     lock = write_settings = save = remove_litter = keep_metrics = add_metrics = log = _skip
     add_picture = add_table = _skip
+
+
+def _changed(path: Path) -> float:
+    """When a file was written, in seconds since 1970; 0 if it was removed meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _step_file(step: int) -> str:
