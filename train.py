@@ -163,20 +163,62 @@ def main(argv: list[str]) -> None:
     if FLAGS.seeds > 1:
         return print("\n".join(train_all(argv, FLAGS.flag_values_dict(), given)))
     talk = sys.stderr if FLAGS.json else sys.stdout  # --json prints nothing else on stdout
-    if not FLAGS.resume:
-        recipe = RECIPES / f"{FLAGS.model or default_model(FLAGS.data)}.flags"
-        if recipe.exists() and not any(map(FLAGFILE.match, argv)):
-            print(f"settings: those of recipes/{recipe.name} where no flag is given", file=talk)
-            console.parse([argv[0], f"--flagfile={recipe}", *argv[1:]])
+    program, *words = argv
+    files, typed = apart(words)
+    recipe = RECIPES / f"{FLAGS.model or default_model(FLAGS.data)}.flags"
+    if recipe.exists() and not files and not FLAGS.resume:
+        print(f"settings: those of recipes/{recipe.name} where no flag is given", file=talk)
+        files = [f"--flagfile={recipe}"]
+        words = [*files, *words]
+    of_files, of_hand = (values([program, *each], own) for each in (files, typed))
+    console.parse([program, *words])
     options = SimpleNamespace(**{flag.name: flag.value for flag in own})
-    if "optimizer" in given and "learning_rate" not in given:
-        options.learning_rate = None  # the recipe's is for its own optimizer
+    if line := drop_foreign_rate(options, defaults | of_files, of_hand):
+        given.discard("learning_rate")
+        print(line, file=talk)
     try:
         for line in run(options, given, defaults, talk):
             print(line)
     except cluster.PeerLost as error:
         with console.leaving():  # what is cleaned up otherwise might wait for who is gone
             console.fail(error, console.START_AGAIN)
+
+
+def apart(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Those words of a command line that name flag files, and the others."""
+    files, others = [], []
+    words = iter(words)
+    for word in words:
+        is_file = FLAGFILE.match(word)
+        (files if is_file else others).append(word)
+        if is_file and not is_file[1]:  # the name is a word of its own
+            files += itertools.islice(words, 1)
+    return files, others
+
+
+def values(argv: list[str], own: Iterable[flags.Flag]) -> dict[str, object]:
+    """Parses a command line; returns the values of the flags that it gives."""
+    console.parse(argv)
+    return {flag.name: flag.value for flag in own if flag.present}
+
+
+def drop_foreign_rate(options: SimpleNamespace, recipe: dict, typed: dict) -> str:
+    """Drops a recipe's learning rate where the optimizer is not the recipe's.
+
+    Args:
+        options: All flags; the optimizer's own rate takes the place of the recipe's.
+        recipe: The flags without those that were typed.
+        typed: Flags on the command line itself.
+
+    Returns:
+        A line for the user; an empty one where nothing is dropped.
+    """
+    name, rate = options.optimizer, recipe["learning_rate"]
+    if rate is None or "learning_rate" in typed or name == recipe["optimizer"]:
+        return ""
+    options.learning_rate = None
+    its_own = optimizers.OPTIMIZERS[name].learning_rate
+    return f"learning rate: {its_own:g}, that of {name}; {rate:g} is for {recipe['optimizer']}"
 
 
 def run(options: SimpleNamespace, given: set[str], defaults: dict, talk: TextIO) -> Iterable[str]:

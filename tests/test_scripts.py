@@ -291,10 +291,28 @@ def test_one_batch_is_learnt_or_a_reason_to_warn(tmp_path, command):
     assert re.search("^warning: one batch, .* expected nearly 100 %", done.stdout, re.M)
 
 
-def test_a_recipes_learning_rate_is_for_its_own_optimizer(tmp_path, command):
-    words = ["train.py", "--optimizer=adam", "--max_steps=1", f"--run_dir={tmp_path}/run"]
-    assert command(*words).returncode == 0
-    assert runs.Run(tmp_path / "run").settings()["flags"]["learning_rate"] == 1e-3
+@pytest.mark.parametrize(
+    "words, rate",
+    [
+        (["--optimizer=adam"], 1e-3),  # recipes/lenet5.flags says 0.05
+        (["--optimizer=momentum"], 0.05),
+        (["--optimizer=adam", "--learning_rate=0.01"], 0.01),
+        (["--flagfile=recipes/lenet5.flags", "--optimizer=adam"], 1e-3),
+        (["--optimizer", "adam", "--flagfile", "recipes/lenet5.flags"], 1e-3),
+        (["-flagfile=recipes/lenet5.flags", "-optimizer=adam", "-learning_rate", "0.02"], 0.02),
+        (["--flagfile=recipes/lenet5.flags"], 0.05),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_recipes_learning_rate_is_for_its_own_optimizer(words, rate, tmp_path, command):
+    words = ["train.py", *words, "--max_steps=1", f"--run_dir={tmp_path}/run"]
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    assert runs.Run(tmp_path / "run").settings()["flags"]["learning_rate"] == rate
+    line = "learning rate: 0.001, that of adam; 0.05 is for momentum"
+    assert (line in done.stdout.splitlines()) is (rate == 1e-3)
+    again = command(*words, "--resume")  # the same flags are fine
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_missing_image_is_an_error_among_others(digits, command):
