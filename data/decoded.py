@@ -233,7 +233,7 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
         encoding: The split's, one of `datasets.ENCODINGS`.
         threads: How many images are decoded at a time.
     """
-    samples = 3 * np.prod(_sizes(shards, encoding, _SAMPLE), axis=1)
+    samples = 3 * np.prod(_sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
     expected = np.median(samples) * sum(shard.examples for shard in shards)
     tables = {shard: [np.zeros([0, 4], np.int64)] for shard in shards}
     # Pages that nothing is written to take no memory; in one that grows the system moves pages and
