@@ -53,11 +53,7 @@ class Feed:
         self.cache = decoded.chosen_cache(dataset, options.cache)
         self._options, self._replicas, self._share = options, replicas, share
         examples = dataset.num_examples("train")
-        if options.batch_size > examples:
-            raise ValueError(
-                f"--batch_size={options.batch_size} is more than the {examples} training images"
-            )
-        self.steps_per_epoch = examples // options.batch_size
+        self.steps_per_epoch = examples // settings.batch_size(options, examples)
 
     def side(self, step: int) -> int:
         """Side of a step's images, in pixels."""

@@ -18,6 +18,7 @@ from data.datasets import Dataset
 from engine import checkpoints, losses, mixing, optimizers, runs, schedules, steps
 from models import keras_weights
 
+BATCH_SIZE = 128  # where there are as many images
 GROWN = 0.75  # of the epochs: then images of --first_image_size have grown to their full size
 ALPHABETS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 CHARACTERS = {  # data sets of TFDS
@@ -290,6 +291,32 @@ def micro_batch(options: SimpleNamespace) -> int | None:
     return int(given)
 
 
+def batch_size(options: SimpleNamespace, images: int) -> int:
+    """Images of an update: as many as the flag says, else 128, or all if there are fewer.
+
+    Args:
+        options: The flags.
+        images: Those of the training.
+
+    Raises:
+        ValueError: If the flag says more than there are.
+    """
+    size = options.batch_size or min(BATCH_SIZE, images)
+    if size > images:
+        raise ValueError(f"--batch_size={size} is more than the {images} training images")
+    return size
+
+
+def check_batch(options: SimpleNamespace, images: int, replicas: int) -> None:
+    """Finds out whether replicas, or parts, can share the batches of so many training images.
+
+    Raises:
+        ValueError: If they do not come out even.
+    """
+    size = batch_size(options, images)
+    steps.parts(size, micro_batch(options), replicas, pairs=bool(mix(options)))
+
+
 def check(options: SimpleNamespace, replicas: int) -> None:
     """Finds values that are wrong whatever the data are.
 
@@ -315,8 +342,8 @@ def check(options: SimpleNamespace, replicas: int) -> None:
             f"{options.first_image_size}"
         )
     size = micro_batch(options)
-    if options.batch_size:
-        steps.parts(options.batch_size, size, replicas, pairs=bool(mix(options)))
+    if batch := options.batch_size or min(size or 0, BATCH_SIZE):  # the smallest that may be
+        steps.parts(batch, size, replicas, pairs=bool(mix(options)))
     _check_origin(options)
     network_options(options)
 

@@ -374,11 +374,10 @@ def start(options: SimpleNamespace, workers: cluster.Cluster) -> Training:
         )
     strategy = join(options, workers, options.precision)
     settings.check(options, strategy.num_replicas_in_sync)  # before data is converted for hours
-    dataset = open_data(options)
+    dataset = open_data(options, strategy.num_replicas_in_sync)
     if options.learning_rate is None:
         options.learning_rate = optimizers.OPTIMIZERS[options.optimizer].learning_rate
-    if options.batch_size is None:
-        options.batch_size = min(128, dataset.num_examples("train"))
+    options.batch_size = settings.batch_size(options, dataset.num_examples("train"))
     if options.augment is None:
         options.augment, _ = settings.default_augment(options, dataset)
     with damage.named(dataset):
@@ -415,7 +414,7 @@ def resume(
     if opening.is_converted(options.data) and "val_data" not in given:
         options.val_data = None  # the shards have a validation split
     then = cache.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
-    dataset = open_data(options, expected=then)
+    dataset = open_data(options, strategy.num_replicas_in_sync, then)
     check_classes(begun["class_names"], dataset, run)
     with damage.named(dataset):
         return Training(options, dataset, begun["precision"], strategy, workers, begun)
@@ -431,10 +430,14 @@ def check_classes(before: list[str], dataset: datasets.Dataset, run: runs.Run) -
         )
 
 
-def open_data(options: SimpleNamespace, expected: cache.Expected | None = None) -> datasets.Dataset:
-    """The data set as shards; converted now if it was not before and the network can be built."""
+def open_data(
+    options: SimpleNamespace, replicas: int, expected: cache.Expected | None = None
+) -> datasets.Dataset:
+    """The data set as shards; converted now if it was not before and can be trained on."""
 
-    def check_network() -> None:
+    def check(images: int | None) -> None:
+        if images is not None:
+            settings.check_batch(options, images, replicas)
         if expected is None:  # not for a run that has begun
             given = settings.network_options(options)
             given = {**given, "image_size": size}
@@ -448,7 +451,7 @@ def open_data(options: SimpleNamespace, expected: cache.Expected | None = None) 
         options.data,
         val_data=options.val_data,
         image_size=size,
-        check=check_network,
+        check=check,
         expected=expected,
         verify=options.verify,
     )

@@ -143,6 +143,7 @@ class Source:
         joined: Names of classes that are made of several folders, and of these.
         eight_bit: Whether its images are known to have 8 bits per channel.
         classes_are_folders: Whether each class name is that of a folder; else some may be unused.
+        train_images: How many "train" has; about, if some of TFDS's are held out; None if unknown.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Source:
     joined: str = ""
     eight_bit: bool = False
     classes_are_folders: bool = True
+    train_images: int | None = None
 
 
 def labelled(listing: Listing, class_names: Sequence[str], split: str) -> list[Example]:

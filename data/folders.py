@@ -87,6 +87,7 @@ def image_folder(
         validation_fraction=validation_fraction,
         passed_over=passed_over,
         joined=layout.joined(folders["train"]),
+        train_images=len(splits["train"]),
     )
 
 

@@ -99,6 +99,7 @@ def ilsvrc2012(data: str, *, val_data: str | None, validation_fraction: float, s
         seed=seed,
         validation_fraction=validation_fraction,
         eight_bit=True,
+        train_images=len(splits["train"]),
     )
 
 

@@ -82,7 +82,7 @@ def prepare(
     image_size: int,
     val_data: str | os.PathLike | None = None,
     validation_fraction: float = 0.1,
-    check: Callable[[], object] = lambda: None,
+    check: Callable[[int | None], object] = lambda train_images: None,
     expected: cache.Expected | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -98,7 +98,8 @@ def prepare(
         image_size: Side of the crops it is for, in pixels; images are stored with room for them.
         val_data: As for `open_source`.
         validation_fraction: As for `open_source`.
-        check: Called before a conversion: may raise what would make it useless.
+        check: Called before a conversion, with `Source.train_images`: may raise what would make it
+            useless.
         expected: What images must be; shards are not looked at.
         workers: As for `Conversion`.
         progress: As for `Conversion`.
@@ -126,7 +127,7 @@ def prepare(
     if folder:
         print(f"{data}: converted before, in {folder}", flush=True)
     else:
-        check()
+        check(source.train_images)
         folder = _convert(data, source, storage, workers=workers, progress=progress)
         if expected:
             cache.rename(folder, fingerprint(source, storage), expected.fingerprint)

@@ -20,6 +20,7 @@ from data.layout import SPLITS
 from data.series import fingerprint
 
 DIGITS_FRACTION = 0.2
+_DIGITS_TRAIN = 1437  # images that it leaves
 _CAUSE_CHARACTERS = 400
 _INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")  # of TensorFlow, around a message
 _OF_TFDS = ("dataset_info.json", "features.json")  # in the folder of every version
@@ -42,6 +43,7 @@ def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) 
         seed=seed,
         validation_fraction=DIGITS_FRACTION,
         eight_bit=True,
+        train_images=_DIGITS_TRAIN,
     )
 
 
@@ -75,6 +77,7 @@ def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) ->
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     if "train" not in sizes:
         raise ValueError(f"{data}: expected a train split, found {sorted(sizes)}")
+    held = 0 if "validation" in sizes else validation_fraction
     class_names = builder.info.features[keys[1]].names
     identity = (builder.info.full_name, sorted(sizes.items()), class_names)
     if files:
@@ -87,6 +90,7 @@ def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) ->
         seed=seed,
         validation_fraction=validation_fraction,
         classes_are_folders=False,
+        train_images=round((1 - held) * sizes["train"]),
     )
 
 

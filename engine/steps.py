@@ -147,7 +147,7 @@ def parts(
     """
     size, together = micro_batch or batch_size, 2 if pairs else 1
     if batch_size % size or size % (together * replicas):
-        divisor = f"a divisor of {batch_size} and " if micro_batch else ""
+        divisor = f"a divisor of {batch_size} and " if size != batch_size else ""
         raise ValueError(
             f"--{'micro_batch' if micro_batch else 'batch_size'} expects {divisor}a multiple of "
             f"{together * replicas}, received {size}"

@@ -13,6 +13,8 @@ from conftest import metrics
 import finder
 import finetune
 import models
+import train
+from data import cache, decode, description, sources
 from engine import checkpoints
 from models import graphs
 from training import Training
@@ -96,6 +98,50 @@ def test_what_does_not_go_together_is_refused(word, complaint, command, before, 
     done = command("train.py", f"--run_dir={tmp_path}/run", *words)
     assert done.returncode == 2 and complaint in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (["--micro_batch=many"], "--micro_batch expects a number of images or auto, received many"),
+        (["--micro_batch=3", "--devices=2"], "--micro_batch expects a multiple of 2, received 3"),
+        (["--micro_batch=256"], "expects a divisor of 128 and a multiple of 1, received 256"),
+        (["--devices=x"], "--devices expects all, a number"),
+    ],
+)
+def test_wrong_whatever_the_data_are_is_found_before_them(words, complaint, command):
+    done = command("train.py", "--data=/nowhere/at/all", "--model=lenet5", *words)
+    assert done.returncode == 2 and complaint in done.stderr  # not the folder
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (["--micro_batch=32"], "--micro_batch expects a divisor of 42 and a multiple of 1"),
+        (["--devices=4"], "--batch_size expects a multiple of 4, received 42"),
+        (["--batch_size=43"], "--batch_size=43 is more than the 42 training images"),
+    ],
+)
+def test_wrong_for_so_many_images_is_found_before_they_are_converted(
+    words, complaint, command, photographs, tmp_path
+):
+    folder = shutil.copytree(photographs, tmp_path / tmp_path.name)  # not converted yet
+    done = command("train.py", f"--data={folder}", "--model=lenet5", *words)
+    assert done.returncode == 2 and complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "converting" not in done.stdout
+
+
+def test_a_run_that_goes_on_converts_nothing_for_a_wrong_number_of_devices(
+    photographs, tmp_path, capsys
+):
+    folder = shutil.copytree(photographs, tmp_path / tmp_path.name)
+    expected = description.fingerprint(sources.open_source(folder), decode.storage_for(32))
+    told = {"data": str(folder), "val_data": None, "verify": False, "batch_size": 42}
+    told |= {"model": "lenet5", "image_size": 32, "micro_batch": None}
+    told |= {"mixup": 0.0, "cutmix": 0.0, "overfit_batch": False}
+    with pytest.raises(ValueError, match="--batch_size expects a multiple of 4, received 42"):
+        train.open_data(SimpleNamespace(**told), 4, cache.Expected(expected))
+    assert capsys.readouterr().out == ""
 
 
 def test_nothing_to_start_from(command, tmp_path):

@@ -30,10 +30,11 @@ def tree(root, *paths):
 
 def listed(source, scratch):
     """What a source holds: (name, class name, bytes) of every example, by split."""
-    names = (*source.class_names, None)
+    names, splits = (*source.class_names, None), source.list_splits(scratch)
+    assert source.train_images == len(splits["train"])
     return {
         split: [(example.name, names[example.label], example.read()) for example in examples]
-        for split, examples in source.list_splits(scratch).items()
+        for split, examples in splits.items()
     }
 
 
@@ -44,6 +45,7 @@ def test_digits_are_split_in_a_stratified_way_and_the_same_every_time(tmp_path):
         "train": 1437,
         "validation": 360,
     }
+    assert source.train_images == 1437
     held = collections.Counter(example.label for example in splits["validation"])
     assert sorted(held) == list(range(10)) and set(held.values()) <= {35, 36, 37}
     assert source.class_names == tuple("0123456789")
