@@ -114,6 +114,14 @@ def test_wrong_whatever_the_data_are_is_found_before_them(words, complaint, comm
     assert done.returncode == 2 and complaint in done.stderr  # not the folder
 
 
+def unconverted(photographs, tmp_path):
+    """Other images than those that other tests convert, as many of each class."""
+    folder = shutil.copytree(photographs, tmp_path / "images")
+    first, second, *_ = sorted(folder.glob("class_0/*.jpg"))
+    shutil.copy(first, second)
+    return folder
+
+
 @pytest.mark.parametrize(
     "words, complaint",
     [
