@@ -117,8 +117,7 @@ def test_wrong_whatever_the_data_are_is_found_before_them(words, complaint, comm
 def unconverted(photographs, tmp_path):
     """Other images than those that other tests convert, as many of each class."""
     folder = shutil.copytree(photographs, tmp_path / "images")
-    first, second, *_ = sorted(folder.glob("class_0/*.jpg"))
-    shutil.copy(first, second)
+    (folder / "class_0" / "0.jpg").rename(folder / "class_0" / f"{tmp_path.name}.jpg")
     return folder
 
 
@@ -142,7 +141,7 @@ def test_wrong_for_so_many_images_is_found_before_they_are_converted(
 def test_a_run_that_goes_on_converts_nothing_for_a_wrong_number_of_devices(
     photographs, tmp_path, capsys
 ):
-    folder = shutil.copytree(photographs, tmp_path / tmp_path.name)
+    folder = unconverted(photographs, tmp_path)
     expected = description.fingerprint(sources.open_source(folder), decode.storage_for(32))
     told = {"data": str(folder), "val_data": None, "verify": False, "batch_size": 42}
     told |= {"model": "lenet5", "image_size": 32, "micro_batch": None}
