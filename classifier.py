@@ -18,6 +18,7 @@ from report import overlay
 
 BATCH_SIZE = 64  # views
 _AHEAD = 2  # batches
+_TOGETHER = 8  # images that one process decodes before another gets some
 _CENTRE = {1: 0, 2: 0, 5: 4, 10: 4}  # of the views, by their number
 
 Image = sources.Example | sources.Upload
@@ -100,7 +101,7 @@ class Classifier:
         self._predict = tf.function(self._predict_graph, input_signature=[seen], autograph=False)
         self._batch_size = max(1, BATCH_SIZE // crops)
         self._closed = False
-        self._crew = workers.Crew(processes)
+        self._crew = workers.Crew(processes, together=_TOGETHER)
 
     def __enter__(self) -> "Classifier":
         """Returns itself."""
@@ -116,22 +117,35 @@ class Classifier:
         """Which names the images."""
         return self._network
 
-    def answers(self, images: Iterable[Image]) -> Iterator[Answer]:
+    def answers(self, images: Iterable[Image | None]) -> Iterator[Answer]:
         """An answer for every image, and for some frames of every video, in order.
 
         Strangers' files are decoded in processes of their own, as in a conversion, while the
         network works.
+
+        Args:
+            images: May keep one waiting: a None, where the next one is not there yet, has those
+                before it answered meanwhile; further ones let the waiting end when this is left.
         """
         with contextlib.closing(ahead.ahead(self._batches(images), _AHEAD)) as batches:
             for answers, seen in batches:
                 yield from self._answered(answers, seen)
 
-    def _batches(self, images: Iterable[Image]) -> Iterator[tuple[list[Answer], np.ndarray | None]]:
+    def _batches(
+        self, images: Iterable[Image | None]
+    ) -> Iterator[tuple[list[Answer], np.ndarray | None]]:
         """Answers without what the network says, and the views of those that are readable."""
-        shown = self._shown(images)
-        while some := list(itertools.islice(shown, self._batch_size)):
-            stored = [each for _, each in some if each]
-            yield [answer for answer, _ in some], self._views(stored)
+        images = iter(images)
+        for first in images:
+            if self._closed:
+                return
+            if first is None:
+                continue
+            burst = itertools.takewhile(lambda image: image is not None, images)
+            shown = self._shown(itertools.chain([first], burst))
+            while some := list(itertools.islice(shown, self._batch_size)):
+                stored = [each for _, each in some if each]
+                yield [answer for answer, _ in some], self._views(stored)
 
     def _shown(self, images: Iterable[Image]) -> Iterator[tuple[Answer, Stored | None]]:
         storage = self._network.storage
@@ -143,8 +157,8 @@ class Classifier:
                             return
                         yield _of_frame(image.name, frame)
             else:
-                group = list(group)
-                for image, stored in zip(group, self._crew.prepared(group, storage), strict=True):
+                named, read = itertools.tee(group)
+                for stored, image in zip(self._crew.prepared(read, storage), named, strict=True):
                     yield _begun(Answer(image.name), stored)
 
     def _views(self, stored: list[Stored]) -> np.ndarray | None:

@@ -11,7 +11,7 @@ python classify.py --serve            a page to try it, http://127.0.0.1:8000
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from absl import flags
@@ -74,7 +74,9 @@ def main(argv: list[str]) -> None:
         outputs = Outputs(network, given, explain=FLAGS.explain, features=FLAGS.features)
         of_network = classifier.Classifier(
             network,
-            processes=min(FLAGS.threads, len(images)),
+            processes=min(FLAGS.threads, len(images))
+            if isinstance(images, list)
+            else FLAGS.threads,
             every=FLAGS.every,
             explains="explain" in given,
             features="features" in given,
@@ -88,17 +90,25 @@ def main(argv: list[str]) -> None:
     sys.exit(console.FAILED if failed else 0)
 
 
-def wanted(named: list[str], passed_over: PassedOver) -> list[sources.Example]:
+def wanted(
+    named: list[str], passed_over: PassedOver
+) -> list[sources.Example] | Iterator[sources.Example | None]:
     """The images that are named.
 
     Args:
         named: The command line's words.
         passed_over: Where to add what is not taken of folders.
 
+    Returns:
+        All of them; as they come, as for `places.listed`, where stdin names some.
+
     Raises:
         FileNotFoundError: If there is none of them.
     """
     images = places.listed(named, passed_over)
+    if places.STDIN in named:
+        return images
+    images = list(images)
     if not any(os.path.exists(image.path) for image in images):
         raise FileNotFoundError(f"expected image files or folders of images, received {named}")
     return images
@@ -115,13 +125,19 @@ def refuse_nonsense(named: list[str], given: list[str], *, serves: bool) -> None
 
 
 def classify(
-    of_network: classifier.Classifier, images: list[sources.Example], outputs: "Outputs"
+    of_network: classifier.Classifier, images: Iterable[sources.Example | None], outputs: "Outputs"
 ) -> int:
-    """Says what every image is; returns how many could not be read."""
-    failed = 0
+    """Says what every image is; returns how many could not be read.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    answer, failed = None, 0
     for answer in of_network.answers(images):
         outputs.add(answer, of_network.described(answer))
         failed += answer.error is not None
+    if answer is None:
+        raise FileNotFoundError("expected paths of images on stdin, received none")
     outputs.end()
     return failed
 

@@ -176,8 +176,14 @@ def _largest_sample(example: Example) -> int:
 class Crew:
     """Worker processes that wait for work, which may come from several threads."""
 
-    def __init__(self, workers: int) -> None:
-        """Starts so many processes."""
+    def __init__(self, workers: int, *, together: int = _CHUNK_EXAMPLES) -> None:
+        """Starts processes.
+
+        Args:
+            workers: How many.
+            together: The most examples that one of them gets at once.
+        """
+        self._together = together
         self._workers = [_Worker() for _ in range(workers)]
         self._idle = queue.SimpleQueue()
         for worker in self._workers:
@@ -196,7 +202,7 @@ class Crew:
         """As the function `worked`."""
         pending = deque()
         try:
-            for chunk in _chunks(examples):
+            for chunk in _chunks(examples, self._together):
                 pending.append(self._threads.submit(self._have_done, work, chunk))
                 if len(pending) > _CHUNKS_AHEAD * len(self._workers):
                     yield from pending.popleft().result()
@@ -222,13 +228,13 @@ class Crew:
             self._idle.put(worker)
 
 
-def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    """Groups small files, so that a message to a worker is worth its while."""
+def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
+    """Groups small files, at most so many, so that a message to a worker is worth its while."""
     chunk, size = [], 0
     for example in examples:
         chunk.append(example)
         size += example.size or 0
-        if len(chunk) == _CHUNK_EXAMPLES or size >= _CHUNK_BYTES:
+        if len(chunk) == most or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:

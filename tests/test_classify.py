@@ -2,10 +2,10 @@
 
 import csv
 import dataclasses
-import io
 import json
 import os
 import sys
+import threading
 
 import cv2
 import numpy as np
@@ -51,6 +51,30 @@ def folder(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.fixture
+def come_on_stdin(tmp_path, monkeypatch):
+    """Puts bytes where stdin is read from."""
+
+    def put(data):
+        (tmp_path / "stdin").write_bytes(data)
+        monkeypatch.setattr(sys, "stdin", open(tmp_path / "stdin"))
+
+    yield put
+    sys.stdin.close()
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """What is written there comes on stdin; it ends after 20 s, for who would wait for ever."""
+    reading, writing = os.pipe()
+    with open(reading) as stdin, open(writing, "wb", buffering=0) as pipe:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        end = threading.Timer(20, pipe.close)
+        end.start()
+        yield pipe
+        end.cancel()
+
+
 def names(folder, *given):
     return [os.path.relpath(image.path, folder) for image in places.listed(map(str, given))]
 
@@ -64,17 +88,60 @@ def test_patterns_name_files(folder):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\0", b"\r\n"])
-def test_paths_come_on_stdin(folder, end, monkeypatch):
+def test_paths_come_on_stdin(folder, end, come_on_stdin):
     paths = [os.fsencode(folder / name) for name in ("b/2.png", "none.png", "a")]
-    stdin = io.TextIOWrapper(io.BytesIO(end.join(paths) + end))
-    monkeypatch.setattr(sys, "stdin", stdin)
+    come_on_stdin(end.join(paths) + end)
     assert names(folder, "-", folder / "b") == ["b/2.png", "none.png", "a/1.png", "b/2.png"]
+    come_on_stdin(end.join(paths[:2]))
+    assert names(folder, "-") == ["b/2.png", "none.png"]
 
 
-def test_a_list_of_paths_may_begin_with_a_byte_order_mark(folder, monkeypatch):
-    text = b"\xef\xbb\xbf" + os.fsencode(folder / "b/2.png") + b"\r\n"
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+def test_a_list_of_paths_may_begin_with_a_byte_order_mark(folder, come_on_stdin):
+    come_on_stdin(b"\xef\xbb\xbf" + os.fsencode(folder / "b/2.png") + b"\r\n")
     assert names(folder, "-") == ["b/2.png"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\0"])
+def test_a_path_on_stdin_is_answered_before_the_next_one_comes(network, end, pipe):
+    paths = [os.fsencode(SAMPLES / f"digit_{digit}.png") for digit in range(3)]
+    with classifier.Classifier(network, processes=2) as of_network:
+        answers = of_network.answers(places.listed(["-"]))
+        for digit, path in enumerate(paths):
+            pipe.write(path + end)
+            answer = next(answers)
+            assert (answer.image, network.class_names[answer.label]) == (path.decode(), str(digit))
+        pipe.write(os.fsencode(SAMPLES) + end + b"none.png")  # a folder, and no end of a line
+        for digit in range(10):
+            assert next(answers).image == str(SAMPLES / f"digit_{digit}.png")
+        assert not pipe.closed
+        pipe.close()
+        assert next(answers).error and list(answers) == []
+
+
+def test_a_folder_that_only_stdin_names_and_is_closed_is_one_error_among_others(
+    folder, come_on_stdin, monkeypatch
+):
+    def closed(place, passed_over):
+        raise PermissionError(place)
+
+    monkeypatch.setattr(sources, "open_images", closed)
+    come_on_stdin(b"closed\nother\n")
+    assert [image.path for image in places.listed(["-"])] == ["closed", "other"]
+    with pytest.raises(PermissionError):
+        list(places.listed(["closed"]))
+
+
+def test_who_leaves_does_not_wait_for_stdin(network, pipe):
+    with classifier.Classifier(network, processes=1) as of_network:
+        answers = of_network.answers(places.listed(["-"]))
+        pipe.write(os.fsencode(THREE) + b"\n")
+        assert not next(answers).error
+        threads = [each for each in threading.enumerate() if "ThreadPool" in each.name]
+    answers.close()
+    assert threads
+    for thread in threads:  # Python waits for them at its end
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_what_a_folder_holds_besides_is_said_and_what_is_closed_fails(command, folder):
@@ -91,7 +158,7 @@ def test_many_images_are_one_graph_and_the_same_as_one_by_one(network, tmp_path)
     paths = sorted(SAMPLES.glob("digit_*.png")) * 14
     paths[70] = tmp_path / "none.png"
     with classifier.Classifier(network, processes=2) as of_network:
-        images = places.listed(map(str, paths))
+        images = list(places.listed(map(str, paths)))
         answers = list(of_network.answers(images))
         again = list(of_network.answers(images[:3]))  # another size of batch
         assert of_network._predict.experimental_get_tracing_count() == 1
