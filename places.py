@@ -59,7 +59,9 @@ def _named(descriptor: int) -> Iterator[str | None]:
         *names, rest = rest.split(end) if data else [rest, b""]
         for name in names:
             name, mark = name.removeprefix(mark), b""
-            if name := name if end == b"\0" else name.removesuffix(b"\r"):
+            if end == b"\n":
+                name = name.removesuffix(b"\r")
+            if name:
                 yield os.fsdecode(name)
 
 

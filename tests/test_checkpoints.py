@@ -2,6 +2,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -239,13 +241,15 @@ def test_missing_checkpoints_and_runs(run, tmp_path):
         runs.Run(tmp_path / "nowhere").find("best")
 
 
-def test_metrics_rows_after_a_step_are_dropped_and_repeated_rows_replaced(run):
+def test_metrics_rows_after_a_step_are_dropped_and_those_of_an_epoch_replaced(run):
     row = dict.fromkeys(runs.METRICS, 0.5)
-    for step in (10, 20, 30):
-        run.add_metrics({**row, "step": step})
-    run.add_metrics({**row, "step": 30, "epoch": 3})
+    for epoch, step in ((1, 10), (2, 14), (2, 17), (2, 20), (3, 30)):  # two stops in epoch 2
+        run.add_metrics({**row, "epoch": epoch, "step": step})
+    rows = [(int(each["epoch"]), int(each["step"])) for each in run.metrics()]
+    assert rows == [(1, 10), (2, 20), (3, 30)]
     run.keep_metrics(20)
-    assert [int(each["step"]) for each in run.metrics()] == [10, 20]
+    run.add_metrics({**row, "epoch": 3, "step": 30})
+    assert [int(each["step"]) for each in run.metrics()] == [10, 20, 30]
 
 
 def test_folders_are_numbered_and_the_newest_run_is_found(tmp_path, monkeypatch):
@@ -257,8 +261,58 @@ def test_folders_are_numbered_and_the_newest_run_is_found(tmp_path, monkeypatch)
     second = runs.Run(runs.make_folder("digits-lenet5"))
     second.write_settings({})
     assert second.folder.name == "digits-lenet5-2"
+    with pytest.raises(FileNotFoundError, match="expected a folder with a checkpoint"):
+        runs.newest(saved=True)
     save_steps(first, 1)
     assert runs.newest().folder == first.folder
+    later = time.time() + 10
+    os.utime(second.folder / "run.json", (later, later))
+    assert runs.newest().folder == second.folder  # with which --resume goes on
+    assert runs.newest(saved=True).folder == first.folder
+    assert runs.open_checkpoint(None, "best")[0] == first.folder
+
+
+def removed_at(monkeypatch, place, name, path):
+    """Lets a file be removed, as a training at work does, right before a function sees it."""
+    function = getattr(place, name)
+
+    def removing(*args, **options):
+        if args and args[0] == path:
+            path.unlink(missing_ok=True)
+        return function(*args, **options)
+
+    monkeypatch.setattr(place, name, removing)
+
+
+def test_a_checkpoint_that_is_removed_between_listing_and_looking_is_no_error(run, monkeypatch):
+    run.write_settings({})
+    save_steps(run, 1, 2)
+    removed_at(monkeypatch, Path, "stat", run.step_files()[0])
+    assert run.last_change > 0
+    assert [path.name for path in run.step_files()] == ["step-00000002.safetensors"]
+
+
+def test_where_the_last_checkpoint_is_removed_meanwhile_a_newer_one_is_read(run, monkeypatch):
+    save_steps(run, 1)
+    (old,) = run.step_files()
+    read = checkpoints.read
+
+    def overtaken(path):
+        if path == old and old.exists():
+            save_steps(run, 2)
+            old.unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(checkpoints, "read", overtaken)
+    assert run.last(pytest.fail).about["step"] == 2
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_called_damaged(run, monkeypatch):
+    save_steps(run, 1)
+    (path,) = run.step_files()
+    removed_at(monkeypatch, checkpoints.safetensors, "safe_open", path)
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        checkpoints.read(path)
 
 
 def test_one_checkpoint_file_is_enough(run, tmp_path):
