@@ -30,7 +30,7 @@ with console.quiet_import():
     import preview
     import settings
     import sweep
-    from data import augment, cache, damage, datasets, decoded, opening, reading
+    from data import augment, copies, damage, datasets, decoded, opening, reading
     from engine import checkpoints, cluster, devices, optimizers, runs, schedules
     from models import graphs, keras_weights, layers
     from training import Training, data_name
@@ -413,7 +413,7 @@ def resume(
     strategy = join(options, workers, begun["precision"])
     if opening.is_converted(options.data) and "val_data" not in given:
         options.val_data = None  # the shards have a validation split
-    then = cache.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
+    then = copies.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
     dataset = open_data(options, strategy.num_replicas_in_sync, then)
     check_classes(begun["class_names"], dataset, run)
     with damage.named(dataset):
@@ -431,7 +431,7 @@ def check_classes(before: list[str], dataset: datasets.Dataset, run: runs.Run) -
 
 
 def open_data(
-    options: SimpleNamespace, replicas: int, expected: cache.Expected | None = None
+    options: SimpleNamespace, replicas: int, expected: copies.Expected | None = None
 ) -> datasets.Dataset:
     """The data set as shards; converted now if it was not before and can be trained on."""
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import console
 import models
-from data import cache, decode, imagenet
+from data import copies, decode, imagenet
 from engine import checkpoints, runs
 from models import keras_weights
 
@@ -30,7 +30,7 @@ class Origin:
 
     data: str
     val_data: str | None = None
-    then: cache.Expected | None = None
+    then: copies.Expected | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +129,9 @@ def _origin(folder: Path, about: Mapping) -> Origin:
     if run.exists:
         settings = run.settings()
         flags, data = settings["flags"], settings["data"]
-        then = cache.Expected(data["fingerprint"], data["folder"])
+        then = copies.Expected(data["fingerprint"], data["folder"])
     else:
-        flags, then = about["flags"], cache.Expected(about["data_fingerprint"])
+        flags, then = about["flags"], copies.Expected(about["data_fingerprint"])
     return Origin(flags["data"], flags["val_data"], then)
 
 

@@ -23,7 +23,8 @@ import feed
 import finetune
 import models
 import settings
-from data import archives, augment, damage, datasets, folders, tree
+from data import archives, augment, damage, datasets, folders
+from data.names import readable
 from engine import (
     averages,
     checkpoints,
@@ -48,7 +49,7 @@ def data_name(data: str) -> str:
     if data.startswith("tfds:"):
         return data.removeprefix("tfds:").replace("/", "_")
     name = archives.without_suffix(Path(data).resolve().name)
-    return folders.cut(tree.readable(name))
+    return folders.cut(readable(name))
 
 
 @dataclasses.dataclass

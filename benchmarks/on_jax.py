@@ -38,6 +38,7 @@ with console.quiet_import():
     import models
     from benchmarks import tables
     from data import examples, folders
+    from data.names import natural_order
     from engine import optimizers, schedules
     from models import graphs
 
@@ -100,7 +101,7 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         ValueError: If it holds no images, or a file is no image of 32 pixels.
     """
     listing = folders.list_class_folders(folder)
-    found = examples.labelled(listing, sorted(listing, key=examples.natural_order), folder.name)
+    found = examples.labelled(listing, sorted(listing, key=natural_order), folder.name)
     if not found:
         raise ValueError(f"{folder} holds no class folders with images")
     images = [cv2.imread(example.path, cv2.IMREAD_COLOR_RGB) for example in found]

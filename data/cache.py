@@ -1,167 +1,16 @@
 """Converted copies of images, kept between runs: `python -m data.cache` lists and removes them."""
 
 import argparse
-import contextlib
-import json
-import os
 import re
-import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import console
-from data import unfinished
+from data import copies, unfinished
 
-DESCRIPTION = "dataset.json"
-_USE = "used.json"  # of a copy: by what data, when
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
 
 
-def folder() -> Path:
-    """`$CONVNETS_CACHE`, else `~/.cache/convnets`; it may not exist yet."""
-    return Path(os.environ.get("CONVNETS_CACHE") or "~/.cache/convnets").expanduser()
-
-
-@dataclass(frozen=True)
-class Copy:
-    """Images that were converted into the cache, or a conversion that was stopped.
-
-    Attributes:
-        folder: Where its shards lie.
-        fingerprints: As `Dataset.fingerprints`; none of a conversion that was stopped.
-        source: Path of the images that it was last used for; "" if that is not known.
-        content: Their `Source.fingerprint`; "" if that is not known.
-        last_used: In seconds since 1970.
-        bytes: Of all its files.
-    """
-
-    folder: Path
-    fingerprints: tuple[str, ...]
-    source: str
-    content: str
-    last_used: float
-    bytes: int
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the conversion has ended."""
-        return bool(self.fingerprints)
-
-    def remove(self) -> None:
-        """Removes its folder.
-
-        Raises:
-            BusyError: If a process is converting into it.
-        """
-        if self.is_whole:
-            (self.folder / DESCRIPTION).unlink()  # first: what is left is no copy
-            return shutil.rmtree(self.folder)
-        with unfinished.claimed(self.folder.with_suffix("")) as claimed:
-            unfinished.remove(claimed)
-
-
-def copies() -> list[Copy]:
-    """All copies in the cache, the last used one first."""
-    return sorted(_copies(), key=lambda copy: copy.last_used, reverse=True)
-
-
-def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
-    """The folder of the copy with a fingerprint.
-
-    Args:
-        fingerprint: As `Dataset.fingerprint`.
-        *elsewhere: Folders of shards outside the cache where it may be too.
-    """
-    for place in [*folder().glob(f"*-{fingerprint[:16]}"), *map(Path, elsewhere)]:
-        if fingerprint in fingerprints(place):
-            return place
-    return next((copy.folder for copy in _copies() if fingerprint in copy.fingerprints), None)
-
-
-def fingerprints(place: Path) -> tuple[str, ...]:
-    """As `Dataset.fingerprints`, of a folder; none if it is not one of shards of ours."""
-    description = _read(place / DESCRIPTION)
-    if "fingerprint" not in description:
-        return ()
-    return (description["fingerprint"], *description.get("earlier_fingerprints", ()))
-
-
-@dataclass(frozen=True)
-class Expected:
-    """The data that a run was started with.
-
-    Attributes:
-        fingerprint: `Dataset.fingerprint`.
-        folder: Where its shards lay; None if that is not known.
-    """
-
-    fingerprint: str
-    folder: str | None = None
-
-    def copy(self) -> Path | None:
-        """The folder of its shards, if they are in the cache or where they were."""
-        return find(self.fingerprint, *filter(None, [self.folder]))
-
-
-def note_use(copy: Path, source: str, content: str) -> None:
-    """Notes for which images a copy is used, and when; not where the cache cannot be written."""
-    use = {"source": source, "content": content, "last_used": time.time()}
-    with contextlib.suppress(OSError):
-        unfinished.write(copy / _USE, json.dumps(use).encode())
-
-
-def outdated(source: str, content: str) -> list[Copy]:
-    """Copies of the images at a path as they were when they had another content."""
-    return [each for each in copies() if each.source == source and each.content != content]
-
-
-def rename(copy: Path, fingerprint: str, *earlier: str) -> None:
-    """Gives a copy a fingerprint, and keeps those that runs know it by.
-
-    Args:
-        copy: Its folder.
-        fingerprint: The one of today.
-        *earlier: Others, besides those it has.
-    """
-    known = fingerprints(copy)
-    others = [name for name in dict.fromkeys([*earlier, *known]) if name != fingerprint]
-    if known[0] == fingerprint and set(others) < set(known):
-        return
-    names = {"fingerprint": fingerprint, "earlier_fingerprints": others}
-    text = json.dumps(_read(copy / DESCRIPTION) | names, indent=1)
-    with contextlib.suppress(OSError):  # another user's cache
-        unfinished.write(copy / DESCRIPTION, text.encode() + b"\n")
-
-
-def _copies() -> Iterator[Copy]:
-    for place in sorted(folder().glob("*/")):
-        known = fingerprints(place)
-        if known or place.suffix == ".partial":
-            use = _read(place / _USE)
-            files = [path.stat() for path in place.rglob("*") if path.is_file()]
-            newest = max((file.st_mtime for file in files), default=place.stat().st_mtime)
-            yield Copy(
-                folder=place,
-                fingerprints=known,
-                source=str(use.get("source", "")),
-                content=str(use.get("content", "")),
-                last_used=use.get("last_used", newest),
-                bytes=sum(file.st_size for file in files),
-            )
-
-
-def _read(path: Path) -> dict:
-    """What a JSON file holds; nothing if it is not there or damaged."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _table(found: list[Copy]) -> list[str]:
+def _table(found: list[copies.Copy]) -> list[str]:
     """Lines about copies, and one about all of them."""
     width = max((len(copy.folder.name) for copy in found), default=0)
     lines = [f"{'NAME':{width}}  {'SIZE':>9}  {'LAST USED':16}  SOURCE"] if found else []
@@ -171,10 +20,10 @@ def _table(found: list[Copy]) -> list[str]:
         lines.append(
             f"{copy.folder.name:{width}}  {console.size(copy.bytes):>9}  {used:16}  {source}"
         )
-    return [*lines, f"{_sum(found)} in {folder()}"]
+    return [*lines, f"{_sum(found)} in {copies.folder()}"]
 
 
-def _sum(found: list[Copy]) -> str:
+def _sum(found: list[copies.Copy]) -> str:
     noun = "converted copy" if len(found) == 1 else "converted copies"
     return f"{len(found)} {noun}, {console.size(sum(copy.bytes for copy in found))},"
 
@@ -188,7 +37,7 @@ def _age(text: str) -> float:
     )
 
 
-def _chosen(found: list[Copy], names: list[str]) -> list[Copy]:
+def _chosen(found: list[copies.Copy], names: list[str]) -> list[copies.Copy]:
     """The copies of some names.
 
     Raises:
@@ -197,13 +46,13 @@ def _chosen(found: list[Copy], names: list[str]) -> list[Copy]:
     known = {copy.folder.name: copy for copy in found}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
-            f"no converted copy {unknown[0]} in {folder()}; python -m data.cache lists what is "
-            "there"
+            f"no converted copy {unknown[0]} in {copies.folder()}; python -m data.cache lists what "
+            "is there"
         )
     return [known[name] for name in dict.fromkeys(names)]
 
 
-def _remove(found: list[Copy]) -> None:
+def _remove(found: list[copies.Copy]) -> None:
     removed = []
     for copy in found:
         try:
@@ -224,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     what.add_argument("--remove", action="append", help="remove the copy of this name")
     args = parser.parse_args(argv)
     with console.user_errors():
-        found = copies()
+        found = copies.listed()
         if args.remove:
             _remove(_chosen(found, args.remove))
         elif args.prune is not None:

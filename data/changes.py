@@ -10,7 +10,8 @@ import numpy as np
 
 from data import datasets, records
 from data.description import REJECTED
-from data.examples import Example, Source, natural_order
+from data.examples import Example, Source
+from data.names import natural_order
 from data.reading import shortened
 
 _MANY = 200_000  # images: to read the names of more takes minutes on a slow disk

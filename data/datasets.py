@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data import foreign, series, tree
-from data.cache import DESCRIPTION
+from data import foreign, series
+from data.copies import DESCRIPTION
+from data.names import composed
 
 FORMAT_VERSION = 1
 UNKNOWN = "unknown"
@@ -89,9 +90,9 @@ class Dataset:
         Earlier versions gave those of foreign shards no names: then their number counts.
         """
         nameless = [f"class_{label}" for label in range(self.num_classes)]
-        known = list(map(tree.composed, names))
+        known = list(map(composed, names))
         is_earlier = bool(self.earlier_fingerprints) and known == nameless
-        return is_earlier or known == list(map(tree.composed, self.class_names))
+        return is_earlier or known == list(map(composed, self.class_names))
 
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split.

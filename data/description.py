@@ -12,7 +12,7 @@ import PIL
 import pillow_heif
 import tensorflow as tf
 
-from data.cache import DESCRIPTION
+from data.copies import DESCRIPTION
 from data.datasets import FORMAT_VERSION
 from data.decode import Storage
 from data.examples import Source

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 import console
 from data.checkup import TINY, Checkup, Unsound, examine_file, examine_record
-from data.examples import SPLIT_ORDER, Example, Source
+from data.examples import Example, Source
 from data.findings import Finding, Place, Report
+from data.names import SPLIT_ORDER
 from data.sources import open_source
 from data.survey import Survey
 from data.workers import UNREADABLE, DiskError, Rejected, cores, found_bits, worked

@@ -1,6 +1,5 @@
 """What a source of images is: where every image's bytes lie, its class, and its split."""
 
-import re
 import sys
 import zlib
 from collections import defaultdict
@@ -15,7 +14,6 @@ from data.decode import BadImage, Storage
 from data.reading import PassedOver
 
 UNLABELLED = -1
-SPLIT_ORDER = ("train", "validation", "test")
 
 
 class Packing(NamedTuple):
@@ -220,9 +218,3 @@ def hold_out(examples: list[Example], fraction: float, seed: int) -> Splits:
         "train": [example for i, example in enumerate(examples) if i not in held],
         "validation": [example for i, example in enumerate(examples) if i in held],
     }
-
-
-def natural_order(name: str) -> tuple:
-    """Sort key under which "img2" comes before "img10"."""
-    parts = re.split(r"(\d+)", name)
-    return [int(part) if i % 2 else part.lower() for i, part in enumerate(parts)], name

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data import archives, identity, layout, tree
-from data.examples import Listing, Source, hold_out, labelled, natural_order
+from data.examples import Listing, Source, hold_out, labelled
+from data.names import composed, natural_order, readable
 from data.reading import PassedOver
 from data.tree import Folder
 
@@ -108,7 +109,7 @@ def list_class_folders(root: str | Path, passed_over: PassedOver | None = None) 
 def name_of(data: str) -> str:
     """Returns the last component of a path, safe as part of a file name."""
     name = archives.without_suffix(Path(data).resolve().name)
-    return cut(re.sub(r"[^\w.-]+", "_", tree.readable(name)) or "images")
+    return cut(re.sub(r"[^\w.-]+", "_", readable(name)) or "images")
 
 
 def cut(name: str) -> str:
@@ -146,5 +147,5 @@ def _on_disk(class_names: Sequence[str], listings: dict[str, Listing]) -> list[s
     for listing in reversed(listings.values()):  # train's name counts
         for name, members in listing.items():
             written = members[0].name.split("/")[0] if members else name
-            folders[name] = written if tree.composed(written) == name else name
+            folders[name] = written if composed(written) == name else name
     return sorted(map(folders.__getitem__, class_names), key=natural_order)

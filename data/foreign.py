@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from data import cache, class_names, kinds, records, series
+from data import class_names, copies, kinds, records, series
 from data.series import Series
 from data.unfinished import write
 
@@ -44,7 +44,7 @@ def describe(found: Series) -> dict:
     labels = class_names.file_in(found.folder)
     paths = [path for of_split in found.splits.values() for path in of_split]
     fingerprint = series.fingerprint([*([labels] if labels else []), *paths])
-    index = cache.folder() / f"index-{_VERSION}-{fingerprint[:16]}.json"
+    index = copies.folder() / f"index-{_VERSION}-{fingerprint[:16]}.json"
     if not index.is_file():
         description = _index(found.folder, found.splits, fingerprint)
         index.parent.mkdir(parents=True, exist_ok=True)

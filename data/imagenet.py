@@ -15,15 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data import archives, identity, tree
-from data.examples import (
-    UNLABELLED,
-    Example,
-    Listing,
-    Member,
-    Source,
-    hold_out,
-    labelled,
-)
+from data.examples import UNLABELLED, Example, Listing, Member, Source, hold_out, labelled
 from data.folders import list_class_folders, name_of
 
 TRAIN, VALIDATION, TEST = (f"ILSVRC2012_img_{split}" for split in ("train", "val", "test"))

@@ -9,34 +9,24 @@ import os
 import re
 
 from data import archives, tree
-from data.examples import SPLIT_ORDER, Listing
+from data.examples import Listing
+from data.names import SPLIT_NAMES, composed, split_of
 from data.reading import PassedOver, shortened
 from data.tree import Folder
 
-# What the splits of TFDS are called.
-SPLITS = {name: name for name in SPLIT_ORDER} | {"val": "validation", "valid": "validation"}
-# What is left of the name of a split's folder without the words and marks around it.
-_SPLIT_NAMES = SPLITS | {"training": "train", "dev": "validation", "testing": "test"}
-_AROUND_SPLIT = re.compile(r"[-_\s]|set|data|images|split")
 # Names of folders that say what kind of files lie there, or of which split, not what images show.
 _IMAGES = r"(jpeg|png)?images?|imgs?"
 _OF_IMAGES = (
     r"masks?|labels?|annotations?|segmentations?(class|object)?|ground[-_\s]?truths?|gt|edges|depth"
 )
 _KINDS_OF_FILES = re.compile(
-    rf"(({_IMAGES}|{_OF_IMAGES}|sets?|data|split|{'|'.join(_SPLIT_NAMES)})[-_\s\d]*)+[a-z]?",
+    rf"(({_IMAGES}|{_OF_IMAGES}|sets?|data|split|{'|'.join(SPLIT_NAMES)})[-_\s\d]*)+[a-z]?",
     re.IGNORECASE,
 )
 _TABLES = (".csv", ".tsv", ".json", ".parquet", ".xlsx")
 _ANNOTATIONS, _ANNOTATED = "val_annotations.txt", "images"  # of Tiny ImageNet's validation split
 _MOST_FOLDERS, _MOST_TABLES = 6, 3  # in a message
 _EXPECTED = "expected CLASS/*.jpg, or CLASS/*.jpg below train, validation and test"
-
-
-def split_of(name: str) -> str | None:
-    """The split that a folder's name says, as "train_images" or "Val-2017"; None of any other."""
-    words = _AROUND_SPLIT.sub("", name.casefold())
-    return _SPLIT_NAMES.get(words.rstrip("0123456789"))
 
 
 def split_folders(root: Folder, data: str, passed_over: PassedOver) -> dict[str, Folder]:
@@ -111,7 +101,7 @@ def class_folders(
                 f"{data}: expected images in the class folder {inner.name}, found only other "
                 f"files, as {strange[0]}"
             )
-        listing.setdefault(tree.composed(inner.name), []).extend(members)
+        listing.setdefault(composed(inner.name), []).extend(members)
         tree.pass_over_below(inner, passed_over)
     tree.pass_over_level(folder, passed_over, images=True)
     return listing
@@ -141,7 +131,7 @@ def annotated(folder: Folder, passed_over: PassedOver) -> Listing | None:
         if member.name not in classes:
             raise ValueError(f"{_ANNOTATIONS}: expected a line for {member.name}, found none")
         named = member._replace(name=f"{_ANNOTATED}/{member.name}")
-        listing.setdefault(tree.composed(classes[member.name]), []).append(named)
+        listing.setdefault(composed(classes[member.name]), []).append(named)
     rest = {name: file for name, file in folder.others.items() if name != _ANNOTATIONS}
     tree.pass_over_level(dataclasses.replace(folder, others=rest), passed_over, images=True)
     passed_over.add_folders([each.name for each in folder.folders if each is not images])
@@ -150,8 +140,8 @@ def annotated(folder: Folder, passed_over: PassedOver) -> Listing | None:
 
 def is_unlabelled(test: Folder, train: Folder) -> bool:
     """Whether no folder of a test split is a class: its images lie together, or in any folders."""
-    classes = {tree.composed(inner.name) for inner in _inner(train)}
-    return not classes & {tree.composed(inner.name) for inner in _inner(test)}
+    classes = {composed(inner.name) for inner in _inner(train)}
+    return not classes & {composed(inner.name) for inner in _inner(test)}
 
 
 def joined(train: Folder) -> str:
@@ -199,7 +189,7 @@ def _check_classes(train: Folder, data: str, root: Folder) -> None:
             f"{data}: found {' and '.join(below)} below the classes, as in "
             f"{classes[splits.index(below)].name}; expected the classes below them"
         )
-    sets = [set(map(tree.composed, each)) for each in names]
+    sets = [set(map(composed, each)) for each in names]
     common = sorted(set.intersection(*sets)) if len(classes) > 1 else []
     if len(common) > 1:
         raise ValueError(

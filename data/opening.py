@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import console
-from data import cache, changes, reading, series
+from data import changes, copies, reading, series
 from data.conversion import AlreadyConvertedError, convert
 from data.datasets import Dataset, load
 from data.decode import Storage, storage_for
@@ -31,7 +31,7 @@ class ChangedDataError(ValueError):
         copy: The shards that were converted from what it was; None if they are gone too.
     """
 
-    def __init__(self, data: str | os.PathLike, reason: str, expected: cache.Expected) -> None:
+    def __init__(self, data: str | os.PathLike, reason: str, expected: copies.Expected) -> None:
         """Looks for the shards.
 
         Args:
@@ -40,7 +40,7 @@ class ChangedDataError(ValueError):
             expected: What it was.
         """
         self.reason, self.copy = reason, expected.copy()
-        name = expected.folder or cache.folder() / f"{name_of(data)}-{expected.fingerprint[:16]}"
+        name = expected.folder or copies.folder() / f"{name_of(data)}-{expected.fingerprint[:16]}"
         way = f"its converted copy of then is there: go on with --data={self.copy}"
         gone = f"its converted copy of then is gone too: {name}"
         super().__init__(f"{reason}; {way if self.copy else gone}")
@@ -49,7 +49,7 @@ class ChangedDataError(ValueError):
 def open_dataset(
     data: str | os.PathLike,
     *,
-    expected: cache.Expected | None = None,
+    expected: copies.Expected | None = None,
     verify: bool = False,
     **options,
 ) -> Dataset:
@@ -83,7 +83,7 @@ def prepare(
     val_data: str | os.PathLike | None = None,
     validation_fraction: float = 0.1,
     check: Callable[[int | None], object] = lambda train_images: None,
-    expected: cache.Expected | None = None,
+    expected: copies.Expected | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[Path, Source | None]:
@@ -130,14 +130,14 @@ def prepare(
         check(source.train_images)
         folder = _convert(data, source, storage, workers=workers, progress=progress)
         if expected:
-            cache.rename(folder, fingerprint(source, storage), expected.fingerprint)
+            copies.rename(folder, fingerprint(source, storage), expected.fingerprint)
     place = os.path.abspath(data) if is_path(data) else data
-    cache.note_use(folder, place, source.fingerprint)
+    copies.note_use(folder, place, source.fingerprint)
     return folder, source
 
 
 def _converted_before(
-    data: str | os.PathLike, source: Source, storage: Storage, expected: cache.Expected | None
+    data: str | os.PathLike, source: Source, storage: Storage, expected: copies.Expected | None
 ) -> Path | None:
     """The folder that a source was converted into, perhaps by an earlier version; None for none.
 
@@ -148,17 +148,18 @@ def _converted_before(
     storages = [storage, _earlier(storage)] if expected else [storage]
     for images in _fingerprints(source):
         names = {fingerprint(replace(source, fingerprint=images), how): how for how in storages}
-        copy = expected.copy() if expected else cache.find(next(iter(names)))
-        sought = cache.fingerprints(copy) if copy else {expected and expected.fingerprint}
+        copy = expected.copy() if expected else copies.find(next(iter(names)))
+        sought = copies.fingerprints(copy) if copy else {expected and expected.fingerprint}
         if known := names.keys() & sought:
             how = names[known.pop()]
             if copy:
-                cache.rename(copy, fingerprint(source, how))
+                copies.rename(copy, fingerprint(source, how))
             elif how != storage:
+                name = f"{name_of(data)}-{expected.fingerprint[:16]}"
                 raise ValueError(
                     f"{data}: expected what an earlier version converted, which is gone: "
-                    f"{cache.folder() / name_of(data)}-{expected.fingerprint[:16]}: the run cannot "
-                    "go on; test.py RUN --data=... tests it on a new conversion"
+                    f"{copies.folder() / name}: the run cannot go on; test.py RUN --data=... tests "
+                    "it on a new conversion"
                 )
             return copy
     if expected:
@@ -183,9 +184,9 @@ def _earlier(storage: Storage) -> Storage:
 
 def _convert(data: str | os.PathLike, source: Source, storage: Storage, **options) -> Path:
     """Converts a source into the cache; returns the folder."""
-    folder = cache.folder() / f"{source.name}-{fingerprint(source, storage)[:16]}"
+    folder = copies.folder() / f"{source.name}-{fingerprint(source, storage)[:16]}"
     print(f"{data}: converting, once, into {folder}", flush=True)
-    for copy in cache.outdated(os.path.abspath(data), source.fingerprint):
+    for copy in copies.outdated(os.path.abspath(data), source.fingerprint):
         print(
             f"{data}: has changed since it was converted into {copy.folder} "
             f"({console.size(copy.bytes)}); python -m data.cache --remove={copy.folder.name} "

@@ -13,7 +13,8 @@ import numpy as np
 
 from data import records
 from data.decode import RAW_BYTES, Storage
-from data.examples import SPLIT_ORDER, Example, Splits
+from data.examples import Example, Splits
+from data.names import SPLIT_ORDER
 
 _MAX_SHARDS = 1024
 _SHARD_EXAMPLES = 1250

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from data.examples import natural_order
-from data.layout import split_of
+from data.names import natural_order, split_of
 from data.reading import shortened
 
 # "train-00000-of-00016", "pets_train.record-00000-of-00010", "pets_val_0-of-1.tfrecord",

@@ -16,7 +16,7 @@ import numpy as np
 from data.decode import Storage
 from data.examples import Example, Source, Splits, hold_out
 from data.folders import name_of
-from data.layout import SPLITS
+from data.names import SPLITS
 from data.series import fingerprint
 
 DIGITS_FRACTION = 0.2

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from data import folders, imagenet, picking, pipeline, pixels, records, tree, views, workers
+from data import folders, imagenet, picking, pipeline, pixels, records, views, workers
 from data.datasets import Dataset
 from data.decode import Storage, Stored
 from data.examples import Example
+from data.names import composed
 from data.reading import PassedOver
 
 _NAMED = 5  # folders in a message
@@ -127,7 +128,7 @@ class Folder:
                 f"{root} holds no CLASS/*.jpg images: expected class folders; "
                 "for images without labels use classify.py"
             )
-        labels = {tree.composed(name): label for label, name in enumerate(class_names)}
+        labels = {composed(name): label for label, name in enumerate(class_names)}
         known = {name: labels.get(imagenet.readable_names([name])[0]) for name in listing}
         self._unknown = {n: len(listing[n]) for n, label in known.items() if label is None}
         self._examples = [

@@ -5,11 +5,11 @@ the user's, which files are looked at, and what a name that is not UTF-8 is call
 """
 
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from data.examples import Member
+from data.names import readable
 from data.reading import PassedOver
 
 # By these a file counts as an image; what it is, its content decides.
@@ -162,16 +162,6 @@ def without_ours(folder: Folder, read: Callable[[Member], bytes]) -> Folder:
     for inner in folder.folders:
         without_ours(inner, read)
     return folder
-
-
-def readable(name: str) -> str:
-    r"""A file's name as text: `\xe9` for a byte that is not UTF-8."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def composed(name: str) -> str:
-    """A name in one form, however its accents are written: Unicode's NFC."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _scan(path: str, folder: Folder, above: tuple, seen: set) -> Folder:

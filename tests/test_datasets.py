@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import cache, datasets, foreign, opening, records
+from data import copies, datasets, foreign, opening, records
 
 
 def serialized(label, image_format="JPEG", **without):
@@ -490,7 +490,7 @@ def test_a_run_of_an_earlier_version_knows_its_shards(tmp_path):
         status = path.stat()
         lines += f"{path} {status.st_size} {status.st_mtime_ns}\n"
     expected = hashlib.sha256(lines.encode()).hexdigest()
-    options = {"image_size": 32, "expected": cache.Expected(expected)}
+    options = {"image_size": 32, "expected": copies.Expected(expected)}
     assert opening.open_dataset(folder, **options).fingerprint != expected
     os.utime(folder / "train-00000-of-00001", (1, 1))
     with pytest.raises(ValueError, match="is not what it was then"):

@@ -14,7 +14,7 @@ import finder
 import finetune
 import models
 import train
-from data import cache, decode, description, sources
+from data import copies, decode, description, sources
 from engine import checkpoints
 from models import graphs
 from training import Training
@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_converts_nothing_for_a_wrong_number_of_devices(
     told |= {"model": "lenet5", "image_size": 32, "micro_batch": None}
     told |= {"mixup": 0.0, "cutmix": 0.0, "overfit_batch": False}
     with pytest.raises(ValueError, match="--batch_size expects a multiple of 4, received 42"):
-        train.open_data(SimpleNamespace(**told), 4, cache.Expected(expected))
+        train.open_data(SimpleNamespace(**told), 4, copies.Expected(expected))
     assert capsys.readouterr().out == ""
 
 

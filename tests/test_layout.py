@@ -7,9 +7,10 @@ import unicodedata
 import pytest
 from test_sources import listed, tree
 
-from data import identity, layout, sources
+from data import identity, sources
+from data.names import readable, split_of
 from data.reading import PassedOver
-from data.tree import readable, scan
+from data.tree import scan
 
 CAT_DOG = [f"{name}/{i}.jpg" for name in ("cat", "dog") for i in range(3)]
 
@@ -54,7 +55,7 @@ def below(*folders, names=CAT_DOG):
     ],
 )
 def test_splits_are_known_by_name(name, split):
-    assert layout.split_of(name) == split
+    assert split_of(name) == split
 
 
 def test_split_folders_of_other_names_are_the_splits(tmp_path):

@@ -9,7 +9,7 @@ import cv2
 import pytest
 from conftest import photograph
 
-from data import cache, conversion, description, opening, sources, unfinished
+from data import cache, conversion, copies, description, opening, sources, unfinished
 from data.decode import Storage
 from data.reading import PassedOver  # noqa: F401
 
@@ -40,7 +40,7 @@ def prepared(data, **options):
 
 def known(folder):
     """What a run that was started with a copy expects."""
-    return cache.Expected(cache.fingerprints(folder)[0], str(folder))
+    return copies.Expected(copies.fingerprints(folder)[0], str(folder))
 
 
 def made_before(images, storage):
@@ -49,9 +49,9 @@ def made_before(images, storage):
     old = source.earlier_fingerprint()
     source = opening.replace(source, fingerprint=old, earlier_fingerprint=None)
     name = description.fingerprint(source, storage)
-    folder = cache.folder() / f"images-{name[:16]}"
+    folder = copies.folder() / f"images-{name[:16]}"
     conversion.convert(source, folder, storage, progress=False)
-    return folder, cache.Expected(name)
+    return folder, copies.Expected(name)
 
 
 def test_what_was_copied_moved_or_packed_is_the_same_data(home, images, tmp_path, capsys):
@@ -62,7 +62,7 @@ def test_what_was_copied_moved_or_packed_is_the_same_data(home, images, tmp_path
     capsys.readouterr()
     assert prepared(moved, expected=known(first)) == prepared(packed) == first
     assert capsys.readouterr().out.count("converted before") == 2
-    assert [copy.source for copy in cache.copies()] == [packed]
+    assert [copy.source for copy in copies.listed()] == [packed]
 
 
 @pytest.mark.parametrize("storage", [Storage(256), EARLIER])
