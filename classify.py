@@ -16,16 +16,14 @@ from pathlib import Path
 
 from absl import flags
 
-import console
+from runtime import console
 
 with console.quiet_import():
-    import classifier
-    import embeddings
-    import places
-    import trained
-    from data import sources, views
-    from data.reading import PassedOver
+    from data.images.reading import PassedOver
+    from data.pipeline import views
+    from data.sources import sources
     from engine import devices
+    from inference import classifier, embeddings, inputs, loading
     from report import answers, overlay
 
 FLAGS = flags.FLAGS
@@ -62,11 +60,11 @@ def main(argv: list[str]) -> None:
         passed_over = PassedOver()
         images = [] if FLAGS.serve else wanted(named, passed_over)
         refuse_nonsense(named, given, serves=FLAGS.serve)
-        network = trained.open_network(
+        network = loading.open_network(
             FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
         )
         if FLAGS.serve:
-            import serve  # nothing else needs a web server
+            from inference import serve
 
             page = {"host": FLAGS.host, "port": FLAGS.port, "max_megabytes": FLAGS.max_megabytes}
             serve.serve(network, processes=FLAGS.threads, **page, **options)
@@ -105,8 +103,8 @@ def wanted(
     Raises:
         FileNotFoundError: If there is none of them.
     """
-    images = places.listed(named, passed_over)
-    if places.STDIN in named:
+    images = inputs.listed(named, passed_over)
+    if inputs.STDIN in named:
         return images
     images = list(images)
     if not any(os.path.exists(image.path) for image in images):
@@ -147,7 +145,7 @@ class Outputs:
 
     def __init__(
         self,
-        network: trained.Trained,
+        network: loading.Trained,
         given: list[str],
         *,
         explain: str | None,

@@ -22,19 +22,20 @@ from typing import NamedTuple
 
 from absl import flags
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import numpy as np
     import tensorflow as tf
 
-    import formats
     import models
-    import trained
-    from data import pipeline, sources, views, workers
+    from data.images import workers
+    from data.pipeline import pipeline, views
+    from data.sources import sources
     from engine import checkpoints, devices, steps
-    from models import graphs
-    from report import card
+    from inference import loading
+    from inference.export import card, formats
+    from models.tools import graphs
 
 FLAGS = flags.FLAGS
 
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
         if len(named) > 1:
             raise ValueError(f"expected one run or checkpoint, received {' '.join(named)}")
         format.require()
-        network = trained.open_network(
+        network = loading.open_network(
             named[0] if named else None,
             FLAGS.checkpoint,
             model=FLAGS.model,
@@ -84,7 +85,7 @@ def main(argv: list[str]) -> None:
         print(f"done: {output}")
 
 
-def new_place(output: str | None, network: trained.Trained, format: str) -> Path:
+def new_place(output: str | None, network: loading.Trained, format: str) -> Path:
     """The folder to make.
 
     Raises:
@@ -108,7 +109,7 @@ def _existing(path: Path) -> Path:
     return next(above for above in path.absolute().parents if os.path.lexists(above))
 
 
-def require_space(output: Path, network: trained.Trained) -> None:
+def require_space(output: Path, network: loading.Trained) -> None:
     """Raises OSError if the disk has no room for the weights."""
     needed = 4 * graphs.parameters(network.model.weights) + _SPARE_BYTES
     if needed > (free := shutil.disk_usage(_existing(output)).free):
@@ -153,7 +154,7 @@ class Samples(NamedTuple):
     views: np.ndarray
 
 
-def open_samples(places: list[str] | None, network: trained.Trained, processes: int) -> Samples:
+def open_samples(places: list[str] | None, network: loading.Trained, processes: int) -> Samples:
     """Reads what is named, of many images `_MOST_IMAGES` spread evenly, or those that are here.
 
     Raises:
@@ -187,7 +188,7 @@ def _own_images() -> list[str]:
     return [str(Path(__file__).parent / "data" / "samples"), *map(str, folder.glob("*.jpg"))]
 
 
-def agreement(network: trained.Trained, samples: Samples, answer: formats.Answer) -> dict:
+def agreement(network: loading.Trained, samples: Samples, answer: formats.Answer) -> dict:
     """Compares the probabilities of an export with the network's.
 
     Returns:
@@ -215,7 +216,7 @@ def agreement(network: trained.Trained, samples: Samples, answer: formats.Answer
 
 
 def agreement_on_files(
-    network: trained.Trained, samples: Samples, answer: Callable[[bytes], np.ndarray]
+    network: loading.Trained, samples: Samples, answer: Callable[[bytes], np.ndarray]
 ) -> dict:
     """Compares what an export says of files with what classify.py says; TensorFlow reads others.
 
@@ -246,12 +247,12 @@ def agreement_on_files(
     return result
 
 
-def probabilities(network: trained.Trained, images: np.ndarray) -> np.ndarray:
+def probabilities(network: loading.Trained, images: np.ndarray) -> np.ndarray:
     """What the trained network says of images uint8 [B, S, S, 3]: float32 [B, K]."""
     return np.exp(steps.predict(network.model, images[:, np.newaxis], network.temperature))
 
 
-def facts(network: trained.Trained, format: str, found: dict) -> dict:
+def facts(network: loading.Trained, format: str, found: dict) -> dict:
     """What a model card says."""
     row, size = models.VARIANTS[network.model.name], network.model.input_shape[1]
     stored = network.storage.short_side or round(size / 0.875)

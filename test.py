@@ -13,13 +13,15 @@ from types import SimpleNamespace
 
 from absl import flags
 
-import console
+from runtime import console
 
 with console.quiet_import():
-    import evaluation
-    import trained
-    from data import damage, datasets, opening, pipeline, testsets, views
+    from data import opening
+    from data.checks import integrity
+    from data.pipeline import pipeline, views
+    from data.shards import datasets
     from engine import devices
+    from inference import evaluation, loading, testsets
 
 FLAGS = flags.FLAGS
 
@@ -79,7 +81,7 @@ class Test:
             )
         self._options, self._strategy = options, devices.make_strategy()
         self._networks = [
-            trained.open_network(
+            loading.open_network(
                 place,
                 options.checkpoint,
                 model=options.model,
@@ -104,7 +106,7 @@ class Test:
         else:
             dataset = open_data(self.network, options.data, options.split, verify=options.verify)
             self._images = testsets.Split(dataset, options.split)
-            self._damage = damage.named(dataset)
+            self._damage = integrity.named(dataset)
 
     def run(self) -> evaluation.Outcome:
         """Tests, prints what was found and writes it into the run folder."""
@@ -152,7 +154,7 @@ def numbers(texts: list[str] | None) -> list[int | None]:
 
 
 def open_data(
-    network: trained.Trained, data: str | None, split: str, *, verify: bool
+    network: loading.Trained, data: str | None, split: str, *, verify: bool
 ) -> datasets.Dataset:
     """The network's own data set, or another one with the same classes.
 
@@ -166,7 +168,7 @@ def open_data(
     console.refuse_ambiguous(data, "digits", "--data=")
     if data is None and network.origin is None:
         raise ValueError("--data is missing, expected images to test on")
-    origin = network.origin if data is None else trained.Origin(data)
+    origin = network.origin if data is None else loading.Origin(data)
     options = {"image_size": network.image_size, "verify": verify}
     try:
         dataset = opening.open_dataset(

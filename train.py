@@ -18,22 +18,22 @@ from typing import TextIO
 
 from absl import flags
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import tensorflow as tf
 
-    import finder
-    import finetune
-    import meter
     import models
-    import preview
-    import settings
-    import sweep
-    from data import augment, copies, damage, datasets, decoded, opening, reading
+    from data import opening
+    from data.checks import integrity
+    from data.images import reading
+    from data.pipeline import augment, decoded
+    from data.shards import copies, datasets
     from engine import checkpoints, cluster, devices, optimizers, runs, schedules
-    from models import graphs, keras_weights, layers
-    from training import Training, data_name
+    from models import layers
+    from models.tools import graphs, keras_weights
+    from training import find_lr, finetune, meter, recipe, show_step
+    from training.training import Training, data_name
 
 FLAGS = flags.FLAGS
 
@@ -268,7 +268,7 @@ def train_all(argv: list[str], options: dict, given: set[str]) -> list[str]:
     with console.user_errors():
         if cluster.from_environment().size > 1:
             raise ValueError("--seeds is for one process, received several workers")
-        return sweep.train(argv, seeds, str(run_dir))
+        return seeds.train(argv, seeds, str(run_dir))
 
 
 def instead(training: Training) -> list[str] | None:
@@ -285,9 +285,9 @@ def instead(training: Training) -> list[str] | None:
         verdict = meter.measure(training)
         return [verdict.as_json()] if options.json else meter.lines(verdict)
     if options.show_step is not None:
-        return preview.draw_step(training, options.show_step)
+        return show_step.draw_step(training, options.show_step)
     if options.find_lr:
-        return finder.report(training, finder.find(training))
+        return find_lr.report(training, find_lr.find(training))
     return None
 
 
@@ -373,14 +373,14 @@ def start(options: SimpleNamespace, workers: cluster.Cluster) -> Training:
             "add --resume to go on with it"
         )
     strategy = join(options, workers, options.precision)
-    settings.check(options, strategy.num_replicas_in_sync)  # before data is converted for hours
+    recipe.check(options, strategy.num_replicas_in_sync)  # before data is converted for hours
     dataset = open_data(options, strategy.num_replicas_in_sync)
     if options.learning_rate is None:
         options.learning_rate = optimizers.OPTIMIZERS[options.optimizer].learning_rate
-    options.batch_size = settings.batch_size(options, dataset.num_examples("train"))
+    options.batch_size = recipe.batch_size(options, dataset.num_examples("train"))
     if options.augment is None:
-        options.augment, _ = settings.default_augment(options, dataset)
-    with damage.named(dataset):
+        options.augment, _ = recipe.default_augment(options, dataset)
+    with integrity.named(dataset):
         return Training(options, dataset, options.precision, strategy, workers)
 
 
@@ -416,7 +416,7 @@ def resume(
     then = copies.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
     dataset = open_data(options, strategy.num_replicas_in_sync, then)
     check_classes(begun["class_names"], dataset, run)
-    with damage.named(dataset):
+    with integrity.named(dataset):
         return Training(options, dataset, begun["precision"], strategy, workers, begun)
 
 
@@ -437,13 +437,13 @@ def open_data(
 
     def check(images: int | None) -> None:
         if images is not None:
-            settings.check_batch(options, images, replicas)
+            recipe.check_batch(options, images, replicas)
         if expected is None:  # not for a run that has begun
-            given = settings.network_options(options)
+            given = recipe.network_options(options)
             given = {**given, "image_size": size}
             model = models.build(options.model, 2, aux_heads=True, **given)
             finetune.freeze(model, options.freeze, ())
-            for side in settings.sides(options):
+            for side in recipe.sides(options):
                 graphs.require_size(model, side)
 
     size = options.image_size or models.image_size(options.model)

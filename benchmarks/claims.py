@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import keras
@@ -22,7 +22,7 @@ with console.quiet_import():
     import tensorflow as tf
 
     import models
-    from models import graphs
+    from models.tools import graphs
 
 TURNS = 7
 

@@ -16,27 +16,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import numpy as np
 
-    import classifier
     import models
-    import places
-    import trained
-    from data import decode
+    from data.images import decode
     from engine import devices
+    from inference import classifier, inputs, loading
 
 SECONDS = 10  # of the network alone, each time
 
 
-def untrained(name: str) -> trained.Trained:
+def untrained(name: str) -> loading.Trained:
     """A network with 1,000 classes that knows nothing."""
     model, side = models.build(name, 1000), models.image_size(name)
     names = [str(label) for label in range(1000)]
     storage = decode.storage_for(side)
-    return trained.Trained(model, names, storage, None, side, name, None)
+    return loading.Trained(model, names, storage, None, side, name, None)
 
 
 def alone(of_network: classifier.Classifier, batch: np.ndarray) -> tuple[list[float], list[float]]:
@@ -64,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     devices.configure(devices.cores())
     devices.set_precision("auto", training=False)
-    images = list(itertools.islice(itertools.cycle(places.listed([options.data])), options.count))
+    images = list(itertools.islice(itertools.cycle(inputs.listed([options.data])), options.count))
     network = untrained(options.model)
     side = network.model.input_shape[1]
     noise = np.random.default_rng(0).integers(

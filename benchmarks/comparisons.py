@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
+from runtime import console
 
 with console.quiet_import():
     from benchmarks import tables, turns

@@ -25,14 +25,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import cv2
 
-    from data import journal, plan, records, shards, sources
-    from data.decode import ENCODINGS, Storage, Stored
-    from data.workers import store_example
+    from data.conversion import journal, plan, writer
+    from data.images.decode import ENCODINGS, Storage, Stored
+    from data.images.workers import store_example
+    from data.shards import records
+    from data.sources import sources
 
 REFERENCE = 0  # workers
 
@@ -44,7 +46,7 @@ def one_process(planned: list[plan.Planned], storage: Storage, folder: Path):
     try:
         for shard in planned:
             images = ((example, store_example(example, storage)) for example in shard.examples)
-            kept = (shards.record(*pair) for pair in images if isinstance(pair[1], Stored))
+            kept = (writer.record(*pair) for pair in images if isinstance(pair[1], Stored))
             records.write_shard(folder / shard.file, kept)
     finally:
         os.sched_setaffinity(0, cores)
@@ -52,12 +54,12 @@ def one_process(planned: list[plan.Planned], storage: Storage, folder: Path):
 
 def with_workers(planned: list[plan.Planned], storage: Storage, folder: Path, workers: int):
     """What `convert` does, after its estimate."""
-    shards.write_shards(
+    writer.write_shards(
         journal.Journal(folder, {"tasks": 1}, print),
         planned,
         storage,
         workers=workers,
-        limit=shards.Limit(planned, 1, folder / "rejected.csv"),
+        limit=writer.Limit(planned, 1, folder / "rejected.csv"),
         advance=lambda: None,
     )
 

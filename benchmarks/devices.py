@@ -13,7 +13,7 @@ import tensorflow as tf
 import models
 from benchmarks import candidates, loader2017
 from benchmarks.setting import Setting
-from data import datasets
+from data.shards import datasets
 from engine import devices, losses, optimizers, steps
 
 PREFETCH = 2  # batches

@@ -12,9 +12,11 @@ import tensorflow as tf
 
 import models
 from benchmarks.cluster import Sums
-from data import augment, datasets, decode, pipeline, records
+from data.images import decode
+from data.pipeline import augment, pipeline
+from data.shards import datasets, records
 from engine import losses, optimizers, steps
-from models import graphs
+from models.tools import graphs
 
 CLASSES = 1000
 FLOAT = 4  # bytes; gradients and statistics are float32, whatever the precision

@@ -30,17 +30,18 @@ import cv2
 import jax
 import numpy as np
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import keras
 
     import models
     from benchmarks import tables
-    from data import examples, folders
-    from data.names import natural_order
+    from data.images import examples
+    from data.images.names import natural_order
+    from data.sources import folders
     from engine import optimizers, schedules
-    from models import graphs
+    from models.tools import graphs
 
 PADDING = 4  # pixels, on each side
 BATCH = 500  # in testing

@@ -22,14 +22,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import cv2
     import numpy as np
     import tensorflow as tf
 
-    from data import augment, datasets, order, pipeline, records
+    from data.pipeline import augment, order, pipeline
+    from data.shards import datasets, records
 
 SIZE, BATCH_SIZE = 224, 128
 WINDOWS = 6

@@ -10,7 +10,9 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks.setting import BATCH_SIZE, SCENARIOS, Setting
-from data import conversion, datasets, records, sources
+from data.conversion import conversion
+from data.shards import datasets, records
+from data.sources import sources
 
 SMALLEST = 256  # photographs with a shorter side are left out: nothing is to be enlarged
 

@@ -16,7 +16,7 @@ import cv2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
+from runtime import console
 
 QUALITY, ASIDE = 75, 4
 

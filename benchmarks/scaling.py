@@ -20,14 +20,16 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import models
     from benchmarks import assumptions, cluster, needs, tables
     from benchmarks.assumptions import count, number
     from benchmarks.choices import choice
-    from data import augment, datasets, opening
+    from data import opening
+    from data.pipeline import augment
+    from data.shards import datasets
     from engine import devices
 
 RESULTS = Path(__file__).resolve().parent / "results"

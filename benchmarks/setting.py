@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.decode import Storage
+from data.images.decode import Storage
 
 BATCH_SIZE = 128
 

@@ -136,7 +136,7 @@ def multiply_adds(network: str, size: int) -> int:
     """Of one image; needs no GPU, whose memory is for what is measured."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import models
-    from models import graphs
+    from models.tools import graphs
 
     return graphs.multiply_adds(models.build(network, CLASSES, image_size=size))
 

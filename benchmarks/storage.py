@@ -31,7 +31,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import cv2
@@ -43,9 +43,13 @@ with console.quiet_import():
     from benchmarks import tables, turns
     from benchmarks.choices import choice
     from benchmarks.setting import BATCH_SIZE, Setting
-    from data import datasets, decode, imagenet, pipeline, records
+    from data.images import decode
+    from data.pipeline import pipeline
+    from data.shards import datasets, records
+    from data.sources import imagenet
     from engine import devices, steps
-    from models import keras_weights, layers
+    from models import layers
+    from models.tools import keras_weights
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SHORT_SIDE, CROP = 256, 224  # pixels

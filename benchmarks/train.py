@@ -23,9 +23,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
 from benchmarks import stacks, tables, turns
 from benchmarks.setting import Setting
+from runtime import console
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # By name: side of the images, images of a batch.

@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import console
 from benchmarks.setting import Setting
+from runtime import console
 
 console.prepare_tensorflow()
 

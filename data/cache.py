@@ -4,8 +4,8 @@ import argparse
 import re
 import time
 
-import console
-from data import copies, unfinished
+from data.shards import copies
+from runtime import console, files
 
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
 
@@ -57,7 +57,7 @@ def _remove(found: list[copies.Copy]) -> None:
     for copy in found:
         try:
             copy.remove()
-        except unfinished.BusyError as error:
+        except files.BusyError as error:
             print(console.printable(f"{copy.folder.name} is kept: {error}"))
             continue
         print(console.printable(f"removed {copy.folder.name}"))

@@ -16,15 +16,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import console
-from data.decode import ENCODINGS, Storage
-from data.sources import open_source
+from data.images.decode import ENCODINGS, Storage
+from data.sources.sources import open_source
+from runtime import console
 
 with console.quiet_import():
-    from data import opening, tasks
-    from data.conversion import MAX_BAD, Conversion, run
-    from data.datasets import described
-    from data.plan import Task
+    from data import opening
+    from data.conversion import tasks
+    from data.conversion.conversion import MAX_BAD, Conversion, run
+    from data.conversion.plan import Task
+    from data.shards.datasets import described
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

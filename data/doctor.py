@@ -15,22 +15,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import console
-from data.checkup import TINY, Checkup, Unsound, examine_file, examine_record
-from data.examples import Example, Source
-from data.findings import Finding, Place, Report
-from data.names import SPLIT_ORDER
-from data.sources import open_source
-from data.survey import Survey
-from data.workers import UNREADABLE, DiskError, Rejected, cores, found_bits, worked
+from data.checks.checkup import TINY, Checkup, Unsound, examine_file, examine_record
+from data.checks.findings import Finding, Place, Report
+from data.checks.survey import Survey
+from data.images.examples import Example, Source
+from data.images.names import SPLIT_ORDER
+from data.images.workers import UNREADABLE, DiskError, Rejected, cores, found_bits, worked
+from data.sources.sources import open_source
+from runtime import console
 
 with console.quiet_import():
-    from data.conversion import MAX_BAD
-    from data.damage import examine_shard
-    from data.datasets import Dataset, described
-    from data.description import DESCRIPTION
+    from data.checks.integrity import examine_shard
+    from data.conversion.conversion import MAX_BAD
+    from data.conversion.description import DESCRIPTION
+    from data.conversion.writer import allowed_bad
     from data.opening import is_converted
-    from data.shards import allowed_bad
+    from data.shards.datasets import Dataset, described
 
 
 def examine_source(source: Source, *, workers: int | None = None) -> Report:

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import console
-from data import changes, copies, reading, series
-from data.conversion import AlreadyConvertedError, convert
-from data.datasets import Dataset, load
-from data.decode import Storage, storage_for
-from data.description import DESCRIPTION, REJECTED, fingerprint
-from data.examples import Source
-from data.folders import name_of
-from data.sources import is_path, open_source
-from data.spooled import is_tfds_folder
+from data.conversion import changes
+from data.conversion.conversion import AlreadyConvertedError, convert
+from data.conversion.description import DESCRIPTION, REJECTED, fingerprint
+from data.images import reading
+from data.images.decode import Storage, storage_for
+from data.images.examples import Source
+from data.shards import copies, series
+from data.shards.datasets import Dataset, load
+from data.sources.folders import name_of
+from data.sources.packaged import is_tfds_folder
+from data.sources.sources import is_path, open_source
+from runtime import console
 
 
 class ChangedDataError(ValueError):

@@ -24,7 +24,7 @@ from typing import NoReturn
 import numpy as np
 import tensorflow as tf
 
-import console
+from runtime import console
 
 _MOST_BYTES = 1 << 20  # of what a worker says when it comes
 _PATIENCE = 5.0  # seconds for a worker that is there to say something

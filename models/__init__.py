@@ -2,7 +2,7 @@
 
 import inspect
 
-import console
+from runtime import console
 
 with console.quiet_import():  # `python -m models` runs this file before any other
     import keras

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import keras
 
-import console
 import models
-from models import graphs
+from models.tools import graphs
+from runtime import console
 
 _FLOAT = 4  # bytes of a float32
 
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None):
         for name in names:
             models.image_size(name)
         if args.plot:
-            from models import drawing  # which not everyone who lists networks needs
+            from models.tools import drawing
 
             return drawing.draw(_outline(names[0]), args.plot)
         rows = (_row(name, _outline(name), args.batch_size) for name in names)

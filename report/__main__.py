@@ -8,8 +8,8 @@ python -m report RUN --output=X.html
 import argparse
 from pathlib import Path
 
-import console
 from report import compare, page
+from runtime import console
 
 
 def main(argv: list[str] | None = None) -> None:

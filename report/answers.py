@@ -8,7 +8,7 @@ import csv
 import json
 import sys
 
-import console
+from runtime import console
 
 COLUMNS = (
     "image",

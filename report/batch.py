@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-import console
 from report import fonts
+from runtime import console
 
 _COLUMNS = 8
 _SIDE = 160  # pixels of a picture

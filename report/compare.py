@@ -15,8 +15,8 @@ from pathlib import Path
 
 import jinja2
 
-import console
 from report import history, plots
+from runtime import console
 
 COLUMNS = (
     "training",

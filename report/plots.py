@@ -15,9 +15,9 @@ import numpy as np
 from matplotlib import lines as lines2d
 from matplotlib import pyplot, text
 
-import console
 from report import fonts
 from report.scores import Bin
+from runtime import console
 
 pyplot.rcParams["text.parse_math"] = False  # names of classes may hold a $
 

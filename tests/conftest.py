@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conversions import STOPPED, contents, options
 
-import console
+from runtime import console
 
 with console.quiet_import():
     import tensorflow as tf

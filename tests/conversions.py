@@ -33,7 +33,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def files(folder):
+def accounted(folder):
     """Shards that are accounted for, with what changes when they are written again."""
     done = [path.stem for path in folder.glob("*.account")]
     status = {name: (folder / "shards" / name).stat() for name in sorted(done)}

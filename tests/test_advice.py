@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from test_pipeline import FORMATS, photo, write_dataset
 
-from data import advice, augment, ceilings
+from data.pipeline import augment
+from training import advice, ceilings
 
 CACHED = "--cache=memory: the images are {}"
 CONVERT = "python -m data.convert SOURCE SHARDS --short_side=256"
@@ -50,19 +51,19 @@ def test_a_set_that_fits_is_kept_in_memory(dataset):
 
 
 def test_a_larger_set_is_stored_in_another_way(dataset, monkeypatch):
-    monkeypatch.setattr("data.decoded._AUTO_BYTES", 0)
+    monkeypatch.setattr("data.pipeline.decoded._AUTO_BYTES", 0)
     monkeypatch.setattr(dataset.__class__, "num_examples", lambda self, split: 500)
     assert said(dataset) == list(TOO_LARGE[dataset.encodings["train"]])
 
 
 def test_decoded_records_need_a_disk(dataset, monkeypatch):
-    monkeypatch.setattr("data.decoded._AUTO_BYTES", 0)
+    monkeypatch.setattr("data.pipeline.decoded._AUTO_BYTES", 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     assert said(dataset)[1] == CORES
 
 
 def test_images_that_are_too_large_are_reduced(dataset, monkeypatch):
-    monkeypatch.setattr("data.decoded._AUTO_BYTES", 0)
+    monkeypatch.setattr("data.pipeline.decoded._AUTO_BYTES", 0)
     whole = dataclasses.replace(dataset, storage={"short_side": 0})
     encoding = whole.encodings["train"]
     smaller = f"smaller images: {CONVERT}"

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from data.ahead import ahead
+from data.pipeline.ahead import ahead
 
 
 def test_items_come_in_order_from_another_thread():

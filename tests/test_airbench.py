@@ -6,7 +6,8 @@ import pytest
 
 import models
 from engine import checkpoints
-from models import airbench, graphs
+from models import airbench
+from models.tools import graphs
 
 WORDS = ["--model=airbench94", "--batch_size=8", "--learning_rate=0.05", "--schedule=constant"]
 

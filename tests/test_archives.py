@@ -9,8 +9,8 @@ import zipfile
 import pytest
 from test_sources import listed
 
-from data import sources
-from data.decode import BadImage
+from data.images.decode import BadImage
+from data.sources import sources
 
 FILES = {f"{name}/{i}.jpg": f"{name} {i} ".encode() * 40 for name in ("cat", "dog") for i in "12"}
 OTHERS = {

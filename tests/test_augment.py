@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import augment, views
+from data.pipeline import augment, views
 
 HEIGHTS = tf.constant([256, 300, 32, 8, 1, 500], tf.int32)
 WIDTHS = tf.constant([341, 256, 32, 8, 700, 375], tf.int32)

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from engine.background import Background
+from training.background import Background
 
 
 def test_jobs_follow_each_other_and_are_waited_for():

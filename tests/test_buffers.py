@@ -3,7 +3,7 @@ import gc
 import numpy as np
 import pytest
 
-from data import buffers
+from data.pipeline import buffers
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import time
 
 import tensorflow as tf
 
-from data import callbacks
+from data.pipeline import callbacks
 
 
 def test_the_end_waits_until_a_pipeline_that_nobody_reads_from_is_quiet():

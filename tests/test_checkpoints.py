@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from data import unfinished
 from engine import checkpoints, runs
+from runtime import files
 
 
 def network(units=3):
@@ -333,7 +333,7 @@ WRITERS = {
     "private": lambda path: checkpoints.replace(
         path, lambda new: os.close(os.open(new, os.O_CREAT | os.O_WRONLY, 0o600))
     ),
-    "data": lambda path: unfinished.write(path, b"x"),
+    "data": lambda path: files.write(path, b"x"),
 }
 
 

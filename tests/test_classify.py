@@ -13,12 +13,9 @@ import pytest
 from conftest import ROOT
 from test_video import film
 
-import classifier
-import embeddings
-import places
-import trained
-from data import sources
-from models import graphs
+from data.sources import sources
+from inference import classifier, embeddings, inputs, loading
+from models.tools import graphs
 
 WEIGHTS = ROOT / "weights" / "lenet5_digits.safetensors"
 SAMPLES = ROOT / "data" / "samples"
@@ -27,12 +24,12 @@ THREE = SAMPLES / "digit_3.png"
 
 @pytest.fixture(scope="module")
 def network():
-    return trained.open_network(None, str(WEIGHTS))
+    return loading.open_network(None, str(WEIGHTS))
 
 
 def classified(network, paths, **options):
     with classifier.Classifier(network, processes=1, **options) as of_network:
-        answers = list(of_network.answers(places.listed(map(str, paths))))
+        answers = list(of_network.answers(inputs.listed(map(str, paths))))
         return answers, [of_network.described(answer) for answer in answers]
 
 
@@ -76,7 +73,7 @@ def pipe(monkeypatch):
 
 
 def names(folder, *given):
-    return [os.path.relpath(image.path, folder) for image in places.listed(map(str, given))]
+    return [os.path.relpath(image.path, folder) for image in inputs.listed(map(str, given))]
 
 
 def test_patterns_name_files(folder):
@@ -105,7 +102,7 @@ def test_a_list_of_paths_may_begin_with_a_byte_order_mark(folder, come_on_stdin)
 def test_a_path_on_stdin_is_answered_before_the_next_one_comes(network, end, pipe):
     paths = [os.fsencode(SAMPLES / f"digit_{digit}.png") for digit in range(3)]
     with classifier.Classifier(network, processes=2) as of_network:
-        answers = of_network.answers(places.listed(["-"]))
+        answers = of_network.answers(inputs.listed(["-"]))
         for digit, path in enumerate(paths):
             pipe.write(path + end)
             answer = next(answers)
@@ -126,14 +123,14 @@ def test_a_folder_that_only_stdin_names_and_is_closed_is_one_error_among_others(
 
     monkeypatch.setattr(sources, "open_images", closed)
     come_on_stdin(b"closed\nother\n")
-    assert [image.path for image in places.listed(["-"])] == ["closed", "other"]
+    assert [image.path for image in inputs.listed(["-"])] == ["closed", "other"]
     with pytest.raises(PermissionError):
-        list(places.listed(["closed"]))
+        list(inputs.listed(["closed"]))
 
 
 def test_who_leaves_does_not_wait_for_stdin(network, pipe):
     with classifier.Classifier(network, processes=1) as of_network:
-        answers = of_network.answers(places.listed(["-"]))
+        answers = of_network.answers(inputs.listed(["-"]))
         pipe.write(os.fsencode(THREE) + b"\n")
         assert not next(answers).error
         threads = [each for each in threading.enumerate() if "ThreadPool" in each.name]
@@ -158,7 +155,7 @@ def test_many_images_are_one_graph_and_the_same_as_one_by_one(network, tmp_path)
     paths = sorted(SAMPLES.glob("digit_*.png")) * 14
     paths[70] = tmp_path / "none.png"
     with classifier.Classifier(network, processes=2) as of_network:
-        images = list(places.listed(map(str, paths)))
+        images = list(inputs.listed(map(str, paths)))
         answers = list(of_network.answers(images))
         again = list(of_network.answers(images[:3]))  # another size of batch
         assert of_network._predict.experimental_get_tracing_count() == 1

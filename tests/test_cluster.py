@@ -14,10 +14,10 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-import console
 import train
-from benchmarks.attacks.workers import free_ports
 from engine import cluster, devices
+from runtime import console
+from tests.stress.workers import free_ports
 
 
 def config(index=0, kind="worker", **jobs):

@@ -9,12 +9,12 @@ import cv2
 import pytest
 from absl import flags
 
-import console
 import models
-import settings
 import train
 from benchmarks import comparisons
 from report import history
+from runtime import console
+from training import recipe
 
 TRAININGS = [
     (name, training)
@@ -34,7 +34,7 @@ def test_its_flags_are_right(name, training):
         flags.FLAGS.unparse_flags()
     options.batch_size = options.batch_size or 128
     options.augment = options.augment or models.policy(options.model)
-    settings.check(options, replicas=1)
+    recipe.check(options, replicas=1)
 
 
 def test_a_training_of_two_comparisons_is_one():

@@ -11,8 +11,8 @@ from absl import flags
 from conftest import ROOT, started
 from packaging.requirements import Requirement
 
-import console
-from engine import progress
+from runtime import console
+from training import progress
 
 
 @pytest.mark.parametrize(

@@ -14,20 +14,13 @@ import pytest
 import tensorflow as tf
 from conftest import photograph
 
-from data import (
-    conversion,
-    convert,
-    datasets,
-    decode,
-    description,
-    estimate,
-    opening,
-    plan,
-    records,
-    sources,
-)
-from data.decode import Storage
-from data.examples import Example
+from data import convert, opening
+from data.conversion import conversion, description, estimate, plan
+from data.images import decode
+from data.images.decode import Storage
+from data.images.examples import Example
+from data.shards import datasets, records
+from data.sources import sources
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conversions import SHARDS, contents, files, options
+from conversions import SHARDS, accounted, contents, options
 
-from data import conversion, convert, description, opening, sources, unfinished
-from data.decode import Storage
-from data.journal import Journal
+from data import convert, opening
+from data.conversion import conversion, description
+from data.conversion.journal import Journal
+from data.images.decode import Storage
+from data.sources import sources
+from runtime import files
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,20 +55,25 @@ def finish(command):
 @pytest.mark.parametrize(
     ("place", "name", "nth", "kept"),
     [
-        ("data.records", "example_bytes", 1, 0),
-        ("data.records", "example_bytes", 17, 2),  # in the midst of a shard
-        ("data.records", "seal", 3, 2),  # written, but perhaps not on the disk
-        ("data.journal", "Journal.add", 4, 3),  # on the disk, but not accounted for
-        ("data.conversion", "write_description", 1, SHARDS + 1),
-        ("data.description", "write", 1, SHARDS + 1),  # between rejected.csv and dataset.json
-        ("data.conversion", "publish", 1, SHARDS + 1),
+        ("data.shards.records", "example_bytes", 1, 0),
+        ("data.shards.records", "example_bytes", 17, 2),  # in the midst of a shard
+        ("data.shards.records", "seal", 3, 2),  # written, but perhaps not on the disk
+        ("data.conversion.journal", "Journal.add", 4, 3),  # on the disk, but not accounted for
+        ("data.conversion.conversion", "write_description", 1, SHARDS + 1),
+        (
+            "data.conversion.description",
+            "write",
+            1,
+            SHARDS + 1,
+        ),  # between rejected.csv and dataset.json
+        ("data.conversion.conversion", "publish", 1, SHARDS + 1),
     ],
 )
 def test_whole_shards_are_kept(place, name, nth, kept, images, whole, killed, finish, tmp_path):
     words = options(images, tmp_path / "out")
     assert killed(place, name, nth, *words)
     assert not (tmp_path / "out").exists()
-    before = files(tmp_path / "out.partial")
+    before = accounted(tmp_path / "out.partial")
     assert kept - 1 <= len(before) <= kept  # the last one is made safe in the background
     said = finish(*words, "--workers=1")
     assert (f"going on: {len(before)} of {SHARDS + 1} shards" in said) == bool(before)
@@ -98,7 +106,7 @@ def test_a_disk_that_fails_for_a_while_rejects_no_image(
     assert end.value.code == 1 and "is kept: started again" in kept
     reason = "cannot be read: Input/output error: the disk or network fails, not the image"
     assert re.fullmatch(rf"error: class_./\d+.jpg {reason}", line)
-    assert len(files(tmp_path / "out.partial")) == SHARDS
+    assert len(accounted(tmp_path / "out.partial")) == SHARDS
     convert.main(words)
     assert f"going on: {SHARDS} of {SHARDS + 1} shards" in capsys.readouterr().err
     assert contents(tmp_path / "out") == whole
@@ -108,7 +116,7 @@ def test_killed_again_and_again(images, whole, killed, finish, tmp_path):
     words = options(images, tmp_path / "out")
     kept = [0]
     while killed("os", "fsync", 7, *words):  # a shard and a half
-        kept.append(len(files(tmp_path / "out.partial")))
+        kept.append(len(accounted(tmp_path / "out.partial")))
         assert len(kept) < 10
     assert kept == sorted(kept) and len(set(kept)) > 3
     assert contents(tmp_path / "out") == whole
@@ -116,7 +124,7 @@ def test_killed_again_and_again(images, whole, killed, finish, tmp_path):
 
 def test_killed_after_the_end(images, whole, killed, tmp_path, command):
     words = options(images, tmp_path / "out")
-    assert killed("data.conversion", "remove", 1, *words)
+    assert killed("data.conversion.conversion", "remove", 1, *words)
     assert contents(tmp_path / "out") == whole
     again = command("-m", "data.convert", *words)
     assert again.returncode == 2 and "holds a conversion already" in again.stderr
@@ -126,7 +134,7 @@ def test_killed_after_the_end(images, whole, killed, tmp_path, command):
 def test_other_sources_go_on_too(archived, photographs, killed, finish, tmp_path):
     data = archive(photographs, tmp_path / "archives") if archived else "digits"
     words = (data, "--shards=4")
-    assert killed("data.journal", "Journal.add", 3, words[0], tmp_path / "out", words[1])
+    assert killed("data.conversion.journal", "Journal.add", 3, words[0], tmp_path / "out", words[1])
     assert "going on: 2 of 5 shards" in finish(words[0], tmp_path / "out", words[1])
     finish(words[0], tmp_path / "whole", words[1])
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -154,7 +162,7 @@ def test_shards_that_all_are_rejected_go_on_too(photographs, killed, finish, tmp
     finish(root, tmp_path / "whole", *words)
     assert len(contents(tmp_path / "whole")) == 48 - 9 + 2
     for nth in (5, 25):
-        assert killed("data.journal", "Journal.add", nth, root, tmp_path / "out", *words)
+        assert killed("data.conversion.journal", "Journal.add", nth, root, tmp_path / "out", *words)
     assert killed("pathlib", "Path.rename", 3, root, tmp_path / "out", *words)
     finish(root, tmp_path / "out", *words)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -163,7 +171,7 @@ def test_shards_that_all_are_rejected_go_on_too(photographs, killed, finish, tmp
 def test_shards_of_another_conversion_are_not_used(images, whole, killed, finish, tmp_path):
     words = options(images, tmp_path / "out")
     for other in ("--seed=1", "--quality=50", "--shards=5"):
-        assert killed("data.journal", "Journal.add", 5, *words, other)
+        assert killed("data.conversion.journal", "Journal.add", 5, *words, other)
         (tmp_path / "out.partial" / "scratch-0" / "spool").touch()
         said = finish(*words)
         assert "removed, it is of other images" in said and "going on" not in said
@@ -196,7 +204,7 @@ def test_what_is_damaged_is_made_again(damage, file, images, whole, tmp_path, mo
             run()
     partial = tmp_path / "out.partial"
     assert f"{partial} is kept" in capsys.readouterr().err
-    before = files(partial)
+    before = accounted(partial)
     damage(partial / file.format("train-00001-of-00006.tfrecord"))
     run()
     said = capsys.readouterr().err
@@ -285,27 +293,27 @@ def test_a_lock_that_was_removed_is_no_claim(tmp_path):
     waits = []
 
     def on_wait():
-        waits.append(unfinished.remove(tmp_path / "out.partial"))
+        waits.append(files.remove(tmp_path / "out.partial"))
         first.__exit__(None, None, None)
 
-    first = unfinished.claimed(tmp_path / "out")
+    first = files.claimed(tmp_path / "out")
     first.__enter__()
-    with unfinished.claimed(tmp_path / "out", on_wait) as folder:
+    with files.claimed(tmp_path / "out", on_wait) as folder:
         assert waits and os.listdir(folder) == ["conversion.lock"]
         with pytest.raises(ValueError, match="another process"):
-            unfinished.claimed(tmp_path / "out").__enter__()
+            files.claimed(tmp_path / "out").__enter__()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_who_stops_it_is_told_that_it_goes_on(number, images, whole, stopped, finish, tmp_path):
     words = options(images, tmp_path / "out")
-    result = stopped(number, "data.records", "example_bytes", 17, *words)
+    result = stopped(number, "data.shards.records", "example_bytes", 17, *words)
     assert result.returncode == 128 + number
     kept, error = result.stderr.splitlines()[-2:]
     assert kept.startswith(f"{tmp_path / 'out.partial'} is kept: started again")
     assert error == "error: interrupted"
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial" / "scratch-0").exists()
-    assert len(files(tmp_path / "out.partial")) == 2
+    assert len(accounted(tmp_path / "out.partial")) == 2
     assert "going on: 2 of 7 shards" in finish(*words)
     assert contents(tmp_path / "out") == whole
 
@@ -318,7 +326,7 @@ def test_a_conversion_stopped_before_its_first_shard_leaves_nothing(images, tmp_
 
 
 def test_the_partial_folder_says_what_it_is_of(images, killed, tmp_path):
-    assert killed("data.records", "seal", 2, *options(images, tmp_path / "out"))
+    assert killed("data.shards.records", "seal", 2, *options(images, tmp_path / "out"))
     key = json.loads((tmp_path / "out.partial" / "conversion.json").read_text())
     assert key["shards"] == {"train": SHARDS, "validation": 1}
     assert key["fingerprint"] == description.fingerprint(sources.open_source(images), Storage(32))

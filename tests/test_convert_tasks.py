@@ -12,13 +12,16 @@ import threading
 import time
 
 import pytest
-from conversions import SHARDS, contents, files, options
+from conversions import SHARDS, accounted, contents, options
 
-from data import conversion, convert, journal, sources, tasks, unfinished
-from data.conversion import Conversion
-from data.decode import Storage
-from data.plan import Task
-from data.unfinished import BusyError
+from data import convert
+from data.conversion import conversion, journal, tasks
+from data.conversion.conversion import Conversion
+from data.conversion.plan import Task
+from data.images.decode import Storage
+from data.sources import sources
+from runtime import files
+from runtime.files import BusyError
 
 # Runs conversions at the same time, a list of their command lines; prints their exit codes.
 TOGETHER = """
@@ -139,24 +142,26 @@ def test_tasks_at_the_same_time(data, command, images, whole, output, tmp_path):
     assert result.stdout.splitlines()[-1] == "[0, 0, 0]", result.stderr
     assert len(re.findall("^/.* rejected", result.stdout, re.M)) == 1
     assert contents(output) == whole
-    assert not unfinished.partial(output).exists()
+    assert not files.partial(output).exists()
 
 
 def test_a_killed_task_goes_on(converts, killed, images, whole, output):
-    partial = unfinished.partial(output)
-    assert killed("data.journal", "Journal.add", 2, *options(images, output, "--task=1/3"))
-    before = files(partial)
+    partial = files.partial(output)
+    assert killed(
+        "data.conversion.journal", "Journal.add", 2, *options(images, output, "--task=1/3")
+    )
+    before = accounted(partial)
     assert list(before) == ["train-00001-of-00006.tfrecord"]
     (partial / "shards" / "train-00004-of-00006.tfrecord").write_bytes(b"the first records")
     for i in (0, 2):
         assert converts(f"--task={i}/3")[0] == 0
-    assert before.items() <= files(partial).items()
+    assert before.items() <= accounted(partial).items()
 
-    before = files(partial)
+    before = accounted(partial)
     code, said, error = converts("--finish")
     expected = f"error: {partial}: missing shards: 1 of 7, those of --task=1/3\n"
     assert (code, said, error) == (2, "", expected)
-    assert files(partial) == before and not output.exists()
+    assert accounted(partial) == before and not output.exists()
 
     code, said, error = converts("--task=1/3")
     assert code == 0 and "going on: 1 of 2 shards" in error
@@ -166,7 +171,8 @@ def test_a_killed_task_goes_on(converts, killed, images, whole, output):
 
 
 @pytest.mark.parametrize(
-    ("place", "name"), [("data.tasks", "finish"), ("data.conversion", "publish")]
+    ("place", "name"),
+    [("data.conversion.tasks", "finish"), ("data.conversion.conversion", "publish")],
 )
 def test_a_killed_finish_goes_on(place, name, converts, killed, images, whole, output):
     assert converts("--task=1/2")[0] == 0
@@ -175,16 +181,16 @@ def test_a_killed_finish_goes_on(place, name, converts, killed, images, whole, o
     code, said, _ = converts("--finish")
     assert code == 0 and said.startswith(f"{output}: train ")
     assert contents(output) == whole
-    assert not unfinished.partial(output).exists()
+    assert not files.partial(output).exists()
 
 
 def test_what_is_done_is_left_as_it_is(converts, whole, output):
-    partial = unfinished.partial(output)
+    partial = files.partial(output)
     assert converts("--task=1/2")[0] == 0
-    before = files(partial)
+    before = accounted(partial)
     code, said, _ = converts("--task=1/2")
     assert (code, said) == (0, "task 1/2: 3 of 7 shards done; still to be made: 4\n")
-    assert files(partial) == before
+    assert accounted(partial) == before
     assert converts("--task=0/2")[0] == 0
     assert contents(output) == whole
     assert converts("--task=1/2") == (0, f"task 1/2: nothing to do; {output} is complete\n", "")
@@ -193,7 +199,7 @@ def test_what_is_done_is_left_as_it_is(converts, whole, output):
         code, _, error = converts(part, "--quality=50")
         assert code == 2 and "holds a conversion already" in error
     assert contents(output) == whole
-    assert not unfinished.partial(output).exists()
+    assert not files.partial(output).exists()
 
 
 def test_more_tasks_than_shards(converts, output):
@@ -246,9 +252,9 @@ def test_wrong_values(words, converts, tmp_path):
 
 
 def test_another_conversion_is_refused(converts, output, whole, monkeypatch):
-    partial = unfinished.partial(output)
+    partial = files.partial(output)
     converts("--task=0/3")
-    before = files(partial)
+    before = accounted(partial)
     versions = {**conversion.made_with(), "opencv": "0"}
     for words, difference in (
         (["--task=1/3", "--quality=50"], "images or options"),
@@ -265,18 +271,18 @@ def test_another_conversion_is_refused(converts, output, whole, monkeypatch):
         expected = f"error: {partial} is of a conversion with another {difference}: expected the "
         assert (code, said) == (2, "") and error.startswith(expected)
         assert len(error.splitlines()) == 1
-        assert files(partial) == before
+        assert accounted(partial) == before
     converts("--task=1/3")
     converts("--task=2/3")
     assert contents(output) == whole
 
 
 def test_what_a_plain_conversion_left_is_not_a_task_s(converts, killed, images, whole, output):
-    assert killed("data.journal", "Journal.add", 3, *options(images, output))
-    before = files(unfinished.partial(output))
+    assert killed("data.conversion.journal", "Journal.add", 3, *options(images, output))
+    before = accounted(files.partial(output))
     code, _, error = converts("--task=0/3")
     assert code == 2 and "another number of tasks" in error
-    assert files(unfinished.partial(output)) == before
+    assert accounted(files.partial(output)) == before
     assert converts()[0] == 0
     assert contents(output) == whole
 
@@ -308,7 +314,7 @@ def test_who_may_work_beside_a_task(conversion_of, whole, output, in_thread, gat
         tasks.run(made, Task(1, 3))
     with pytest.raises(BusyError, match=f"^another process is converting into {output}$"):
         conversion.convert(made.source, output, made.storage)
-    assert unfinished.partial(output).exists()
+    assert files.partial(output).exists()
     assert not any(tasks.run(made, Task(i, 3)) for i in (0, 2))
     opened.set()
     assert first()
@@ -352,7 +358,7 @@ def test_of_two_that_finish_at_once_one_publishes(
         "all are there",
     ]
     assert contents(output) == whole
-    assert not unfinished.partial(output).exists()
+    assert not files.partial(output).exists()
 
 
 def test_a_task_waits_for_who_finishes(conversion_of, whole, output, in_thread, gate, capsys):
@@ -373,7 +379,7 @@ def test_a_task_waits_for_who_finishes(conversion_of, whole, output, in_thread, 
     assert f"task 1/2: nothing to do; {output} is complete" in lines
     assert f"{output} is complete" in lines
     assert contents(output) == whole
-    assert not unfinished.partial(output).exists()
+    assert not files.partial(output).exists()
 
 
 def test_too_many_bad_files_of_all_tasks_together(photographs, converts, output, tmp_path):
@@ -383,14 +389,14 @@ def test_too_many_bad_files_of_all_tasks_together(photographs, converts, output,
     assert converts("--task=0/2", source=root)[0] == 0
     code, said, error = converts("--task=1/2", source=root)
     assert code == 2 and "error: 12 of 48 images cannot be used, expected at most 10" in error
-    assert f"{unfinished.partial(output)} is kept" in error and not output.exists()
+    assert f"{files.partial(output)} is kept" in error and not output.exists()
     assert converts("--finish", source=root)[0] == 2
     assert converts("--finish", "--max_bad=0.5", source=root)[0] == 0
     found = contents(output)
     shutil.rmtree(output)
     code, _, error = converts("--task=0/1", source=root)
     assert code == 2 and "error: 11 of 48 images" in error  # of one task, while it works
-    shutil.rmtree(unfinished.partial(output))
+    shutil.rmtree(files.partial(output))
     converts("--max_bad=0.5", source=root)
     assert contents(output) == found
 
@@ -406,7 +412,7 @@ def test_space_is_needed_for_the_share_only(converts, output, monkeypatch):
 
 def test_a_task_stopped_before_any_shard_leaves_nothing(conversion_of, output, monkeypatch):
     monkeypatch.setattr(conversion, "write_shards", lambda *_, **__: 1 / 0)
-    with unfinished.claimed(output, shared=True) as partial:
+    with files.claimed(output, shared=True) as partial:
         with pytest.raises(ZeroDivisionError):
             tasks.run(conversion_of(), Task(0, 2))
         assert partial.exists()  # there is another task
@@ -417,16 +423,16 @@ def test_a_task_stopped_before_any_shard_leaves_nothing(conversion_of, output, m
 
 def test_who_stops_a_task_is_told_that_it_goes_on(stopped, images, output):
     words = options(images, output, "--task=1/3")
-    result = stopped(signal.SIGTERM, "data.records", "example_bytes", 10, *words)
+    result = stopped(signal.SIGTERM, "data.shards.records", "example_bytes", 10, *words)
     assert result.returncode == 128 + signal.SIGTERM
     kept, error = result.stderr.splitlines()[-2:]
-    assert kept.startswith(f"{unfinished.partial(output)} is kept: started again")
+    assert kept.startswith(f"{files.partial(output)} is kept: started again")
     assert error == "error: interrupted"
 
 
 def test_a_damaged_shard_is_found(converts, whole, output):
     converts("--task=0/2")
-    shard = unfinished.partial(output) / "shards" / "train-00002-of-00006.tfrecord"
+    shard = files.partial(output) / "shards" / "train-00002-of-00006.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-1])
     code, _, error = converts("--task=1/2")
     assert code == 2 and "missing shards: 1 of 7, those of --task=0/2" in error

@@ -33,7 +33,7 @@ def test_the_gradients_by_differences():
 
 
 def test_counts_of_the_claims():
-    from models import graphs
+    from models.tools import graphs
 
     small = claims.chain(28, 192, claims.conv(16, 1), claims.conv(32, 5))
     assert round(graphs.multiply_adds(small) / 1e6, 1) == 12.4

@@ -12,7 +12,11 @@ import corpus
 import pytest
 from conftest import ROOT
 
-from data import conversion, datasets, decode, doctor, sources
+from data import doctor
+from data.conversion import conversion
+from data.images import decode
+from data.shards import datasets
+from data.sources import sources
 
 SECONDS, BYTES = 5, 2 << 30  # that one file may cost
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import copies, datasets, foreign, opening, records
+from data import opening
+from data.shards import copies, datasets, foreign, records
 
 
 def serialized(label, image_format="JPEG", **without):

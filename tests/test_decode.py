@@ -12,9 +12,9 @@ import tensorflow as tf
 from corpus import FORMATS, chunk, heic, saved, tiff
 from PIL import Image
 
-from data import decode, workers
-from data.decode import BITS, BadImage, Storage
-from data.examples import Example
+from data.images import decode, workers
+from data.images.decode import BITS, BadImage, Storage
+from data.images.examples import Example
 
 # Red above blue, so that every orientation shows.
 PIXELS = np.zeros((24, 16, 3), np.uint8)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import models
-from models.dense import dense
+from inference.whole_images import dense
 
 
 @pytest.fixture(autouse=True)

@@ -18,12 +18,16 @@ import pytest
 from conftest import photograph
 from PIL import Image
 
-from data import checkup, conversion, datasets, doctor, duplicates, jpeg, records, survey, workers
-from data.checkup import Checkup, Unsound
-from data.decode import Storage
-from data.examples import Example, Source
-from data.findings import KINDS, Finding, Place
-from data.sources import open_source
+from data import doctor
+from data.checks import checkup, duplicates, survey
+from data.checks.checkup import Checkup, Unsound
+from data.checks.findings import KINDS, Finding, Place
+from data.conversion import conversion
+from data.images import jpeg, workers
+from data.images.decode import Storage
+from data.images.examples import Example, Source
+from data.shards import datasets, records
+from data.sources.sources import open_source
 
 pillow_heif.register_heif_opener()
 

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from engine.doubts import Doubts
+from training.warnings import Doubts
 
 LABELS = np.arange(8, dtype=np.int32) % 4
 IMAGES = np.zeros((8, 4, 4, 3), np.uint8)

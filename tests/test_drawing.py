@@ -6,7 +6,7 @@ import pytest
 
 import models
 from models import __main__ as table
-from models import drawing
+from models.tools import drawing
 
 
 def test_a_convolution_and_what_follows_it_are_one_box():

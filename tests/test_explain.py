@@ -7,8 +7,8 @@ import pytest
 import reduced
 import tensorflow as tf
 
-from engine import explain
-from models import graphs
+from inference import grad_cam
+from models.tools import graphs
 from report import overlay
 
 
@@ -29,7 +29,7 @@ def known():
 def explained(model, images, labels):
     outputs = {"logits": model.output["logits"], "maps": graphs.last_maps(model)}
     network = keras.Model(model.input, outputs)
-    return explain.grad_cam(network, tf.constant(images), tf.constant(labels)).numpy()
+    return grad_cam.grad_cam(network, tf.constant(images), tf.constant(labels)).numpy()
 
 
 def corner():

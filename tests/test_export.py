@@ -18,10 +18,11 @@ import tensorflow as tf
 from conftest import PIPES, ROOT, photograph
 
 import models
-import trained
-from data import decode, pixels, served
+from data.images import decode
+from data.pipeline import pixels
 from engine import checkpoints, runs, steps
-from models import onnx_graph, stock
+from inference import loading
+from inference.export import decode_graph, keras_equivalents, onnx_graph
 
 FORMATS = ("saved_model", "keras", "onnx", "litert")
 TEMPERATURE = 1.7
@@ -51,7 +52,7 @@ def run(command, tmp_path_factory):
     assert done.returncode == 0, done.stderr
     digest = runs.Run(folder).find("best").about["sha256"]
     text = json.dumps({"temperature": TEMPERATURE, "digest": digest})
-    (folder / trained.CALIBRATION).write_text(text)
+    (folder / loading.CALIBRATION).write_text(text)
     return folder
 
 
@@ -90,7 +91,7 @@ def test_an_export_needs_nothing_of_this_project(exported, run, tmp_path):
         **PIPES,
     )
     assert done.returncode == 0, done.stderr
-    network = trained.open_network(str(run), "best")
+    network = loading.open_network(str(run), "best")
     assert network.temperature == TEMPERATURE
     expected = np.exp(steps.predict(network.model, images[:, np.newaxis], TEMPERATURE))
     np.testing.assert_allclose(np.load(alone / "answers.npy"), expected, rtol=0, atol=1e-4)
@@ -164,7 +165,7 @@ def test_files_are_reduced_and_not_compressed(encoding, sides):
     image = photograph(3, *sides)
     storage = decode.Storage(short_side=80, quality=1, encoding=encoding)
     file = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-    (seen,) = served.centre_views(tf.constant([file]), storage, 64).numpy()
+    (seen,) = decode_graph.centre_views(tf.constant([file]), storage, 64).numpy()
     short = min(80, *sides)
     scale = short / min(sides)
     height, width = (max(short, round(side * scale)) for side in sides)
@@ -184,7 +185,7 @@ def test_files_of_16_bits_are_scaled_as_by_classify(bits, kind):
         image = (image >> (bits - 8)).astype(np.uint8)
     file = cv2.imencode(".jpg" if kind == "JPEG" else ".png", image)[1].tobytes()
     storage = decode.Storage(short_side=40, bits=bits)
-    (seen,) = served.centre_views(tf.constant([file]), storage, 40).numpy()
+    (seen,) = decode_graph.centre_views(tf.constant([file]), storage, 40).numpy()
     np.testing.assert_array_equal(seen, decode.decode(file, bits))
 
 
@@ -243,7 +244,8 @@ def test_what_cannot_be_exported_leaves_nothing(change, code, holds, run, comman
     modules = "import dataclasses, importlib.util, shutil, types\nimport numpy as np\n"
     script = tmp_path / "script.py"
     script.write_text(
-        f"{modules}import console, export, formats\n{change}\nconsole.run(export.main)"
+        f"{modules}import export\nfrom inference.export import formats\n"
+        f"from runtime import console\n{change}\nconsole.run(export.main)"
     )
     done = command(script, run, "--format=onnx", f"--output={tmp_path}/a/b/new")
     assert done.returncode == code, done.stderr
@@ -305,7 +307,7 @@ def test_a_network_of_keras_own_layers_says_the_same(name, options):
     model = stirred(reduced.build(name, **options))
     images = np.stack([photograph(seed, *model.input_shape[1:3]) for seed in range(3)])
     expected = np.exp(steps.predict(model, images[:, np.newaxis], TEMPERATURE))
-    same = stock.classifier(model, TEMPERATURE)
+    same = keras_equivalents.classifier(model, TEMPERATURE)
     assert not [op for op in same.operations if not type(op).__module__.startswith("keras.")]
     np.testing.assert_allclose(same(images), expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(run_onnx(same, images), expected, rtol=0, atol=2e-5)
@@ -334,7 +336,7 @@ def test_every_layer_of_ours_has_an_equivalent():
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, keras.layers.Layer)
     }
-    assert ours and ours <= set(stock.EQUIVALENTS)
+    assert ours and ours <= set(keras_equivalents.EQUIVALENTS)
 
 
 def test_an_unknown_layer_is_refused_by_name():
@@ -346,4 +348,4 @@ def test_an_unknown_layer_is_refused_by_name():
     x = keras.layers.Flatten()(Unheard(name="odd_one")(images))
     model = keras.Model(images, {"logits": keras.layers.Dense(2)(x)})
     with pytest.raises(ValueError, match=r"odd_one \(Unheard\) has no equivalent"):
-        stock.classifier(model)
+        keras_equivalents.classifier(model)

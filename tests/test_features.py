@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from conftest import metrics
 
-import features
-import finetune
 import models
-from data import augment, opening, pipeline
+from data import opening
+from data.pipeline import augment, pipeline
 from engine import checkpoints
-from models import graphs
+from models.tools import graphs
+from training import finetune, frozen
 
 
 @pytest.fixture(autouse=True)
@@ -39,18 +39,18 @@ def test_where_the_frozen_part_ends(name, what, end):
 def test_both_halves_are_the_network():
     model = models.build("cifar_resnet20", 5)
     finetune.freeze(model, "all", {"fc"})
-    trunk, head = features.halves(model, 100)
+    trunk, head = frozen.halves(model, 100)
     images = np.random.default_rng(0).uniform(0, 255, [2, 32, 32, 3]).astype("float32")
     np.testing.assert_array_equal(head(trunk(images))["logits"], model(images)["logits"])
     assert [v.path for v in head.trainable_variables] == ["fc/kernel", "fc/bias"]
-    assert features.halves(model, 10**9) is None
+    assert frozen.halves(model, 10**9) is None
 
 
 def test_nothing_is_cut_where_all_layers_learn():
-    assert features.halves(models.build("cifar_resnet20", 5), 1) is None
+    assert frozen.halves(models.build("cifar_resnet20", 5), 1) is None
     with_heads = models.build("googlenet", 5, image_size=96, aux_heads=True)
     finetune.freeze(with_heads, "all", {layer.name for layer in graphs.classifiers(with_heads)})
-    assert features.halves(with_heads, 1) is None  # three heads at three places
+    assert frozen.halves(with_heads, 1) is None  # three heads at three places
 
 
 def test_features_come_in_the_order_of_the_images(photographs):

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from conftest import metrics
 
-import finder
-import finetune
 import models
 import train
-from data import copies, decode, description, sources
+from data.conversion import description
+from data.images import decode
+from data.shards import copies
+from data.sources import sources
 from engine import checkpoints
-from models import graphs
-from training import Training
+from models.tools import graphs
+from training import find_lr, finetune
+from training.training import Training
 
 
 @pytest.fixture(scope="module")
@@ -224,13 +226,13 @@ def test_a_learning_rate_is_proposed_and_nothing_trained(command, tmp_path):
 def test_the_proposal_is_where_the_smoothed_loss_falls_fastest():
     random = np.random.default_rng(0)
     for _ in range(20):  # batches differ: half of the fall of a step at its steepest
-        curve = finder.Curve()
+        curve = find_lr.Curve()
         for number, rate in enumerate(np.geomspace(1e-6, 10, 100)):
             loss = 2.3 - 2 / (1 + np.exp((50 - number) / 4)) + (number > 80) * (number - 80)
             curve.add(rate, loss + random.normal(0, 0.1))
         assert curve.rates[46] < curve.proposed < curve.rates[64]
     for losses in (np.linspace(2, 20, 40), [2.3] * 5, [], [float("nan")] * 3):
-        flat = finder.Curve()
+        flat = find_lr.Curve()
         for number, loss in enumerate(losses):
             flat.add(number + 1, loss)
         with pytest.raises(RuntimeError, match="does not fall"):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import models
-import settings
-from models import graphs
+from models.tools import graphs
+from training import recipe
 
 
 def sides(first, full, epochs):
     options = SimpleNamespace(first_image_size=first, image_size=full, epochs=epochs, model=None)
-    return [settings.side(options, epoch) for epoch in range(epochs)]
+    return [recipe.side(options, epoch) for epoch in range(epochs)]
 
 
 def test_sides_grow_in_steps_until_three_quarters_of_the_epochs():

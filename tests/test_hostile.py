@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import models
-import trained
 from engine import checkpoints
+from inference import loading
 
 SENTINEL = "a stranger's code was run"
 
@@ -43,7 +43,7 @@ def sound():
 
 
 def opened(path):
-    return trained.open_network(str(path), "best")
+    return loading.open_network(str(path), "best")
 
 
 def peak():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import models
-from models import hdf5, keras_weights
+from models.tools import hdf5, keras_weights
 
 PREPROCESSING = {
     "VGG16": "vgg16",

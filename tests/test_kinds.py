@@ -8,8 +8,8 @@ import zipfile
 import corpus
 import pytest
 
-from data import decode, kinds
-from data.decode import BadImage
+from data.images import decode, kinds
+from data.images.decode import BadImage
 
 
 def brands(major, *others):

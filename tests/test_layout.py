@@ -7,10 +7,10 @@ import unicodedata
 import pytest
 from test_sources import listed, tree
 
-from data import identity, sources
-from data.names import readable, split_of
-from data.reading import PassedOver
-from data.tree import scan
+from data.images.names import readable, split_of
+from data.images.reading import PassedOver
+from data.sources import identity, sources
+from data.sources.tree import scan
 
 CAT_DOG = [f"{name}/{i}.jpg" for name in ("cat", "dog") for i in range(3)]
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from data import memory
+from runtime import memory
 
 FREE = 8000 << 10  # of the machine, bytes
 

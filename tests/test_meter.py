@@ -12,10 +12,14 @@ import pytest
 import tensorflow as tf
 from conftest import photograph
 
-import meter
-from chronicle import Chronicle
-from data import augment, conversion, datasets, decode, encoded, pipeline, sources
-from engine import optimizers, progress, steps
+from data.conversion import conversion
+from data.images import decode
+from data.pipeline import augment, encoded, pipeline
+from data.shards import datasets
+from data.sources import sources
+from engine import optimizers, steps
+from training import meter, progress
+from training.log import Chronicle
 
 SECONDS = 0.4
 SIZE, BATCH = 32, 16
@@ -102,7 +106,7 @@ def test_a_slow_disk(images, monkeypatch):
 
 @pytest.mark.slow
 def test_large_images(images, monkeypatch):
-    monkeypatch.setattr("data.decoded._AUTO_BYTES", 0)  # too large for the cache
+    monkeypatch.setattr("data.pipeline.decoded._AUTO_BYTES", 0)  # too large for the cache
     stored = decode.Storage(short_side=0)
     verdict = meter.measure(training(images(1000), storage=stored), 3 * SECONDS)
     print(verdict)

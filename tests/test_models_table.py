@@ -9,7 +9,7 @@ from outlines import NETWORKS
 
 import models
 from models import __main__ as table
-from models import graphs
+from models.tools import graphs
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,13 @@ import cv2
 import pytest
 from conftest import photograph
 
-from data import cache, conversion, copies, description, opening, sources, unfinished
-from data.decode import Storage
-from data.reading import PassedOver  # noqa: F401
+from data import cache, opening
+from data.conversion import conversion, description
+from data.images.decode import Storage
+from data.images.reading import PassedOver  # noqa: F401
+from data.shards import copies
+from data.sources import sources
+from runtime import files
 
 EARLIER = Storage(256, 95, "jpeg")  # how images were stored by default
 
@@ -221,7 +225,7 @@ def test_a_copy_is_removed_by_its_name(home, images, capsys):
 
 def test_a_conversion_at_work_is_kept(home, images, capsys):
     folder = prepared(images)
-    with unfinished.claimed(home / "images-1"):
+    with files.claimed(home / "images-1"):
         out = listed(capsys, "--prune=0m")
     assert f"images-1.partial is kept: another process is converting into {home}/images-1\n" in out
     assert not folder.exists()

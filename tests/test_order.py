@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data import order, pipeline
-from data.datasets import Shard
+from data.pipeline import order, pipeline
+from data.shards.datasets import Shard
 
 SHARDS, EXAMPLES = 64, 250
 COUNT = SHARDS * EXAMPLES

@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import (
-    augment,
-    damage,
-    datasets,
-    decode,
-    decoded,
-    order,
-    picking,
-    pipeline,
-    pixels,
-    records,
-)
+from data.checks import integrity
+from data.images import decode
+from data.pipeline import augment, decoded, order, pipeline, pixels
+from data.shards import datasets, random_access, records
 
 STILL = augment.POLICIES["none"]
 
@@ -266,7 +258,7 @@ def test_workers_test_every_image_once(kept, workers):
 def test_a_worker_reads_its_own_records_only(photos, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(records, "read_at", lambda file, *frame: read.append(frame) or b"")
-    files = picking.Files([shard.path for shard in photos.shards("train")])
+    files = random_access.Files([shard.path for shard in photos.shards("train")])
     assert files.read(np.array([0]), 5, np.array([3, 1, 3])).tolist() == [b""] * 3
     assert len(set(read)) == 2 and sorted(read) == read  # in the file's order
     with pytest.raises(ValueError, match="shards changed: records expected 6, 5 in"):
@@ -282,8 +274,8 @@ def test_a_worker_names_the_damaged_record(kept, tmp_path):
     path.write_bytes(content)
     damaged = dataclasses.replace(shard, path=str(path))
     dataset = dataclasses.replace(dataset, splits={"train": (damaged, *others)})
-    with pytest.raises(damage.DamagedShard, match=rf"{path.name} record 14"):  # noqa: SIM117
-        with damage.named(dataset):
+    with pytest.raises(integrity.DamagedShard, match=rf"{path.name} record 14"):  # noqa: SIM117
+        with integrity.named(dataset):
             for index in range(2):
                 train(dataset, share=(index, 2), **options)
 
@@ -292,7 +284,7 @@ def test_a_worker_notices_a_damaged_record_and_a_shard_that_was_cut_off(photos, 
     content = Path(photos.shards("train")[0].path).read_bytes()
     path = tmp_path / "damaged.tfrecord"
     path.write_bytes(content[:2000] + bytes([content[2000] ^ 1]) + content[2001:])
-    files, damaged = picking.Files([str(path)]), 0
+    files, damaged = random_access.Files([str(path)]), 0
     for place in range(5):
         try:
             files.read(np.array([0]), 5, np.array([place]))
@@ -302,7 +294,7 @@ def test_a_worker_notices_a_damaged_record_and_a_shard_that_was_cut_off(photos, 
     assert damaged == 1
     path.write_bytes(content[:-5])
     with pytest.raises(ValueError, match="is damaged or cut off, at byte"):
-        picking.Files([str(path)]).read(np.array([0]), 5, np.array([0]))
+        random_access.Files([str(path)]).read(np.array([0]), 5, np.array([0]))
 
 
 def test_a_batch_larger_than_the_split_is_refused(numbered):
@@ -671,11 +663,11 @@ def test_large_images_are_decoded_a_few_at_a_time(photos, monkeypatch):
     whole = train(photos, augment.POLICIES["alexnet"], size=48, batch_size=4, steps=3)
     shards = photos.shards("train")
     mean = sum(shard.bytes for shard in shards) / sum(shard.examples for shard in shards)
-    monkeypatch.setattr("data.encoded._CALL_BYTES", int(3.5 * 12 * mean))
+    monkeypatch.setattr("data.pipeline.encoded._CALL_BYTES", int(3.5 * 12 * mean))
     seen = []
     decoded = pixels.cut
     monkeypatch.setattr(
-        "data.pixels.cut",
+        "data.pipeline.pixels.cut",
         lambda images, *rest: (seen.append(len(images)), decoded(images, *rest))[1],
     )
     parts = train(photos, augment.POLICIES["alexnet"], size=48, batch_size=4, steps=3)

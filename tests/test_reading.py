@@ -2,7 +2,7 @@
 
 import pytest
 
-from data import reading
+from data.images import reading
 
 
 def test_up_to_ten_classes_are_named_with_their_images():

@@ -7,10 +7,10 @@ import pytest
 from absl import flags
 from conftest import ROOT
 
-import console
 import models
-import settings
 import train
+from runtime import console
+from training import recipe
 
 RECIPES = sorted((ROOT / "recipes").glob("*.flags"))
 
@@ -44,11 +44,11 @@ def test_a_recipe_names_its_source_and_its_figure_and_can_be_used(path):
     assert options.model in models.names()
     options.batch_size = options.batch_size or 128
     options.augment = options.augment or models.policy(options.model)
-    settings.check(options, replicas=1)
-    settings.policy(options)
-    schedule = settings.schedule(options, steps_per_epoch=100)
+    recipe.check(options, replicas=1)
+    recipe.policy(options)
+    schedule = recipe.schedule(options, steps_per_epoch=100)
     rates = [schedule.rate(step) for step in range(0, schedule.total_steps, 100)]
-    assert all(0 < rate <= settings.learning_rate(options) * 1.0001 for rate in rates)
+    assert all(0 < rate <= recipe.learning_rate(options) * 1.0001 for rate in rates)
 
 
 @pytest.mark.parametrize(

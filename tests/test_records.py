@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import tensorflow as tf
 
-from data import records
+from data.shards import records
 
 DEFAULTS = {"encoded": b"\xff\xd8", "format": "JPEG", "label": 3, "height": 5, "width": 7}
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from test_pipeline import FORMATS, photo, write_dataset
 
-from data import augment, pipeline, pixels, replay
+from data.pipeline import augment, pipeline, pixels
+from training import replay
 
 
 @pytest.fixture(params=FORMATS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from benchmarks.attacks.workers import environment, free_ports
+from tests.stress.workers import environment, free_ports
 
 LAYOUTS = {"1": [1], "2": [2], "4": [4], "2 processes": [1, 1]}  # devices of each process
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import DONE, PIPES, ROOT, curves, metrics, started, step_files
 from test_datasets import FROM_1, labelled
 
-from data import datasets
+from data.shards import datasets
 
 
 def wait_for_checkpoint(run_dir, process):
@@ -69,7 +69,7 @@ STOPPED = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, signals",
-    [  # benchmarks/crash.py kills has more
+    [  # python -m tests.stress kills has more
         ("lenet5", [signal.SIGINT]),
         ("alexnet", [signal.SIGKILL]),
         ("everything", [signal.SIGKILL]),

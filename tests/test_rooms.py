@@ -6,12 +6,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("models", "data", "engine", "report")
-FILES = sorted(path for room in ROOMS for path in (ROOT / room).glob("*.py"))
-SCRIPTS = ("train.py", "test.py", "classify.py", "export.py")
+SCRIPTS = ("train", "test", "classify", "export")
+ROOMS = ("runtime", "models", "data", "engine", "report", "training", "inference")
+JOINTS = ("training", "inference")  # they join the other rooms, and never each other
+# Inside data/: every wing stands on these two, on no other wing, and on nothing above the wings.
+GROUND = ("data.images", "data.shards")
+
+
+def modules(*rooms):
+    paths = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
+    return {name_of(path): path for path in paths}
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+OURS = modules(*ROOMS) | {script: ROOT / f"{script}.py" for script in SCRIPTS}
+
+
+def is_file(name):
+    """Whether a module is no package."""
+    return name in OURS and OURS[name].stem != "__init__"
 
 
 def imports(path):
+    """Full names of what a file imports: modules, and what is taken out of them."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -20,49 +41,88 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_rooms_do_not_know_each_other(path):
-    others = set(ROOMS) - {path.parent.name}
-    roots = {name.split(".")[0] for name in imports(path)}
-    assert not roots & others
-    assert not roots & {Path(script).stem for script in SCRIPTS}
-    assert "absl" not in roots
+def rooms_of(path):
+    """The parts of the project that a file imports."""
+    return {name.split(".")[0] for name in imports(path)} & {
+        *ROOMS,
+        *SCRIPTS,
+        "tests",
+        "benchmarks",
+    }
 
 
-def test_families_are_pure_keras():
-    for path in (ROOT / "models").glob("*.py"):
-        roots = {name.split(".")[0] for name in imports(path)}
-        allowed = {"keras", "models", "numpy"} | (
-            {"tensorflow"} if path.stem == "layers" else set()
-        )
-        assert not {root for root in roots if root in ("tensorflow", "torch", "jax")} - allowed
+def wing(name):
+    """The folder of data/ that a module lies in; "data" for those above the wings."""
+    return name.rpartition(".")[0]
 
 
-def test_workers_do_not_import_tensorflow():
-    seen, waiting = set(), ["workers", "checkup", "video"]
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        found = set(imports(ROOT / "data" / f"{name}.py"))
-        assert not any(each.split(".")[0] in ("tensorflow", "keras") for each in found), name
-        local = {each.split(".")[1] for each in found if each.startswith("data.")}
-        waiting += [each for each in local - seen if (ROOT / "data" / f"{each}.py").exists()]
-    assert "decode" in seen
+def test_at_the_top_are_scripts_and_rooms_only():
+    scripts = {path.stem for path in ROOT.glob("*.py")}
+    assert scripts == set(SCRIPTS)
+    others = {"tests", "benchmarks", "docs", "recipes", "weights", "etc", "runs"}
+    folders = {path.name for path in ROOT.iterdir() if any(path.glob("**/*.py"))}
+    assert {name for name in folders if name[0] != "."} <= {*ROOMS, *others}
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_room_knows_only_what_it_stands_on(name):
+    room = name.split(".")[0]
+    if room in SCRIPTS:
+        allowed = {*ROOMS, room}
+    elif room in JOINTS:
+        allowed = {*ROOMS} - {*JOINTS} | {room}
+    else:
+        allowed = {room, "runtime"}
+    assert rooms_of(OURS[name]) <= allowed
+
+
+@pytest.mark.parametrize("name", sorted(modules("data")))
+def test_the_wings_of_data_do_not_know_each_other(name):
+    known = {each for each in imports(OURS[name]) if is_file(each) and wing(each) != "data"}
+    wings = {wing(each) for each in known if each.startswith("data.")}
+    if wing(name) == "data.images":
+        assert wings <= {"data.images"}
+    elif wing(name) != "data" and OURS[name].stem != "__init__":
+        assert wings <= {wing(name), *GROUND}
+        assert not {each for each in imports(OURS[name]) if wing(each) == "data" and is_file(each)}
+
+
+def test_flags_are_for_scripts_only():
+    for name, path in modules(*ROOMS).items():
+        roots = {each.split(".")[0] for each in imports(path)}
+        assert "absl" not in roots or name == "runtime.console", name
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_flags_are_read_in_main_only(script):
-    tree = ast.parse((ROOT / script).read_text())
+    tree = ast.parse((ROOT / f"{script}.py").read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     for function in functions:
         names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
         assert function.name == "main" or "FLAGS" not in names, function.name
 
 
+def test_tests_and_benchmarks_do_not_import_each_other_in_a_circle():
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        assert "tests" not in rooms_of(path), path
+
+
+def test_families_are_pure_keras():
+    for path in (ROOT / "models").glob("*.py"):
+        roots = {name.split(".")[0] for name in imports(path)}
+        allowed = {"tensorflow"} if path.stem == "layers" else set()
+        assert not roots & {"tensorflow", "torch", "jax"} - allowed, path.name
+
+
+def test_what_reads_strangers_bytes_does_not_import_tensorflow():
+    for name, path in modules("data/images").items():
+        roots = {each.split(".")[0] for each in imports(path)}
+        assert not roots & {"tensorflow", "keras"}, name
+
+
 def test_nothing_in_data_draws_from_a_hidden_state():
-    stateless = ("stateless", "experimental", "Generator")
-    for path in (ROOT / "data").glob("*.py"):
+    for name, path in modules("data").items():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("tf.random."):
-                assert node.attr.startswith(stateless[:2]), f"{path.name}: {ast.unparse(node)}"
+                assert node.attr.startswith(("stateless", "experimental")), name
                 assert "Generator" not in ast.unparse(node)

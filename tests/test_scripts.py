@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from conftest import DONE, PIPES, ROOT, curves, metrics, started, step_files
 
-from data import conversion, decode, sources
+from data.conversion import conversion
+from data.images import decode
+from data.sources import sources
 from engine import runs
 
 

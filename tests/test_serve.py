@@ -15,12 +15,10 @@ import numpy as np
 import pytest
 from conftest import PIPES, ROOT, photograph
 
-import console
+from runtime import console
 
 with console.quiet_import():
-    import classifier
-    import serve
-    import trained
+    from inference import classifier, loading, serve
 
 WEIGHTS = ROOT / "weights" / "lenet5_digits.safetensors"
 THREE = ROOT / "data" / "samples" / "digit_3.png"
@@ -31,7 +29,7 @@ DRIVER = shutil.which("chromedriver")
 @pytest.fixture(scope="module")
 def client():
     """The page without a server."""
-    network = trained.open_network(None, str(WEIGHTS))
+    network = loading.open_network(None, str(WEIGHTS))
     with classifier.Classifier(network, processes=1, explains=True) as of_network:
         yield serve.Page(of_network, host="127.0.0.1", max_megabytes=1).app().test_client()
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import decode, identity, imagenet, opening, sources
-from data.decode import Storage
+from data import opening
+from data.images import decode
+from data.images.decode import Storage
+from data.sources import identity, imagenet, sources
 
 ROOT = Path(__file__).parent.parent
 

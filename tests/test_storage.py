@@ -14,7 +14,7 @@ from PIL import Image
 
 import models
 from benchmarks import storage
-from data import decode
+from data.images import decode
 
 TENCH, SHARK = "n01440764", "n01484850"  # labels 0 and 2
 PARTS = {"squeeze": 1, "expand1x1": 1, "expand3x3": 3}

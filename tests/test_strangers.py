@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT, photograph
 
 import models
-from data import convert, folders, opening
-from training import data_name
+from data import convert, opening
+from data.sources import folders
+from training.training import data_name
 
 pytestmark = pytest.mark.slow
 LENET = ("--model=lenet5", "--batch_size=4", "--schedule=constant")

@@ -8,8 +8,8 @@ import time
 import pytest
 from conftest import DONE, PIPES, started, step_files
 
-import console
-import sweep
+from runtime import console
+from training import seeds
 
 WORDS = ["--seeds=2", "--seed=5", "--epochs=1", "--batch_size=256"]
 
@@ -75,17 +75,17 @@ def test_a_signal_while_a_training_starts_is_for_that_training(number, moment, h
             os.kill(os.getpid(), number)
         return process
 
-    monkeypatch.setattr(sweep.subprocess, "Popen", start_and_signal)
-    assert sweep._call(["sleep", "5"]) == 128 + number
+    monkeypatch.setattr(seeds.subprocess, "Popen", start_and_signal)
+    assert seeds._call(["sleep", "5"]) == 128 + number
     assert heard == []
 
 
 def test_a_signal_as_a_training_ends_stops_what_follows(heard):
-    assert sweep._call(["sh", "-c", "trap : TERM; kill -TERM $PPID; sleep 0.3"]) == 143
-    assert sweep._call(["true"]) == 0
+    assert seeds._call(["sh", "-c", "trap : TERM; kill -TERM $PPID; sleep 0.3"]) == 143
+    assert seeds._call(["true"]) == 0
 
 
 def test_what_nohup_ignores_is_ignored_by_the_training_too(heard):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert sweep._call(["sh", "-c", "kill -HUP $$; exit 7"]) == 7
+    assert seeds._call(["sh", "-c", "kill -HUP $$; exit 7"]) == 7
     assert signal.SIGHUP not in console.stops()

@@ -15,9 +15,11 @@ from conftest import PIPES, ROOT, started
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_pipeline import FORMATS, encoded, photo, write_dataset
 
-import trained
-from data import decode, pipeline, records, testsets
+from data.images import decode
+from data.pipeline import pipeline
+from data.shards import records
 from engine import steps
+from inference import loading, testsets
 from report import scores
 
 
@@ -112,7 +114,7 @@ def test_ten_crops_are_the_mean_of_ten_crops(command, run):
     outcome(command, run, "--split=train", "--crops=10")
     found, predictions = result(run)
     assert found["crops"] == 10
-    network = trained.open_network(str(run), "best")
+    network = loading.open_network(str(run), "best")
     dataset = testsets.Split(opened(network), "train")
     batches = dataset.batches(size=32, crops=10, batch_size=6, threads=1, replicas=1)
     means = []
@@ -204,7 +206,7 @@ def test_the_temperature_of_the_validation_images_is_used(command, run, tmp_path
     found, predictions = result(run_dir)
     kept = json.loads((run_dir / "calibration.json").read_text())
     assert kept["temperature"] == found["temperature"] == scores.temperature(predictions)
-    network = trained.open_network(str(run_dir), "best")
+    network = loading.open_network(str(run_dir), "best")
     assert network.temperature == kept["temperature"]
     outcome(command, run_dir, "--split=train")
     assert result(run_dir)[0]["temperature"] == kept["temperature"]
@@ -214,7 +216,7 @@ def test_the_temperature_of_the_validation_images_is_used(command, run, tmp_path
     seen = np.exp(steps.predict(network.model, views, network.temperature))
     np.testing.assert_allclose(seen, softened, atol=1e-6)
     (run_dir / "calibration.json").write_text('{"temperature": 0, "digest": 1}')
-    assert trained.open_network(str(run_dir), "best").temperature == 1  # of another checkpoint
+    assert loading.open_network(str(run_dir), "best").temperature == 1  # of another checkpoint
     (run_dir / "calibration.json").write_text("{")
     done = command("test.py", run_dir)
     assert (
@@ -262,13 +264,13 @@ def test_a_split_is_read_once_many_records_at_a_time(tmp_path, monkeypatch):
 def test_views_of_a_folder_are_those_of_classify(photographs):
     """Both cut the same pixels out of the same file."""
     names = ["class_0", "class_1", "class_2"]
-    network_storage = trained.decode.storage_for(32)
+    network_storage = loading.decode.storage_for(32)
     folder = testsets.Folder(str(photographs), names, network_storage, 1)
     options = {"size": 32, "crops": 1, "batch_size": 5, "threads": 1, "replicas": 2}
     batches = list(folder.batches(**options).as_numpy_iterator())
     assert len(batches) == 10 and sum(weights.sum() for *_, weights in batches) == 48
     path = photographs / folder.filenames()[0]
-    stored = trained.decode.store(path.read_bytes(), network_storage)
+    stored = loading.decode.store(path.read_bytes(), network_storage)
     (expected,) = pipeline.views_of([stored], size=32, crops=1)
     np.testing.assert_array_equal(batches[0][0][0], expected)
 

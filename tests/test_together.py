@@ -10,8 +10,8 @@ import time
 import pytest
 from conftest import DONE, PIPES, ROOT, metrics, started
 
-from benchmarks.attacks.workers import NOTICED, Pair, environment, free_ports, loopback
-from console import START_AGAIN
+from runtime.console import START_AGAIN
+from tests.stress.workers import NOTICED, Pair, environment, free_ports, loopback
 
 # Images that are decoded anew, of which each worker reads its own; dropout; an average.
 TRAINING = ["--model=lenet5", "--batch_size=8", "--epochs=4", "--checkpoint_steps=2"]

@@ -7,8 +7,8 @@ import tensorflow as tf
 from conftest import photograph
 from PIL import Image
 
-from data import augment, variations
-from data.variations import Variations
+from data.pipeline import augment, variations
+from data.pipeline.variations import Variations
 
 SIDE = 48
 IMAGE = photograph(0, SIDE, SIDE)

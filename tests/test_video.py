@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from corpus import picture, saved
 
-from data import decode, video, workers
-from data.examples import Example, Upload
+from data.images import decode, video, workers
+from data.images.examples import Example, Upload
 
 STORAGE = decode.Storage(0)
 KINDS = [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "mp4v"), (".mov", "mp4v"), (".ts", "mp4v")]

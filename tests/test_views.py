@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import views
+from data.pipeline import views
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,14 @@ import cv2
 import numpy as np
 import pytest
 
-from data import conversion, datasets, doctor, workers
-from data.decode import Storage, Stored
-from data.examples import Example
-from data.sources import open_source
-from data.workers import Rejected
+from data import doctor
+from data.conversion import conversion
+from data.images import workers
+from data.images.decode import Storage, Stored
+from data.images.examples import Example
+from data.images.workers import Rejected
+from data.shards import datasets
+from data.sources.sources import open_source
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,0 +1,1 @@
+"""What is wrong with images and shards, found before a training is."""

@@ -1,0 +1,131 @@
+"""What the images of a data set have to do with one another: copies, classes, splits."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data.checks import duplicates
+from data.checks.checkup import Checkup, Unsound
+from data.checks.findings import Finding, Place, Split
+from data.images.examples import UNLABELLED
+
+FEW_IMAGES = 10  # of a class in train
+IMBALANCE = 10  # times the smallest class of train
+SERIES = 30  # images in a group of near ones that are more than copies of one
+
+
+class Survey:
+    """Gathers what is found of single images, about 1 kB of each, then compares them."""
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        splits: Sequence[str],
+        places: Sequence[Place],
+        labels: Sequence[int],
+        *,
+        folders: bool,
+    ):
+        """Knows the images but nothing about them.
+
+        Args:
+            class_names: By label.
+            splits: All of them, "train" first.
+            places: Of every image.
+            labels: Of every image, or `UNLABELLED`.
+            folders: Whether classes are folders; else a name may have no images on purpose.
+        """
+        self.class_names, self._folders = class_names, folders
+        self.findings: list[Finding] = []
+        self._splits, self._places, self._labels = splits, places, labels
+        self._digests: list[bytes | None] = []
+        self._comparable: list[int] = []
+        self._hashes = np.zeros(len(places), np.uint64)
+        self._thumbnails = np.zeros([len(places), *duplicates.THUMBNAIL], np.uint8)
+
+    def add(self, result: Checkup | Unsound):
+        """Takes in what was found of the next image."""
+        position = len(self._digests)
+        place = self._places[position]
+        if isinstance(result, Unsound):
+            self.findings.append(Finding(result.kind, (place,), result.reason))
+            self._digests.append(None)
+            return
+        self.findings += [Finding(kind, (place,), detail) for kind, detail in result.remarks]
+        self._digests.append(result.digest)
+        if result.hash is not None:
+            self._comparable.append(position)
+            self._hashes[position] = result.hash
+            pixels = np.frombuffer(result.thumbnail, np.uint8)
+            self._thumbnails[position] = pixels.reshape(duplicates.THUMBNAIL)
+
+    @property
+    def unreadable(self) -> int:
+        """How many images could not be opened."""
+        return sum(len(each.places) for each in self.findings if each.kind == "unreadable")
+
+    def splits(self) -> dict[str, Split]:
+        """Counts all images that have been added."""
+        splits = {name: Split(0, 0, [0] * len(self.class_names)) for name in self._splits}
+        for place, label, digest in zip(self._places, self._labels, self._digests, strict=True):
+            split = splits[place.split]
+            split.images += 1
+            split.unusable += not digest
+            if digest and label != UNLABELLED:
+                split.classes[label] += 1
+        return splits
+
+    def copies(self) -> Iterator[Finding]:
+        """Compares all images that have been added."""
+        exact = duplicates.same(self._digests)
+        for group in exact:
+            yield from self._judged(group, "contradiction", "leak", "duplicate")
+        again = {position for group in exact for position in group[1:]}
+        once = np.array([i for i in self._comparable if i not in again], np.int64)
+        for group in duplicates.near(self._hashes[once], self._thumbnails[once]):
+            kinds = ("near_contradiction", "near_leak", "near_duplicate")
+            if len(group) > SERIES:
+                kinds = ("series",) * 3
+            yield from self._judged(once[group].tolist(), *kinds)
+
+    def _judged(
+        self, group: list[int], classes: str, splits: str, within: str
+    ) -> Iterator[Finding]:
+        """What a group of copies is: in several classes, in several splits, or in one of both."""
+        places = tuple(self._places[i] for i in group)
+        labels = {self._labels[i] for i in group} - {UNLABELLED}
+        kinds = [classes] * (len(labels) > 1)
+        kinds += [splits] * (len({place.split for place in places}) > 1)
+        names = ", ".join(sorted(self.class_names[label] for label in labels))
+        for kind in dict.fromkeys(kinds or [within]):
+            yield Finding(kind, places, f"classes {names}" if len(labels) > 1 else "")
+
+    def classes(self) -> Iterator[Finding]:
+        """Looks at the classes of all images that have been added."""
+        counts = {name: split.classes for name, split in self.splits().items()}
+        train = counts.pop("train", [0] * len(self.class_names))
+        if sum(map(bool, train)) < 2:
+            yield Finding("too_few_classes", split="train")
+        pairs = zip(self._places, self._labels, strict=True)
+        labelled = {place.split for place, label in pairs if label != UNLABELLED}
+        measured = {split: of for split, of in counts.items() if split in labelled}
+        for label, name in enumerate(self.class_names):
+            elsewhere = [split for split, of in measured.items() if of[label]]
+            if not train[label]:
+                empty = "empty_class" if self._folders else "unused_name"
+                kind = "missing_in_train" if elsewhere else empty
+                detail = f"only in {', '.join(elsewhere)}" if elsewhere else ""
+                yield Finding(kind, class_name=name, detail=detail)
+                continue
+            if train[label] < FEW_IMAGES:
+                yield Finding("few_images", class_name=name, detail=f"{train[label]} in train")
+            for split in (split for split in measured if split not in elsewhere):
+                yield Finding("missing_in_split", class_name=name, split=split)
+        yield from self._imbalance(train)
+
+    def _imbalance(self, train: list[int]) -> Iterator[Finding]:
+        held = {name: n for name, n in zip(self.class_names, train, strict=True) if n}
+        if held and max(held.values()) > IMBALANCE * min(held.values()):
+            least, most = min(held, key=held.get), max(held, key=held.get)
+            detail = f"{most} {held[most]:,}, {least} {held[least]:,}"
+            yield Finding("imbalance", detail=detail, split="train")

@@ -1,0 +1,64 @@
+"""What has changed of images since they were converted, told by their names."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.conversion.description import REJECTED
+from data.images.examples import Example, Source
+from data.images.names import natural_order
+from data.images.reading import shortened
+from data.shards import datasets, records
+
+_MANY = 200_000  # images: to read the names of more takes minutes on a slow disk
+_NAMES = 3  # of each kind that are told
+
+
+def since(source: Source, copy: Path) -> str:
+    """Says which images were added, removed or changed, as in "1 added (cat/heron.jpg)".
+
+    Args:
+        source: The images of today.
+        copy: The folder of shards that were converted from them.
+
+    Raises:
+        ValueError: If the copy is damaged.
+        OSError: If it cannot be read.
+    """
+    dataset = datasets.described(copy)
+    examples = [example for of_split in source.listed.values() for example in of_split]
+    before = sum(map(dataset.num_examples, dataset.splits)) + dataset.rejected
+    if max(before, len(examples)) > _MANY:
+        return f"{len(examples):,} images, {before:,} before"
+    known, here = Counter(_names(dataset)), Counter(example.name for example in examples)
+    made = min(os.stat(shard.path).st_mtime for shard in dataset.shards("train"))
+    newer = Counter(each.name for each in examples if each.name in known and _time(each) > made)
+    if newer == here & known:  # all that stayed: the images were copied since
+        newer.clear()
+    found = {"added": here - known, "removed": known - here, "changed": newer}
+    told = [
+        f"{each.total():,} {what} ({shortened(sorted(each, key=natural_order), _NAMES)})"
+        for what, each in found.items()
+        if each
+    ]
+    return ", ".join(told) or "changed are contents of the same names, or the classes"
+
+
+def _names(dataset: datasets.Dataset) -> Iterator[str]:
+    """The names of all images that were converted or rejected."""
+    for shard in (shard for shards in dataset.splits.values() for shard in shards):
+        memory = np.memmap(shard.path, np.uint8, mode="r").data
+        for begin, end in records.frames(memory)[0]:
+            yield records.locate_image(memory, begin, end).filename
+    with open(dataset.folder / REJECTED, newline="", errors="surrogateescape") as file:
+        yield from (row["path"] for row in csv.DictReader(file))
+
+
+def _time(example: Example) -> float:
+    """When an image's file was written last; 0 where it lies in an archive or is gone."""
+    is_file = not (example.offset or example.packing) and os.path.exists(example.path)
+    return os.stat(example.path).st_mtime if is_file else 0.0

@@ -1,0 +1,306 @@
+"""A conversion at work in its claimed folder: shards are made there, described and published."""
+
+import collections
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.conversion.description import (
+    DESCRIPTION,
+    REJECTED,
+    fingerprint,
+    made_with,
+    write_description,
+)
+from data.conversion.estimate import check_space, estimate
+from data.conversion.journal import SCRATCH, SHARDS, Journal, PartialError, has_shards
+from data.conversion.plan import Planned, Task, plan
+from data.conversion.writer import EmptyClassError, Limit, collected, write_shards
+from data.images.decode import Storage
+from data.images.examples import Source
+from data.images.workers import cores, found_bits
+from data.shards.datasets import described
+from runtime import console
+from runtime.files import claimed, publish, remove
+
+_MANY = 10_000  # images, the first bytes of which take some time to read
+MAX_BAD = 0.001  # part of all images that may be rejected
+
+
+class AlreadyConvertedError(ValueError):
+    """The output holds a conversion."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What to convert, into what, and how.
+
+    Attributes:
+        source: What to convert; its seed decides the stored order.
+        output: Folder to make; it may exist if it is empty.
+        storage: How to store the images.
+        shards: Of the train split, the others in proportion; None for about 1,250 images each.
+        workers: Processes that decode; None for one per core.
+        max_bad: Part of all images, 0..1, that may be rejected (10 images always may).
+        progress: Whether to report on stderr: a bar on a terminal, else a line at either end.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    source: Source
+    output: Path
+    storage: Storage
+    shards: int | None = None
+    workers: int | None = None
+    max_bad: float = MAX_BAD
+    progress: bool = True
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        for name in ("shards", "workers"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1: {value}")
+        if not 0 <= self.max_bad <= 1:
+            raise ValueError(f"max_bad must be 0 to 1: {self.max_bad}")
+
+    def check_free(self):
+        """Refuses an output that is taken.
+
+        Raises:
+            AlreadyConvertedError: If it holds a conversion.
+            ValueError: If it holds something else.
+        """
+        if (self.output / DESCRIPTION).exists():
+            raise AlreadyConvertedError(
+                f"{self.output} holds a conversion already, expected a folder to make"
+            )
+        if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
+            raise ValueError(
+                f"{self.output} exists already, expected a folder to make or an empty one"
+            )
+
+    def is_published(self) -> bool:
+        """Whether the output holds this conversion.
+
+        Raises:
+            ValueError: If it holds something else, as `check_free`.
+        """
+        if (self.output / DESCRIPTION).is_file():
+            found = described(self.output).fingerprint
+            if found == fingerprint(self.source, self.storage):
+                return True
+        self.check_free()
+        return False
+
+    def plan(self, scratch: Path) -> list[Planned]:
+        """Plans all shards; images that lie in no file are written to a scratch folder."""
+        splits = self.source.list_splits(scratch)
+        return plan(splits, self.storage, seed=self.source.seed, shards=self.shards)
+
+    def make(self, folder: Path, task: Task) -> list[Planned]:
+        """Makes, in a claimed folder, a task's shards that it lacks.
+
+        Returns:
+            All shards of the conversion.
+
+        Raises:
+            OSError: If the disk has too little space.
+            PartialError: As `Journal`.
+            ValueError: If too many images are rejected.
+            RuntimeError: If writing fails.
+        """
+        with scratch_folder(folder, task) as scratch:
+            planned = self.plan(scratch)
+            share = task.share(planned)
+            journal = self._journal(folder, planned, task.count)
+            kept = journal.kept([shard.file for shard in share], self.say)
+            limit = self._limit(planned)
+            limit.add(row for account in kept.values() for row in account.rejected)
+            if left := [shard for shard in share if shard.file not in kept]:
+                storage = replace(self.storage, bits=self._bits(planned))
+                self._write(folder, journal, left, storage, limit, scratch)
+        return planned
+
+    def finish(self, folder: Path, planned: list[Planned], tasks: int) -> dict:
+        """Describes and publishes, from a folder that no other process has, what was made there.
+
+        Args:
+            folder: Where the shards were made.
+            planned: All of them.
+            tasks: Number of the tasks that made them.
+
+        Returns:
+            The content of dataset.json.
+
+        Raises:
+            PartialError: If shards are missing, and as `Journal`.
+            ValueError: If too many images are rejected, all training images of a class, or all of
+                a split.
+        """
+        journal = self._journal(folder, planned, tasks)
+        accounts = journal.complete([shard.file for shard in planned])
+        if missing := [i for i, shard in enumerate(planned) if shard.file not in accounts]:
+            makers = sorted({i % tasks for i in missing})
+            raise PartialError(
+                f"{folder}: missing shards: {len(missing)} of {len(planned)}, those of "
+                f"{', '.join(f'--task={Task(i, tasks)}' for i in makers)}"
+            )
+        rejected = (row for account in accounts.values() for row in account.rejected)
+        self._limit(planned).add(rejected)
+        written = collected(journal.shards, planned, accounts, self.source.class_names)
+        description = write_description(journal.shards, self.source, self.storage, written)
+        try:
+            publish(folder / SHARDS, self.output)
+        except FileExistsError:
+            self.check_free()
+            raise
+        self._too_many.unlink(missing_ok=True)  # of an attempt that accepted fewer
+        return description
+
+    def say(self, line: str):
+        """Reports on stderr, if that is wanted."""
+        if self.progress:
+            _say(line)
+
+    def _journal(self, folder: Path, planned: list[Planned], tasks: int) -> Journal:
+        """Opens the journal under all that the bytes of the conversion depend on."""
+        key = {
+            "fingerprint": fingerprint(self.source, self.storage),
+            "shards": dict(collections.Counter(shard.split for shard in planned)),
+            "made_with": made_with(),
+            "tasks": tasks,
+        }
+        return Journal(folder, key, self.say)
+
+    @property
+    def _workers(self) -> int:
+        return self.workers or cores()
+
+    @property
+    def _too_many(self) -> Path:
+        """Where the rejected images are listed if they are too many."""
+        return self.output.with_name(f"{self.output.name}.{REJECTED}")
+
+    def _limit(self, planned: list[Planned]) -> Limit:
+        return Limit(planned, self.max_bad, self._too_many)
+
+    def _bits(self, planned: list[Planned]) -> int:
+        """The bits that the training images with 16 bits per channel use."""
+        if self.source.eight_bit:
+            return self.storage.bits
+        train = [each for shard in planned if shard.split == "train" for each in shard.examples]
+        if len(train) > _MANY:
+            self.say(f"looking for 16 bits per channel in {len(train):,} images")
+        return found_bits(train, self._workers)
+
+    def _write(
+        self,
+        folder: Path,
+        journal: Journal,
+        left: list[Planned],
+        storage: Storage,
+        limit: Limit,
+        scratch: Path,
+    ):
+        examples = [example for shard in left for example in shard.examples]
+        workers = self._workers
+        expected = estimate(examples, storage, workers, scratch)
+        free = check_space(folder, examples, storage, expected)
+        if expected:
+            self.say(f"{expected} of {console.size(free)} that are free")
+        with _progress(len(examples), self.source.name, self.progress) as advance:
+            write_shards(journal, left, storage, workers=workers, limit=limit, advance=advance)
+
+
+def convert(
+    source: Source,
+    output: str | os.PathLike,
+    storage: Storage,
+    *,
+    on_wait: Callable[[], object] | None = None,
+    **options,
+) -> dict:
+    """Converts every split of a source.
+
+    What `OUTPUT.partial` holds of the same conversion is kept; an error or a signal leaves it there
+    if it holds a whole shard.
+
+    Args:
+        source: As for `Conversion`.
+        output: As for `Conversion`.
+        storage: As for `Conversion`.
+        on_wait: Called before waiting for another process that is converting into `output`; None
+            not to wait.
+        **options: As for `Conversion`.
+
+    Returns:
+        The content of dataset.json.
+
+    Raises:
+        ValueError: If `output` is taken, a number is out of range, too many images are rejected,
+            all training images of a class, or all of a split.
+        OSError: If the disk has too little space.
+        RuntimeError: If writing fails.
+    """
+    return run(Conversion(source, Path(output), storage, **options), on_wait)
+
+
+def run(conversion: Conversion, on_wait: Callable[[], object] | None = None) -> dict:
+    """Makes all of a conversion; as `convert`."""
+    conversion.check_free()
+    with claimed(conversion.output, on_wait) as folder, leaving(folder, conversion.output):
+        conversion.check_free()  # another process may have made it just now
+        planned = conversion.make(folder, Task())
+        return conversion.finish(folder, planned, tasks=1)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: Path, task: Task) -> Iterator[Path]:
+    """Yields a new folder and removes it; one that a killed process left is removed first."""
+    scratch = folder / f"{SCRATCH}-{task.index}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def leaving(folder: Path, output: Path) -> Iterator[None]:
+    """Removes a folder that no other process has, unless a conversion can go on from there."""
+    try:
+        yield
+    finally:
+        useless = isinstance(sys.exception(), EmptyClassError)  # the same images would end so again
+        if useless or not has_shards(folder) or (output / DESCRIPTION).exists():
+            remove(folder)
+        elif not isinstance(sys.exception(), PartialError):  # which says what it is kept for
+            _say(f"{folder} is kept: started again, the conversion goes on from there")
+
+
+def _say(line: str):
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _progress(images: int, name: str, wanted: bool) -> Iterator[Callable[[], object]]:
+    """Yields what to call after every image."""
+    terminal = wanted and sys.stderr.isatty()
+    start = time.monotonic()
+    if wanted and not terminal:
+        _say(f"converting {images} images of {name}")
+    with tqdm(total=images, desc=name, unit=" images", disable=not terminal) as bar:
+        yield bar.update
+    if wanted and not terminal:
+        seconds = time.monotonic() - start
+        rate = f"{images / seconds:,.0f} images/s"
+        _say(f"converted {images} images in {seconds:.0f} s, {rate}")

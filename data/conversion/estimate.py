@@ -1,0 +1,112 @@
+"""How long a conversion will take here and how large its result will be, from a sample."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.conversion.plan import bytes_at_most
+from data.conversion.writer import Result, record
+from data.images.decode import Storage, Stored
+from data.images.examples import Example
+from data.images.workers import stored
+from data.shards import records
+from runtime import console
+
+_MANY_PER_WORKER = 2000  # fewer images are converted before a sample has told anything
+_SAMPLE = 0.05  # of all images
+_SAMPLE_PER_WORKER = (512, 2000)  # at least, at most
+_SECONDS = 1.5
+_WARM_UP = 0.25  # of the sample: workers start
+_MARGIN = 1.05
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is expected of the images that are left to convert."""
+
+    images: int
+    seconds: float
+    bytes: int
+
+    def __str__(self) -> str:
+        """Tells it in a line."""
+        return (
+            f"{self.images:,} images: about {_duration(self.seconds)}, {console.size(self.bytes)}"
+        )
+
+
+def estimate(
+    examples: list[Example], storage: Storage, workers: int, scratch: Path
+) -> Estimate | None:
+    """Stores a sample, as the conversion will, and throws it away.
+
+    Args:
+        examples: What is left to convert, in stored order, which is a random one.
+        storage: How to store images.
+        workers: Processes that decode.
+        scratch: Folder to write to.
+
+    Returns:
+        What all examples will take; None where that is soon seen.
+    """
+    if len(examples) <= _MANY_PER_WORKER * workers:
+        return None
+    least, most = (count * workers for count in _SAMPLE_PER_WORKER)
+    count = min(max(least, int(_SAMPLE * len(examples))), most, len(examples))
+    sample = examples[:: len(examples) // count]
+    times, path = [time.perf_counter()], scratch / "sample.tfrecord"
+    with contextlib.closing(stored(sample, storage, workers)) as results:
+        records.write_records(path, _timed(zip(sample, results, strict=False), times))
+    written = path.stat().st_size
+    path.unlink()
+    seen = len(times) - 1
+    first = int(_WARM_UP * seen)
+    seconds = (times[-1] - times[first]) / (seen - first)
+    return Estimate(len(examples), seconds * len(examples), written * len(examples) // seen)
+
+
+def check_space(
+    folder: Path, examples: list[Example], storage: Storage, expected: Estimate | None
+) -> int:
+    """Refuses to begin what the disk cannot hold.
+
+    Args:
+        folder: Where the shards will be.
+        examples: What is left to convert.
+        storage: How to store images.
+        expected: From a sample; None to take as much as the images could take.
+
+    Returns:
+        Free space in bytes.
+
+    Raises:
+        OSError: If it is too little.
+    """
+    needed = int(_MARGIN * expected.bytes) if expected else bytes_at_most(examples, storage)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            f"too little space for {folder}: expected {console.size(needed)}, "
+            f"{console.size(free)} are free"
+        )
+    return free
+
+
+def _timed(results: Iterator[Result], times: list[float]) -> Iterator[bytes]:
+    """Yields records for a while and notes when every result came."""
+    for example, image in results:
+        times.append(time.perf_counter())
+        if isinstance(image, Stored):
+            yield record(example, image)
+        if times[-1] - times[1] > _SECONDS:
+            return
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

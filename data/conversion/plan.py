@@ -1,0 +1,114 @@
+"""Which images go into which shard: an order shuffled over the whole split, cut into parts.
+
+And which shards a task makes, where a conversion has several.
+"""
+
+import itertools
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.images.decode import RAW_BYTES, Storage
+from data.images.examples import Example, Splits
+from data.images.names import SPLIT_ORDER
+from data.shards import records
+
+_MAX_SHARDS = 1024
+_SHARD_EXAMPLES = 1250
+# A training holds whole shards in memory.
+_SHARD_BYTES = {"auto": 128 << 20, "jpeg": 128 << 20, "raw": 64 << 20}
+_LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")  # files that may be stored as raw pixels
+_PACKED = 8  # times smaller than its pixels such a file is, where it is not a drawing
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A shard to be.
+
+    Attributes:
+        file: Its name.
+        split: What it is a part of.
+        examples: What to store in it, in this order.
+    """
+
+    file: str
+    split: str
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of a conversion, by default the whole.
+
+    Attributes:
+        index: Of the first of its shards.
+        count: Of all tasks; the next of its shards is so many further on.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __str__(self) -> str:
+        """As on the command line."""
+        return f"{self.index}/{self.count}"
+
+    def share(self, planned: list[Planned]) -> list[Planned]:
+        """Returns the shards that it makes."""
+        return planned[self.index :: self.count]
+
+
+def plan(splits: Splits, storage: Storage, *, seed: int, shards: int | None) -> list[Planned]:
+    """Plans the shards of all splits.
+
+    Args:
+        splits: What to store, "train" among them.
+        storage: How.
+        seed: Decides the stored order.
+        shards: Of the train split, the others in proportion; None for 1,250 examples each, or
+            more for no more than 1,024 shards, but about 128 MiB (64 MiB of raw pixels) at most.
+
+    Returns:
+        The shards, in the order in which to write them.
+    """
+    per_shard = _examples_per_shard(splits["train"], storage, shards)
+    planned = []
+    for split in (split for split in SPLIT_ORDER if split in splits):
+        examples = _stored_order(splits[split], split, seed)
+        count = math.ceil(len(examples) / per_shard)
+        bounds = [len(examples) * i // count for i in range(count + 1)]
+        for i, (start, end) in enumerate(itertools.pairwise(bounds)):
+            planned.append(Planned(records.shard_name(split, i, count), split, examples[start:end]))
+    return planned
+
+
+def bytes_at_most(examples: Iterable[Example], storage: Storage) -> int:
+    """What stored images take, rather too much than too little."""
+    return sum(_bytes_at_most(example, storage) for example in examples)
+
+
+def _bytes_at_most(example: Example, storage: Storage) -> int:
+    """A JPEG has at most about one byte for a pixel of the square."""
+    pixels = storage.short_side**2
+    if storage.encoding == "raw":
+        return 3 * pixels
+    if storage.encoding == "auto" and example.name.lower().endswith(_LOSSLESS):
+        most = min(4 * pixels or RAW_BYTES, RAW_BYTES)  # 4:3
+        unpacked = min(_PACKED * example.size, most) if example.size else most
+        return unpacked if pixels else max(unpacked, example.size or 0)
+    return min(example.size or pixels, pixels or sys.maxsize)
+
+
+def _stored_order(examples: list[Example], split: str, seed: int) -> list[Example]:
+    order = np.random.default_rng([seed, *split.encode()]).permutation(len(examples))
+    return [examples[i] for i in order]
+
+
+def _examples_per_shard(train: list[Example], storage: Storage, shards: int | None) -> int:
+    if shards is not None:
+        return math.ceil(len(train) / shards)
+    wanted = max(_SHARD_EXAMPLES, math.ceil(len(train) / _MAX_SHARDS))
+    fitting = _SHARD_BYTES[storage.encoding] * len(train) // max(1, bytes_at_most(train, storage))
+    return max(1, min(wanted, fitting))

@@ -1,0 +1,1 @@
+"""Bytes of strangers to pixels, in processes of their own; no TensorFlow."""

@@ -1,0 +1,220 @@
+"""What a source of images is: where every image's bytes lie, its class, and its split."""
+
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.images.decode import BadImage, Storage
+from data.images.reading import PassedOver
+
+UNLABELLED = -1
+
+
+class Packing(NamedTuple):
+    """How a member of a .zip archive is packed.
+
+    Attributes:
+        size: Of its content in bytes.
+        crc32: Checksum of its content.
+        deflated: Whether it is compressed, in the format of RFC 1951.
+    """
+
+    size: int
+    crc32: int
+    deflated: bool
+
+    def unpacked(self, data: bytes) -> bytes:
+        """Returns the content of a member.
+
+        Raises:
+            BadImage: If it is not what the archive says.
+        """
+        try:
+            if self.deflated:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
+        except zlib.error as error:
+            raise BadImage(f"its archive is damaged: {error}") from None
+        if len(data) != self.size or zlib.crc32(data) != self.crc32:
+            raise BadImage("its archive is damaged: the checksum is wrong")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image's bytes.
+
+    Attributes:
+        name: Where it comes from, relative to its source, as in "tench/0001.jpg".
+        label: Index into the source's class names, or `UNLABELLED`.
+        path: The file that holds it.
+        offset: Where it starts in that file, in bytes.
+        size: In bytes; None for all that follows `offset`.
+        packing: How it is packed in a .zip archive; None where its bytes lie there as they are.
+    """
+
+    name: str
+    label: int
+    path: str
+    offset: int = 0
+    size: int | None = None
+    packing: Packing | None = None
+
+    def read(self, most: int = sys.maxsize) -> bytes:
+        """Returns the image's bytes.
+
+        Args:
+            most: How many of them.
+
+        Raises:
+            OSError: If the file cannot be read.
+            BadImage: If its archive is damaged there.
+        """
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            if self.packing:
+                return self.packing.unpacked(file.read(self.size))[:most]
+            size = most if self.size is None else min(self.size, most)
+            return file.read(-1 if size == sys.maxsize else size)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An image that lies in no file.
+
+    Attributes:
+        name: What its sender calls it.
+        data: Its bytes.
+    """
+
+    name: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.data)
+
+    def read(self) -> bytes:
+        """Returns the image's bytes."""
+        return self.data
+
+
+Splits = dict[str, list[Example]]
+
+
+class Member(NamedTuple):
+    """An `Example` whose label is not known yet."""
+
+    name: str
+    path: str
+    offset: int
+    size: int
+    packing: Packing | None = None
+
+
+Listing = dict[str, list[Member]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images to convert.
+
+    Attributes:
+        name: Short, for folders and messages.
+        class_names: In the order of the labels.
+        fingerprint: Hexadecimal digest; another one means other images.
+        earlier_fingerprint: Makes the one that earlier versions had of them; None if it is the
+            same.
+        listed: The examples by split, where they are known before `list_splits`.
+        list_splits: Makes the examples of "train" and, where there are any, "validation" and
+            "test"; images that lie in no file are first written below the folder it is given.
+        storage: How the source wants to be stored; None leaves it to the caller.
+        seed: Decides which examples are held out, and the stored order.
+        validation_fraction: Part of train that is held out where there is no validation.
+        passed_over: What lies among the images and was not taken.
+        joined: Names of classes that are made of several folders, and of these.
+        eight_bit: Whether its images are known to have 8 bits per channel.
+        classes_are_folders: Whether each class name is that of a folder; else some may be unused.
+        train_images: How many "train" has; about, if some of TFDS's are held out; None if unknown.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    fingerprint: str
+    list_splits: Callable[[Path], Splits]
+    earlier_fingerprint: Callable[[], str] | None = None
+    listed: Splits = field(default_factory=dict)
+    storage: Storage | None = None
+    seed: int = 0
+    validation_fraction: float = 0.1
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    joined: str = ""
+    eight_bit: bool = False
+    classes_are_folders: bool = True
+    train_images: int | None = None
+
+
+def labelled(listing: Listing, class_names: Sequence[str], split: str) -> list[Example]:
+    """Labels the members of every class by its place in `class_names`.
+
+    Raises:
+        ValueError: If a class is not among them.
+    """
+    labels = {name: label for label, name in enumerate(class_names)}
+    if unknown := [name for name in listing if name not in labels]:
+        raise ValueError(
+            f"class {unknown[0]!r} of the {split} split is not among the {len(labels)} classes of "
+            f"the train split, as in {listing[unknown[0]][0].name}"
+        )
+    return [
+        Example(member.name, labels[name], *member[1:])
+        for name in sorted(listing, key=labels.get)
+        for member in listing[name]
+    ]
+
+
+def hold_out(examples: list[Example], fraction: float, seed: int) -> Splits:
+    """Splits examples into train and validation, stratified by class.
+
+    Of every class with n >= 2 images max(1, round(fraction * n)) are held out, never all of them;
+    a single image stays in train.
+
+    Args:
+        examples: Labelled examples, in an order that does not change from run to run.
+        fraction: 0 <= fraction < 1; 0 for no validation.
+        seed: Decides which.
+
+    Returns:
+        "train" and, unless `fraction` is 0, "validation", both in the given order.
+
+    Raises:
+        ValueError: If `fraction` is out of range, or validation would be empty.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"validation_fraction must be at least 0 and below 1: {fraction}")
+    if fraction == 0:
+        return {"train": examples}
+    positions = defaultdict(list)
+    for position, example in enumerate(examples):
+        positions[example.label].append(position)
+    held = set()
+    for label, members in sorted(positions.items()):
+        if len(members) >= 2:
+            count = min(max(1, round(fraction * len(members))), len(members) - 1)
+            random = np.random.default_rng([seed, label])
+            held.update(random.choice(members, count, replace=False).tolist())
+    if not held:
+        raise ValueError(
+            "the validation split would be empty: no class has two images or more; add images, "
+            "name a folder with --val_data or use --validation_fraction=0"
+        )
+    return {
+        "train": [example for i, example in enumerate(examples) if i not in held],
+        "validation": [example for i, example in enumerate(examples) if i in held],
+    }

@@ -1,0 +1,154 @@
+"""Frames of video files, decoded by OpenCV in a process of their own, one after the other.
+
+Which files count as videos is decided by their first bytes, as `kinds` knows them: FFmpeg also
+opens playlists, which name other files and addresses. No TensorFlow here: the process imports this
+file.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+
+from data.images import kinds, workers
+from data.images.decode import Storage, Stored, prepare_pixels
+from data.images.decoders import MAX_PIXELS, BadImage
+from data.images.examples import Example
+from data.images.workers import CRASHED, Rejected
+
+_RATE = 25.0  # frames per second of a file that does not say
+_RATES = (0.01, 1000.0)  # of files that are believed
+_ENOUGH = 0.9  # of the frames that a file says it has, which some estimate
+_OPTIONS = "protocol_whitelist;file|threads;1"  # of FFmpeg: no network, whatever is in the file
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a video.
+
+    Attributes:
+        number: Counted from 0.
+        seconds: Since the first frame.
+        stored: What a record would hold of it, as pixels.
+    """
+
+    number: int
+    seconds: float
+    stored: Stored
+
+
+def is_video(example: object) -> bool:
+    """Whether an example is a file of a known video format; one that cannot be read is none."""
+    if not isinstance(example, Example) or example.offset or example.size is not None:
+        return False
+    try:
+        if not os.path.isfile(example.path):
+            return False
+        with open(example.path, "rb") as file:
+            kind = kinds.of(file.read(kinds.HEAD))
+            return kind is not None and kind.is_video
+    except OSError:
+        return False
+
+
+def frames(
+    path: str | os.PathLike, storage: Storage, every: int | None = None
+) -> Iterator[Frame | Rejected]:
+    """Decodes a video in a process of its own.
+
+    One that dies of the file, or computes for more than `workers.SECONDS_PER_IMAGE` from one frame
+    to the next, ends the video; so does more than `workers.MEMORY`.
+
+    Args:
+        path: The file.
+        storage: How the images of the training were stored.
+        every: Of so many frames the first; None for one frame of every second.
+
+    Yields:
+        The frames, and why there are no more if the file is not sound.
+
+    Raises:
+        RuntimeError: If the process fails for another reason than the file.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from data.images import video; video.main()", os.getcwd()],
+        cwd=workers.REPOSITORY,
+        env={**os.environ, "OPENCV_FFMPEG_CAPTURE_OPTIONS": _OPTIONS},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # FFmpeg speaks of what it finds
+    )
+    try:
+        request = (os.path.abspath(path), storage, every, workers.SECONDS_PER_IMAGE)
+        workers.send(process.stdin, request)
+        while (frame := workers.receive(process.stdout)) is not None:
+            if isinstance(frame, str):
+                raise RuntimeError(f"decoding a video failed: {frame}")
+            yield frame
+    except (EOFError, BrokenPipeError):
+        late = process.wait() == -workers.OUT_OF_TIME
+        yield Rejected(f"takes over {workers.SECONDS_PER_IMAGE} s" if late else CRASHED)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def main() -> None:
+    """Decodes the video that the parent names on stdin, and ends when nobody reads its frames."""
+    workers.confine(sys.argv[1])
+    with os.fdopen(os.dup(1), "wb") as replies:
+        os.dup2(2, 1)  # a stray print must not end up between the frames
+        path, storage, every, seconds = workers.receive(sys.stdin.buffer)
+        for frame in _decoded(path, storage, every, seconds):
+            workers.limit_time(0)
+            try:
+                workers.send(replies, frame)
+            except BrokenPipeError:
+                os._exit(0)
+            workers.limit_time(seconds)
+
+
+def _decoded(
+    path: str, storage: Storage, every: int | None, seconds: int
+) -> Iterator[Frame | Rejected | str | None]:
+    """The frames, why they end early, and None at the end."""
+    workers.limit_time(seconds)
+    try:
+        yield from _read(path, storage, every, seconds)
+    except BadImage as error:
+        yield Rejected(str(error))
+    except (MemoryError, cv2.error):
+        yield Rejected("needs more memory than there is, or cannot be decoded")
+    except Exception:
+        yield traceback.format_exc().replace("\n", " | ")
+    yield None
+
+
+def _read(path: str, storage: Storage, every: int | None, seconds: int) -> Iterator[Frame]:
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    if not video.isOpened():
+        raise BadImage("a video that is cut short, damaged or of an unknown kind")
+    sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+    width, height = (video.get(side) for side in sides)
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"more than {MAX_PIXELS:,} pixels: {width:.0f} x {height:.0f}")
+    rate = video.get(cv2.CAP_PROP_FPS)
+    rate = rate if _RATES[0] <= rate <= _RATES[1] else _RATE
+    every = every or max(1, round(rate))
+    for number in itertools.count():
+        workers.limit_time(seconds)
+        if not video.grab():
+            break
+        if number % every == 0:
+            found, image = video.retrieve()
+            if not found:
+                raise BadImage(f"frame {number} is damaged")
+            yield Frame(number, number / rate, prepare_pixels(image, storage))
+    expected = video.get(cv2.CAP_PROP_FRAME_COUNT)
+    if number < max(1, _ENOUGH * expected):
+        raise BadImage(f"cut short or damaged: {number} of about {expected:.0f} frames")

@@ -1,0 +1,381 @@
+"""Worker processes that decode images, to store or to examine them.
+
+They are started as commands of their own: `multiprocessing` would import the main module, and
+with it TensorFlow, in every one. Parent and worker exchange length-prefixed pickles over the
+worker's stdin and stdout, which nobody else can reach. A worker ends when its stdin closes,
+however the parent ended.
+"""
+
+import contextlib
+import errno
+import functools
+import itertools
+import logging
+import os
+import pickle
+import queue
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import cv2
+
+from data.images import kinds
+from data.images.decode import (
+    BadImage,
+    Storage,
+    Stored,
+    bits_for,
+    largest_sample,
+    may_be_deep,
+    prepare,
+    store,
+)
+from data.images.examples import Example
+
+SECONDS_PER_IMAGE = 30  # of CPU time; the largest images take 2 to 8
+MEMORY = 4 << 30  # of a process, in bytes; with the largest images it has 1.5 to 3.2 GB
+OUT_OF_TIME = signal.SIGPROF  # ends a process whose time is up, in the middle of a decoder too
+CRASHED = "decoder crashed"
+UNREADABLE = "cannot be read"  # so begins the reason of a file that cannot be opened
+
+_CHUNK_EXAMPLES = 128
+_CHUNK_BYTES = 4 << 20
+_CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait for slow ones
+_LENGTH = struct.Struct("<Q")
+# Where a disk or the way to it fails: the next attempt may succeed.
+_DISK = {
+    *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOLINK),
+    *(errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN),
+    *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+}
+REPOSITORY = Path(__file__).parent.parent.parent
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image of which nothing comes.
+
+    Attributes:
+        reason: Why.
+        unread: Its name, where the disk has failed and the image may be sound; empty else.
+    """
+
+    reason: str
+    unread: str = ""
+
+
+class DiskError(RuntimeError):
+    """A disk, or the network to it, fails: what it holds may be sound."""
+
+
+def stored(
+    examples: Iterable[Example], storage: Storage, workers: int
+) -> Iterator[Stored | Rejected]:
+    """Stores images in worker processes, as `worked` does, as long as their disk does not fail.
+
+    Args:
+        examples: Where the images lie.
+        storage: How to store them.
+        workers: Number of processes.
+
+    Yields:
+        One result for every example, in their order.
+
+    Raises:
+        DiskError: If it fails.
+        RuntimeError: As `worked`.
+    """
+    return _read(worked(examples, functools.partial(_store, storage=storage), workers))
+
+
+def prepared(
+    examples: Iterable[Example], storage: Storage, workers: int
+) -> Iterator[Stored | Rejected]:
+    """Decodes images to look at them once, as `stored` does, but compresses nothing."""
+    return worked(examples, functools.partial(_prepare, storage=storage), workers)
+
+
+def worked(
+    examples: Iterable[Example], work: Callable[[Example], Result], workers: int
+) -> Iterator[Result | Rejected]:
+    """Works on images in worker processes.
+
+    A worker that dies of a file, or computes for more than `SECONDS_PER_IMAGE`, is replaced and
+    the file rejected; so is a file that needs more than `MEMORY`. To wait for a disk, or while the
+    machine is stopped, takes no time.
+
+    Args:
+        examples: Where the images lie.
+        work: Makes the result of an example, or raises `BadImage`; of a module that does not
+            import TensorFlow.
+        workers: Number of processes.
+
+    Yields:
+        One result for every example, in their order.
+
+    Raises:
+        RuntimeError: If a worker fails for another reason than the image.
+    """
+    crew = Crew(workers)
+    try:
+        yield from crew.worked(examples, work)
+    finally:
+        crew.close()
+
+
+def _read(results: Iterator[Result | Rejected]) -> Iterator[Result | Rejected]:
+    """Yields results until one is that the disk fails."""
+    with contextlib.closing(results):
+        for result in results:
+            if isinstance(result, Rejected) and result.unread:
+                raise DiskError(
+                    f"{result.unread} {result.reason}: the disk or network fails, not the image"
+                )
+            yield result
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def found_bits(examples: Iterable[Example], workers: int) -> int:
+    """The bits that images with 16 bits per channel use, as `Storage.bits`.
+
+    Args:
+        examples: Where the images lie; of most only the first bytes are read.
+        workers: Number of processes.
+
+    Raises:
+        DiskError: If the disk fails.
+        RuntimeError: As `worked`.
+    """
+    with contextlib.closing(_read(worked(examples, _largest_sample, workers))) as results:
+        samples = (each for each in results if not isinstance(each, Rejected))
+        return bits_for(max(samples, default=0))
+
+
+def _largest_sample(example: Example) -> int:
+    return largest_sample(example.read()) if may_be_deep(example.read(kinds.HEAD)) else 0
+
+
+class Crew:
+    """Worker processes that wait for work, which may come from several threads."""
+
+    def __init__(self, workers: int, *, together: int = _CHUNK_EXAMPLES) -> None:
+        """Starts processes.
+
+        Args:
+            workers: How many.
+            together: The most examples that one of them gets at once.
+        """
+        self._together = together
+        self._workers = [_Worker() for _ in range(workers)]
+        self._idle = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(workers)
+
+    def prepared(
+        self, examples: Iterable[Example], storage: Storage
+    ) -> Iterator[Stored | Rejected]:
+        """As the function `prepared`."""
+        return self.worked(examples, functools.partial(_prepare, storage=storage))
+
+    def worked(
+        self, examples: Iterable[Example], work: Callable[[Example], Result]
+    ) -> Iterator[Result | Rejected]:
+        """As the function `worked`."""
+        pending = deque()
+        try:
+            for chunk in _chunks(examples, self._together):
+                pending.append(self._threads.submit(self._have_done, work, chunk))
+                if len(pending) > _CHUNKS_AHEAD * len(self._workers):
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            for job in pending:
+                job.cancel()
+
+    def close(self) -> None:
+        """Ends the processes, in the middle of their work too."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.stop()
+
+    def _have_done(
+        self, work: Callable[[Example], Result], chunk: list[Example]
+    ) -> list[Result | Rejected]:
+        worker = self._idle.get()
+        try:
+            return worker.do(work, chunk)
+        finally:
+            self._idle.put(worker)
+
+
+def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
+    """Groups small files, at most so many, so that a message to a worker is worth its while."""
+    chunk, size = [], 0
+    for example in examples:
+        chunk.append(example)
+        size += example.size or 0
+        if len(chunk) == most or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+class _Worker:
+    """The parent's end of one worker process."""
+
+    def __init__(self):
+        self._stopped = False
+        self._start()
+
+    def do(
+        self, work: Callable[[Example], Result], chunk: list[Example]
+    ) -> list[Result | Rejected]:
+        """Has a chunk worked on; where the process dies of it, every image on its own."""
+        try:
+            send(self._process.stdin, (chunk, work, SECONDS_PER_IMAGE))
+            results = receive(self._process.stdout)
+        except (EOFError, BrokenPipeError):
+            if self._stopped:
+                return []
+            late = self._restart() == -OUT_OF_TIME
+            reason = f"takes over {SECONDS_PER_IMAGE} s" if late else CRASHED
+            if len(chunk) == 1:
+                return [Rejected(reason)]
+            return list(itertools.chain(*(self.do(work, [example]) for example in chunk)))
+        if isinstance(results, str):
+            raise RuntimeError(f"a worker failed: {results}")
+        return results
+
+    def stop(self):
+        self._stopped = True
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from data.images import workers; workers.main()", os.getcwd()],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def _restart(self) -> int:
+        """Replaces a process that has died or is of no use; returns its exit code."""
+        self._process.kill()  # does nothing to a process that has died
+        code = self._process.wait()
+        self._start()
+        return code
+
+
+def send(stream: BinaryIO, message: object) -> None:
+    """Writes a message to a process of our own: whoever reads it must trust the writer."""
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> object:
+    """Reads what `send` wrote; raises EOFError where the other end is gone."""
+    prefix = stream.read(_LENGTH.size)
+    if len(prefix) < _LENGTH.size:
+        raise EOFError
+    size = _LENGTH.unpack(prefix)[0]
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return pickle.loads(data)
+
+
+def store_example(example: Example, storage: Storage) -> Stored | Rejected:
+    """Stores one image in this process, which ends if that takes over `SECONDS_PER_IMAGE`."""
+    return _worked_on(example, functools.partial(_store, storage=storage), SECONDS_PER_IMAGE)
+
+
+def _store(example: Example, storage: Storage) -> Stored:
+    return store(example.read(), storage)
+
+
+def _prepare(example: Example, storage: Storage) -> Stored:
+    return prepare(example.read(), storage)
+
+
+def _worked_on(
+    example: Example, work: Callable[[Example], Result], seconds: int
+) -> Result | Rejected:
+    limit_time(seconds)
+    try:
+        return work(example)
+    except BadImage as error:
+        return Rejected(str(error))
+    except OSError as error:
+        unread = example.name if error.errno in _DISK else ""
+        return Rejected(f"{UNREADABLE}: {error.strerror}", unread)
+    except MemoryError:
+        return Rejected("needs more memory than there is")
+    finally:
+        limit_time(0)
+
+
+def limit_time(seconds: float) -> None:
+    """Ends this process with `OUT_OF_TIME` when it has computed for so long; 0: it may go on."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _serve(requests: BinaryIO, replies: BinaryIO):
+    """Answers chunks until the parent closes its end or is gone."""
+    while True:
+        try:
+            chunk, work, seconds = receive(requests)
+        except EOFError:
+            return
+        try:
+            results = [_worked_on(example, work, seconds) for example in chunk]
+        except Exception:
+            results = traceback.format_exc().replace("\n", " | ")
+        try:
+            send(replies, results)
+        except BrokenPipeError:
+            return
+
+
+def confine(folder: str) -> None:
+    """Prepares this process for strangers' files: quiet, in a folder, with `MEMORY` at most."""
+    os.chdir(folder)
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's: the parent closes our stdin
+        signal.signal(number, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    cv2.setNumThreads(1)
+    logging.disable()  # what Pillow thinks of a file is not said: there is one line, the parent's
+    warnings.simplefilter("ignore")
+
+
+def main():
+    """Serves one parent, from its folder, over stdin and stdout."""
+    confine(sys.argv[1])
+    with os.fdopen(os.dup(1), "wb") as replies:
+        os.dup2(2, 1)  # a stray print must not end up between the replies
+        _serve(sys.stdin.buffer, replies)
+        # Python would flush a reply that the parent no longer reads, and complain.
+        os._exit(0)

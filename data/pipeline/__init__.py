@@ -1,0 +1,1 @@
+"""Records become batches: order, decoding, augmentation, views."""

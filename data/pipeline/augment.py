@@ -1,0 +1,237 @@
+"""Augmentation: what one training image, or one batch of them, may be turned into.
+
+All randomness arrives as uniform draws from the clock, so every operation is a pure function of
+its arguments. Geometry is on uint8: a policy says which window of the stored image becomes the
+network's input, for many images or one; mirroring is left to the pipeline. Colour is per batch,
+on the device, on float32 in 0..255.
+
+Sources: `alexnet` is Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.1; `cifar` is He et al.,
+arXiv:1512.03385, section 4.2; `inception` is Szegedy et al., arXiv:1409.4842, section 6, with the
+colour jitter of fb.resnet.torch.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from data.pipeline import views
+
+GEOMETRY_DRAWS = 4
+COLOUR_DRAWS = 3
+
+_CIFAR_PADDING = 4 / 32  # of the side
+_INCEPTION_AREA = 0.08  # at least, of the image
+_INCEPTION_ASPECT = 4 / 3  # at most, and its inverse at least
+_DIGIT_ANGLE = math.radians(12)
+_DIGIT_SHIFT = 0.1  # of the side
+
+# Principal axes of ImageNet's RGB values (columns, rows are R, G, B) and the variances along them
+# for pixels in 0..1, as published with fb.resnet.torch.
+_PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+_PCA_VARIANCES = (0.2175, 0.0188, 0.0045)
+_PCA_STD = 0.1
+_JITTER = 0.4
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+_COLOUR_STREAM = 1
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How training images are varied.
+
+    Attributes:
+        window: `(height, width, size, draws) -> int32 [..., 4]`: top, left, height, width of what
+            is cut out, zero outside of the image. Heights and widths are int32 [...] of stored
+            images, `size` is the side of the network's input, draws are float32 [...,
+            GEOMETRY_DRAWS], uniform in [0, 1).
+        warp: None, or `(images, draws) -> images` on uint8 [B, S, S, 3] and
+            [B, GEOMETRY_DRAWS or more].
+        vary: None, or `(image, draws) -> image` on uint8 [S, S, 3] and float32 [D], NumPy arrays,
+            after everything else that is geometry.
+        mirror: half of the images are mirrored left to right.
+        colour: None, or `(images, draws) -> images` on float32 [B, S, S, 3] in 0..255 (results may
+            leave the range) and [B, COLOUR_DRAWS], uniform in [0, 1).
+    """
+
+    window: Callable
+    warp: Callable | None = None
+    vary: Callable | None = None
+    mirror: bool = True
+    colour: Callable | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether an image is the same in every epoch."""
+        varies = self.mirror or self.warp or self.vary or self.colour
+        return self.window is centre_window and not varies
+
+
+def centre_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
+    """The central square: the same as the single test view."""
+    del draws
+    return views.windows(height, width, size, crops=1)[..., 0, :]
+
+
+def random_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
+    """The square of the test view, anywhere in the image."""
+    side = views.crop_side(tf.minimum(height, width), size)
+    top = _below(height - side + 1, draws[..., 0])
+    left = _below(width - side + 1, draws[..., 1])
+    return tf.stack([top, left, side, side], axis=-1)
+
+
+def scaled_window(low: float, high: float, full: int) -> Callable:
+    """A window function: a square anywhere in the image, whose shorter side is drawn first.
+
+    K. Simonyan and A. Zisserman, arXiv:1409.1556, section 3.1: the image is scaled so that its
+    shorter side has `low` to `high` pixels, the network's input, of `full` pixels, is cut out of
+    that. Smaller inputs show the same part.
+    """
+
+    def window(height, width, size, draws):
+        del size
+        scaled = low + draws[..., 2] * (high - low)
+        shorter = tf.minimum(height, width)
+        side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * full / scaled), tf.int32)
+        side = tf.clip_by_value(side, 1, shorter)
+        top, left = (
+            _below(whole - side + 1, draws[..., axis]) for axis, whole in enumerate((height, width))
+        )
+        return tf.stack([top, left, side, side], axis=-1)
+
+    return window
+
+
+def padded_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
+    """The central square moved by up to 4/32 of its side, beyond the image's border too."""
+    top, left, side, _ = tf.unstack(centre_window(height, width, size, draws), axis=-1)
+    padding = tf.cast(tf.round(_CIFAR_PADDING * tf.cast(side, tf.float32)), tf.int32)
+    top += _below(2 * padding + 1, draws[..., 0]) - padding
+    left += _below(2 * padding + 1, draws[..., 1]) - padding
+    return tf.stack([top, left, side, side], axis=-1)
+
+
+def resized_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
+    """A rectangle of 8 to 100 % of the image's area and an aspect ratio of 3/4 to 4/3.
+
+    The usual definition draws area and ratio until the rectangle fits. Here the ratio is drawn
+    first (log-uniform), then the area between 8 % and the largest that fits with it.
+    """
+    del size
+    image_height, image_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    ratio = tf.exp((2 * draws[..., 0] - 1) * math.log(_INCEPTION_ASPECT))
+    area = image_height * image_width
+    largest = tf.minimum(area, tf.minimum(image_width**2 / ratio, image_height**2 * ratio))
+    smallest = tf.minimum(_INCEPTION_AREA * area, largest)
+    area = smallest + draws[..., 1] * (largest - smallest)
+    crop_height = tf.clip_by_value(_rounded(tf.sqrt(area / ratio)), 1, height)
+    crop_width = tf.clip_by_value(_rounded(tf.sqrt(area * ratio)), 1, width)
+    top = _below(height - crop_height + 1, draws[..., 2])
+    left = _below(width - crop_width + 1, draws[..., 3])
+    return tf.stack([top, left, crop_height, crop_width], axis=-1)
+
+
+def small_warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Turns square images by up to 12 degrees and shifts them by up to a tenth of their side.
+
+    Bilinear; what comes in from outside is black.
+    """
+    side = tf.cast(tf.shape(images)[1], tf.float32)
+    angle, right, down, _ = tf.unstack(2 * draws[:, :GEOMETRY_DRAWS] - 1, axis=1)
+    cos, sin = tf.cos(_DIGIT_ANGLE * angle), tf.sin(_DIGIT_ANGLE * angle)
+    centre = (side - 1) / 2
+    x = centre - cos * centre + sin * centre + _DIGIT_SHIFT * side * right
+    y = centre - sin * centre - cos * centre + _DIGIT_SHIFT * side * down
+    zero = tf.zeros_like(cos)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([cos, -sin, x, sin, cos, y, zero, zero], axis=1),
+        output_shape=tf.shape(images)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+
+
+def pca_noise(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Adds a multiple of the principal axes of ImageNet's colours to every image.
+
+    Krizhevsky et al., section 4.1: along each axis a normal deviate of standard deviation 0.1,
+    drawn once per image, times the axis's variance.
+
+    Args:
+        images: float32 [B, S, S, 3], RGB in 0..255.
+        draws: float32 [B, COLOUR_DRAWS], uniform in [0, 1).
+
+    Returns:
+        float32 [B, S, S, 3]; values may leave 0..255.
+    """
+    # Draws are multiples of 2^-23: half of that keeps the deviates finite.
+    alpha = _PCA_STD * tf.math.ndtri(draws + 2.0**-24)
+    shift = 255 * tf.linalg.matvec(tf.constant(_PCA_AXES), alpha * tf.constant(_PCA_VARIANCES))
+    return images + shift[:, tf.newaxis, tf.newaxis, :]
+
+
+def colour_jitter(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Changes brightness, then contrast, then saturation, each by a factor in 0.6..1.4.
+
+    As in fb.resnet.torch, but always in this order and not clipped. Contrast is about the image's
+    mean grey, saturation about each pixel's grey.
+
+    Args:
+        images: float32 [B, S, S, 3], RGB in 0..255.
+        draws: float32 [B, COLOUR_DRAWS], uniform in [0, 1).
+
+    Returns:
+        float32 [B, S, S, 3]; values may leave 0..255.
+    """
+    factors = 1 + _JITTER * (2 * draws - 1)
+    brightness, contrast, saturation = tf.unstack(factors[:, :, None, None, None], axis=1)
+    images *= brightness
+    images = _blended(images, tf.reduce_mean(_grey(images), axis=(1, 2), keepdims=True), contrast)
+    return _blended(images, _grey(images), saturation)
+
+
+POLICIES = {
+    "none": Policy(centre_window, mirror=False),
+    "alexnet": Policy(random_window, colour=pca_noise),
+    "cifar": Policy(padded_window),
+    "inception": Policy(resized_window, colour=colour_jitter),
+    "digits": Policy(centre_window, warp=small_warp, mirror=False),
+}
+
+
+def colour_draws(seed: int, step: tf.Tensor | int, batch_size: int) -> tf.Tensor:
+    """The draws for the colour of a whole batch.
+
+    Args:
+        seed: int.
+        step: int64 [], optimizer updates done.
+        batch_size: int, the global batch; a replica takes its rows.
+
+    Returns:
+        float32 [batch_size, COLOUR_DRAWS], uniform in [0, 1), the same on every device.
+    """
+    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+    key = tf.random.experimental.stateless_fold_in(key, _COLOUR_STREAM, alg="philox")
+    return tf.random.stateless_uniform([batch_size, COLOUR_DRAWS], key, alg="philox")
+
+
+def _below(limit, draws):
+    """Integers in 0..limit - 1, from draws in [0, 1)."""
+    return tf.cast(tf.cast(limit, tf.float32) * draws, tf.int32)
+
+
+def _rounded(values):
+    return tf.cast(tf.round(values), tf.int32)
+
+
+def _grey(images):
+    return tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
+
+
+def _blended(images, others, factor):
+    return others + factor * (images - others)

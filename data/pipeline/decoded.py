@@ -1,0 +1,331 @@
+"""Images whose pixels are at hand: those of raw splits, or of splits decoded into memory.
+
+A batch of them is cut out in one pass over NumPy arrays; TensorFlow's overhead for every element
+would take longer than that, many times longer for an image of 32 x 32. Raw shards are mapped, not
+read: what a batch shows is copied once, and the memory is the system's page cache.
+"""
+
+import collections
+import functools
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import tensorflow as tf
+from numpy.lib.stride_tricks import as_strided
+
+from data.pipeline import buffers, callbacks, order, pixels
+from data.pipeline.reader import Columns, Reader, Stages
+from data.shards import records
+from data.shards.datasets import UNKNOWN, Dataset, Shard
+from runtime.memory import free_memory
+
+_as_it_is = tf.autograph.experimental.do_not_convert
+
+CACHES = ("auto", "memory", "none")
+
+_AUTO_BYTES = 2 << 30
+_AUTO_PART = 0.25
+_SAMPLE = 100
+_HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width, label
+_CALL_BYTES = 4 << 20  # that a call from the pipeline cuts, about
+_CHUNK = 512  # images that a thread decodes at a time, at most
+_CHUNK_BYTES = 4 << 20  # of them, about
+_MAPPED_BYTES = 4 * order.WINDOW_BYTES  # at a time: a window, the next, and some in use
+
+
+class Images(NamedTuple):
+    """The decoded images of one shard.
+
+    Attributes:
+        pixels: uint8 [bytes], in memory or mapped: RGB, row by row, image after image.
+        table: int64 [n, 4], for every record where in `pixels` it begins, height, width, label.
+    """
+
+    pixels: np.ndarray
+    table: np.ndarray
+
+
+OpenShard = Callable[[Shard], Images]
+
+
+class Decoded(Reader):
+    """Records whose pixels are at hand: nothing is decoded."""
+
+    def __init__(self, dataset: Dataset, split: str, *, open_shard: OpenShard, **options) -> None:
+        """Reads nothing yet.
+
+        Args:
+            dataset: As for every reader.
+            split: As for every reader.
+            open_shard: Opens a shard; called more than once for the same.
+            **options: As for every reader.
+        """
+        super().__init__(dataset, split, **options)
+        self._open = open_shard
+
+    def read(self, window: Columns) -> tf.Tensor:
+        """As for every reader; a row is shard, offset, height, width, label, int64 [5]."""
+        rows = callbacks.call(self._rows, [window["shards"], window["records"]], tf.int64)
+        return tf.ensure_shape(rows, [None, 5])
+
+    def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
+        """As for every reader."""
+        height, width, label = tf.unstack(tf.cast(rows[:, _HEIGHT:], tf.int32), axis=1)
+        windows = self.windows_of(height, width, draws)
+        return {
+            "label": self.labels(label),
+            "draws": draws,
+            "rows": rows,
+            "windows": windows,
+            "mirror": self.mirrored(windows, draws),
+        }
+
+    def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
+        """As for every reader."""
+        side, views = self.size, planned.element_spec["windows"].shape[1]
+
+        def finished(some):
+            arguments = [some.pop(name) for name in ("rows", "windows", "mirror")]
+            parts = callbacks.call(self._cut, arguments, tf.uint8)
+            return tf.ensure_shape(parts, [None, views, side, side, 3]), some
+
+        # Small images are cut for several batches in a call, which has its price.
+        batches = max(1, _CALL_BYTES // (batch_size * views * side * side * 3))
+        return (
+            planned.rebatch(batches * batch_size)
+            .map(_as_it_is(finished), num_parallel_calls=threads, deterministic=True)
+            .rebatch(batch_size, drop_remainder=True)
+        )
+
+    def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
+        """As for every reader."""
+        whole = self.cut(planned, batch_size, threads)
+        return {"augment": whole.map(_as_it_is(lambda parts, batch: parts[:, 0, 0, 0, 0]))}
+
+    def _rows(self, shards: np.ndarray, expected: int) -> np.ndarray:
+        parts = []
+        for index in shards[shards >= 0]:
+            table = self._open(self.shards[index]).table
+            parts.append(np.insert(table, 0, index, axis=1))
+        rows = np.concatenate(parts)
+        if len(rows) != expected:
+            files = [self.shards[index].path for index in shards[shards >= 0]]
+            raise ValueError(f"shards changed: records expected {expected}, {len(rows)} in {files}")
+        return rows
+
+    def _cut(self, rows: np.ndarray, windows: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        opened = {
+            shard: self._open(self.shards[shard]).pixels for shard in set(rows[:, 0].tolist())
+        }
+        memory, *others = {id(data): data for data in opened.values()}.values()
+        if others or (windows[..., 2:] != self.size).any() or len(memory) < 3 * self.size:
+            images = [_image(opened[shard], *place) for shard, *place, _ in rows.tolist()]
+            return pixels.cut(images, windows, mirror, self.size)
+        result = buffers.empty([*mirror.shape, self.size, self.size, 3])
+        places = np.repeat(rows[:, 1:4], mirror.shape[1], axis=0)
+        gather(memory, places, windows.reshape([-1, 4]), result.reshape([-1, *result.shape[2:]]))
+        return pixels.mirror(result, mirror)
+
+
+def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: np.ndarray) -> None:
+    """Cuts windows of one size out of images in one piece of memory.
+
+    Every row of a window is a strip of memory, which reaches as far beyond the image as the window
+    does: what it has from there becomes zero. All strips are taken at once, but for windows of the
+    first and last images that have a strip which reaches beyond the memory itself.
+
+    Args:
+        memory: uint8 [bytes], at least 3 S.
+        places: int64 [n, 3]: where an image begins in it, height, width.
+        windows: int32 [n, 4], of the result's size, not entirely outside of the images.
+        result: uint8 [n, S, S, 3], is filled.
+    """
+    count, size = result.shape[:2]
+    offset, height, width = (column[:, np.newaxis] for column in places.T)
+    top, left = windows[:, :1], windows[:, 1:2]
+    row, column = top + np.arange(size), left + np.arange(size)
+    strips = as_strided(memory, [len(memory) - 3 * size + 1, 3 * size], [1, 1])
+    first, last = np.maximum(top, 0), np.minimum(top + size, height) - 1
+    begin, end = (offset + 3 * (each * width + left) for each in (first, last))
+    reachable = (begin >= 0) & (end < len(strips))
+    inside = (row >= 0) & (row < height) & reachable
+    found = strips[np.where(inside, offset + 3 * (row * width + left), 0)]
+    columns = np.repeat((column >= 0) & (column < width), 3, axis=1).view(np.uint8)
+    np.multiply(found, columns[:, np.newaxis], out=result.reshape([count, size, 3 * size]))
+    result[~inside] = 0
+    for number in np.flatnonzero(~reachable):
+        image, window = _image(memory, *places[number]), windows[number].reshape([1, 1, 4])
+        result[number] = pixels.cut([image], window, np.zeros([1, 1], bool), size)[0, 0]
+
+
+def _image(memory: np.ndarray, offset: int, height: int, width: int) -> np.ndarray:
+    return memory[offset : offset + 3 * height * width].reshape([height, width, 3])
+
+
+def chosen_cache(dataset: Dataset, cache: str) -> str:
+    """What `auto` means for a data set: whether its decoded images are kept in memory.
+
+    They are where the whole set takes no more than 2 GiB and a quarter of the memory that is free.
+    Raw splits never are: the system keeps their pages.
+
+    Args:
+        dataset: What is to be read.
+        cache: One of `CACHES`.
+
+    Returns:
+        "memory" or "none".
+    """
+    if not _encoded_splits(dataset):
+        return "none"
+    if cache != "auto":
+        return cache
+    fits = decoded_bytes(dataset) <= min(_AUTO_BYTES, _AUTO_PART * free_memory())
+    return "memory" if fits else "none"
+
+
+def decoded_bytes(dataset: Dataset) -> int:
+    """About how many bytes the images of all splits but raw ones take, decoded; from samples."""
+    pixels_in_all = 0.0
+    for split in _encoded_splits(dataset):
+        areas = np.prod(stored_sizes(dataset, split, _SAMPLE), axis=1)
+        pixels_in_all += dataset.num_examples(split) * areas.mean()
+    return round(3 * pixels_in_all)
+
+
+def _encoded_splits(dataset: Dataset) -> list[str]:
+    return [
+        split
+        for split in dataset.splits
+        if dataset.encodings[split] != "raw" and dataset.num_examples(split)
+    ]
+
+
+def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, int]]:
+    """Height and width of the first images of a split; decodes only what is of unknown size.
+
+    Args:
+        dataset: Where they are from.
+        split: One of its splits.
+        count: How many images, at most.
+    """
+    return _sizes(dataset.shards(split), dataset.encodings[split], count)
+
+
+def _sizes(shards: Iterable[Shard], encoding: str, count: int) -> list[tuple[int, int]]:
+    paths = [shard.path for shard in shards]
+    first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
+    if encoding == UNKNOWN:
+        return [pixels.stored(record).shape[:2] for record in first]
+    return [(int(record["height"]), int(record["width"])) for record in first]
+
+
+@functools.lru_cache(maxsize=4)
+def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Shard, Images]:
+    """Decodes all images of some shards; done once for the same shards.
+
+    Args:
+        shards: Of one split.
+        encoding: The split's, one of `datasets.ENCODINGS`.
+        threads: How many images are decoded at a time.
+    """
+    samples = 3 * np.prod(_sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
+    expected = np.median(samples) * sum(shard.examples for shard in shards)
+    tables = {shard: [np.zeros([0, 4], np.int64)] for shard in shards}
+    # Pages that nothing is written to take no memory; in one that grows the system moves pages and
+    # copies nothing. So the images are never there twice.
+    memory, end = np.empty(round(expected), np.uint8), 0
+    with ThreadPoolExecutor(threads) as pool:
+        chunk = min(_CHUNK, max(1, _CHUNK_BYTES // max(samples)))
+        for shard, images, labels in _decode(shards, encoding, chunk, pool, threads):
+            shapes = np.array([image.shape for image in images], np.int64)
+            sizes = shapes.prod(axis=1)
+            table = [end + np.cumsum(sizes) - sizes, *shapes[:, :2].T, labels]
+            tables[shard].append(np.stack(table, axis=1))
+            begin, end = end, end + int(sizes.sum())
+            if end > len(memory):
+                memory.resize(end, refcheck=False)
+            np.concatenate([image.ravel() for image in images], out=memory[begin:end])
+    memory.resize(end, refcheck=False)
+    return {shard: Images(memory, np.concatenate(tables[shard])) for shard in shards}
+
+
+def _decode(
+    shards: Sequence[Shard], encoding: str, chunk: int, pool: Executor, ahead: int
+) -> Iterator[tuple[Shard, list[np.ndarray], np.ndarray]]:
+    """Yields a chunk of images and labels at a time, in order; only so many wait for their turn."""
+    decode = _decode_unknown if encoding == UNKNOWN else _decode_known
+
+    def decoded(serialized: tf.Tensor) -> tuple[list[np.ndarray], np.ndarray]:
+        record = records.parse(serialized)
+        columns = (record[name].numpy() for name in ("encoded", "format", "height", "width"))
+        return decode(zip(*columns, strict=True)), record["label"].numpy()
+
+    coming = collections.deque()
+    for shard in shards:
+        for serialized in tf.data.TFRecordDataset(shard.path).batch(chunk):
+            coming.append((shard, pool.submit(decoded, serialized)))
+            if len(coming) > ahead:
+                shard_then, future = coming.popleft()
+                yield shard_then, *future.result()
+    for shard, future in coming:
+        yield shard, *future.result()
+
+
+def _decode_known(rows: Iterable[tuple]) -> list[np.ndarray]:
+    """As TensorFlow decodes JPEGs and PNGs, in a fifth of the time where images are small."""
+    way = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    return [
+        pixels.of_raw(encoded, height, width)
+        if format == records.RAW
+        else cv2.imdecode(np.frombuffer(encoded, np.uint8), way)
+        for encoded, format, height, width in rows
+    ]
+
+
+def _decode_unknown(rows: Iterable[tuple]) -> list[np.ndarray]:
+    return [pixels.decoded(encoded).numpy() for encoded, *_ in rows]
+
+
+class Mapped:
+    """Opens raw shards; their files are read when their pixels are."""
+
+    def __init__(self) -> None:
+        """Nothing is open yet."""
+        self._open: dict[Shard, np.ndarray] = {}
+        self._tables: dict[Shard, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, shard: Shard) -> Images:
+        """Opens a shard, and closes those of earlier windows.
+
+        Raises:
+            ValueError: If it is damaged, when it is opened for the first time.
+        """
+        with self._lock:
+            if shard not in self._open:
+                self._open[shard] = _map(shard.path)
+                while sum(map(len, self._open.values())) > _MAPPED_BYTES and len(self._open) > 1:
+                    self._open.pop(next(iter(self._open)))
+            data = self._open[shard]
+            if shard not in self._tables:
+                try:
+                    self._tables[shard] = records.locate(data)
+                except ValueError as error:
+                    raise ValueError(f"{shard.path}: {error}") from error
+            return Images(data, self._tables[shard])
+
+
+def _map(path: str) -> np.ndarray:
+    """A file as uint8 [bytes], which the system begins to read ahead."""
+    if not os.path.getsize(path):
+        return np.zeros(0, np.uint8)
+    with open(path, "rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    memory.madvise(mmap.MADV_WILLNEED)
+    return np.frombuffer(memory, np.uint8)

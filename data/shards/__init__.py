@@ -1,0 +1,1 @@
+"""What lies on the disk: records, their folders, and the copies in the cache."""

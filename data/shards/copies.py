@@ -1,0 +1,157 @@
+"""Converted copies of images in the cache: found by their content, listed, removed."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import files
+
+DESCRIPTION = "dataset.json"
+_USE = "used.json"  # of a copy: by what data, when
+
+
+def folder() -> Path:
+    """`$CONVNETS_CACHE`, else `~/.cache/convnets`; it may not exist yet."""
+    return Path(os.environ.get("CONVNETS_CACHE") or "~/.cache/convnets").expanduser()
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Images that were converted into the cache, or a conversion that was stopped.
+
+    Attributes:
+        folder: Where its shards lie.
+        fingerprints: As `Dataset.fingerprints`; none of a conversion that was stopped.
+        source: Path of the images that it was last used for; "" if that is not known.
+        content: Their `Source.fingerprint`; "" if that is not known.
+        last_used: In seconds since 1970.
+        bytes: Of all its files.
+    """
+
+    folder: Path
+    fingerprints: tuple[str, ...]
+    source: str
+    content: str
+    last_used: float
+    bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the conversion has ended."""
+        return bool(self.fingerprints)
+
+    def remove(self) -> None:
+        """Removes its folder.
+
+        Raises:
+            BusyError: If a process is converting into it.
+        """
+        if self.is_whole:
+            (self.folder / DESCRIPTION).unlink()  # first: what is left is no copy
+            return shutil.rmtree(self.folder)
+        with files.claimed(self.folder.with_suffix("")) as claimed:
+            files.remove(claimed)
+
+
+def listed() -> list[Copy]:
+    """All copies in the cache, the last used one first."""
+    return sorted(_copies(), key=lambda copy: copy.last_used, reverse=True)
+
+
+def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
+    """The folder of the copy with a fingerprint.
+
+    Args:
+        fingerprint: As `Dataset.fingerprint`.
+        *elsewhere: Folders of shards outside the cache where it may be too.
+    """
+    for place in [*folder().glob(f"*-{fingerprint[:16]}"), *map(Path, elsewhere)]:
+        if fingerprint in fingerprints(place):
+            return place
+    return next((copy.folder for copy in _copies() if fingerprint in copy.fingerprints), None)
+
+
+def fingerprints(place: Path) -> tuple[str, ...]:
+    """As `Dataset.fingerprints`, of a folder; none if it is not one of shards of ours."""
+    description = _read(place / DESCRIPTION)
+    if "fingerprint" not in description:
+        return ()
+    return (description["fingerprint"], *description.get("earlier_fingerprints", ()))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The data that a run was started with.
+
+    Attributes:
+        fingerprint: `Dataset.fingerprint`.
+        folder: Where its shards lay; None if that is not known.
+    """
+
+    fingerprint: str
+    folder: str | None = None
+
+    def copy(self) -> Path | None:
+        """The folder of its shards, if they are in the cache or where they were."""
+        return find(self.fingerprint, *filter(None, [self.folder]))
+
+
+def note_use(copy: Path, source: str, content: str) -> None:
+    """Notes for which images a copy is used, and when; not where the cache cannot be written."""
+    use = {"source": source, "content": content, "last_used": time.time()}
+    with contextlib.suppress(OSError):
+        files.write(copy / _USE, json.dumps(use).encode())
+
+
+def outdated(source: str, content: str) -> list[Copy]:
+    """Copies of the images at a path as they were when they had another content."""
+    return [each for each in listed() if each.source == source and each.content != content]
+
+
+def rename(copy: Path, fingerprint: str, *earlier: str) -> None:
+    """Gives a copy a fingerprint, and keeps those that runs know it by.
+
+    Args:
+        copy: Its folder.
+        fingerprint: The one of today.
+        *earlier: Others, besides those it has.
+    """
+    known = fingerprints(copy)
+    others = [name for name in dict.fromkeys([*earlier, *known]) if name != fingerprint]
+    if known[0] == fingerprint and set(others) < set(known):
+        return
+    names = {"fingerprint": fingerprint, "earlier_fingerprints": others}
+    text = json.dumps(_read(copy / DESCRIPTION) | names, indent=1)
+    with contextlib.suppress(OSError):  # another user's cache
+        files.write(copy / DESCRIPTION, text.encode() + b"\n")
+
+
+def _copies() -> Iterator[Copy]:
+    for place in sorted(folder().glob("*/")):
+        known = fingerprints(place)
+        if known or place.suffix == ".partial":
+            use = _read(place / _USE)
+            files = [path.stat() for path in place.rglob("*") if path.is_file()]
+            newest = max((file.st_mtime for file in files), default=place.stat().st_mtime)
+            yield Copy(
+                folder=place,
+                fingerprints=known,
+                source=str(use.get("source", "")),
+                content=str(use.get("content", "")),
+                last_used=use.get("last_used", newest),
+                bytes=sum(file.st_size for file in files),
+            )
+
+
+def _read(path: Path) -> dict:
+    """What a JSON file holds; nothing if it is not there or damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,241 @@
+"""Converted data sets on disk: what a folder of shards holds, and whether it is whole.
+
+Our own shards come with a `dataset.json`; for those of other tools `foreign` finds out what
+it would say.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from data.images.names import composed
+from data.shards import foreign, series
+from data.shards.copies import DESCRIPTION
+
+FORMAT_VERSION = 1
+UNKNOWN = "unknown"
+ENCODINGS = ("jpeg", "png", "raw", "mixed", UNKNOWN)
+_FOREIGN = {"jpeg": "jpeg", "mixed": UNKNOWN}  # the words of `foreign.describe`
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of records; `sha256` is empty where nobody wrote it down."""
+
+    path: str
+    examples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder of shards.
+
+    Attributes:
+        folder: Where the shards lie.
+        class_names: Names of the classes, by label.
+        mean: R, G, B over the train split's stored pixels, in 0..255.
+        std: Standard deviations, likewise.
+        storage: The fields of the `decode.Storage` that prepares other images alike; "bits" only
+            where the description has it.
+        splits: Shards by split ("train", "validation", "test"), in stored order.
+        fingerprint: Identifies the source and the options it was converted with.
+        encodings: What the records of each split hold, one of `ENCODINGS`: JPEG files, PNG files,
+            raw pixels, or any of the three, which every record says of itself. "unknown" are image
+            files of any kind, whose stated heights and widths may be wrong; only foreign shards
+            are.
+        label_offset: What the records' labels start from; 0 in our own shards.
+        class_counts: Examples of each class, by label, of the splits of which it is known.
+        passed_over: What of the source was not taken, as `PassedOver.parts`.
+        joined: Classes that are made of several folders, as `Source.joined`.
+        rejected: How many of the source's images could not be used.
+        unreadable: How many of these could not be opened.
+        small_grey: Whether all images are known to be grey and of at most 64 x 64 pixels.
+        earlier_fingerprints: What earlier versions called the same source and options.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    storage: dict
+    splits: dict[str, tuple[Shard, ...]]
+    fingerprint: str
+    encodings: dict[str, str]
+    label_offset: int = 0
+    class_counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
+    joined: str = ""
+    rejected: int = 0
+    unreadable: int = 0
+    small_grey: bool = False
+    earlier_fingerprints: tuple[str, ...] = ()
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """All that the data may be known by to a run."""
+        return (self.fingerprint, *self.earlier_fingerprints)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    def has_classes(self, names: Sequence[str]) -> bool:
+        """Whether a network's classes are these.
+
+        Earlier versions gave those of foreign shards no names: then their number counts.
+        """
+        nameless = [f"class_{label}" for label in range(self.num_classes)]
+        known = list(map(composed, names))
+        is_earlier = bool(self.earlier_fingerprints) and known == nameless
+        return is_earlier or known == list(map(composed, self.class_names))
+
+    def shards(self, split: str) -> tuple[Shard, ...]:
+        """The shards of a split.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.folder} has no such split, expected one of "
+                f"{', '.join(self.splits)}. Received: {split}"
+            )
+        return self.splits[split]
+
+    def num_examples(self, split: str) -> int:
+        """How many examples a split has; 0 where there is no such split."""
+        return sum(shard.examples for shard in self.splits.get(split, ()))
+
+
+def load(folder: str | Path, *, verify: bool = False) -> Dataset:
+    """Opens a folder of shards.
+
+    Args:
+        folder: Holds a `dataset.json` and its shards, or foreign shards; or is one of these.
+        verify: Whether to compare the shards' sha256, which reads every byte. Existence and size
+            are always compared.
+
+    Raises:
+        FileNotFoundError: No folder, or nothing in it that we know.
+        ValueError: A shard is missing or differs from its description.
+    """
+    folder = Path(folder)
+    dataset = described(folder) if (folder / DESCRIPTION).is_file() else _foreign(folder)
+    for shards in dataset.splits.values():
+        for shard in shards:
+            _check(shard, verify)
+    return dataset
+
+
+def _foreign(place: Path) -> Dataset:
+    """Opens shards of another tool and says what was found out about them."""
+    found = series.found(place)
+    description = {"format_version": FORMAT_VERSION, "passed_over": found.passed_over}
+    dataset = _described(found.folder, {**description, **foreign.describe(found)})
+    lacks = "" if "validation" in dataset.splits else ", no validation split"
+    print(
+        f"{place}: shards of another tool, {dataset.num_classes} classes, "
+        f"labels from {dataset.label_offset}{lacks}"
+    )
+    return replace(dataset, earlier_fingerprints=(foreign.earlier_fingerprint(found),))
+
+
+def described(folder: str | Path) -> Dataset:
+    """What the `dataset.json` of a folder says that it holds; looks at no shard.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged.
+    """
+    return _described(Path(folder), _read_json(Path(folder) / DESCRIPTION))
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, expected JSON. Received: {error}") from error
+
+
+def _described(folder: Path, description: dict) -> Dataset:
+    """The data set that a dataset.json describes."""
+    try:
+        if description["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format_version {description['format_version']}")
+        splits = description["splits"]
+        return Dataset(
+            folder=folder,
+            class_names=tuple(description["class_names"]),
+            mean=tuple(description["mean"]),
+            std=tuple(description["std"]),
+            storage=_storage(description),
+            splits={
+                split: tuple(_shard(folder, **shard) for shard in found["shards"])
+                for split, found in splits.items()
+            },
+            fingerprint=description["fingerprint"],
+            encodings={split: _encoding(description, found) for split, found in splits.items()},
+            label_offset=description.get("label_offset", 0),
+            class_counts={
+                split: tuple(found["classes"])
+                for split, found in splits.items()
+                if found.get("classes")
+            },
+            passed_over=tuple(description.get("passed_over", ())),
+            joined=description.get("joined", ""),
+            rejected=description.get("rejected", 0),
+            unreadable=description.get("unreadable", 0),
+            small_grey=description.get("small_grey", False),
+            earlier_fingerprints=tuple(description.get("earlier_fingerprints", ())),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the description of {folder} is of no use, expected format_version "
+            f"{FORMAT_VERSION} of dataset.json. Received: {error!r}"
+        ) from error
+
+
+def _storage(description: dict) -> dict:
+    """Older descriptions have no "bits"."""
+    storage = {key: description[key] for key in ("short_side", "quality", "encoding")}
+    return storage | {key: description[key] for key in ("bits",) if key in description}
+
+
+def _encoding(description: dict, split: dict) -> str:
+    """How a split is stored; older descriptions, and those of foreign shards, say it for all."""
+    if "record_encoding" in description:
+        return _FOREIGN[description["record_encoding"]]
+    encoding = split.get("encoding", description["encoding"])
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding {encoding!r}")
+    return encoding
+
+
+def _shard(folder: Path, *, file: str, examples: int, bytes: int, sha256: str) -> Shard:
+    if Path(file).name != file:
+        raise ValueError(f"shard {file!r} outside the folder")
+    return Shard(str(folder / file), examples, bytes, sha256)
+
+
+def _check(shard: Shard, verify: bool) -> None:
+    """Compares a shard with its description; TensorFlow does not notice a cut-off end."""
+    path = Path(shard.path)
+    if not path.is_file():
+        raise ValueError(f"shard {path} is missing, expected {shard.bytes} bytes")
+    if path.stat().st_size != shard.bytes:
+        raise ValueError(
+            f"shard {path} is damaged, expected {shard.bytes} bytes. "
+            f"Received: {path.stat().st_size} bytes"
+        )
+    if verify and shard.sha256:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != shard.sha256:
+            raise ValueError(
+                f"shard {path} is damaged, expected sha256 {shard.sha256}. Received: {digest}"
+            )

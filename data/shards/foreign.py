@@ -1,0 +1,180 @@
+"""Shards of other tools with the record keys the field shares (TF-slim, Model Garden).
+
+They are read through once; what was found goes, in the form of a `dataset.json`, into the cache
+folder, never into the user's.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from data.images import kinds
+from data.shards import class_names, copies, records, series
+from data.shards.series import Series
+from runtime.files import write
+
+_VERSION = 2  # of what is found out: an index of another one is not used
+_RECORDS = 256  # that are parsed at a time
+_COMPRESSIONS = {"gzip": (b"\x1f\x8b", "gzip -dc"), "zlib": (b"\x78", "pigz -dc")}
+_ANY_HEADER = 47  # for zlib: of gzip or zlib
+
+# Such shards do not say: ImageNet's, of pixels in 0..255.
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+
+
+def describe(found: Series) -> dict:
+    """What a dataset.json would say about these shards, from the cache if it is known.
+
+    Args:
+        found: The shards, perhaps with one of `class_names.FILES` beside them.
+
+    Raises:
+        ValueError: A shard is damaged or holds no records of images, labels are missing, or it is
+            open what they are called.
+    """
+    labels = class_names.file_in(found.folder)
+    paths = [path for of_split in found.splits.values() for path in of_split]
+    fingerprint = series.fingerprint([*([labels] if labels else []), *paths])
+    index = copies.folder() / f"index-{_VERSION}-{fingerprint[:16]}.json"
+    if not index.is_file():
+        description = _index(found.folder, found.splits, fingerprint)
+        index.parent.mkdir(parents=True, exist_ok=True)
+        write(index, json.dumps(description, indent=1).encode())
+    return json.loads(index.read_text(encoding="utf-8"))
+
+
+def earlier_fingerprint(found: Series) -> str:
+    """The fingerprint of earlier versions, of places and times: runs expect it."""
+    fingerprint, home = hashlib.sha256(), found.folder.resolve()
+    paths = [path for of_split in sorted(found.splits.values(), key=min) for path in of_split]
+    for path in [found.folder / "labels.txt", *paths]:
+        if path.is_file():
+            status = path.stat()
+            line = f"{home / path.name} {status.st_size} {status.st_mtime_ns}\n"
+            fingerprint.update(os.fsencode(line))
+    return fingerprint.hexdigest()
+
+
+def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dict:
+    """Reads every record once: counts, labels, and whether all images are JPEGs of stated size."""
+    described, labels, texts, plain = {}, {}, {}, True
+    for split, paths in splits.items():
+        shards, labels[split] = [], Counter()
+        for path in paths:
+            shard_labels, shard_texts, shard_plain = _survey(path)
+            labels[split] += shard_labels
+            _add_texts(texts, shard_texts, path)
+            plain &= shard_plain
+            examples, size = shard_labels.total(), path.stat().st_size
+            shards.append({"file": path.name, "examples": examples, "bytes": size, "sha256": ""})
+        described[split] = {"examples": labels[split].total(), "shards": shards}
+    seen = {label for counts in labels.values() for label in counts if label >= 0}
+    for split, counts in labels.items():
+        # Only the images of a test split may have no labels, and not if there are no others.
+        if any(label < 0 for label in counts) and (split != "test" or not seen):
+            raise ValueError(_unlabelled(folder, split, splits[split], counts))
+    if not seen:
+        raise ValueError(f"{folder}: expected records of images, found none in its shards")
+    names, label_offset = class_names.named(folder, seen, texts)
+    for split, counts in labels.items():
+        of_classes = range(label_offset, label_offset + len(names))
+        described[split]["classes"] = [counts[label] for label in of_classes]
+    return {
+        "class_names": names,
+        "label_offset": label_offset,
+        "mean": _MEAN,
+        "std": _STD,
+        # Other images are prepared as these are taken to be: left at their own size.
+        "short_side": 0,
+        "quality": 95,
+        "encoding": "jpeg",
+        "record_encoding": "jpeg" if plain else "mixed",
+        "fingerprint": fingerprint,
+        "splits": described,
+    }
+
+
+def _add_texts(texts: dict[int, str], found: Iterable[tuple[int, str]], path: Path) -> None:
+    """Adds what a shard says that labels mean; each means one thing in all shards."""
+    for label, text in found:
+        if texts.setdefault(label, text) != text:
+            raise ValueError(
+                f"{path}: expected one {records.TEXT} for every {records.LABEL}; label {label} has "
+                f"{texts[label]!r} and {text!r}"
+            )
+
+
+def _unlabelled(folder: Path, split: str, paths: list[Path], counts: Counter[int]) -> str:
+    without = sum(count for label, count in counts.items() if label < 0)
+    first = next(iter(tf.data.TFRecordDataset(list(map(str, paths))))).numpy()
+    return (
+        f"{folder}: {without:,} of {counts.total():,} {split} records have no labels, expected "
+        f"{records.LABEL} from 0 or 1 on; the first has the keys {records.keys(first)}"
+    )
+
+
+def _survey(path: Path) -> tuple[Counter[int], set[tuple[int, str]], bool]:
+    """Number of records of each label, what labels mean, and whether all are JPEGs of stated size.
+
+    Raises:
+        ValueError: The shard is damaged, or holds something else.
+    """
+
+    def facts(serialized):
+        record = records.parse(serialized, filename=True, text=True)
+        sized = (record["height"] > 0) & (record["width"] > 0)
+        return record["label"], record["text"], sized & tf.io.is_jpeg(record["encoded"])
+
+    if fault := _fault(path, most=1):
+        raise ValueError(fault)
+    labels, texts, plain = Counter(), set(), True
+    try:
+        batches = tf.data.TFRecordDataset(str(path)).batch(_RECORDS).map(facts)
+        for batch_labels, batch_texts, batch_plain in batches.as_numpy_iterator():
+            labels.update(batch_labels.tolist())
+            texts.update(zip(batch_labels.tolist(), batch_texts.tolist(), strict=True))
+            plain &= bool(batch_plain.all())
+    except tf.errors.OpError as error:
+        raise ValueError(_fault(path) or f"{path} cannot be read as a shard") from error
+    said = {(label, text.decode(errors="backslashreplace").strip()) for label, text in texts}
+    return labels, {(label, text) for label, text in said if text and label >= 0}, plain
+
+
+def _fault(path: Path, most: int = sys.maxsize) -> str:
+    """Says what is wrong with the first records of a shard; nothing if nothing is."""
+    if not path.stat().st_size:
+        return ""
+    memory = memoryview(np.memmap(path, np.uint8, "r"))
+    if not records.begins(memory):
+        return f"{path}: {_kind(bytes(memory[: kinds.HEAD]))}"
+    frames, end = records.frames(memory, most)
+    for number, (begin, stop) in enumerate(frames):
+        if records.unsound(memory, [(begin, stop)]):
+            return f"{path} is no whole shard: record {number}, at byte {begin:,}, is damaged"
+        if complaint := records.complaint(bytes(memory[begin:stop])):
+            return f"{path}: record {number} has {complaint}"
+    if len(frames) < most and end < len(memory):
+        return f"{path} is no whole shard: record {len(frames)} is cut off or damaged"
+    return ""
+
+
+def _kind(head: bytes) -> str:
+    """Says what a file is that is no shard, by its first bytes."""
+    expected = f"expected TFRecords with {records.ENCODED} and {records.LABEL}"
+    for kind, (beginning, way) in _COMPRESSIONS.items():
+        with contextlib.suppress(zlib.error):
+            unpacked = zlib.decompressobj(_ANY_HEADER).decompress(head, records.HEADER_BYTES)
+            if head.startswith(beginning) and records.begins(unpacked):
+                return f"compressed ({kind}); {expected}, not compressed: {way} FILE > NEW"
+    found = kinds.of(head)
+    return f"{expected}; found {found.name if found else 'no TFRecords'}"

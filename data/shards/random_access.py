@@ -1,0 +1,71 @@
+"""Single records out of shards, for machines that share the examples of a step."""
+
+import mmap
+import os
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from data.shards import records
+
+
+class Files:
+    """Shards of which some records are read, and of the others only how long they are."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        """Opens nothing yet.
+
+        Args:
+            paths: Of the shards.
+        """
+        self._paths = paths
+        self._frames: dict[int, list[tuple[int, int]]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, shards: np.ndarray, expected: int, places: np.ndarray) -> np.ndarray:
+        """Reads records of some shards, those of a file in its order.
+
+        Args:
+            shards: int32 [k], numbers of the shards, whose records are counted through.
+            expected: How many there are together.
+            places: int32 [n], which of them.
+
+        Returns:
+            object [n]: the records, bytes.
+
+        Raises:
+            ValueError: If a shard has changed, or a record is damaged.
+        """
+        frames = [self._frames_of(shard) for shard in shards]
+        ends = np.cumsum([len(each) for each in frames])
+        if ends[-1] != expected:
+            files = [self._paths[shard] for shard in shards]
+            raise ValueError(f"shards changed: records expected {expected}, {ends[-1]} in {files}")
+        found = np.empty(len(places), object)
+        numbers = np.searchsorted(ends, places, side="right")
+        for which, shard in enumerate(shards):
+            mine = np.flatnonzero(numbers == which)
+            wanted = places[mine] - (ends[which] - len(frames[which]))
+            with open(self._paths[shard], "rb") as file:
+                for number, place in sorted(zip(wanted.tolist(), mine.tolist(), strict=True)):
+                    found[place] = records.read_at(file, *frames[which][number])
+        return found
+
+    def _frames_of(self, shard: int) -> list[tuple[int, int]]:
+        """Where the records of a shard begin and end; found once."""
+        with self._lock:
+            if shard not in self._frames:
+                self._frames[shard] = _frames(self._paths[shard])
+            return self._frames[shard]
+
+
+def _frames(path: str) -> list[tuple[int, int]]:
+    if not os.path.getsize(path):
+        return []
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        memory.madvise(mmap.MADV_RANDOM)
+        found, end = records.frames(memory)
+        if end < len(memory):
+            raise ValueError(f"{path} is damaged or cut off, at byte {end}")
+    return found

@@ -1,0 +1,152 @@
+"""Which files are shards of another tool, and of which split, told from their names."""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from data.images.names import natural_order, split_of
+from data.images.reading import shortened
+
+# "train-00000-of-00016", "pets_train.record-00000-of-00010", "pets_val_0-of-1.tfrecord",
+# "train.tfrecords", "train_01.tfrecord.gz".
+_KIND = r"(?:\.(?:tfrecords?|tfrec|records?))"
+_NAME = re.compile(
+    rf"(?P<stem>[^.].*?)(?P<kind>{_KIND}?(?P<series>[-_](?P<index>\d+)-of-(?P<shards>\d+))?{_KIND}?)"
+    r"(?P<packed>\.(?:gz|gzip|zlib|zz))?",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"(^|[-_.])\d+$")
+_IN_SERIES, _OF_SPLIT, _OTHER, _PACKED = range(4)  # how much a name says, the most first
+_ENDS = 64 << 10  # bytes
+_EXPECTED = "expected dataset.json or shards like train-00000-of-00016"
+
+
+class Series(NamedTuple):
+    """The shards of another tool in a folder.
+
+    Attributes:
+        folder: Where they lie.
+        splits: Those of every split, in their order.
+        passed_over: Names of the others, whose names say less of their split.
+    """
+
+    folder: Path
+    splits: dict[str, list[Path]]
+    passed_over: tuple[str, ...] = ()
+
+
+class _Name(NamedTuple):
+    rank: int
+    split: str
+    series: str
+    index: int
+    shards: int | None
+
+
+def are_shards(place: Path) -> bool:
+    """Whether a file, or some in a folder, are called like shards of another tool.
+
+    Names that do not say split, number and count are those of shards only where no folders lie
+    beside the files.
+    """
+    if place.is_file():
+        return _read(place.name) is not None
+    if not place.is_dir():
+        return False
+    ranks = [name.rank for _, name in _named(place)]
+    return _IN_SERIES in ranks or bool(ranks) and not any(_folders(place))
+
+
+def found(place: Path) -> Series:
+    """The shards by split.
+
+    A file that is named by itself is the split that its name says, else train. In a folder the
+    names count that say most: split, number and count, as in "train-00000-of-00016"; else the
+    split; else there is one series of shards, which is train. Compressed files come last.
+
+    Args:
+        place: A shard, or a folder of shards.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: A series "of N" is not complete, or a split has several series.
+    """
+    if place.is_file():
+        name = _read(place.name)
+        return Series(place.parent, {name.split if name else "train": [place]})
+    if not place.is_dir():
+        raise FileNotFoundError(f"no such folder, expected one with shards. Received: {place}")
+    named = _named(place)
+    if not named:
+        raise FileNotFoundError(f"{place} holds no data set, {_EXPECTED}")
+    rank = min(name.rank for _, name in named)
+    splits = defaultdict(lambda: defaultdict(list))
+    for path, name in named:
+        if name.rank == rank:
+            splits[name.split][name.series, name.shards].append((path, name.index))
+    rest = tuple(path.name for path, name in named if name.rank > rank)
+    whole = {split: _whole(place, split, of_split) for split, of_split in splits.items()}
+    return Series(place, whole, rest)
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Identifies files by names, sizes and the first and last 64 KiB, wherever they lie."""
+    digest = hashlib.sha256()
+    for path in paths:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode(errors="surrogateescape"))
+        with open(path, "rb") as file:
+            for place in (0, max(0, size - _ENDS)):
+                file.seek(place)
+                digest.update(file.read(_ENDS))
+    return digest.hexdigest()
+
+
+def _named(folder: Path) -> list[tuple[Path, _Name]]:
+    """The files that are called like shards, in natural order."""
+    files = sorted(
+        filter(Path.is_file, folder.iterdir()), key=lambda path: natural_order(path.name)
+    )
+    return [(path, name) for path in files if (name := _read(path.name))]
+
+
+def _folders(folder: Path) -> Iterable[Path]:
+    return (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _read(name: str) -> _Name | None:
+    """What a file name says; None of one that is no shard's."""
+    parts = _NAME.fullmatch(name)
+    if not parts or not parts["kind"]:
+        return None
+    stem, in_series = parts["stem"], parts["series"]
+    words = [split_of(word) for word in re.split(r"[-_.\s]", stem)]
+    if parts["kind"] == in_series:  # without an extension: the split comes right before
+        words = words[-1:]
+        if not words[0]:
+            return None
+    split = next(filter(None, reversed(words)), None)
+    index, shards = (int(parts["index"]), int(parts["shards"])) if in_series else (0, None)
+    stem = stem if in_series else _NUMBER.sub("", stem)
+    says = _OTHER if split is None else _OF_SPLIT if shards is None else _IN_SERIES
+    series = stem + parts["kind"].replace(in_series or "", "")
+    return _Name(_PACKED if parts["packed"] else says, split or "train", series, index, shards)
+
+
+def _whole(folder: Path, split: str, found: dict[tuple, list[tuple[Path, int]]]) -> list[Path]:
+    """The shards of the one series of a split, which must be complete."""
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder}: expected one series of {split} shards, with the split in their names, as "
+            f"train-00000-of-00016; found {shortened([of[0][0].name for of in found.values()])}"
+        )
+    (((_, shards), members),) = found.items()
+    if shards is not None and [index for _, index in members] != list(range(shards)):
+        raise ValueError(
+            f"the {split} shards in {folder} are not one complete series, expected {shards} "
+            f"files. Received: {len(members)}"
+        )
+    return [path for path, _ in members]

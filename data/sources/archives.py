@@ -1,0 +1,177 @@
+"""Archives of images, read member by member: nothing is extracted.
+
+Of .zip and .tar files the images are byte ranges. A compressed .tar has none: its images are
+unpacked, one after the other, into one file for as long as the conversion takes.
+"""
+
+import contextlib
+import dataclasses
+import lzma
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.images.examples import Example, Member, Packing, Splits
+from data.sources import tree
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error)
+_DAMAGED = (*_DAMAGED, EOFError, NotImplementedError)
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # so begin .tar.gz, .tar.bz2, .tar.xz
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a .zip file's member: the lengths at its end
+_ENCRYPTED, _UTF_8 = 0x1, 0x800  # flags of a member
+
+
+def is_archive(data: str) -> bool:
+    """Whether a path is a file that is called like an archive."""
+    return data.lower().endswith(SUFFIXES) and os.path.isfile(data)
+
+
+def is_compressed_tar(path: str) -> bool:
+    """Whether a path is a .tar file whose members cannot be read one by one."""
+    if not path.lower().endswith(SUFFIXES):
+        return False
+    with open(path, "rb") as file:
+        return file.read(max(map(len, _COMPRESSED))).startswith(_COMPRESSED)
+
+
+def without_suffix(name: str) -> str:
+    """The name of an archive without what its kind is called."""
+    suffix = next((each for each in SUFFIXES if name.lower().endswith(each)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def scan(path: str) -> tree.Folder:
+    """Reads what lies in an archive, as `tree.scan` what lies in a folder.
+
+    Returns:
+        The tree; that of its one folder where everything lies in one.
+
+    Raises:
+        ValueError: If it is damaged, encrypted or compressed in another way than deflated.
+    """
+    try:
+        members = _zipped if path.lower().endswith(".zip") else _in_tar
+        root = tree.without_ours(tree.tree_of(members(path)), read)
+    except PermissionError:
+        raise
+    except (*_DAMAGED, OSError) as error:
+        cause = str(error).splitlines()[0].rstrip(": ")
+        raise ValueError(f"{path}: not a whole archive: {cause}") from None
+    if len(root.folders) > 1 or root.images or not any(each.folders for each in root.folders):
+        return root
+    (top,) = root.folders
+    top.others = root.others | top.others
+    top.never += root.never
+    return top
+
+
+def read(member: Member) -> bytes:
+    """Returns the bytes of any member, also of a compressed .tar, which is read up to there."""
+    if not is_compressed_tar(member.path):
+        return Example(member.name, -1, *member[1:]).read()
+    with tarfile.open(member.path) as archive:
+        archive.fileobj.seek(member.offset)
+        return archive.fileobj.read(member.size)
+
+
+def unpacked(splits: Splits, scratch: Path) -> Splits:
+    """Writes the images that lie in compressed .tar files below a scratch folder.
+
+    Args:
+        splits: Examples, of which those that lie in other files stay as they are.
+        scratch: An existing folder.
+    """
+    examples = [example for split in splits.values() for example in split]
+    places = {}
+    for number, path in enumerate(sorted({example.path for example in examples})):
+        if is_compressed_tar(path):
+            spool = scratch / f"unpacked-{number}"
+            places |= _spooled(spool, path, [each for each in examples if each.path == path])
+    return {
+        split: [
+            dataclasses.replace(each, path=places[key][0], offset=places[key][1])
+            if (key := (each.path, each.offset)) in places
+            else each
+            for each in of_split
+        ]
+        for split, of_split in splits.items()
+    }
+
+
+def members_of(archive: tarfile.TarFile, *, links: bool = False) -> Iterator[tarfile.TarInfo]:
+    """Yields the plain files of an open .tar: no devices, folders or sparse files.
+
+    Args:
+        archive: The .tar.
+        links: Whether to yield links too.
+
+    Raises:
+        tarfile.TarError: If it is damaged, which tarfile itself takes for the end.
+    """
+    for member in archive:
+        is_link = links and (member.islnk() or member.issym())
+        if is_link or (member.isreg() and not member.issparse()):
+            yield member
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"damaged at byte {archive.offset}")
+
+
+def _in_tar(path: str) -> Iterator[tuple[str, Member | None]]:
+    """Hard links are the files that they lead to; other links stay links."""
+    places = {}
+    with tarfile.open(path) as archive:
+        for member in members_of(archive, links=True):
+            place = os.path.normpath(member.name)
+            if member.isreg():
+                places[place] = Member("", path, member.offset_data, member.size)
+            else:
+                target = os.path.normpath(member.linkname) if member.islnk() else None
+                places[place] = places.get(target)
+            yield member.name, places[place]
+
+
+def _zipped(path: str) -> Iterator[tuple[str, Member]]:
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        windows = not any("/" in member.filename for member in members)
+        for member in members:
+            if member.flag_bits & _ENCRYPTED:
+                raise ValueError(f"{path}: {member.filename} is encrypted, expected what is not")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{path}: {member.filename} is neither stored nor deflated")
+            file.seek(member.header_offset)
+            lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            begin = member.header_offset + _LOCAL_HEADER.size + sum(lengths)
+            deflated = member.compress_type == zipfile.ZIP_DEFLATED
+            packing = Packing(member.file_size, member.CRC, deflated)
+            name = _name(member)
+            name = name.replace("\\", "/") if windows else name
+            yield name, Member("", path, begin, member.compress_size, packing)
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """The name of a member; many programs write UTF-8 without saying so."""
+    if not member.flag_bits & _UTF_8:
+        with contextlib.suppress(UnicodeError):
+            return member.filename.encode("cp437").decode("utf-8")
+    return member.filename
+
+
+def _spooled(
+    spool: Path, path: str, examples: list[Example]
+) -> dict[tuple[str, int], tuple[str, int]]:
+    """Unpacks images; returns for path and offset of each those that it has now."""
+    places, end = {}, 0
+    with tarfile.open(path) as archive, open(spool, "wb") as file:
+        for example in sorted(examples, key=lambda example: example.offset):
+            archive.fileobj.seek(example.offset)
+            places[path, example.offset] = str(spool), end
+            end += file.write(archive.fileobj.read(example.size))
+    return places

@@ -1,0 +1,151 @@
+"""Images in class folders: `root/{train,val,test}/CLASS/**` or flat `root/CLASS/**`."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data.images.examples import Listing, Source, hold_out, labelled
+from data.images.names import composed, natural_order, readable
+from data.images.reading import PassedOver
+from data.sources import archives, identity, layout, tree
+from data.sources.tree import Folder
+
+_KIND = "folder"  # in fingerprints
+_LONGEST_NAME = 200  # bytes; file systems take 255, and something is added to it
+
+
+def image_folder(
+    data: str,
+    *,
+    val_data: str | None,
+    validation_fraction: float,
+    seed: int,
+    lenient: bool = False,
+) -> Source:
+    """Opens a folder of images, or an archive of one.
+
+    Classes are the folders of the train split (of `data` itself in the flat layout) that hold an
+    image, in natural order; deeper folders belong to their class. Files count by their extension
+    (`tree.EXTENSIONS`, any case); what they are is found out by their content.
+
+    Args:
+        data: The folder, or a file as `archives.is_archive` knows it.
+        val_data: A separate folder of class folders for validation.
+        validation_fraction: Held out of train where there is no validation.
+        seed: Decides which.
+        lenient: Whether to accept, to examine them, classes without images or not in train, and
+            where nothing can be held out no validation.
+
+    Returns:
+        The source; class names are the names of the folders.
+
+    Raises:
+        ValueError: If there are no images, a class cannot be read or has none, a class is not in
+            train, a split would be empty, or what look like classes are something else.
+    """
+    root, passed_over = _open(data), PassedOver()
+    folders = layout.split_folders(root, data, passed_over)
+    places = dict.fromkeys(folders, (data, root))
+    if val_data is not None:
+        folders["validation"] = _open(val_data)
+        places["validation"] = val_data, folders["validation"]
+    listings = {}
+    for split, folder in folders.items():
+        if split == "test" and layout.is_unlabelled(folder, folders["train"]):
+            images = f" ({layout.count(folder):,} images of no class of train)"
+            passed_over.add_folders([folder.name + images * folder.has_images()])
+            continue
+        place, whole = places[split]
+        listings[split] = layout.annotated(folder, passed_over) or layout.class_folders(
+            folder, place, passed_over, lenient=lenient
+        )
+        if not any(listings[split].values()):
+            raise ValueError(
+                f"{place}: no images in class folders for the {split} split; "
+                f"{layout.inventory(whole)}"
+            )
+    named = listings.values() if lenient else [listings["train"]]
+    class_names = sorted({name for each in named for name in each}, key=natural_order)
+    splits = {}
+    for split, listing in listings.items():
+        with _naming(places[split][0]):
+            splits[split] = labelled(listing, class_names, split)
+    if "validation" not in splits:
+        with contextlib.suppress(*[ValueError] * lenient):
+            splits |= hold_out(splits["train"], validation_fraction, seed)
+    return Source(
+        name=name_of(data),
+        class_names=tuple(class_names),
+        fingerprint=identity.fingerprint(_KIND, class_names, splits),
+        earlier_fingerprint=lambda: identity.earlier_fingerprint(
+            _KIND, _on_disk(class_names, listings), splits
+        ),
+        listed=splits,
+        list_splits=lambda scratch: archives.unpacked(splits, scratch),
+        seed=seed,
+        validation_fraction=validation_fraction,
+        passed_over=passed_over,
+        joined=layout.joined(folders["train"]),
+        train_images=len(splits["train"]),
+    )
+
+
+def list_class_folders(root: str | Path, passed_over: PassedOver | None = None) -> Listing:
+    """Lists the images of every class folder, named relative to the parent of the classes.
+
+    Args:
+        root: Holds the class folders.
+        passed_over: Where to add what is not taken.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: As `layout.class_folders`.
+    """
+    return layout.class_folders(_scan(root), os.fspath(root), passed_over or PassedOver())
+
+
+def name_of(data: str) -> str:
+    """Returns the last component of a path, safe as part of a file name."""
+    name = archives.without_suffix(Path(data).resolve().name)
+    return cut(re.sub(r"[^\w.-]+", "_", readable(name)) or "images")
+
+
+def cut(name: str) -> str:
+    """Shortens a name that, with what is added to it, no file system would take."""
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+
+
+def _open(data: str | Path) -> Folder:
+    is_archive = archives.is_archive(os.fspath(data))
+    return archives.scan(os.fspath(data)) if is_archive else _scan(data)
+
+
+def _scan(data: str | Path) -> Folder:
+    if not os.path.isdir(data):
+        found = "a file" if os.path.exists(data) else "no such folder"
+        raise FileNotFoundError(f"{data}: {found}; expected a folder that holds CLASS/*.jpg")
+    return tree.scan(data)
+
+
+@contextlib.contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Begins the text of an error with where it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _on_disk(class_names: Sequence[str], listings: dict[str, Listing]) -> list[str]:
+    """The names of the classes' folders, in their order, as they are written on the disk.
+
+    Earlier fingerprints have been taken of them since before accents were compared.
+    """
+    folders = {}
+    for listing in reversed(listings.values()):  # train's name counts
+        for name, members in listing.items():
+            written = members[0].name.split("/")[0] if members else name
+            folders[name] = written if composed(written) == name else name
+    return sorted(map(folders.__getitem__, class_names), key=natural_order)

@@ -1,0 +1,92 @@
+"""How images on disk are recognised: by their content, wherever they lie and whenever they came."""
+
+import hashlib
+import heapq
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from data.images.decode import BadImage
+from data.images.examples import Example, Splits
+from data.sources import archives
+
+SAMPLE = 1_000  # images of which bytes are read
+SAMPLE_BYTES = 1 << 20  # of each, at most
+_READERS = 16  # threads: on a network's disk every file is waited for
+
+
+def fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -> str:
+    """Digests names, labels and sizes of all images, and the bytes of a fixed sample of them.
+
+    Args:
+        kind: Of the source.
+        class_names: In the order of the labels.
+        splits: The examples of each split; those of a compressed archive as they are listed.
+
+    Raises:
+        OSError: If an image cannot be read although it is there and may be.
+    """
+    digest = hashlib.sha256(repr((kind, tuple(class_names))).encode())
+    examples = []
+    for split, of_split in sorted(splits.items()):
+        for example in of_split:
+            row = (split, example.name, example.label, _size(example))
+            digest.update(repr(row).encode())
+        examples += of_split
+    with ThreadPoolExecutor(_READERS) as readers:
+        for sampled in readers.map(_sampled, _sample(examples)):
+            digest.update(sampled)
+    return digest.hexdigest()
+
+
+def earlier_fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -> str:
+    """What earlier versions recognised images by: also place in an archive, and time.
+
+    Runs and converted copies of theirs bear it.
+    """
+    digest = hashlib.sha256(repr((kind, tuple(class_names))).encode())
+    files = set()
+    for split, examples in sorted(splits.items()):
+        for example in examples:
+            row = (split, example.name, example.label, example.offset, example.size)
+            if example.path not in files:
+                files.add(example.path)
+                status = os.stat(example.path, follow_symlinks=os.path.exists(example.path))
+                row += (status.st_size, status.st_mtime_ns)
+            digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def _size(example: Example) -> int:
+    """Of the image in bytes, whether it lies in an archive or not; 0 behind a broken link."""
+    if example.packing:
+        return example.packing.size
+    if example.size is None:
+        return os.path.getsize(example.path) if os.path.exists(example.path) else 0
+    return example.size
+
+
+def _sample(examples: list[Example]) -> Iterator[Example]:
+    """Images that stay the same ones as long as there are: those with the lowest digests of names.
+
+    The images of a compressed archive, of which one cannot be read without all before it, are
+    represented by the archive.
+    """
+    compressed = sorted(filter(archives.is_compressed_tar, {each.path for each in examples}))
+    for path in compressed:
+        size = os.path.getsize(path)
+        yield Example(path, 0, path, max(0, size - SAMPLE_BYTES))  # its end has the checksums
+    plain = (each for each in examples if each.path not in compressed)
+    yield from heapq.nsmallest(SAMPLE, plain, key=_lot)
+
+
+def _lot(example: Example) -> bytes:
+    return hashlib.sha256(os.fsencode(example.name)).digest()
+
+
+def _sampled(example: Example) -> bytes:
+    """Digest of an image's first bytes; it may be one of those that are rejected."""
+    try:
+        return hashlib.sha256(example.read(SAMPLE_BYTES)).digest()
+    except (BadImage, FileNotFoundError, PermissionError) as error:
+        return type(error).__name__.encode()

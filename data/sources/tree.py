@@ -1,0 +1,252 @@
+"""What lies in a folder: its images and what else there is, without any idea of classes or splits.
+
+Names are decided on here, once: hidden files, folders of systems and tools that hold no images of
+the user's, which files are looked at, and what a name that is not UTF-8 is called.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from data.images.examples import Member
+from data.images.names import readable
+from data.images.reading import PassedOver
+
+# By these a file counts as an image; what it is, its content decides.
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    *(".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
+)
+# Thumbnails, bins and the like, of Synology, Windows, Linux and macOS.
+_NEVER = {"@eadir", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
+_HIDDEN = {"thumbs.db", "desktop.ini", "icon\r"}  # files that Windows and macOS hide themselves
+# Files by which a folder is known as one that this application writes, and a key of the JSON ones.
+_OURS = {"run.json": b'"flags"', "dataset.json": b'"format_version"', "conversion.lock": b""}
+_EXPORTS = {"model.keras", "model.onnx", "model.tflite", "saved_model.pb"}  # beside labels.txt
+# Files that lie beside classes and are no sign of one.
+TEXTS = (".txt", ".md", ".csv", ".json", ".xml", ".pdf", ".html", ".py", ".ipynb")
+_FREE_LEVELS = 3  # root, split, class: a folder may be linked into several of them
+
+
+@dataclass
+class Folder:
+    """A folder, or what an archive has in place of one.
+
+    Attributes:
+        name: Of the folder, readable.
+        entries: The images and folders in it, in the order of their names.
+        others: The files that are no images, by their names; None of what cannot be read.
+        never: Names of the folders in it that are never looked into.
+        problem: Why it cannot be listed; empty where it can.
+        identity: The same for the same folder, however it is reached.
+    """
+
+    name: str
+    entries: "list[Folder | Member]" = field(default_factory=list)
+    others: dict[str, Member | None] = field(default_factory=dict)
+    never: list[str] = field(default_factory=list)
+    problem: str = ""
+    identity: tuple[int, int] | None = None
+
+    @property
+    def folders(self) -> "list[Folder]":
+        """The folders in it."""
+        return [entry for entry in self.entries if isinstance(entry, Folder)]
+
+    @property
+    def images(self) -> list[Member]:
+        """The images in it, not those of its folders."""
+        return [entry for entry in self.entries if not isinstance(entry, Folder)]
+
+    def members(self, prefix: str = "") -> Iterator[Member]:
+        """Yields the images in it and below it, once; names begin with `prefix`."""
+        return self._members(prefix, set())
+
+    def _members(self, prefix: str, seen: set) -> Iterator[Member]:
+        if self.identity in seen:
+            return
+        if self.identity:
+            seen.add(self.identity)
+        for entry in self.entries:
+            if isinstance(entry, Folder):
+                yield from entry._members(f"{prefix}{entry.name}/", seen)
+            else:
+                yield entry._replace(name=prefix + entry.name)
+
+    def has_images(self) -> bool:
+        """Whether there is an image in it or below it."""
+        return any(True for _ in self.members())
+
+    def other_files(self) -> Iterator[str]:
+        """Yields the names of all files in it and below it that are no images."""
+        yield from self.others
+        for folder in self.folders:
+            yield from folder.other_files()
+
+
+def pass_over_level(folder: Folder, passed_over: PassedOver, *, images: bool = False) -> None:
+    """Notes what is not taken of a folder itself.
+
+    Args:
+        folder: Whose files that are no images, and folders that are never looked into, are noted.
+        passed_over: Where to.
+        images: Whether its images are not taken either.
+    """
+    passed_over.add_files([*folder.others, *(each.name for each in folder.images if images)])
+    passed_over.add_folders(folder.never)
+
+
+def pass_over_below(folder: Folder, passed_over: PassedOver) -> None:
+    """Notes what is not taken in a folder and below it, where all images are."""
+    pass_over_level(folder, passed_over)
+    for inner in folder.folders:
+        if inner.problem:
+            passed_over.add_folders([inner.name])
+            passed_over.closed.append(inner.name)
+        else:
+            pass_over_below(inner, passed_over)
+
+
+def scan(path: str | os.PathLike) -> Folder:
+    """Reads a folder and all folders below it, links included.
+
+    Raises:
+        OSError: If it does not exist or cannot be opened.
+    """
+    path = os.fspath(path)
+    with os.scandir(path):  # the only folder whose problem is an error here
+        pass
+    status = os.stat(path)
+    name = readable(os.path.basename(os.path.abspath(path)))
+    root = _scan(path, Folder(name, identity=(status.st_dev, status.st_ino)), (), set())
+    if root.problem:
+        raise PermissionError(f"{path} {root.problem}")
+    return without_ours(root, _read)
+
+
+def tree_of(files: Iterable[tuple[str, Member | None]]) -> Folder:
+    """Makes the tree of an archive, as `scan` would find it unpacked.
+
+    Args:
+        files: Name of every file in the archive, with `/` between folders, and where it lies; None
+            of a link. Of a name that comes again the last counts.
+    """
+    root = Folder("")
+    folders = {(): root}
+    for name, member in dict(files).items():
+        *parents, last = [part for part in readable(name).split("/") if part not in ("", ".")]
+        folder = _folder_for(folders, parents)
+        if folder is None or _is_hidden(last):
+            continue
+        if member or last.lower().endswith((*EXTENSIONS, *TEXTS)):
+            _add_file(folder, last, member)
+        else:
+            folder.entries.append(
+                Folder(last, problem="is a link, and links in archives are not followed")
+            )
+    for folder in folders.values():
+        folder.entries.sort(key=lambda entry: entry.name)
+    return root
+
+
+def without_ours(folder: Folder, read: Callable[[Member], bytes]) -> Folder:
+    """Takes what this application has written out of a tree: runs, conversions, exports.
+
+    Args:
+        folder: The tree, which is returned; its top stays.
+        read: Reads a file.
+    """
+    ours = [inner for inner in folder.folders if _is_ours(inner, read)]
+    folder.never += [inner.name for inner in ours]
+    folder.entries = [entry for entry in folder.entries if entry not in ours]
+    for inner in folder.folders:
+        without_ours(inner, read)
+    return folder
+
+
+def _scan(path: str, folder: Folder, above: tuple, seen: set) -> Folder:
+    """Fills in a folder.
+
+    Args:
+        path: Where it lies.
+        folder: What to fill in.
+        above: Identity of every folder that it lies in: links in a circle end.
+        seen: Identities of what was entered below the third level, where each folder is entered
+            once: links could lead to it in too many ways.
+    """
+    above = (*above, folder.identity)
+    try:
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if not _is_hidden(entry.name):
+                _add_entry(folder, entry, above, set() if len(above) <= _FREE_LEVELS else seen)
+    except OSError as error:
+        folder.problem = f"cannot be opened: {error.strerror}"
+        folder.entries = []
+    return folder
+
+
+def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> None:
+    name, link = readable(entry.name), entry.is_symlink()
+    if _is_never(entry.name):
+        folder.never.append(name)
+    elif os.path.isdir(entry.path) if link else entry.is_dir():
+        status = entry.stat()
+        identity = status.st_dev, status.st_ino
+        if identity not in above and identity not in seen:
+            seen.add(identity)
+            inner = Folder(name, identity=identity)
+            folder.entries.append(_scan(entry.path, inner, above, seen))
+    elif os.path.isfile(entry.path) if link else entry.is_file():
+        _add_file(folder, name, Member(name, entry.path, 0, entry.stat().st_size))
+    elif link and not name.lower().endswith((*EXTENSIONS, *TEXTS)):
+        folder.entries.append(Folder(name, problem="is a broken link"))
+    elif link:
+        _add_file(folder, name, Member(name, entry.path, 0, 0))  # as an image it will be rejected
+    else:  # a pipe, a device
+        folder.others[name] = None
+
+
+def _folder_for(folders: dict[tuple, Folder], parents: list[str]) -> Folder | None:
+    """The folder of a file in an archive, made if need be; None where it is not looked into."""
+    folder, place = folders[()], ()
+    for part in parents:
+        if _is_never(part):
+            folder.never += [part] * (part not in folder.never)
+        if _is_never(part) or _is_hidden(part):
+            return None
+        place = (*place, part)
+        if place not in folders:
+            folders[place] = Folder(part)
+            folder.entries.append(folders[place])
+        folder = folders[place]
+    return folder
+
+
+def _add_file(folder: Folder, name: str, member: Member | None) -> None:
+    if member and name.lower().endswith(EXTENSIONS):
+        folder.entries.append(member._replace(name=name))
+    else:
+        folder.others[name] = member
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _HIDDEN
+
+
+def _is_never(name: str) -> bool:
+    return name.lower() in _NEVER
+
+
+def _is_ours(folder: Folder, read: Callable[[Member], bytes]) -> bool:
+    if "labels.txt" in folder.others and _EXPORTS & folder.others.keys():
+        return True
+    found = ((folder.others.get(name), key) for name, key in _OURS.items())
+    return any(member and key in read(member) for member, key in found)
+
+
+def _read(member: Member) -> bytes:
+    try:
+        with open(member.path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""

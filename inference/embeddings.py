@@ -1,0 +1,62 @@
+"""What a network makes of images before it classifies them, in a file for other programs."""
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+
+from engine import checkpoints
+from inference.classifier import Answer
+
+
+class Embeddings:
+    """Collects the features of images and writes them when all are there."""
+
+    def __init__(self, path: str | os.PathLike, class_names: list[str]) -> None:
+        """Writes nothing yet.
+
+        Args:
+            path: A .npz file that is made or replaced.
+            class_names: Of all classes.
+
+        Raises:
+            FileNotFoundError: If there is no folder to write it into.
+            PermissionError: If it cannot be written there.
+        """
+        self._path, self._class_names = Path(path), class_names
+        self._answers: list[Answer] = []
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError(f"--features: there is no folder {self._path.parent}")
+        if self._path.is_dir() or not os.access(self._path.parent, os.W_OK):
+            raise PermissionError(f"--features: {self._path} cannot be written")
+
+    def add(self, answer: Answer) -> None:
+        """Keeps what is needed of an answer; images that could not be read are left out."""
+        if not answer.error:
+            self._answers.append(dataclasses.replace(answer, views=None, heat=None))
+
+    def write(self) -> None:
+        """Writes the file, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        checkpoints.replace(self._path, self._save)
+
+    def _save(self, path: Path) -> None:
+        answers = self._answers
+        stacked = functools.partial(np.array, dtype=np.float32)
+        with open(path, "wb") as file:
+            np.savez(
+                file,
+                features=stacked([answer.features for answer in answers]),
+                probabilities=stacked([answer.probabilities for answer in answers]),
+                images=np.array([answer.image for answer in answers], dtype=np.str_),
+                frames=np.array(
+                    [-1 if answer.frame is None else answer.frame for answer in answers], np.int64
+                ),
+                predictions=np.array([self._class_names[answer.label] for answer in answers]),
+                class_names=np.array(self._class_names),
+            )

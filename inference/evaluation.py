@@ -1,0 +1,335 @@
+"""What `test.py` finds out about a network, and the files that it leaves in the run folder."""
+
+import csv
+import dataclasses
+import functools
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from engine import checkpoints, steps, summaries
+from inference import loading, testsets, whole_images
+from report import plots, scores
+
+FOLDER = "test"  # of a run folder, for all but test.json
+MISTAKES = 24  # that are kept as pictures
+PAIRS = 5  # of classes that were confused, on the console
+_THUMBNAIL = 256  # pixels of the longer side
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How a network is tested.
+
+    Attributes:
+        split: The name of the images, for test.json.
+        data: Where they are from, if not from the run's own data.
+        crops: Views of each image, a key of `views.VIEWS`.
+        dense: Whole images are seen, by the network as a convolution.
+        batch_size: Of one replica.
+        threads: CPU threads.
+        replicas: How many work at a time.
+        is_own_validation: Whether the images are the run's validation images, seen as in training:
+            then a temperature is fitted to them.
+    """
+
+    split: str
+    data: str | None
+    crops: int
+    dense: bool
+    batch_size: int
+    threads: int
+    replicas: int
+    is_own_validation: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a test found.
+
+    Attributes:
+        predictions: Of every image.
+        images_per_second: With reading; once everything is set up.
+        temperature: By which the logits are to be divided; 1 where none is known.
+    """
+
+    predictions: scores.Predictions
+    images_per_second: float
+    temperature: float
+
+
+def test(
+    networks: Sequence[loading.Trained],
+    sizes: Sequence[int],
+    images: testsets.TestSet,
+    how: How,
+    strategy: tf.distribute.Strategy,
+) -> Outcome:
+    """Tests a network, at each of some image sizes; their probabilities are averaged.
+
+    Args:
+        networks: The same one for images of different sizes.
+        sizes: Of the images, in pixels: of views, or the shorter side of whole ones.
+        images: What to test on.
+        how: How.
+        strategy: In whose scope the networks are.
+    """
+    found, speed = [], _Speed()
+    for network, size in zip(networks, sizes, strict=True):
+        if how.dense:
+            results = _of_whole_images(network, images.whole(size), mirrored=how.crops == 2)
+        else:
+            batches = images.batches(
+                size=size,
+                crops=how.crops,
+                batch_size=how.batch_size,
+                threads=how.threads,
+                replicas=how.replicas,
+            )
+            results = steps.Evaluator(strategy, network.model).predictions(batches)
+        columns = [np.concatenate(column) for column in zip(*speed.timed(results), strict=True)]
+        if not columns:
+            raise ValueError(f"no image of {images.name} could be read")
+        found.append(scores.Predictions(*columns, images.filenames(), network.class_names))
+    predictions = scores.ensemble(found) if len(found) > 1 else found[0]
+    first = networks[0]
+    fits = how.is_own_validation and not predictions.is_right.all()
+    is_one_view = how.crops == 1 and len(networks) == 1 and not how.dense
+    temperature = first.temperature if is_one_view else 1.0  # it was found for single views
+    if fits:
+        temperature = scores.temperature(predictions)
+    return Outcome(predictions, speed.images_per_second, temperature)
+
+
+def _of_whole_images(
+    network: loading.Trained, images: Iterable[tuple[np.ndarray, int]], *, mirrored: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Log probabilities [1, K] and label [1] of one image after the other."""
+    model = whole_images.dense(network.model)
+
+    @functools.partial(tf.function, autograph=False, reduce_retracing=True)
+    def predict(views):
+        logits = model(tf.cast(views, tf.float32), training=False)["logits"]
+        return steps.averaged(logits, count)
+
+    count = 2 if mirrored else 1
+    for image, label in images:
+        views = np.stack([image, image[:, ::-1]][:count])
+        yield predict(tf.constant(views)).numpy(), np.int32([label])
+
+
+class _Speed:
+    """Counts images and seconds, but those of every first batch, which sets everything up."""
+
+    def __init__(self) -> None:
+        self._first, self._images, self._seconds = 0.0, 0, 0.0
+
+    def timed(self, results: Iterable) -> Iterator:
+        """The same results (predictions [n, K], labels [n])."""
+        began = time.perf_counter()
+        for number, result in enumerate(results):
+            passed = time.perf_counter() - began
+            if number:
+                self._images, self._seconds = self._images + len(result[1]), self._seconds + passed
+            else:
+                self._first += len(result[1]) / passed
+            yield result
+            began = time.perf_counter()
+
+    @property
+    def images_per_second(self) -> float:
+        """With a single batch, that of it."""
+        return self._images / self._seconds if self._images else self._first
+
+
+def figures(network: loading.Trained, outcome: Outcome, how: How, sizes: Sequence[int]) -> dict:
+    """All that test.json says."""
+    predictions = outcome.predictions
+    top1, top5 = (scores.fraction(predictions.in_top(k)) for k in (1, 5))
+    *_, mean = scores.per_class(predictions)
+    return {
+        "top1_accuracy": top1.value,
+        "top5_accuracy": top5.value,
+        "examples": len(predictions.labels),
+        "crops": how.crops,
+        "dense": how.dense,
+        "checkpoint": network.name,
+        "split": how.split,
+        "data": how.data,
+        "image_size": list(sizes) if len(sizes) > 1 else sizes[0],
+        "top1_interval": [top1.low, top1.high],
+        "top5_interval": [top5.low, top5.high],
+        "loss": scores.loss(predictions),
+        "mean_precision": mean["precision"],
+        "mean_recall": mean["recall"],
+        "mean_f1": mean["f1"],
+        "calibration_error": scores.calibration_error(predictions),
+        "temperature": outcome.temperature,
+        "calibrated_error": scores.calibration_error(predictions.at(outcome.temperature)),
+        "images_per_second": outcome.images_per_second,
+        "digest": network.digest,
+        "command": sys.argv,
+    }
+
+
+def lines(found: dict, predictions: scores.Predictions) -> Iterator[str]:
+    """What the console says; the last line is for scripts too."""
+    intervals = [
+        f"{name} {100 * low:.2f} to {100 * high:.2f} %"
+        for name, (low, high) in (
+            ("top-1", found["top1_interval"]),
+            ("top-5", found["top5_interval"]),
+        )
+    ]
+    yield f"95 % intervals: {', '.join(intervals)}"
+    yield (
+        f"mean over the classes: precision {100 * found['mean_precision']:.2f} %, recall "
+        f"{100 * found['mean_recall']:.2f} %, F1 {100 * found['mean_f1']:.2f} %"
+    )
+    calibrated, temperature = "", found["temperature"]
+    if temperature != 1:
+        with_it = 100 * found["calibrated_error"]
+        calibrated = f"; with temperature {temperature:.3f}: {with_it:.2f} %"
+    yield f"calibration error {100 * found['calibration_error']:.2f} %{calibrated}"
+    if pairs := scores.confusions(predictions, PAIRS):
+        told = ", ".join(f"{label} as {guess} ({count})" for label, guess, count in pairs)
+        yield f"most confused: {told}"
+    yield f"{found['images_per_second']:,.0f} images/s"
+    yield accuracies(found)
+
+
+def accuracies(found: dict) -> str:
+    """The line about both accuracies."""
+    return (
+        f"top-1 {100 * found['top1_accuracy']:.2f} %  top-5 {100 * found['top5_accuracy']:.2f} %"
+        f"  (n = {found['examples']})"
+    )
+
+
+def compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Lines about several networks: every pair and all together, if they saw the same images."""
+    predictions = [outcome.predictions for outcome in outcomes]
+    try:
+        together = scores.ensemble(predictions)
+    except ValueError as error:
+        yield f"not compared: {error}"
+        return
+    for second in range(1, len(names)):
+        for first in range(second):
+            found = scores.compare(predictions[first], predictions[second])
+            yield (
+                f"{names[first]} against {names[second]}: {found.only_first} images only the "
+                f"first gets right, {found.only_second} only the second; "
+                f"p = {found.p_value:.3g} (McNemar)"
+            )
+    top1, top5 = (scores.fraction(together.in_top(k)) for k in (1, 5))
+    found = {"top1_accuracy": top1.value, "top5_accuracy": top5.value}
+    yield f"ensemble of {len(names)}: {accuracies({**found, 'examples': len(together.labels)})}"
+
+
+def write(
+    network: loading.Trained, found: dict, outcome: Outcome, images: testsets.TestSet
+) -> None:
+    """Writes everything about a test into the folder of the network's run.
+
+    Args:
+        network: What was tested; it is of a run.
+        found: The figures, for test.json.
+        outcome: The predictions.
+        images: Where the pictures are.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    predictions, folder = outcome.predictions, network.folder
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    checkpoints.replace(place / "predictions.npz", functools.partial(scores.save, predictions))
+    _write_csv(place / "predictions.csv", *_table(_rows(predictions)))
+    _write_csv(place / "classes.csv", *_table(scores.per_class(predictions)))
+    matrix = scores.confusion(predictions)
+    names = predictions.class_names
+    rows = ([name, *row] for name, row in zip(names, matrix, strict=True))
+    _write_csv(place / "confusion_matrix.csv", ["label", *names], rows)
+    before = scores.reliability(predictions)
+    after = scores.reliability(predictions.at(outcome.temperature))
+    drawn = {
+        "confusion_matrix": plots.confusion(matrix, names),
+        "reliability": plots.reliability(before, after if outcome.temperature != 1 else None),
+    }
+    for name, picture in drawn.items():
+        (place / f"{name}.png").write_bytes(picture)
+    _write_mistakes(place / "mistakes", predictions, images)
+    _write_summaries(folder, found, drawn, network.step)
+    checkpoints.replace(folder / "test.json", _text(json.dumps(found, indent=2) + "\n"))
+
+
+def write_temperature(folder: Path, found: dict) -> None:
+    """Leaves the temperature where `trained.open_network` finds it."""
+    about = ("temperature", "digest", "split", "examples", "calibration_error", "calibrated_error")
+    text = json.dumps({name: found[name] for name in about}, indent=2) + "\n"
+    checkpoints.replace(folder / loading.CALIBRATION, _text(text))
+
+
+def _text(content: str):
+    return lambda path: Path(path).write_text(content)
+
+
+def _rows(predictions: scores.Predictions) -> Iterator[dict]:
+    names = predictions.class_names
+    columns = (
+        predictions.filenames,
+        predictions.labels,
+        predictions.predicted,
+        predictions.confidence,
+    )
+    for filename, label, predicted, confidence in zip(*columns, strict=True):
+        yield {
+            "filename": filename,
+            "label": names[label],
+            "prediction": names[predicted],
+            "probability": f"{confidence:.6f}",
+        }
+
+
+def _table(rows: Iterable[dict]) -> tuple[list, list]:
+    """Header and cells."""
+    rows = list(rows)
+    return list(rows[0]), [list(row.values()) for row in rows]
+
+
+def _write_csv(path: Path, header: Sequence, rows: Iterable[Sequence]) -> None:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def _write_mistakes(
+    folder: Path, predictions: scores.Predictions, images: testsets.TestSet
+) -> None:
+    """The surest of the wrong predictions, as pictures and a list of them."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.jpg"):
+        path.unlink()
+    places = scores.mistakes(predictions, MISTAKES)
+    rows = list(_rows(predictions))
+    listed = []
+    for number, (place, picture) in enumerate(zip(places, images.pictures(places), strict=True)):
+        name = f"{number:02d}.jpg"
+        (folder / name).write_bytes(testsets.thumbnail(picture, _THUMBNAIL))
+        listed.append({"picture": name, **rows[place]})
+    (folder / "mistakes.json").write_text(json.dumps(listed, indent=1) + "\n")
+
+
+def _write_summaries(folder: Path, found: dict, drawn: dict[str, bytes], step: int) -> None:
+    board = summaries.Summaries(folder)
+    names = ("top1_accuracy", "top5_accuracy", "loss", "calibration_error")
+    board.scalars(FOLDER, {name: found[name] for name in names}, step)
+    mistakes = sorted((folder / FOLDER / "mistakes").glob("*.jpg"))
+    shown = {f"mistakes/{path.stem}": path.read_bytes() for path in mistakes}
+    board.pictures(FOLDER, drawn | shown, step)
+    board.flush()

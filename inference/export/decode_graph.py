@@ -1,0 +1,89 @@
+"""What classify.py sees of an image file, by TensorFlow's own operations: for exported graphs.
+
+An image is reduced as a conversion reduces it, but not compressed, and cut as `pixels.cut` cuts.
+There OpenCV decodes and resizes, here TensorFlow: pixels differ by a few levels. TensorFlow turns
+no image upright that has an EXIF orientation, and reads JPEG, PNG, GIF and BMP only.
+"""
+
+import tensorflow as tf
+
+from data.images import png
+from data.images.decode import BITS, Storage
+from data.pipeline import pixels, views
+
+
+def centre_views(encoded: tf.Tensor, storage: Storage, size: int) -> tf.Tensor:
+    """The central views of image files.
+
+    Args:
+        encoded: string [B], files.
+        storage: How images were stored that the network was trained on.
+        size: Side of the views in pixels, S.
+
+    Returns:
+        uint8 [B, S, S, 3].
+    """
+    return tf.map_fn(
+        lambda one: _centre_view(one, storage, size),
+        encoded,
+        fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+    )
+
+
+def _centre_view(encoded, storage, size):
+    image = _stored(_decoded(encoded, storage.bits), storage)
+    image = _window(image, views.windows(*_sides(image), size, crops=1)[0])
+    times = tf.maximum(1, tf.minimum(*_sides(image)) // size)
+    few = tf.stack(_sides(image)) // times
+    whole = image[: times * few[0], : times * few[1]]
+    image = tf.cond(times > 1, lambda: _resized(whole, few, "area"), lambda: image)
+    return tf.ensure_shape(_resized(image, [size, size], "bilinear"), [size, size, 3])
+
+
+def _decoded(encoded, bits):
+    """As `decode.decode`; a PNG with 16 bits per channel is known by its header."""
+    if bits == max(BITS):
+        return pixels.decoded(encoded)
+    is_deep = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
+    is_deep &= tf.strings.substr(encoded, png.BIT_DEPTH_AT, 1) == b"\x10"
+    return tf.cond(is_deep, lambda: _scaled(encoded, bits), lambda: pixels.decoded(encoded))
+
+
+def _scaled(encoded, bits):
+    samples = tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.int32)
+    upper = tf.bitwise.right_shift(tf.minimum(samples, 2**bits - 1), bits - 8)
+    return tf.cast(upper, tf.uint8)
+
+
+def _stored(image, storage):
+    """The pixels of which a conversion would make a record."""
+    short_side = storage.short_side
+    if short_side:
+        is_larger = tf.minimum(*_sides(image)) > short_side
+        image = tf.cond(is_larger, lambda: _reduced(image, short_side), lambda: image)
+    if storage.encoding == "raw":
+        height, width = _sides(image)
+        side = tf.minimum(height, width)
+        image = _window(image, tf.stack([(height - side) // 2, (width - side) // 2, side, side]))
+    return image
+
+
+def _reduced(image, short_side):
+    sides = tf.cast(tf.stack(_sides(image)), tf.float64)
+    sides = tf.cast(tf.round(sides * short_side / tf.reduce_min(sides)), tf.int32)
+    return _resized(image, tf.maximum(sides, short_side), "area")
+
+
+def _resized(image, sides, method):
+    resized = tf.image.resize(image, sides, method)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def _window(image, window):
+    top, left, height, width = tf.unstack(window)
+    return image[top : top + height, left : left + width]
+
+
+def _sides(image):
+    shape = tf.shape(image)
+    return shape[0], shape[1]

@@ -1,0 +1,202 @@
+"""The formats in which a trained network is given to programs without this project."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from inference.export import decode_graph, keras_equivalents
+from inference.loading import Trained
+from runtime import console
+
+IMAGE_BYTES = "serving_default"  # signatures of a SavedModel
+IMAGES = "serving_images"
+LABELS = "labels.txt"  # the class names, one a line, in the order of the probabilities
+_TOP = 5
+
+Answer = Callable[[np.ndarray], np.ndarray]  # images uint8 [B, S, S, 3] -> float32 [B, K]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        title: Its name, for people.
+        file: Name of the model in the folder of an export; "." is the folder itself.
+        packages: What must be installed beside what training needs.
+        write: Writes a network into an existing folder.
+        open: Reads it back, by what users of the format use.
+    """
+
+    title: str
+    file: str
+    packages: tuple[str, ...]
+    write: Callable[[Trained, Path], None]
+    open: Callable[[Path], Answer]
+
+    def require(self) -> None:
+        """Raises ValueError if a package is missing."""
+        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ValueError(
+                f"{self.title} needs packages that are not installed: pip install "
+                + " ".join(name.replace("_", "-") for name in missing)
+            )
+
+
+def labels(network: Trained) -> str:
+    """Content of `LABELS`."""
+    return "".join(f"{console.one_line(name)}\n" for name in network.class_names)
+
+
+def bytes_answer(folder: Path) -> Callable[[bytes], np.ndarray]:
+    """What a SavedModel answers to the bytes of an image file: float32 [K]."""
+    loaded = tf.saved_model.load(str(folder))
+    ask = loaded.signatures[IMAGE_BYTES]
+
+    def answer(data: bytes) -> np.ndarray:
+        return ask(image_bytes=tf.constant([data]))["probabilities"][0].numpy()
+
+    answer.model = loaded  # which the signature does not keep
+    return answer
+
+
+def _probabilities(network: Trained, images: tf.Tensor) -> tf.Tensor:
+    logits = network.model(tf.cast(images, tf.float32), training=False)["logits"]
+    return tf.nn.softmax(logits / network.temperature)
+
+
+def _spec(network: Trained) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *network.model.input_shape[1:]], tf.uint8, name="images")
+
+
+def _write_saved_model(network: Trained, folder: Path) -> None:
+    module = tf.Module()
+    module.all_variables = [variable.value for variable in network.model.variables]
+    names = [name.encode("utf-8", "backslashreplace") for name in network.class_names]
+    module.names = tf.constant(names)
+    count = min(_TOP, len(network.class_names))
+
+    def of_images(images):
+        probabilities = _probabilities(network, images)
+        top, places = tf.math.top_k(probabilities, count)
+        return {
+            "probabilities": probabilities,
+            "top_probabilities": top,
+            "top_classes": tf.gather(module.names, places),
+        }
+
+    def of_bytes(image_bytes):
+        return of_images(
+            decode_graph.centre_views(image_bytes, network.storage, network.model.input_shape[1])
+        )
+
+    files = tf.TensorSpec([None], tf.string, name="image_bytes")
+    signatures = {
+        IMAGE_BYTES: tf.function(of_bytes, [files], autograph=False),
+        IMAGES: tf.function(of_images, [_spec(network)], autograph=False),
+    }
+    tf.saved_model.save(module, str(folder), signatures)
+
+
+def _open_saved_model(folder: Path) -> Answer:
+    loaded = tf.saved_model.load(str(folder))
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        found = loaded.signatures[IMAGES](images=tf.constant(images))
+        return found["probabilities"].numpy()
+
+    return answer
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Says of a network that a format cannot hold what would work."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # converters raise what they like
+        raise ValueError(
+            "the network does not fit the format, --format=saved_model takes every network: "
+            f"{error}"
+        ) from error
+
+
+def _write_keras(network: Trained, folder: Path) -> None:
+    with _refusing():
+        model = keras_equivalents.classifier(network.model, network.temperature)
+        model.save(folder / FORMATS["keras"].file)
+
+
+def _open_keras(folder: Path) -> Answer:
+    with _refusing():  # Keras walks a graph by recursion
+        model = keras.models.load_model(folder / FORMATS["keras"].file, compile=False)
+    return lambda images: model(images, training=False).numpy()
+
+
+def _write_onnx(network: Trained, folder: Path) -> None:
+    import onnx
+
+    from inference.export import onnx_graph
+
+    about = {
+        "class_names": json.dumps(network.class_names),
+        "checkpoint_sha256": network.digest or "",
+    }
+    with _refusing():
+        model = keras_equivalents.classifier(network.model, network.temperature)
+        graph = onnx_graph.convert(model, about)
+    onnx.save(graph, folder / FORMATS["onnx"].file)
+
+
+def _open_onnx(folder: Path) -> Answer:
+    import onnxruntime
+
+    path = str(folder / FORMATS["onnx"].file)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
+
+
+def _write_litert(network: Trained, folder: Path) -> None:
+    def probabilities(images):
+        return {"probabilities": _probabilities(network, images)}
+
+    module = tf.Module()
+    module.all_variables = [variable.value for variable in network.model.variables]
+    module.answer = tf.function(probabilities, [_spec(network)], autograph=False)
+    graph = module.answer.get_concrete_function()
+    with _refusing():
+        converted = tf.lite.TFLiteConverter.from_concrete_functions([graph], module).convert()
+    path = folder / FORMATS["litert"].file
+    path.write_bytes(converted)
+    with zipfile.ZipFile(path, "a") as attached:  # where TensorFlow Lite's metadata has its files
+        attached.writestr(LABELS, labels(network))
+
+
+def _open_litert(folder: Path) -> Answer:
+    with console.quiet_import():
+        from ai_edge_litert import interpreter
+
+        path = str(folder / FORMATS["litert"].file)
+        runner = interpreter.Interpreter(path).get_signature_runner()
+        runner(images=np.zeros(runner.get_input_details()["images"]["shape"], np.uint8))
+    return lambda images: runner(images=images)["probabilities"]
+
+
+FORMATS = {
+    "saved_model": Format("a SavedModel", ".", (), _write_saved_model, _open_saved_model),
+    "keras": Format("a Keras file", "model.keras", (), _write_keras, _open_keras),
+    "onnx": Format("an ONNX file", "model.onnx", ("onnx", "onnxruntime"), _write_onnx, _open_onnx),
+    "litert": Format(
+        "a LiteRT file", "model.tflite", ("ai_edge_litert",), _write_litert, _open_litert
+    ),
+}

@@ -1,0 +1,166 @@
+"""A trained network with what must be known to use it: from a run, or with Keras' weights."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+import models
+from data.images import decode
+from data.shards import copies
+from data.sources import imagenet
+from engine import checkpoints, runs
+from models.tools import keras_weights
+from runtime import console
+
+CALIBRATION = "calibration.json"  # of a run folder: {"temperature": T, "digest": ...}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a network was trained on.
+
+    Attributes:
+        data: Its `--data`.
+        val_data: Its `--val_data`.
+        then: What that was; None for what it is now.
+    """
+
+    data: str
+    val_data: str | None = None
+    then: copies.Expected | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network and its surroundings.
+
+    Attributes:
+        model: Maps float32 images in 0..255 to {"logits": [B, K]}.
+        class_names: Of the K classes.
+        storage: How images are stored before they are cropped for it.
+        origin: What it was trained on; None if not by us.
+        image_size: Side in pixels that it was trained at.
+        name: The checkpoint's path, or where else its weights come from.
+        folder: Of its run, where results about it belong; None without one.
+        step: Optimizer updates done; None if not by us.
+        digest: sha256 of the checkpoint's tensors; None if not by us.
+        temperature: By which its logits are divided before they become probabilities: what
+            test.py found for this checkpoint, else 1.
+    """
+
+    model: keras.Model
+    class_names: list[str]
+    storage: decode.Storage
+    origin: Origin | None
+    image_size: int
+    name: str
+    folder: Path | None
+    step: int | None = None
+    digest: str | None = None
+    temperature: float = 1.0
+
+
+def open_network(
+    place: str | None,
+    which: str,
+    *,
+    model: str | None = None,
+    init_from: str | None = None,
+    image_size: int | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Trained:
+    """Opens a checkpoint, or with `model` and `init_from` a network with Keras' weights.
+
+    Args:
+        place: As for `runs.open_checkpoint`.
+        which: As for `runs.open_checkpoint`.
+        model: One of `keras_weights.names()`.
+        init_from: "keras", or a weights file that Keras wrote.
+        image_size: Another side of the input than it was trained at, in pixels.
+        strategy: In whose scope the model is made; none for one device.
+
+    Raises:
+        FileNotFoundError: If there is no such run, checkpoint or file.
+        ValueError: If the file is damaged or does not fit its network.
+        RuntimeError: If Keras' download fails.
+    """
+    with (strategy or tf.distribute.get_strategy()).scope():
+        if model is None and init_from is None:
+            return _from_run(*runs.open_checkpoint(place, which), image_size)
+        if model is None or init_from is None:
+            raise ValueError("--model and --init_from go together, received only one of them")
+        console.refuse_ambiguous(init_from, keras_weights.DOWNLOAD, "--init_from=")
+        return _from_keras(model, init_from, image_size)
+
+
+def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int | None) -> Trained:
+    model = checkpoints.rebuild(checkpoint, models.build, image_size)
+    about = checkpoint.about
+    try:
+        class_names = list(about["class_names"])
+        if list(map(str, class_names)) != class_names:
+            raise TypeError("class_names are not texts")
+        if len(class_names) != model.output["logits"].shape[-1]:
+            raise ValueError(f"{len(class_names)} class_names")
+        return Trained(
+            model,
+            class_names,
+            decode.Storage(**about["storage"]),
+            _origin(folder, about),
+            about["network"]["image_size"],
+            str(checkpoint.path),
+            folder if runs.Run(folder).exists else None,
+            int(about["step"]),
+            about["sha256"],
+            _temperature(folder, about["sha256"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint {checkpoint.path} does not say what it was trained on: {error!r}"
+        ) from error
+
+
+def _origin(folder: Path, about: Mapping) -> Origin:
+    """Of a checkpoint; its run may have gone on with the same data at another place."""
+    run = runs.Run(folder)
+    if run.exists:
+        settings = run.settings()
+        flags, data = settings["flags"], settings["data"]
+        then = copies.Expected(data["fingerprint"], data["folder"])
+    else:
+        flags, then = about["flags"], copies.Expected(about["data_fingerprint"])
+    return Origin(flags["data"], flags["val_data"], then)
+
+
+def _temperature(folder: Path, digest: str) -> float:
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return 1.0
+    try:
+        found = json.loads(path.read_text())
+        temperature = float(found["temperature"]) if found["digest"] == digest else 1.0
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature {temperature}")
+        return temperature
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}; remove it") from error
+
+
+def _from_keras(name: str, source: str, image_size: int | None) -> Trained:
+    classes = imagenet.class_names()
+    model = models.build(name, len(classes), image_size=image_size, **keras_weights.options(name))
+    keras_weights.load(name, model, source)
+    return Trained(
+        model,
+        list(classes),
+        decode.storage_for(models.image_size(name)),
+        None,
+        models.image_size(name),
+        f"{name} with weights from {source}",
+        None,
+    )

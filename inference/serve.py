@@ -1,0 +1,192 @@
+"""A page on this machine to try a network: pictures in, classes and what speaks for them out."""
+
+import base64
+import http
+import io
+import ipaddress
+import logging
+import secrets
+import socket
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import flask
+import waitress
+import werkzeug.exceptions
+
+from data.sources import sources
+from inference import classifier, loading
+from report import overlay
+
+_PAGE = "serve.html"
+_THREADS = 8  # one predicts, the others wait or answer
+_PATIENCE = 30  # seconds that a request waits for those before it
+_MOST_FILES = 100
+_CONNECTIONS = 20
+_ROOM = 1 << 20  # bytes over the limit that are read, so that the refusal is one of ours
+_POLICY = (  # of what the page may load
+    "default-src 'none'; script-src {own}; style-src {own}; img-src blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class _Request(flask.Request):
+    """Keeps uploads in memory."""
+
+    def _get_file_stream(self, *description: object, **more: object) -> io.BytesIO:
+        return io.BytesIO()
+
+
+class _App(flask.Flask):
+    request_class = _Request
+
+
+def serve(network: loading.Trained, *, host: str, port: int, max_megabytes: int, **options) -> None:
+    """Serves the page until the process is told to end.
+
+    Args:
+        network: Which names the pictures.
+        host: Address to listen on.
+        port: 0 for any that is free.
+        max_megabytes: The most that may be sent at once.
+        **options: Of `classifier.Classifier`.
+
+    Raises:
+        OSError: If the address cannot be used.
+    """
+    listening = _listen(host, port)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that somebody waits is no news
+    with classifier.Classifier(network, explains=True, **options) as of_network:
+        app = Page(of_network, host=host, max_megabytes=max_megabytes).app()
+        most = (max_megabytes << 20) + _ROOM
+        server = waitress.create_server(
+            app,
+            sockets=[listening],
+            threads=_THREADS,
+            connection_limit=_CONNECTIONS,
+            max_request_body_size=most,
+            inbuf_overflow=most + _ROOM,  # nothing is written to disk
+            ident=None,
+        )
+        of_pages = threading.Thread(target=server.run, daemon=True)
+        of_pages.start()
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http://{shown}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
+        of_pages.join()  # Ctrl-C arrives here
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise OSError(f"cannot listen on {host} port {port}: {reason}") from error
+
+
+class Page:
+    """The page and what it asks for."""
+
+    def __init__(self, of_network: classifier.Classifier, *, host: str, max_megabytes: int) -> None:
+        """Takes what answers, with explanations, one request after the other.
+
+        Args:
+            of_network: Answers.
+            host: By which it is reached, besides addresses in digits and "localhost".
+            max_megabytes: The most that may be sent at once.
+        """
+        self._of_network = of_network
+        self._host, self._max_megabytes = host, max_megabytes
+        self._one_at_a_time = threading.Lock()
+
+    def app(self) -> flask.Flask:
+        """The page as a web application."""
+        app = _App(__name__, template_folder=Path(__file__).parent, static_folder=None)
+        app.config["MAX_CONTENT_LENGTH"] = self._max_megabytes << 20
+        app.json.sort_keys = False
+        app.before_request(self._refuse_others)
+        app.add_url_rule("/", view_func=self._page)
+        app.add_url_rule("/classify", view_func=self._classify, methods=["POST"])
+        app.register_error_handler(werkzeug.exceptions.HTTPException, self._refused)
+        app.after_request(_guarded)
+        return app
+
+    def _refuse_others(self) -> None:
+        """Other pages in the user's browser have no business here."""
+        if not _is_ours(flask.request.host, self._host):
+            flask.abort(403, "open the page by its address in digits, or as localhost")
+        origin = flask.request.headers.get("Origin")
+        if origin and origin != flask.request.host_url.rstrip("/"):
+            flask.abort(403, f"pages of {origin} may not use this one")
+
+    def _page(self) -> flask.Response:
+        nonce = secrets.token_urlsafe(16)
+        network = self._of_network.network
+        text = flask.render_template(
+            _PAGE,
+            nonce=nonce,
+            network=network.name,
+            classes=len(network.class_names),
+            max_megabytes=self._max_megabytes,
+        )
+        response = flask.make_response(text)
+        response.headers["Content-Security-Policy"] = _POLICY.format(own=f"'nonce-{nonce}'")
+        return response
+
+    def _classify(self) -> dict:
+        files = flask.request.files.getlist("image")
+        if not files:
+            flask.abort(400, "expected one picture or more in the form's field image")
+        if len(files) > _MOST_FILES:
+            flask.abort(400, f"expected {_MOST_FILES} pictures at most, received {len(files)}")
+        uploads = [sources.Upload(file.filename or "picture", file.read()) for file in files]
+        explains = flask.request.form.get("explain") == "1"
+        if not self._one_at_a_time.acquire(timeout=_PATIENCE):
+            flask.abort(503, "busy with other pictures: try again")
+        try:
+            answers = list(self._of_network.answers(uploads))
+        finally:
+            self._one_at_a_time.release()
+        return {"results": [_result(self._of_network, answer, explains) for answer in answers]}
+
+    def _refused(self, error: werkzeug.exceptions.HTTPException) -> tuple[dict, int]:
+        if error.code == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return {"error": f"more than {self._max_megabytes} MB at once"}, error.code
+        return {"error": error.description}, error.code
+
+
+def _guarded(response: flask.Response) -> flask.Response:
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _is_ours(address: str, host: str) -> bool:
+    """Whether a request's Host may be this one: a name that somebody else gave it is none."""
+    try:
+        name = urlsplit(f"//{address}").hostname or ""
+        if name in ("localhost", host.lower()):
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _result(of_network: classifier.Classifier, answer: classifier.Answer, explains: bool) -> dict:
+    """As classify.py --json has it; with "view" and "explained" as pictures in the text."""
+    result = of_network.described(answer)
+    if explains and not answer.error:
+        result["view"] = _in_text(overlay.png(overlay.enlarged(answer.view)))
+        result["explained"] = {
+            "class": of_network.name_of(answer.label),
+            "picture": _in_text(classifier.explanation(answer)),
+        }
+    return result
+
+
+def _in_text(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

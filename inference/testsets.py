@@ -1,0 +1,238 @@
+"""Labelled images to test on: a split of converted data, or class folders as they are."""
+
+import collections
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from data.images import workers
+from data.images.decode import Storage, Stored
+from data.images.examples import Example
+from data.images.names import composed
+from data.images.reading import PassedOver
+from data.pipeline import pipeline, pixels, views
+from data.shards import random_access, records
+from data.shards.datasets import Dataset
+from data.sources import folders, imagenet
+
+_NAMED = 5  # folders in a message
+_RECORDS = 64  # that are parsed at a time
+
+
+class TestSet(Protocol):
+    """Where labelled images come from, in one order.
+
+    Attributes:
+        name: What is tested, for messages.
+        class_names: By label.
+    """
+
+    name: str
+    class_names: Sequence[str]
+
+    def batches(
+        self, *, size: int, crops: int, batch_size: int, threads: int, replicas: int
+    ) -> tf.data.Dataset:
+        """Batches as those of `pipeline.test_batches`."""
+
+    def filenames(self) -> list[str]:
+        """Of the images that `batches` gave, in their order."""
+
+    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+        """Some of these images as they are stored, uint8 [H, W, 3]."""
+
+    def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+
+    def remarks(self) -> list[str]:
+        """What `batches` or `whole` left out, as lines for the user."""
+
+
+class Split:
+    """A split of a converted data set."""
+
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        """Takes a data set and the name of one of its splits, which has labels."""
+        self.name, self.class_names = f"{split} split of {dataset.folder}", dataset.class_names
+        self._dataset, self._split = dataset, split
+        self._paths = [shard.path for shard in dataset.shards(split)]
+        self._filenames: list[str] | None = None
+
+    def batches(self, **options: int) -> tf.data.Dataset:
+        """Batches of `pipeline.test_batches`, which knows the options."""
+        return pipeline.test_batches(self._dataset, self._split, **options)
+
+    def filenames(self) -> list[str]:
+        """Of all images, in stored order."""
+        if self._filenames is None:
+            collections.deque(self._parsed(), maxlen=0)
+        return self._filenames
+
+    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+        """Some images as they are stored, uint8 [H, W, 3]; the other records are not read."""
+        every, count = np.arange(len(self._paths)), self._dataset.num_examples(self._split)
+        found = random_access.Files(self._paths).read(every, count, np.array(places, np.int64))
+        return [pixels.stored(records.parse(serialized)) for serialized in found]
+
+    def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+        for columns in self._parsed():
+            for values in zip(*map(tf.unstack, columns.values()), strict=True):
+                record = dict(zip(columns, values, strict=True))
+                label = int(record["label"]) - self._dataset.label_offset
+                yield _scaled(pixels.stored(record), side), label
+
+    def remarks(self) -> list[str]:
+        """Nothing is left out."""
+        return []
+
+    def _parsed(self) -> Iterator[dict[str, tf.Tensor]]:
+        """Reads all records, some at a time, as `records.parse` does; keeps their file names."""
+        names = []
+        for serialized in tf.data.TFRecordDataset(self._paths).batch(_RECORDS):
+            columns = records.parse(serialized, filename=True)
+            found = columns["filename"].numpy()
+            names += [name.decode(errors="backslashreplace") for name in found]
+            yield columns
+        self._filenames = names
+
+
+class Folder:
+    """Images in class folders, `root/CLASS/**`, which are decoded when they are needed."""
+
+    def __init__(
+        self, root: str, class_names: Sequence[str], storage: Storage, processes: int
+    ) -> None:
+        """Lists the images.
+
+        A folder belongs to the class of its name, or of which its name is the WordNet id; images
+        in other folders are left out.
+
+        Args:
+            root: Holds the class folders.
+            class_names: Those of the network.
+            storage: How images are stored before views are cut out of them.
+            processes: How many decode.
+
+        Raises:
+            FileNotFoundError: If there is no such folder.
+            ValueError: If it has no class folders, or none of these classes.
+        """
+        self.name, self.class_names = root, class_names
+        self._storage, self._processes = storage, processes
+        self._passed_over = PassedOver()
+        listing = folders.list_class_folders(root, self._passed_over)
+        if not listing:
+            raise ValueError(
+                f"{root} holds no CLASS/*.jpg images: expected class folders; "
+                "for images without labels use classify.py"
+            )
+        labels = {composed(name): label for label, name in enumerate(class_names)}
+        known = {name: labels.get(imagenet.readable_names([name])[0]) for name in listing}
+        self._unknown = {n: len(listing[n]) for n, label in known.items() if label is None}
+        self._examples = [
+            Example(member.name, known[name], *member[1:])
+            for name in sorted(listing)
+            if known[name] is not None
+            for member in listing[name]
+        ]
+        if not self._examples:
+            raise ValueError(
+                f"no folder of {root} has the name of a class: expected some of "
+                f"{_few(class_names)}, received {_few(list(listing))}"
+            )
+        self._read: list[Example] = []
+        self._rejected: list[str] = []
+
+    def batches(
+        self, *, size: int, crops: int, batch_size: int, threads: int, replicas: int
+    ) -> tf.data.Dataset:
+        """Batches as those of `pipeline.test_batches`; what cannot be read is left out."""
+        del threads
+        signature = (
+            tf.TensorSpec([batch_size, len(views.VIEWS[crops]), size, size, 3], tf.uint8),
+            tf.TensorSpec([batch_size], tf.int32),
+            tf.TensorSpec([batch_size], tf.float32),
+        )
+        return tf.data.Dataset.from_generator(
+            lambda: self._batches(size, crops, batch_size, replicas), output_signature=signature
+        ).prefetch(2)
+
+    def _batches(
+        self, size: int, crops: int, batch_size: int, replicas: int
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        readable = self._readable()
+        while some := list(itertools.islice(readable, batch_size * replicas)):
+            missing = batch_size * replicas - len(some)
+            images = pipeline.views_of([stored for _, stored in some], size=size, crops=crops)
+            images = np.concatenate([images, *[images[-1:]] * missing])
+            labels = np.int32([example.label for example, _ in some] + [0] * missing)
+            weights = np.float32([1] * len(some) + [0] * missing)
+            for begin in range(0, len(images), batch_size):  # one for each replica
+                part = slice(begin, begin + batch_size)
+                yield images[part], labels[part], weights[part]
+
+    def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+        for example, stored in self._readable():
+            yield _scaled(pixels.of_stored(stored), side), example.label
+
+    def _readable(self) -> Iterator[tuple[Example, Stored]]:
+        self._read, self._rejected = [], []
+        for example, stored in zip(self._examples, self._stored(self._examples), strict=True):
+            if isinstance(stored, workers.Rejected):
+                self._rejected.append(f"{example.name}: {stored.reason}")
+            else:
+                self._read.append(example)
+                yield example, stored
+
+    def filenames(self) -> list[str]:
+        """Of the images that could be read."""
+        return [example.name for example in self._read]
+
+    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+        """Some images as they would be stored, uint8 [H, W, 3]."""
+        examples = [self._read[place] for place in places]
+        return [pixels.of_stored(stored) for stored in self._stored(examples)]
+
+    def remarks(self) -> list[str]:
+        """What was left out: other files, folders of no class, files that are no sound images."""
+        lines = []
+        if parts := self._passed_over.parts():
+            lines.append(f"passed over: {', '.join(parts)}")
+        if self._unknown:
+            lines.append(
+                f"not counted: {sum(self._unknown.values())} images in folders that are no class "
+                f"of the network: {_few(list(self._unknown))}"
+            )
+        if self._rejected:
+            lines.append(f"not counted: {len(self._rejected)} unreadable: {self._rejected[0]}, ...")
+        return lines
+
+    def _stored(self, examples: Sequence[Example]) -> Iterator[Stored | workers.Rejected]:
+        processes = max(1, min(self._processes, len(examples)))
+        return workers.prepared(examples, self._storage, processes)
+
+
+def _scaled(image: np.ndarray, side: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    size = (max(side, round(scale * width)), max(side, round(scale * height)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return image if scale == 1 else cv2.resize(image, size, interpolation=how)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def thumbnail(image: np.ndarray, side: int) -> bytes:
+    """A JPEG file of an image uint8 [H, W, 3], made smaller until its longer side is `side`."""
+    scale = min(1.0, side / max(image.shape[:2]))
+    height, width = (max(1, round(scale * length)) for length in image.shape[:2])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -1,0 +1,1 @@
+"""What is done with networks: measured, drawn, given the weights of others."""

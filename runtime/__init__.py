@@ -1,0 +1,1 @@
+"""What every process needs; imports nothing of ours."""

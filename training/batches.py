@@ -1,0 +1,158 @@
+"""What a training sees: the images of its steps, and those that it is validated on."""
+
+import functools
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import tensorflow as tf
+
+from data.pipeline import augment, decoded, pipeline
+from data.shards import datasets
+from engine import mixing
+from training import recipe, replay
+
+SAMPLED = 64  # images that show whether a network learns
+MEASURED, MEASURED_BATCH = 10_000, 50  # images, at most; the stored order is a random one
+
+
+class Feed:
+    """The images of a training; what is random about them is a function of the step.
+
+    Attributes:
+        dataset: Where they are from.
+        policy: How they are varied.
+        size: Side of the network's input, in pixels.
+        steps_per_epoch: Optimizer updates of an epoch.
+        cache: "memory" where all images are decoded to memory first, else "none".
+    """
+
+    def __init__(
+        self,
+        options: SimpleNamespace,
+        dataset: datasets.Dataset,
+        *,
+        size: int,
+        replicas: int,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            options: The flags.
+            dataset: Where the images are from.
+            size: Side of the network's input, in pixels.
+            replicas: How many share a batch.
+            share: (i, n): this is the i-th of n workers, which feeds only its own replicas.
+
+        Raises:
+            ValueError: If there are fewer training images than in a batch, or the flags of the
+                augmentation do not go together.
+        """
+        self.dataset, self.size = dataset, size
+        self.policy = recipe.policy(options)
+        self.cache = decoded.chosen_cache(dataset, options.cache)
+        self._options, self._replicas, self._share = options, replicas, share
+        examples = dataset.num_examples("train")
+        self.steps_per_epoch = examples // recipe.batch_size(options, examples)
+
+    def side(self, step: int) -> int:
+        """Side of a step's images, in pixels."""
+        return recipe.side(self._options, step // self.steps_per_epoch)
+
+    def same_side_until(self, step: int, end: int) -> int:
+        """The step, at most `end`, that ends a row of images of one size."""
+        ends = range(step - step % self.steps_per_epoch, end, self.steps_per_epoch)
+        return next((other for other in ends if self.side(other) != self.side(step)), end)
+
+    def batches(self, first: int, end: int) -> tf.data.Dataset:
+        """Those of the steps from `first` to before `end`, as the trainer iterates over them.
+
+        They are of the first one's size.
+        """
+        if self._options.overfit_batch:
+            return self._batches(0, 1, share=self._share).cache().repeat(end - first)
+        return self._batches(first, end, share=self._share)
+
+    def _batches(
+        self,
+        first: int,
+        end: int,
+        *,
+        side: int | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> tf.data.Dataset:
+        return pipeline.train_batches(
+            self.dataset,
+            self.policy,
+            size=side or self.side(first),
+            batch_size=self._options.batch_size,
+            seed=self._options.seed,
+            step=first,
+            steps=end,
+            threads=self._options.threads,
+            per_batch=self._options.batch_size // self._replicas,
+            share=share,
+            cache=self.cache,
+        )
+
+    @functools.cached_property
+    def validation(self) -> tf.data.Dataset:
+        """The validation split's centre crops; made once, read every epoch."""
+        return pipeline.test_batches(
+            self.dataset,
+            "validation",
+            size=self.size,
+            crops=1,
+            batch_size=self._options.batch_size // self._replicas,
+            threads=self._options.threads,
+            replicas=self._replicas,
+            share=self._share,
+            cache=self.cache,
+        )
+
+    @functools.cached_property
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Some training images, uint8 [B, S, S, 3], and their labels, int32 [B]."""
+        images, labels, _ = next(self._batches(0, 1, side=self.size).as_numpy_iterator())
+        return images[:SAMPLED], labels[:SAMPLED]
+
+    def centres(self) -> Iterator[np.ndarray]:
+        """Centre crops of the first training images in stored order, float32 [b, S, S, 3]."""
+        views = pipeline.test_batches(
+            self.dataset,
+            "train",
+            size=self.size,
+            crops=1,
+            batch_size=MEASURED_BATCH,
+            threads=self._options.threads,
+        )
+        for images, _, weights in views.take(MEASURED // MEASURED_BATCH).as_numpy_iterator():
+            yield images[weights > 0, 0].astype(np.float32)
+
+    def images_of(self, step: int) -> np.ndarray:
+        """All images of a step as the network sees them, mixed and all: uint8 [B, S, S, 3]."""
+        options, mix = self._options, recipe.mix(self._options)
+        first = 0 if options.overfit_batch else step
+        images = tf.concat([images for images, *_ in self._batches(first, first + 1)], axis=0)
+        images = tf.cast(images, tf.float32)
+        if self.policy.colour:
+            draws = augment.colour_draws(options.seed, step, options.batch_size)
+            images = self.policy.colour(images, draws)
+        if mix:
+            number = tf.constant(step, tf.int64)
+            plan = mixing.plan(mix, options.seed, number, options.batch_size, self.side(step))
+            images, _ = mixing.mixed(images, plan)
+        return tf.saturate_cast(images, tf.uint8).numpy()
+
+    def origins_of(self, step: int) -> list[replay.Origin]:
+        """Where the images of a step come from, in their order."""
+        step = 0 if self._options.overfit_batch else step
+        return replay.origins(
+            self.dataset,
+            self.policy,
+            size=self.side(step),
+            batch_size=self._options.batch_size,
+            seed=self._options.seed,
+            step=step,
+        )

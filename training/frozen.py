@@ -1,0 +1,112 @@
+"""What the frozen part of a network makes of every image, computed once and kept in memory.
+
+Where nothing random comes before it, it is the same in every epoch; only the rest is trained then.
+"""
+
+import functools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from data.pipeline import pipeline
+from data.shards import datasets
+from models.tools import graphs
+
+MOST_BYTES = 2**30  # of the features of all images
+
+
+class Halves(NamedTuple):
+    """A network in two parts that share its layers.
+
+    Attributes:
+        trunk: From images to features; nothing in it learns or is random.
+        head: From features to the network's outputs.
+    """
+
+    trunk: keras.Model
+    head: keras.Model
+
+
+def halves(model: keras.Model, examples: int) -> Halves | None:
+    """Cuts a network where what is frozen ends.
+
+    Args:
+        model: Some of its layers are frozen.
+        examples: How many images there are.
+
+    Returns:
+        The parts; None where they do not meet in one tensor, or all features would take too much
+        memory.
+    """
+    end = graphs.frozen_end(model)
+    if end is None or 4 * examples * np.prod(end.shape[1:]) > MOST_BYTES:
+        return None
+    return Halves(keras.Model(model.input, end), keras.Model(end, model.output))
+
+
+class Features:
+    """Batches of features in place of images."""
+
+    def __init__(
+        self, trunk: keras.Model, dataset: datasets.Dataset, *, batch_size: int, threads: int
+    ) -> None:
+        """Computes nothing yet.
+
+        Args:
+            trunk: From images to features.
+            dataset: The images.
+            batch_size: Of a batch.
+            threads: Size of the pipeline's thread pool.
+        """
+        self._trunk, self._dataset = trunk, dataset
+        self._batch_size, self._threads = batch_size, threads
+
+    def train_batches(self, *, seed: int, first: int, end: int) -> tf.data.Dataset:
+        """The batches of `pipeline.train_batches` from step `first` to before `end`.
+
+        Returns:
+            Batches (features float32 [b, ...], labels int32 [b], weights float32 [b], all 1).
+        """
+        features, labels = self._of("train")
+        places = pipeline.train_places(
+            self._dataset, batch_size=self._batch_size, seed=seed, step=first, steps=end
+        )
+        ones = tf.ones([self._batch_size])
+        return places.map(lambda some: (tf.gather(features, some), tf.gather(labels, some), ones))
+
+    def test_batches(self, split: str) -> tf.data.Dataset:
+        """Every image of a split once, in stored order.
+
+        Returns:
+            Batches (features float32 [b, 1, ...], labels int32 [b], weights float32 [b], all 1).
+        """
+        features, labels = self._of(split)
+        whole = (features[:, tf.newaxis], labels, tf.ones(tf.shape(labels)))
+        return tf.data.Dataset.from_tensor_slices(whole).batch(self._batch_size)
+
+    @functools.cache  # noqa: B019 - as long as the training
+    def _of(self, split: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """Features and labels of a split, in stored order."""
+        size = self._trunk.input_shape[1]
+        batches = pipeline.test_batches(
+            self._dataset,
+            split,
+            size=size,
+            crops=1,
+            batch_size=self._batch_size,
+            threads=self._threads,
+        )
+
+        @tf.function(autograph=False)
+        def through(images):
+            features = self._trunk(tf.cast(images[:, 0], tf.float32), training=False)
+            return tf.cast(features, tf.float32)
+
+        shown = tqdm(batches, f"features of the {split} images", leave=False, disable=None)
+        found = [(through(images), labels) for images, labels, _ in shown]
+        features, labels = (tf.concat(column, axis=0) for column in zip(*found, strict=True))
+        count = self._dataset.num_examples(split)  # the last batch is filled up
+        return features[:count], labels[:count]

@@ -1,0 +1,226 @@
+"""Where the time of a training goes: `python train.py ... --meter` measures and trains nothing.
+
+The pipeline is cut off after each of its stages and run as far as that, with exactly the settings
+of the training; then the training step on one batch again and again; then both together.
+"""
+
+import itertools
+import json
+import resource
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from data.pipeline import augment, pipeline
+from data.shards.datasets import Dataset
+from engine import steps
+from training import advice, ceilings, progress
+from training.training import Training
+
+SECONDS = 3.0  # of every measurement
+_CALL_SECONDS = 0.5
+_BAR = 30  # characters
+_ENOUGH = 1.05  # times what the step takes: the input is not what limits
+_PLANNED_STEPS = 20_000  # at least, so that no measurement has to begin anew
+STEP = "train step"
+ALL = "all together"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast something is.
+
+    Attributes:
+        images_per_second: By the clock.
+        cpu_us_per_image: Microseconds of all cores for one image.
+        input_wait_fraction: Of the time, waiting for batches; None where there is no step.
+    """
+
+    images_per_second: float
+    cpu_us_per_image: float
+    input_wait_fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """Where a training's images come from; the attributes are `pipeline.train_batches`'."""
+
+    dataset: Dataset
+    policy: augment.Policy
+    size: int
+    batch_size: int
+    seed: int
+    steps: int
+    threads: int
+    cache: str
+
+    def stages(self) -> dict[str, tf.data.Dataset]:
+        """As `pipeline.stages`."""
+        return pipeline.stages(**vars(self))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a measurement says.
+
+    Attributes:
+        stages: Speed of the pipeline up to each stage, of the step, and of both together.
+        ceilings: What the machine can do: images decoded, or copied, in a second.
+        epoch_seconds: Of the next epochs, without validation.
+        bottleneck: The stage that limits, or the train step.
+        advice: The one change that would help most.
+    """
+
+    stages: dict[str, Speed]
+    ceilings: dict[str, float]
+    epoch_seconds: float
+    bottleneck: str
+    advice: str
+
+    def as_json(self) -> str:
+        """All of it on one line."""
+        return json.dumps(asdict(self))
+
+
+def measure(training: Training, seconds: float = SECONDS) -> Verdict:
+    """Measures a training without training: the learning rate is 0.
+
+    Args:
+        training: As it was set up; its weights are not changed, but its moving means are.
+        seconds: Of every measurement, at least.
+    """
+    source = _input(training)
+    speeds = {
+        name: _of_stage(stage, source.batch_size, seconds)
+        for name, stage in source.stages().items()
+    }
+    trainer, batches = training.trainer, training.batches(0, source.steps)
+    repeated = batches.take(training.replicas).cache().repeat()
+    speeds[STEP] = _of_training(trainer, repeated, source.batch_size, seconds)
+    speeds[ALL] = _of_training(trainer, batches.repeat(), source.batch_size, 2 * seconds)
+    found = bottleneck(speeds, source.threads)
+    return Verdict(
+        speeds,
+        _ceilings(source, seconds),
+        training.steps_per_epoch * source.batch_size / speeds[ALL].images_per_second,
+        found,
+        _advice(source, speeds, found),
+    )
+
+
+def _input(training: Training) -> Input:
+    options = training.options
+    return Input(
+        training.dataset,
+        training.feed.policy,
+        size=training.network["image_size"],
+        batch_size=options.batch_size,
+        seed=options.seed,
+        steps=max(training.total, _PLANNED_STEPS),
+        threads=options.threads,
+        cache=training.feed.cache,
+    )
+
+
+def bottleneck(speeds: dict[str, Speed], threads: int) -> str:
+    """The name of what limits: the step, or the stage that adds most to the time of an image.
+
+    Reading may wait for a disk, so its time is the clock's; that of the others is the processor's,
+    shared by the threads, which does not depend on what else the machine does.
+    """
+    own = _own_cpu(speeds)
+    first, *_, last = own
+    if speeds[last].images_per_second > _ENOUGH * speeds[STEP].images_per_second:
+        return STEP
+    added = {name: us / threads for name, us in own.items()}
+    added[first] = 1e6 / speeds[first].images_per_second
+    return max(added, key=added.get)
+
+
+def _own_cpu(speeds: dict[str, Speed]) -> dict[str, float]:
+    """What each stage of the input adds to the CPU time of an image, in microseconds.
+
+    A stage was measured with those before it. What disturbs a measurement only adds time, so none
+    takes more than a later one.
+    """
+    names = [name for name in speeds if name not in (STEP, ALL)]
+    used = [speeds[name].cpu_us_per_image for name in names]
+    used = list(itertools.accumulate(reversed(used), min))[::-1]
+    return dict(zip(names, np.diff(used, prepend=0.0).tolist(), strict=True))
+
+
+def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
+    """Runs a part of the pipeline, whose elements say how many images they hold."""
+    iterator = itertools.chain.from_iterable(iter(counts) for _ in itertools.count())
+    next(iterator)  # what was prepared before the clock runs, and the first window
+    images, begin, cpu = 0, time.perf_counter(), _cpu_seconds()
+    while (passed := time.perf_counter() - begin) < seconds or images < batch_size:
+        images += int(next(iterator))
+    return Speed(images / passed, 1e6 * (_cpu_seconds() - cpu) / images)
+
+
+def _of_training(
+    trainer: steps.Trainer, batches: tf.data.Dataset, batch_size: int, seconds: float
+) -> Speed:
+    """Runs the training step; the first call, which traces it, does not count."""
+    iterator = trainer.iterate(batches)
+    trainer.train(iterator, [0.0])
+    images, passed, waited, count, cpu = 0, 0.0, 0.0, 1, _cpu_seconds()
+    while passed < seconds:
+        begin = time.perf_counter()
+        waited += trainer.train(iterator, count * [0.0]).waited
+        call = time.perf_counter() - begin
+        passed, images = passed + call, images + count * batch_size
+        count = max(1, min(steps.MAX_STEPS, int(_CALL_SECONDS * count / call)))
+    return Speed(images / passed, 1e6 * (_cpu_seconds() - cpu) / images, waited / passed)
+
+
+def _ceilings(source: Input, seconds: float) -> dict[str, float]:
+    copied = ceilings.copying(seconds / 2) / (3 * source.size**2)
+    decoded_images = ceilings.decoding(source.dataset, source.threads, seconds)
+    found = {"libjpeg-turbo, whole images": decoded_images, "memory copy, one thread": copied}
+    return {name: rate for name, rate in found.items() if rate}
+
+
+def _advice(source: Input, speeds: dict[str, Speed], found: str) -> str:
+    if found == STEP:
+        *_, whole = (speed for name, speed in speeds.items() if name not in (STEP, ALL))
+        return (
+            "a faster device or a smaller network: the input could feed "
+            f"{whole.images_per_second:,.0f} images/s"
+        )
+    return advice.faster(
+        source.dataset, source.policy, size=source.size, cache=source.cache, stage=found
+    )
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def lines(verdict: Verdict) -> Iterator[str]:
+    """The measurement as a bar chart for the terminal, and what follows from it."""
+    rates = {name: speed.images_per_second for name, speed in verdict.stages.items()}
+    longest = max(rates.values())
+    yield f"{'':13} {'images/s':>9} {'CPU us/image':>13}"
+    own = _own_cpu(verdict.stages)
+    for name, speed in verdict.stages.items():
+        bar = "█" * max(1, round(_BAR * rates[name] / longest))
+        waiting = speed.input_wait_fraction
+        note = f"  waits {100 * waiting:.0f} % for input" if name == ALL and waiting else ""
+        cpu = own.get(name, speed.cpu_us_per_image)
+        yield f"{name:13} {rates[name]:9,.0f} {cpu:13,.1f} {bar}{note}"
+    for name, rate in verdict.ceilings.items():
+        yield f"{name}: {rate:,.0f} images/s"
+    yield f"an epoch takes {_duration(verdict.epoch_seconds)}, without validation"
+    yield f"the bottleneck: {verdict.bottleneck}"
+    yield f"what would help most: {verdict.advice}"
+
+
+def _duration(seconds: float) -> str:
+    exact = f"{seconds:.1f} s"
+    return exact if seconds < 60 else f"{exact} ({progress.duration(seconds)})"

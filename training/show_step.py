@@ -1,0 +1,32 @@
+"""What a step of a training sees: `python train.py ... --show_step=N` draws it, trains nothing."""
+
+from pathlib import Path
+
+from report import batch
+from training.training import Training
+
+
+def draw_step(training: Training, step: int) -> list[str]:
+    """Draws the images of a step, and where in the stored ones they come from.
+
+    Returns:
+        A line for each image, and where the picture is.
+
+    Raises:
+        ValueError: If the training has no such step.
+    """
+    options = training.options
+    if step >= training.total:
+        raise ValueError(f"--show_step expects a step below {training.total}, received {step}")
+    images, origins = training.feed.images_of(step), training.feed.origins_of(step)
+    rows, lines = [], []
+    for number, (origin, seen) in enumerate(zip(origins, images, strict=True)):
+        name = training.dataset.class_names[origin.label]
+        mirrored = ", mirrored" if origin.mirrored else ""
+        title = f"{number}: {name} ({origin.label}){mirrored}"
+        lines.append(f"{title}  {origin.filename}")
+        rows.append(batch.Row(title, origin.filename, origin.stored, origin.window, seen))
+    path = Path(options.run_dir or ".") / f"step-{step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    batch.draw(rows, path)
+    return [*lines, f"step {step}: {path}"]
