@@ -45,7 +45,13 @@ class History:
     def flags(self) -> dict:
         """Flags that decide what is trained, but the seed; one that is newer has its default."""
         known = defaults() | self.settings["flags"]
+        known |= {name: self._data(known[name]) for name in ("data", "val_data") if known[name]}
         return {n: v for n, v in known.items() if n not in _SEED_LIKE}
+
+    def _data(self, path: str) -> str:
+        """What sets data apart: name and size, not the place, which older runs kept as typed."""
+        images = self.settings.get("data", {}).get("examples", {}).get("train")
+        return Path(path).name + (f" ({images:,} images)" if images else "")
 
     @property
     def best_accuracy(self) -> float | None:

@@ -55,6 +55,19 @@ def test_a_run_from_before_a_flag_had_its_default(run):
     assert {title: len(runs) for title, runs in groups.items()} == {"power=1.0": 2, "power=2.0": 1}
 
 
+def test_data_are_told_apart_by_name_and_size_not_by_the_way_to_them(run):
+    places = {"old": "flowers", "new": "/somewhere/flowers", "other": "/somewhere/birds"}
+    folders = [run(name, (0.5,), seed=len(name), data=data) for name, data in places.items()]
+    groups = compare.grouped([history.read(folder) for folder in folders])
+    assert {name: len(runs) for name, runs in groups.items()} == {
+        "data=flowers": 2,
+        "data=birds": 1,
+    }
+    settings = {"flags": {"data": "x/flowers"}, "data": {"examples": {"train": 1200}}}
+    of_size = history.History(folders[0], settings, [], {})
+    assert of_size.flags["data"] == "flowers (1,200 images)"
+
+
 def test_the_defaults_are_those_of_train():
     flags = train.FLAGS.get_key_flags_for_module("train")
     expected = {flag.name: flag.default for flag in flags if flag.name != "threads"}
