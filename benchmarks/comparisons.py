@@ -157,7 +157,11 @@ def speeds(runs: dict[str, history.History], seconds: float) -> dict[str, float]
     pairs = []
     for training, run in runs.items():
         network, batch_size = run.settings["network"], run.settings["flags"]["batch_size"]
-        how = {"network": network, "optimizer": run.flags["optimizer"], "batch_size": batch_size}
+        how = {
+            "network": network,
+            "optimizer": run.settings["flags"]["optimizer"],
+            "batch_size": batch_size,
+        }
         how["precision"] = run.settings["precision"]
         candidate = turns.Candidate(training, training, "benchmarks.stacks:of_a_run", how)
         side = network["image_size"]

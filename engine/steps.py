@@ -262,6 +262,11 @@ class Trainer:
         self._train = tf.function(self._train_graph, autograph=False)
 
     @property
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer, built."""
+        return self._optimizer
+
+    @property
     def step(self) -> int:
         """Optimizer updates done."""
         return int(self._optimizer.iterations.numpy())

@@ -49,22 +49,24 @@ def grouped(runs: Sequence[history.History]) -> dict[str, list[history.History]]
         Runs by what sets them apart from the others: "model=lenet5 dropout=0.2"; by the name of
         the folder where nothing does. The best come first.
     """
+    flags = {run.folder: run.flags(runs) for run in runs}
     groups: dict[str, list[history.History]] = {}
     for run in runs:
-        groups.setdefault(repr(sorted(run.flags.items())), []).append(run)
-    names = {name for run in runs for name in run.flags}
-    apart = [n for n in sorted(names) if len({repr(run.flags.get(n)) for run in runs}) > 1]
+        groups.setdefault(repr(sorted(flags[run.folder].items())), []).append(run)
+    names = sorted({name for each in flags.values() for name in each})
+    apart = [n for n in names if len({repr(each.get(n)) for each in flags.values()}) > 1]
     apart.sort(key=lambda name: name != "model")
     titled: dict[str, list[history.History]] = {}
     for members in groups.values():
-        title = _title(members[0], apart)
-        titled[f"{title} ({members[0].folder.name})" if title in titled else title] = members
+        folder = members[0].folder
+        title = _title(flags[folder], apart) or folder.name
+        titled[f"{title} ({folder.name})" if title in titled else title] = members
     return dict(sorted(titled.items(), key=lambda item: -_mean_accuracy(item[1])))
 
 
-def _title(run: history.History, apart: Sequence[str]) -> str:
-    given = [name for name in apart if run.flags.get(name) is not None]
-    return " ".join(f"{name}={_short(run.flags[name])}" for name in given) or run.folder.name
+def _title(flags: dict, apart: Sequence[str]) -> str:
+    given = [name for name in apart if flags.get(name) is not None]
+    return " ".join(f"{name}={_short(flags[name])}" for name in given)
 
 
 def _short(value: object) -> str:

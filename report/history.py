@@ -1,28 +1,12 @@
 """What a run folder says about its training."""
 
-import ast
-import contextlib
 import csv
 import dataclasses
-import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-_TRAIN = Path(__file__).parent.parent / "train.py"
-_SEED_LIKE = {"seed", "run_dir", "resume", "verify", "cache", "threads", "keep"}
-_SEED_LIKE |= {
-    "checkpoint_steps",
-    "log_device_placement",
-    "devices",
-    "cluster_timeout",
-    "histograms",
-    "seeds",
-    "profile",
-    "meter",
-    "json",
-    "show_step",
-    "find_lr",
-}
+_REPEATS = {"seed", "run_dir", "resume"}  # of runs of earlier versions, which do not say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +25,21 @@ class History:
     rows: list[dict[str, float]]
     tested: dict
 
-    @property
-    def flags(self) -> dict:
-        """Flags that decide what is trained, but the seed; one that is newer has its default."""
-        known = defaults() | self.settings["flags"]
-        known |= {name: self._data(known[name]) for name in ("data", "val_data") if known[name]}
-        return {n: v for n, v in known.items() if n not in _SEED_LIKE}
+    def flags(self, runs: Sequence["History"]) -> dict:
+        """The flags that decide what is trained, except the seed, for a comparison of runs.
+
+        Args:
+            runs: All that are compared: a flag that is newer than this one has the default that
+                another one names.
+        """
+        settings = [run.settings for run in (*runs, self)]
+        values = {n: v for each in settings for n, v in each.get("defaults", {}).items()}
+        values |= self.settings["flags"]
+        values |= {
+            name: self._data(values[name]) for name in ("data", "val_data") if values.get(name)
+        }
+        repeats = set().union(*(each.get("repeats", _REPEATS) for each in settings))
+        return {name: value for name, value in values.items() if name not in repeats}
 
     def _data(self, path: str) -> str:
         """What sets data apart: name and size, not the place, which older runs kept as typed."""
@@ -72,21 +65,6 @@ class History:
     def column(self, name: str) -> list[float]:
         """A column of metrics.csv, without empty places."""
         return [row[name] for row in self.rows if name in row]
-
-
-@functools.cache
-def defaults() -> dict:
-    """Defaults of train.py's flags that are constants, from its text.
-
-    To import it, and TensorFlow with it, would take seconds.
-    """
-    found = {}
-    for node in ast.walk(ast.parse(_TRAIN.read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("flags.DEFINE_"):
-            name, default = node.args[:2]
-            with contextlib.suppress(ValueError):  # as many as the machine has of something
-                found[ast.literal_eval(name)] = ast.literal_eval(default)
-    return found
 
 
 def read(folder: str | Path) -> History:

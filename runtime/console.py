@@ -16,10 +16,12 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
-from absl import flags
+from absl import flags as absl_flags
+
+from runtime import flags
 
 PYTHONS = (3, 11), (3, 14)  # from, below: as in pyproject.toml
 FAILED = 1
@@ -153,29 +155,36 @@ class Parser(argparse.ArgumentParser):
         fail(message)
 
 
-def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
+def parse(
+    argv: list[str],
+    flag_values: absl_flags.FlagValues = absl_flags.FLAGS,
+    *,
+    headings: Iterable[str] = (),
+) -> list[str]:
     """Parses absl flags; a wrong one is a user error, `--help` prints the flags and exits 0.
 
     A value that begins with `~/` is a path: the shell expands it only at the beginning of a word.
 
     Args:
         argv: The command line, the program's name first.
+        headings: Of the flags, in `--help`; those of `runtime.flags.define`.
         flag_values: The flags to set; they may have been parsed before and start over.
 
     Returns:
         The positional arguments.
     """
     if "help" not in flag_values:
-        flags.DEFINE_bool("help", False, "show this text", flag_values=flag_values)
+        absl_flags.DEFINE_bool("help", False, "show this text", flag_values=flag_values)
     flag_values.unparse_flags()
     for name in flag_values:
         flag_values[name].unparse()
     try:
         positional = flag_values(argv)
-    except flags.Error as error:
+    except absl_flags.Error as error:
         fail(error)
     if flag_values["help"].value:
-        print(sys.modules["__main__"].__doc__, flag_values.main_module_help(), sep="\n")
+        text = flags.help_text(headings, flag_values)
+        print(sys.modules["__main__"].__doc__, text, sep="\n")
         sys.exit(0)
     for name in flag_values:
         flag_values[name].value = expanded(flag_values[name].value)

@@ -8,16 +8,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-import train
 from engine import cluster, devices
-from runtime import console
+from runtime import console, flags
 from tests.stress.workers import free_ports
+from training import agreement
+from training.recipe import Recipe, Running
 
 
 def config(index=0, kind="worker", **jobs):
@@ -307,13 +307,13 @@ def words(**changes):
 
 def test_workers_that_were_started_otherwise_are_told():
     workers = cluster.Cluster(("a:1", "b:2"))
-    train.compare(workers, [words(), words()])
+    agreement.compare(workers, [words(), words()])
     with pytest.raises(ValueError, match=r"worker 1 \(b:2\) has seed=1, worker 0 \(a:1\) seed=0"):
-        train.compare(workers, [words(), words(seed=1)])
+        agreement.compare(workers, [words(), words(seed=1)])
     with pytest.raises(ValueError, match="has keras=4"):
-        train.compare(workers, [words(), words() | {"versions": {"keras": "4"}}])
+        agreement.compare(workers, [words(), words() | {"versions": {"keras": "4"}}])
     with pytest.raises(cluster.PeerLost, match="--resume"):
-        train.compare(workers, [words(resume=True), words()])
+        agreement.compare(workers, [words(resume=True), words()])
 
 
 @pytest.mark.parametrize(
@@ -327,12 +327,12 @@ def test_workers_that_were_started_otherwise_are_told():
     ],
 )
 def test_what_several_workers_cannot_do(options, message):
-    fine = {"run_dir": "run", "micro_batch": None, "devices": "all", "resume": False}
-    fine |= dict.fromkeys(train.ALONE)
+    fine = {"run_dir": "run"}
     workers = cluster.Cluster(("a:1", "b:2"))
-    train.refuse(SimpleNamespace(**fine), workers)
+    agreement.refuse(Recipe(), Running(**fine), workers)
+    recipe, running = (flags.restored(kind, fine | options) for kind in (Recipe, Running))
     with pytest.raises(ValueError, match=message):
-        train.refuse(SimpleNamespace(**{**fine, **options}), workers)
+        agreement.refuse(recipe, running, workers)
 
 
 def test_what_tensorflow_raises_of_a_lost_worker_becomes_one_line():

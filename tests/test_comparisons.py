@@ -1,20 +1,20 @@
 """The trainings of benchmarks/comparisons.py can be done, and are told from each other."""
 
+import dataclasses
 import json
 import re
 import shutil
-from types import SimpleNamespace
 
 import cv2
 import pytest
-from absl import flags
 
 import models
 import train
 from benchmarks import comparisons
 from report import history
-from runtime import console
-from training import recipe
+from runtime import console, flags
+from training import parts
+from training.recipe import Recipe
 
 TRAININGS = [
     (name, training)
@@ -28,13 +28,13 @@ def test_its_flags_are_right(name, training):
     words = comparisons.COMPARISONS[name].words(training)
     try:
         assert not console.parse(["train.py", *words])
-        options = SimpleNamespace(**{flag: train.FLAGS[flag].value for flag in train.FLAGS})
+        recipe = flags.value_of(Recipe)
     finally:
         console.parse(["train.py"])
-        flags.FLAGS.unparse_flags()
-    options.batch_size = options.batch_size or 128
-    options.augment = options.augment or models.policy(options.model)
-    recipe.check(options, replicas=1)
+        train.FLAGS.unparse_flags()
+    augment = recipe.augment or models.policy(recipe.model)
+    size = recipe.batch_size or 128
+    parts.check(dataclasses.replace(recipe, augment=augment, batch_size=size), replicas=1)
 
 
 def test_a_training_of_two_comparisons_is_one():

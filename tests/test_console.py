@@ -79,7 +79,8 @@ def test_what_nohup_ignores_stays_ignored(hangups):
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
-WAITING = """import os, signal, sys, console
+WAITING = """import os, signal, sys
+from runtime import console
 signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts = console.Interrupts("stopping\\n")
 for number in map(int, sys.argv[1:]):
@@ -105,7 +106,8 @@ def test_a_second_signal_ends_at_once_but_a_second_hangup_does_not(numbers, code
     assert done.stderr == "stopping\n"
 
 
-WORKING = """import pathlib, sys, console
+WORKING = """import pathlib, sys
+from runtime import console
 def main(argv):
     for number in range(20_000):
         print(number)
@@ -254,7 +256,7 @@ def test_an_import_is_quiet_unless_it_fails(capfd):
 def test_a_line_is_one_write(stream, unbuffered):
     """So that those of several processes in one log stay whole."""
     script = (
-        "import sys, time, console\n"
+        "import sys, time\nfrom runtime import console\n"
         "def main(argv):\n"
         f"    print('one line', file=sys.{stream})\n"
         "    time.sleep(100)\n"

@@ -28,7 +28,8 @@ ROOT = Path(__file__).parent.parent
 # Adds two shards and no more.
 SLOW = """
 import itertools, time
-from data import convert, journal
+from data import convert
+from data.conversion import journal
 
 add, calls = journal.Journal.add, itertools.count(1)
 

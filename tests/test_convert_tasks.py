@@ -26,7 +26,7 @@ from runtime.files import BusyError
 # Runs conversions at the same time, a list of their command lines; prints their exit codes.
 TOGETHER = """
 import json, os, sys
-from data import conversion, convert
+from data import convert
 
 children = []
 for argv in json.loads(sys.argv[1]):

@@ -84,9 +84,9 @@ def test_classify_says_the_same(files, tmp_path, command):
 COSTS = """
 import re, sys, time
 from pathlib import Path
-from data import workers
-from data.decode import Storage
-from data.examples import Example
+from data.images import workers
+from data.images.decode import Storage
+from data.images.examples import Example
 
 slowest = 0
 for path in Path(sys.argv[1]).iterdir():

@@ -1,6 +1,7 @@
 """Trainings that start from another one's weights, and small commands around a training."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -11,15 +12,15 @@ import pytest
 from conftest import metrics
 
 import models
-import train
 from data.conversion import description
 from data.images import decode
 from data.shards import copies
 from data.sources import sources
 from engine import checkpoints
 from models.tools import graphs
-from training import find_lr, finetune
-from training.training import Training
+from training import find_lr, finetune, start
+from training.build import settle
+from training.recipe import Recipe, Running
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +146,9 @@ def test_a_run_that_goes_on_converts_nothing_for_a_wrong_number_of_devices(
 ):
     folder = unconverted(photographs, tmp_path)
     expected = description.fingerprint(sources.open_source(folder), decode.storage_for(32))
-    told = {"data": str(folder), "val_data": None, "verify": False, "batch_size": 42}
-    told |= {"model": "lenet5", "image_size": 32, "micro_batch": None}
-    told |= {"mixup": 0.0, "cutmix": 0.0, "overfit_batch": False}
+    recipe = Recipe(data=str(folder), model="lenet5", image_size=32, batch_size=42)
     with pytest.raises(ValueError, match="--batch_size expects a multiple of 4, received 42"):
-        train.open_data(SimpleNamespace(**told), 4, copies.Expected(expected))
+        start.open_data(recipe, Running(), 4, copies.Expected(expected))
     assert capsys.readouterr().out == ""
 
 
@@ -254,19 +253,17 @@ def test_what_is_proposed_fits_the_flags(command, tmp_path):
 def test_too_little_memory_halves_what_is_computed_at_a_time(failures, expected):
     tried = []
 
+    @dataclasses.dataclass(frozen=True)
     class Fake:
-        options = SimpleNamespace(batch_size=64, micro_batch="auto")
-        network = {"image_size": 8}
-        micro_batch = None
+        recipe: Recipe = Recipe(batch_size=64, micro_batch="auto")
+        micro_batch: int | None = None
 
-        def _trainer(self):
-            size = self.micro_batch or 64
-            return SimpleNamespace(fits=lambda: tried.append(size) or len(tried) > failures)
+        @property
+        def trainer(self):
+            fits = lambda: tried.append(self.micro_batch) or len(tried) > failures  # noqa: E731
+            return SimpleNamespace(fits=fits)
 
-    training = Fake()
-    training.trainer = training._trainer()
-    Training.settle(training)
-    assert training.micro_batch == expected == tried[-1]
+    assert settle(Fake()).micro_batch == expected == tried[-1]
 
 
 def test_automatic_micro_batches_are_settled_in_the_run(command, tmp_path):

@@ -1,19 +1,18 @@
 """Training images that grow (`--first_image_size`)."""
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
 
 import models
 from models.tools import graphs
-from training import recipe
+from training import parts
+from training.recipe import Recipe
 
 
 def sides(first, full, epochs):
-    options = SimpleNamespace(first_image_size=first, image_size=full, epochs=epochs, model=None)
-    return [recipe.side(options, epoch) for epoch in range(epochs)]
+    recipe = Recipe(first_image_size=first, image_size=full, epochs=epochs)
+    return [parts.side(recipe, epoch) for epoch in range(epochs)]
 
 
 def test_sides_grow_in_steps_until_three_quarters_of_the_epochs():

@@ -19,7 +19,8 @@ from data.shards import datasets
 from data.sources import sources
 from engine import optimizers, steps
 from training import meter, progress
-from training.log import Chronicle
+from training.log import Log
+from training.recipe import Recipe, Running
 
 SECONDS = 0.4
 SIZE, BATCH = 32, 16
@@ -58,14 +59,15 @@ def training(folder, *, cache="none", storage=None, seconds=0.0):
     )
     return SimpleNamespace(
         dataset=dataset,
-        feed=SimpleNamespace(dataset=dataset, policy=policy, cache=cache, size=SIZE),
+        batches=SimpleNamespace(dataset=dataset, policy=policy, cache=cache, size=SIZE),
         network={"image_size": SIZE},
-        options=SimpleNamespace(**options),
+        recipe=Recipe(batch_size=BATCH, seed=0),
+        running=Running(threads=2),
         trainer=trainer,
         replicas=1,
         total=10,
         steps_per_epoch=3,
-        batches=lambda first, end: pipeline.train_batches(
+        train_batches=lambda first, end: pipeline.train_batches(
             dataset, policy, **options, size=SIZE, cache=cache, step=first, steps=end
         ),
     )
@@ -168,17 +170,17 @@ def test_the_bottleneck_is_the_stage_that_adds_most(rates, expected):
 
 def test_a_training_that_waits_says_once_what_would_help(images):
     said = []
-    waiting = SimpleNamespace(_feed=training(images(SIZE)).feed, say=said.append)
+    waiting = SimpleNamespace(_setup=training(images(SIZE)), say=said.append)
     waiting.meter, waiting._advised = progress.Meter(), False
     for seconds, lines in ((60, 0), (5, 0), (20, 1), (20, 1)):  # the first fills the memory
         waiting.meter.add(100, seconds, 0.3 * seconds)
-        Chronicle._advise(waiting)
+        Log._advise(waiting)
         assert len(said) == lines
     assert said[0].startswith("30 % of the time is waiting for images; what would help: --cache")
     waiting.meter, waiting._advised = progress.Meter(), False
     for _ in range(2):
         waiting.meter.add(100, 60, 6)
-        Chronicle._advise(waiting)
+        Log._advise(waiting)
     assert len(said) == 1
 
 

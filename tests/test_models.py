@@ -199,7 +199,7 @@ def test_the_help_of_train_names_the_networks_that_accept_an_option(option, monk
             models.build(name, 2, **{option: 0.5})
         return ended.type is AcceptedError
 
-    pattern = "(?:.* )?of (all but )?(.*); the paper's"
+    pattern = r"(?:.* )?of (all but )?(.*) \(default: the paper's\)\."
     all_but, listed = re.fullmatch(pattern, train.FLAGS[option].help).groups()
     families = {family.__name__.rpartition(".")[2]: family for family in models.FAMILIES}
     named = {name for word in listed.split(", ") for name in families[word].VARIANTS}

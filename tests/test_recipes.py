@@ -1,16 +1,16 @@
 """Every recipe says where it is from and is accepted by train.py."""
 
+import dataclasses
 import re
-from types import SimpleNamespace
 
 import pytest
-from absl import flags
 from conftest import ROOT
 
 import models
 import train
-from runtime import console
-from training import recipe
+from runtime import console, flags
+from training import parts
+from training.recipe import Recipe
 
 RECIPES = sorted((ROOT / "recipes").glob("*.flags"))
 
@@ -33,22 +33,21 @@ def test_a_recipe_names_its_source_and_its_figure_and_can_be_used(path):
     assert lines[0].startswith("#") and all(len(line) <= 110 for line in lines)
     try:
         assert not console.parse(["train.py", f"--flagfile={path}"])
-        options = SimpleNamespace(**{name: train.FLAGS[name].value for name in train.FLAGS})
+        recipe = flags.value_of(Recipe)
     finally:
         console.parse(["train.py"])
-        flags.FLAGS.unparse_flags()
+        train.FLAGS.unparse_flags()
     if path.stem in models.names():  # is used without being asked for: digits are not mirrored
         assert not any(line.startswith(("--augment", "--data")) for line in lines)
-    if options.model is None:  # of the network of that name
-        options.model = path.stem
-    assert options.model in models.names()
-    options.batch_size = options.batch_size or 128
-    options.augment = options.augment or models.policy(options.model)
-    recipe.check(options, replicas=1)
-    recipe.policy(options)
-    schedule = recipe.schedule(options, steps_per_epoch=100)
+    model = recipe.model or path.stem  # the network of that name
+    assert model in models.names()
+    augment, size = recipe.augment or models.policy(model), recipe.batch_size or 128
+    recipe = dataclasses.replace(recipe, model=model, augment=augment, batch_size=size)
+    parts.check(recipe, replicas=1)
+    parts.policy(recipe)
+    schedule = parts.schedule(recipe, steps_per_epoch=100)
     rates = [schedule.rate(step) for step in range(0, schedule.total_steps, 100)]
-    assert all(0 < rate <= recipe.learning_rate(options) * 1.0001 for rate in rates)
+    assert all(0 < rate <= parts.learning_rate(recipe) * 1.0001 for rate in rates)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import errno
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from data import opening
-from data.images import decode
+from data.images import decode, examples
 from data.images.decode import Storage
 from data.sources import identity, imagenet, sources
 
@@ -561,3 +562,18 @@ def test_folders_of_tfds_that_cannot_be_taken(tmp_path):
     (other / "features.json").write_text(json.dumps(features))
     with pytest.raises(ValueError, match="expected the features image and label, found .*breed"):
         sources.open_source(other)
+
+
+def test_images_that_cannot_be_opened_have_a_fingerprint_and_a_failing_disk_has_not(
+    tmp_path, monkeypatch
+):
+    root = tree(tmp_path / "x", "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    (root / "a" / "loop.jpg").symlink_to("loop.jpg")
+    assert sources.open_source(root).fingerprint == sources.open_source(root).fingerprint
+
+    def failing(example, most):
+        raise OSError(errno.EIO, "Input/output error", example.path)
+
+    monkeypatch.setattr(examples.Example, "read", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        sources.open_source(root)

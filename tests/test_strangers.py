@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from conftest import ROOT, photograph
 import models
 from data import convert, opening
 from data.sources import folders
-from training.training import data_name
+from training.run_folder import data_name
 
 pytestmark = pytest.mark.slow
 LENET = ("--model=lenet5", "--batch_size=4", "--schedule=constant")
@@ -162,11 +161,10 @@ def test_a_given_word_that_is_a_folder_too_is_refused(tmp_path, monkeypatch, cap
     for name in ("digits", "keras"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    options = SimpleNamespace(data="digits", init_from="keras")
-    train.refuse_ambiguous(options, set())  # without flags, digits are the built-in ones
-    for flag, word in vars(options).items():
+    train.refuse_ambiguous({})  # without flags, digits are the built-in ones
+    for flag, word in {"data": "digits", "init_from": "keras"}.items():
         with pytest.raises(ValueError, match=rf"--{flag}={word} is built in.*\./{word}"):
-            train.refuse_ambiguous(options, {flag})
+            train.refuse_ambiguous({flag: word})
     with pytest.raises(SystemExit) as end:
         convert.main(["digits", "out"])
     assert end.value.code == 2 and "expected ./digits" in capsys.readouterr().err

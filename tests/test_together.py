@@ -82,7 +82,8 @@ def test_another_number_of_processes_goes_on_and_says_what_that_means(words, tmp
 
 # As if the processor had what a file says.
 ANOTHER_PROCESSOR = """
-import console, pathlib, runpy, sys
+import pathlib, runpy, sys
+from runtime import console
 with console.quiet_import():
     from engine import devices
 devices._PROCESSOR = pathlib.Path(sys.argv.pop(1))

@@ -187,9 +187,9 @@ def test_a_conversion_and_the_doctor_use_the_allowed_cores_only(photographs, tmp
 
 PARENT = """
 import subprocess, sys
-from data import workers
-from data.decode import Storage
-from data.examples import Example
+from data.images import workers
+from data.images.decode import Storage
+from data.images.examples import Example
 class Popen(subprocess.Popen):
     def __init__(self, *a, **k):
         super().__init__(*a, **k)

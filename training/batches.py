@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import numpy as np
 import tensorflow as tf
@@ -10,13 +9,14 @@ import tensorflow as tf
 from data.pipeline import augment, decoded, pipeline
 from data.shards import datasets
 from engine import mixing
-from training import recipe, replay
+from training import parts, replay
+from training.recipe import Recipe, Running
 
 SAMPLED = 64  # images that show whether a network learns
 MEASURED, MEASURED_BATCH = 10_000, 50  # images, at most; the stored order is a random one
 
 
-class Feed:
+class Batches:
     """The images of a training; what is random about them is a function of the step.
 
     Attributes:
@@ -29,17 +29,19 @@ class Feed:
 
     def __init__(
         self,
-        options: SimpleNamespace,
+        recipe: Recipe,
+        running: Running,
         dataset: datasets.Dataset,
         *,
         size: int,
         replicas: int,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Reads nothing yet.
+        """Prepares the epochs; reads no image.
 
         Args:
-            options: The flags.
+            recipe: What is trained.
+            running: How it runs.
             dataset: Where the images are from.
             size: Side of the network's input, in pixels.
             replicas: How many share a batch.
@@ -50,15 +52,16 @@ class Feed:
                 augmentation do not go together.
         """
         self.dataset, self.size = dataset, size
-        self.policy = recipe.policy(options)
-        self.cache = decoded.chosen_cache(dataset, options.cache)
-        self._options, self._replicas, self._share = options, replicas, share
+        self.policy = parts.policy(recipe)
+        self.cache = decoded.chosen_cache(dataset, running.cache)
+        self._recipe, self._replicas, self._share = recipe, replicas, share
+        self._threads = running.threads
         examples = dataset.num_examples("train")
-        self.steps_per_epoch = examples // recipe.batch_size(options, examples)
+        self.steps_per_epoch = examples // parts.batch_size(recipe, examples)
 
     def side(self, step: int) -> int:
         """Side of a step's images, in pixels."""
-        return recipe.side(self._options, step // self.steps_per_epoch)
+        return parts.side(self._recipe, step // self.steps_per_epoch)
 
     def same_side_until(self, step: int, end: int) -> int:
         """The step, at most `end`, that ends a row of images of one size."""
@@ -70,7 +73,7 @@ class Feed:
 
         They are of the first one's size.
         """
-        if self._options.overfit_batch:
+        if self._recipe.overfit_batch:
             return self._batches(0, 1, share=self._share).cache().repeat(end - first)
         return self._batches(first, end, share=self._share)
 
@@ -86,12 +89,12 @@ class Feed:
             self.dataset,
             self.policy,
             size=side or self.side(first),
-            batch_size=self._options.batch_size,
-            seed=self._options.seed,
+            batch_size=self._recipe.batch_size,
+            seed=self._recipe.seed,
             step=first,
             steps=end,
-            threads=self._options.threads,
-            per_batch=self._options.batch_size // self._replicas,
+            threads=self._threads,
+            per_batch=self._recipe.batch_size // self._replicas,
             share=share,
             cache=self.cache,
         )
@@ -104,8 +107,8 @@ class Feed:
             "validation",
             size=self.size,
             crops=1,
-            batch_size=self._options.batch_size // self._replicas,
-            threads=self._options.threads,
+            batch_size=self._recipe.batch_size // self._replicas,
+            threads=self._threads,
             replicas=self._replicas,
             share=self._share,
             cache=self.cache,
@@ -125,34 +128,34 @@ class Feed:
             size=self.size,
             crops=1,
             batch_size=MEASURED_BATCH,
-            threads=self._options.threads,
+            threads=self._threads,
         )
         for images, _, weights in views.take(MEASURED // MEASURED_BATCH).as_numpy_iterator():
             yield images[weights > 0, 0].astype(np.float32)
 
     def images_of(self, step: int) -> np.ndarray:
         """All images of a step as the network sees them, mixed and all: uint8 [B, S, S, 3]."""
-        options, mix = self._options, recipe.mix(self._options)
-        first = 0 if options.overfit_batch else step
+        recipe, mix = self._recipe, parts.mix(self._recipe)
+        first = 0 if recipe.overfit_batch else step
         images = tf.concat([images for images, *_ in self._batches(first, first + 1)], axis=0)
         images = tf.cast(images, tf.float32)
         if self.policy.colour:
-            draws = augment.colour_draws(options.seed, step, options.batch_size)
+            draws = augment.colour_draws(recipe.seed, step, recipe.batch_size)
             images = self.policy.colour(images, draws)
         if mix:
             number = tf.constant(step, tf.int64)
-            plan = mixing.plan(mix, options.seed, number, options.batch_size, self.side(step))
+            plan = mixing.plan(mix, recipe.seed, number, recipe.batch_size, self.side(step))
             images, _ = mixing.mixed(images, plan)
         return tf.saturate_cast(images, tf.uint8).numpy()
 
     def origins_of(self, step: int) -> list[replay.Origin]:
         """Where the images of a step come from, in their order."""
-        step = 0 if self._options.overfit_batch else step
+        step = 0 if self._recipe.overfit_batch else step
         return replay.origins(
             self.dataset,
             self.policy,
             size=self.side(step),
-            batch_size=self._options.batch_size,
-            seed=self._options.seed,
+            batch_size=self._recipe.batch_size,
+            seed=self._recipe.seed,
             step=step,
         )

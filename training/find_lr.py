@@ -13,8 +13,8 @@ import numpy as np
 
 from engine import steps
 from report import plots
-from training import recipe
-from training.training import Training
+from training import parts
+from training.build import Setup
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -74,14 +74,14 @@ class Curve:
         return float(np.polyfit(range(-HALF, HALF + 1), around, 1)[0])
 
 
-def find(training: Training) -> Curve:
+def find(setup: Setup) -> Curve:
     """Trains for a few steps with rising learning rates; nothing is saved."""
-    batches = training.batches(0, training.total).repeat()
-    iterator = training.trainer.iterate(batches)
+    batches = setup.train_batches(0, setup.total).repeat()
+    iterator = setup.trainer.iterate(batches)
     curve = Curve()
     for rate in np.geomspace(LOWEST, HIGHEST, STEPS):
         try:
-            done = training.trainer.train(iterator, [float(rate)])
+            done = setup.trainer.train(iterator, [float(rate)])
         except steps.NotFinite:
             break
         curve.add(float(rate), done.totals.means["loss"])
@@ -90,7 +90,7 @@ def find(training: Training) -> Curve:
     return curve
 
 
-def report(training: Training, curve: Curve) -> list[str]:
+def report(setup: Setup, curve: Curve) -> list[str]:
     """Writes the curve as find_lr.csv and find_lr.png, in the run folder or here.
 
     Returns:
@@ -101,7 +101,7 @@ def report(training: Training, curve: Curve) -> list[str]:
         OSError: If the files cannot be written.
     """
     proposed = curve.proposed
-    folder = Path(training.options.run_dir or ".")
+    folder = Path(setup.running.run_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "find_lr.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -109,5 +109,5 @@ def report(training: Training, curve: Curve) -> list[str]:
         writer.writerows(zip(curve.rates, curve.losses, curve.smoothed, strict=True))
     path = folder / "find_lr.png"
     plots.learning_rates(curve.rates, curve.losses, curve.smoothed, proposed, path)
-    flag = proposed / recipe.batch_scale(training.options)
+    flag = proposed / parts.batch_scale(setup.recipe)
     return [f"the loss falls fastest at --learning_rate={flag:.2g}  ({path})"]

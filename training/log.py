@@ -8,19 +8,17 @@ import functools
 import math
 import shlex
 from collections.abc import Mapping
-from types import SimpleNamespace
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from data.pipeline import pipeline
-from engine import cluster, runs, summaries
+from engine import runs, steps, summaries
 from models.tools import graphs
 from report import history, plots
-from training import advice, background, progress, recipe, warnings
-from training.batches import Feed
+from training import advice, background, parts, profiling, progress, warnings
+from training.build import Setup
 
 SHOWN = 16  # images of the first batch, in TensorBoard
 WAITS_TOO_LONG = 0.2  # of the time, for input
@@ -28,47 +26,44 @@ ADVICE_SECONDS = 10  # of training, before advice is given
 LEARNT = 0.99  # of the one batch of --overfit_batch
 
 
-class Chronicle:
+class Log:
     """The account of one training.
 
     Attributes:
+        run: The run folder.
+        flags: All flags, as the run keeps them.
         meter: How fast it goes.
         saving: Writes a checkpoint while the training goes on.
+        last: Scores of the last training steps; of none before the first.
+        confusion: int64 [K, K], how often the last validation took a class (row) for each; or None.
     """
 
-    def __init__(
-        self,
-        options: SimpleNamespace,
-        feed: Feed,
-        model: keras.Model,
-        workers: cluster.Cluster,
-        end: int,
-    ) -> None:
-        """Writes nothing yet.
+    def __init__(self, setup: Setup, folder: str, flags: dict) -> None:
+        """Names the folder; writes nothing.
 
         Args:
-            options: The flags; `run_dir` may be set later.
-            feed: What the training sees.
-            model: What it trains.
-            workers: The processes that do.
-            end: The step at which it ends.
+            setup: What the training works with.
+            folder: Of the run.
+            flags: As the attribute.
         """
-        self._options, self._feed, self._model, self._end = options, feed, model, end
-        self._workers, self._writes = workers, workers.is_chief
+        self._setup, self._writes = setup, setup.workers.is_chief
+        self.run = (runs.Run if self._writes else runs.Watched)(folder)
+        self.flags = flags
         self.meter = progress.Meter()
         self.saving = background.Background()
-        self._doubts = warnings.Doubts(model)
+        self.last = steps.Totals()
+        self.confusion: np.ndarray | None = None
+        self._doubts = warnings.Doubts(setup.model)
         self._advised = False
         self._start_line()
 
     def _start_line(self) -> None:
-        epochs, length = self._options.epochs, self._feed.steps_per_epoch
+        epochs, length = self._setup.recipe.epochs, self._setup.steps_per_epoch
         self._line = progress.Line(epochs, length, shown=self._writes)
 
-    @property
-    def run(self) -> runs.Run:
-        """The run folder."""
-        return (runs.Run if self._writes else runs.Watched)(self._options.run_dir)
+    def lock(self) -> None:
+        """Keeps other trainings out of the folder until the process ends; as `runs.Run.lock`."""
+        self._lock = self.run.lock()
 
     @functools.cached_property
     def summaries(self) -> summaries.Summaries:
@@ -76,10 +71,16 @@ class Chronicle:
         kind = summaries.Summaries if self._writes else summaries.Silent
         return kind(self.run.folder)
 
+    @functools.cached_property
+    def profile(self) -> profiling.Profile:
+        """A recording of some steps, or of none."""
+        count = self._setup.running.profile if self._writes else None
+        return profiling.Profile(self.run.folder / "train", count)
+
     @property
     def resume_command(self) -> str:
         """What goes on with the run."""
-        return f"python train.py --resume --run_dir={shlex.quote(self._options.run_dir)}"
+        return f"python train.py --resume --run_dir={shlex.quote(str(self.run.folder))}"
 
     def say(self, line: str) -> None:
         """Prints a line, and keeps it in train.log."""
@@ -93,27 +94,27 @@ class Chronicle:
         self.summaries.keep(step)
         self._start_line()
 
-    def introduce(self, precision: str, replicas: int) -> None:
+    def introduce(self) -> None:
         """Says what is trained on what."""
-        options, feed = self._options, self._feed
-        dataset, size = feed.dataset, feed.size
-        parameters = graphs.parameters(self._model.trainable_weights)
-        of_workers = f" of {self._workers.size} workers" * (self._workers.size > 1)
+        setup, recipe = self._setup, self._setup.recipe
+        dataset, size, replicas = setup.dataset, setup.batches.size, setup.replicas
+        parameters = graphs.parameters(setup.model.trainable_weights)
+        of_workers = f" of {setup.workers.size} workers" * (setup.workers.size > 1)
         self.say(
-            f"{options.model}: {parameters:,} parameters, {size} x {size} pixels, {precision}; "
-            f"{replicas} replica(s){of_workers}, {options.threads} threads"
+            f"{recipe.model}: {parameters:,} parameters, {size} x {size} pixels, "
+            f"{setup.precision}; {replicas} replica(s){of_workers}, {setup.running.threads} threads"
         )
-        if first := options.first_image_size:
+        if first := recipe.first_image_size:
             self.say(f"training images grow from {first} to {size} pixels")
-        each = f" ({options.batch_size // replicas} for each replica)" * (replicas > 1)
+        each = f" ({recipe.batch_size // replicas} for each replica)" * (replicas > 1)
         counts = ", ".join(f"{dataset.num_examples(s):,} {s}" for s in dataset.splits)
         self.say(
-            f"{options.data}: {counts}; {dataset.num_classes} classes; "
-            f"batches of {options.batch_size}{each}, {feed.steps_per_epoch} steps an epoch"
+            f"{recipe.data}: {counts}; {dataset.num_classes} classes; "
+            f"batches of {recipe.batch_size}{each}, {setup.steps_per_epoch} steps an epoch"
         )
-        default, why = recipe.default_augment(options, dataset)
-        reason = why if options.augment == default else "as given"
-        self.say(f"augment: {options.augment} ({reason})")
+        default, why = parts.default_augment(recipe, dataset)
+        reason = why if recipe.augment == default else "as given"
+        self.say(f"augment: {recipe.augment} ({reason})")
         shorter = pipeline.shorter_side(dataset)
         if shorter < size:
             self.say(f"the images ({shorter} pixels) are enlarged to the network's {size}")
@@ -121,26 +122,33 @@ class Chronicle:
 
     def show_start(self) -> None:
         """Shows flags, network and first images."""
-        self.summaries.flags(vars(self._options))
+        self.summaries.flags(self.flags)
         if self._writes:
-            self.summaries.graph(self._model)
-            self.summaries.images("augmented", self._feed.images_of(0)[:SHOWN], 0)
+            self.summaries.graph(self._setup.model)
+            self.summaries.images("augmented", self._setup.batches.images_of(0)[:SHOWN], 0)
 
-    def update(self, step: int, means: Mapping[str, float]) -> None:
+    def steps(
+        self, step: int, done: steps.Progress, count: int, seconds: float, means: Mapping
+    ) -> None:
         """Shows how far the training is.
 
         Args:
             step: Optimizer updates done.
+            done: What the last of them did.
+            count: Their number.
+            seconds: The time that they took.
             means: Of the epoch so far, as `steps.Totals.means`.
         """
+        self.last = done.totals
+        self.meter.add(count * self._setup.recipe.batch_size, seconds, done.waited)
         self._line.update(step, self._describe(step, means))
         self._advise()
 
     def _describe(self, step: int, means: Mapping[str, float]) -> str:
         speed = self.meter.images_per_second
-        left = (self._end - step) * self._options.batch_size / speed
+        left = (self._setup.end - step) * self._setup.recipe.batch_size / speed
         return (
-            f"step {step}/{self._end}  loss {means['loss']:.4f}  "
+            f"step {step}/{self._setup.end}  loss {means['loss']:.4f}  "
             f"top-1 {100 * means['top1_accuracy']:.2f} %  {speed:,.0f} images/s  "
             f"{progress.duration(left)} left"
         )
@@ -151,9 +159,13 @@ class Chronicle:
         begins = self.meter.calls < 2 or self.meter.seconds < ADVICE_SECONDS
         if self._advised or begins or not waits:
             return
-        self._advised, feed = True, self._feed
+        self._advised, batches = True, self._setup.batches
         change = advice.faster(
-            feed.dataset, feed.policy, size=feed.size, cache=feed.cache, stage="decode"
+            batches.dataset,
+            batches.policy,
+            size=batches.size,
+            cache=batches.cache,
+            stage="decode",
         )
         self.say(
             f"{100 * self.meter.input_wait_fraction:.0f} % of the time is waiting for images; "
@@ -183,8 +195,8 @@ class Chronicle:
             train: Over its training steps, as `steps.Totals.means`.
             validation: As `steps.Totals.means`; empty where nothing was validated.
         """
-        number = math.ceil(step / self._feed.steps_per_epoch)
-        text = f"epoch {number}/{self._options.epochs}  {self._describe(step, train)}"
+        number = math.ceil(step / self._setup.steps_per_epoch)
+        text = f"epoch {number}/{self._setup.recipe.epochs}  {self._describe(step, train)}"
         row = {
             "epoch": number,
             "step": step,
@@ -195,45 +207,48 @@ class Chronicle:
             "input_wait_fraction": self.meter.input_wait_fraction,
         }
         if step >= warnings.MIN_STEPS and self._writes:
-            for doubt in self._doubts.raised(train["loss"], *self._feed.sample):
+            for doubt in self._doubts.raised(train["loss"], *self._setup.batches.sample):
                 self.say(f"warning: {doubt}")
         if validation:
             text += f"  validation top-1 {100 * validation['top1_accuracy']:.2f} %"
             row |= {f"validation_{name}": value for name, value in validation.items()}
             self.summaries.scalars("validation", validation, step)
         self.run.log(text)
-        self._line.finish(text, last=step == self._end)
+        self._line.finish(text, last=step == self._setup.end)
         self.run.add_metrics(row)
-        self.summaries.filters(self._model, step)
-        if self._options.histograms and self._writes:
-            weights = {weight.path: weight.numpy() for weight in self._model.trainable_weights}
+        self.summaries.filters(self._setup.model, step)
+        if self._setup.running.histograms and self._writes:
+            weights = {
+                weight.path: weight.numpy() for weight in self._setup.model.trainable_weights
+            }
             self.summaries.histograms("weights", weights, step)
-            gradients = self._doubts.gradients(*self._feed.sample)
+            gradients = self._doubts.gradients(*self._setup.batches.sample)
             self.summaries.histograms("gradients", gradients, step)
 
     def save(self, tensors: Mapping[str, np.ndarray], about: Mapping, *, best: bool) -> None:
         """Writes a checkpoint, of copies, while the training goes on; the curves before it."""
         self.summaries.flush()
         save = functools.partial(self.run.save, tensors, copy.deepcopy(about))
-        self.saving.start(functools.partial(save, keep=self._options.keep, best=best))
+        self.saving.start(functools.partial(save, keep=self._setup.running.keep, best=best))
 
-    def draw(self, step: int, confusion: np.ndarray | None) -> None:
+    def draw(self, step: int) -> None:
         """Draws the curves, what the last validation took for what, and the first filters."""
         if not self._writes:
             return
         drawn = {"results": plots.results(history.read(self.run.folder).rows)}
-        if confusion is not None:
-            names = self._feed.dataset.class_names
-            drawn["confusion_matrix"] = plots.confusion(confusion, names)
-        for name, grid in summaries.pictures_of_filters(self._model).items():
+        if self.confusion is not None:
+            names = self._setup.dataset.class_names
+            drawn["confusion_matrix"] = plots.confusion(self.confusion, names)
+        for name, grid in summaries.pictures_of_filters(self._setup.model).items():
             drawn[name.replace("/", "-")] = tf.io.encode_png(grid).numpy()
         for name, picture in drawn.items():
             self.run.add_picture(name, picture)
         self.summaries.pictures("validation", drawn, step)
         self.summaries.flush()
 
-    def judge_overfitting(self, means: Mapping[str, float]) -> None:
+    def judge_overfitting(self) -> None:
         """Says whether the network has learnt the one batch that it saw."""
+        means = self.last.means
         learnt = (
             f"one batch, again and again: loss {means['loss']:.4f}, "
             f"top-1 {100 * means['top1_accuracy']:.2f} %"
@@ -247,7 +262,7 @@ class Chronicle:
         """Lists the images of a step in a file; returns where, and how to draw them."""
         name = f"step-{step:08d}"
         show = f"{self.resume_command} --show_step={step}"
-        origins = enumerate(self._feed.origins_of(step))
+        origins = enumerate(self._setup.batches.origins_of(step))
         rows = [(number, origin.filename, origin.label) for number, origin in origins]
         try:
             self.run.add_table(name, [("number", "filename", "label"), *rows])

@@ -18,7 +18,7 @@ from data.pipeline import augment, pipeline
 from data.shards.datasets import Dataset
 from engine import steps
 from training import advice, ceilings, progress
-from training.training import Training
+from training.build import Setup
 
 SECONDS = 3.0  # of every measurement
 _CALL_SECONDS = 0.5
@@ -85,43 +85,43 @@ class Verdict:
         return json.dumps(asdict(self))
 
 
-def measure(training: Training, seconds: float = SECONDS) -> Verdict:
+def measure(setup: Setup, seconds: float = SECONDS) -> Verdict:
     """Measures a training without training: the learning rate is 0.
 
     Args:
-        training: As it was set up; its weights are not changed, but its moving means are.
+        setup: As it was set up; its weights are not changed, but its moving means are.
         seconds: Of every measurement, at least.
     """
-    source = _input(training)
+    source = _input(setup)
     speeds = {
         name: _of_stage(stage, source.batch_size, seconds)
         for name, stage in source.stages().items()
     }
-    trainer, batches = training.trainer, training.batches(0, source.steps)
-    repeated = batches.take(training.replicas).cache().repeat()
+    trainer, batches = setup.trainer, setup.train_batches(0, source.steps)
+    repeated = batches.take(setup.replicas).cache().repeat()
     speeds[STEP] = _of_training(trainer, repeated, source.batch_size, seconds)
     speeds[ALL] = _of_training(trainer, batches.repeat(), source.batch_size, 2 * seconds)
     found = bottleneck(speeds, source.threads)
     return Verdict(
         speeds,
         _ceilings(source, seconds),
-        training.steps_per_epoch * source.batch_size / speeds[ALL].images_per_second,
+        setup.steps_per_epoch * source.batch_size / speeds[ALL].images_per_second,
         found,
         _advice(source, speeds, found),
     )
 
 
-def _input(training: Training) -> Input:
-    options = training.options
+def _input(setup: Setup) -> Input:
+    recipe = setup.recipe
     return Input(
-        training.dataset,
-        training.feed.policy,
-        size=training.network["image_size"],
-        batch_size=options.batch_size,
-        seed=options.seed,
-        steps=max(training.total, _PLANNED_STEPS),
-        threads=options.threads,
-        cache=training.feed.cache,
+        setup.dataset,
+        setup.batches.policy,
+        size=setup.network["image_size"],
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        steps=max(setup.total, _PLANNED_STEPS),
+        threads=setup.running.threads,
+        cache=setup.batches.cache,
     )
 
 

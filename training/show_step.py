@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from report import batch
-from training.training import Training
+from training.build import Setup
 
 
-def draw_step(training: Training, step: int) -> list[str]:
+def draw_step(setup: Setup, step: int) -> list[str]:
     """Draws the images of a step, and where in the stored ones they come from.
 
     Returns:
@@ -15,18 +15,17 @@ def draw_step(training: Training, step: int) -> list[str]:
     Raises:
         ValueError: If the training has no such step.
     """
-    options = training.options
-    if step >= training.total:
-        raise ValueError(f"--show_step expects a step below {training.total}, received {step}")
-    images, origins = training.feed.images_of(step), training.feed.origins_of(step)
+    if step >= setup.total:
+        raise ValueError(f"--show_step expects a step below {setup.total}, received {step}")
+    images, origins = setup.batches.images_of(step), setup.batches.origins_of(step)
     rows, lines = [], []
     for number, (origin, seen) in enumerate(zip(origins, images, strict=True)):
-        name = training.dataset.class_names[origin.label]
+        name = setup.dataset.class_names[origin.label]
         mirrored = ", mirrored" if origin.mirrored else ""
         title = f"{number}: {name} ({origin.label}){mirrored}"
         lines.append(f"{title}  {origin.filename}")
         rows.append(batch.Row(title, origin.filename, origin.stored, origin.window, seen))
-    path = Path(options.run_dir or ".") / f"step-{step:08d}.png"
+    path = Path(setup.running.run_dir or ".") / f"step-{step:08d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     batch.draw(rows, path)
     return [*lines, f"step {step}: {path}"]

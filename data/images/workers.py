@@ -54,7 +54,7 @@ _CHUNK_BYTES = 4 << 20
 _CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait for slow ones
 _LENGTH = struct.Struct("<Q")
 # Where a disk or the way to it fails: the next attempt may succeed.
-_DISK = {
+DISK_ERRORS = {
     *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOLINK),
     *(errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN),
     *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET),
@@ -330,7 +330,7 @@ def _worked_on(
     except BadImage as error:
         return Rejected(str(error))
     except OSError as error:
-        unread = example.name if error.errno in _DISK else ""
+        unread = example.name if error.errno in DISK_ERRORS else ""
         return Rejected(f"{UNREADABLE}: {error.strerror}", unread)
     except MemoryError:
         return Rejected("needs more memory than there is")

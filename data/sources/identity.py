@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from data.images.decode import BadImage
 from data.images.examples import Example, Splits
+from data.images.workers import DISK_ERRORS
 from data.sources import archives
 
 SAMPLE = 1_000  # images of which bytes are read
@@ -88,5 +89,7 @@ def _sampled(example: Example) -> bytes:
     """Digest of an image's first bytes; it may be one of those that are rejected."""
     try:
         return hashlib.sha256(example.read(SAMPLE_BYTES)).digest()
-    except (BadImage, FileNotFoundError, PermissionError) as error:
+    except (BadImage, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
         return type(error).__name__.encode()

@@ -1,0 +1,144 @@
+"""Command-line flags that are the fields of dataclasses: each is described in one place.
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    epochs: int = flag(90, "Passes over the training images.", low=1)
+
+define(Recipe)                  # at the top of a script
+recipe = value_of(Recipe)       # in its main, after `console.parse`
+"""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Iterable, Mapping
+
+from absl import flags
+
+flags.disclaim_key_flags()  # those defined here belong to the script that calls `define`
+
+_KINDS = {bool: flags.DEFINE_bool, str: flags.DEFINE_string, list[str]: flags.DEFINE_list}
+_NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """What is known of a flag besides its name, type and default.
+
+    Attributes:
+        help: A sentence with the unit, and the default where it is not a constant.
+        choices: All values; empty if there are others.
+        low: Least number, or None.
+        high: Greatest number, or None.
+        resumable: Whether `--resume` may give it another value: it does not change what is trained.
+        of_worker: Whether the workers of a cluster may have different values.
+        alone: Whether it is for one process only.
+        repeats: Whether runs that differ in it repeat the same training.
+        heading: Above it and the flags that follow, in `--help`.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    resumable: bool = False
+    of_worker: bool = False
+    alone: bool = False
+    repeats: bool = False
+    heading: str = ""
+
+
+def flag(default: object, help: str, **meaning: object) -> typing.Any:
+    """A field of a dataclass that is a flag.
+
+    Args:
+        default: Value where it is not given.
+        help: As `Meaning.help`.
+        **meaning: The other attributes of `Meaning`.
+    """
+    metadata = {"flag": Meaning(help, **meaning)}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def meanings(*descriptions: type) -> dict[str, Meaning]:
+    """The flags of dataclasses, by name, in order."""
+    fields = (field for each in descriptions for field in dataclasses.fields(each))
+    return {field.name: field.metadata["flag"] for field in fields}
+
+
+def names(*descriptions: type, **wanted: object) -> set[str]:
+    """Names of the flags whose meaning has these attributes, as in `names(Recipe, alone=True)`."""
+    return {
+        name
+        for name, meaning in meanings(*descriptions).items()
+        if all(getattr(meaning, key) == value for key, value in wanted.items())
+    }
+
+
+def define(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags of dataclasses."""
+    heading = ""
+    for description in descriptions:
+        types = typing.get_type_hints(description)
+        for field in dataclasses.fields(description):
+            meaning = field.metadata["flag"]
+            _define(field.name, types[field.name], default_of(field), meaning, flag_values)
+            heading = meaning.heading or heading
+            flag_values.register_key_flag_for_module(heading, flag_values[field.name])
+
+
+def default_of(field: dataclasses.Field) -> object:
+    """The default of a field."""
+    is_list = field.default is dataclasses.MISSING
+    return field.default_factory() if is_list else field.default
+
+
+def _define(
+    name: str, kind: type, default: object, meaning: Meaning, flag_values: flags.FlagValues
+) -> None:
+    kinds = [each for each in typing.get_args(kind) if each is not type(None)]
+    if kind != list[str] and kinds:  # `int | None`
+        (kind,) = kinds
+    text = meaning.help
+    if meaning.choices:
+        choices = list(meaning.choices)
+        flags.DEFINE_enum(name, default, choices, text, flag_values=flag_values)
+    elif kind in _NUMBERS:
+        bounds = {"lower_bound": meaning.low, "upper_bound": meaning.high}
+        _NUMBERS[kind](name, default, text, **bounds, flag_values=flag_values)
+    else:
+        _KINDS[kind](name, default, text, flag_values=flag_values)
+
+
+def value_of(description: type, flag_values: flags.FlagValues = flags.FLAGS) -> typing.Any:
+    """An instance of a dataclass with the values of its flags."""
+    return description(**{name: flag_values[name].value for name in meanings(description)})
+
+
+def given(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
+    """The values of those flags of dataclasses that the command line has."""
+    return {
+        name: flag_values[name].value
+        for name in meanings(*descriptions)
+        if flag_values[name].present
+    }
+
+
+def restored(description: type, values: Mapping[str, object]) -> typing.Any:
+    """An instance of a dataclass from JSON values; what is missing has its default."""
+    return description(**{n: values[n] for n in meanings(description) if n in values})
+
+
+def check_finite(*values: object) -> None:
+    """Raises ValueError if a number of these instances is infinite or not a number."""
+    for name, value in (item for each in values for item in vars(each).items()):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name} expects a finite number, received {value}")
+
+
+def help_text(headings: Iterable[str], flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """The flags under their headings, as `--help` shows them."""
+    found = [flag_values.module_help(heading) for heading in headings]
+    return "".join(found) or flag_values.main_module_help()

@@ -1,0 +1,282 @@
+"""Builds what a training works with: network, optimizer, step, input."""
+
+import dataclasses
+import functools
+
+import keras
+import tensorflow as tf
+
+import models
+from data.pipeline import augment
+from data.shards import datasets
+from engine import averages, checkpoints, cluster, devices, optimizers, schedules, steps
+from models import layers
+from models.tools import graphs, keras_weights
+from training import finetune, frozen, parts
+from training.batches import Batches
+from training.recipe import Recipe, Running
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All that a training works with.
+
+    Attributes:
+        recipe: What is trained.
+        running: How it runs.
+        begun: What run.json says of a run that goes on; nothing of a new one.
+        dataset: The images.
+        workers: The processes that train together, this one among them.
+        strategy: The replicas.
+        precision: "float32" or "mixed_bfloat16".
+        network: Arguments of `models.build`.
+        new_layers: Names of the layers that have no weights from elsewhere.
+        batches: The images of each step.
+        model: The network.
+        halves: The network in a frozen part and one that learns, where the first always sees the
+            same images; else None.
+        optimizer: Keeps the step.
+        average: Of the weights, or None.
+        schedule: The learning rate of each step.
+        micro_batch: Images computed at a time, over all replicas; None for the whole batch.
+    """
+
+    recipe: Recipe
+    running: Running
+    begun: dict
+    dataset: datasets.Dataset
+    workers: cluster.Cluster
+    strategy: tf.distribute.Strategy
+    precision: str
+    network: dict
+    new_layers: list[str]
+    batches: Batches
+    model: keras.Model
+    halves: frozen.Halves | None
+    optimizer: keras.optimizers.Optimizer
+    average: averages.Average | None
+    schedule: schedules.Schedule
+    micro_batch: int | None
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer updates of an epoch."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def total(self) -> int:
+        """Optimizer updates of all epochs."""
+        return self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def end(self) -> int:
+        """The step at which the training ends."""
+        return min(self.total, self.running.max_steps or self.total)
+
+    @property
+    def learner(self) -> keras.Model:
+        """What is trained: the network, or its head on features that were computed before."""
+        return self.halves.head if self.halves else self.model
+
+    @property
+    def device(self) -> dict:
+        """What bit-identical results depend on besides versions, as JSON values."""
+        return devices.describe(self.strategy, self.running.threads, self.workers.size)
+
+    @functools.cached_property
+    def trainer(self) -> steps.Trainer:
+        """The training step."""
+        recipe = self.recipe
+        return steps.Trainer(
+            self.strategy,
+            self.learner,
+            self.optimizer,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            objective=parts.objective(recipe, self.dataset),
+            micro_batch=self.micro_batch,
+            clip_norm=recipe.clip_norm,
+            colour=self._colour if self.batches.policy.colour else None,
+            mix=parts.mix(recipe),
+            average=self.average,
+            factors=self._factors(),
+            xla=devices.compiles(recipe.xla, self.strategy),
+        )
+
+    @functools.cached_property
+    def evaluator(self) -> steps.Evaluator:
+        """Scores the network on images."""
+        return steps.Evaluator(self.strategy, self.learner)
+
+    @functools.cached_property
+    def variables(self) -> dict[str, tf.Variable]:
+        """All that a checkpoint keeps, by name; the trainer has built the optimizer's."""
+        average = self.average and self.average.variables
+        return checkpoints.named_variables(self.model, self.trainer.optimizer, average)
+
+    @functools.cached_property
+    def features(self) -> frozen.Features:
+        """What the frozen part makes of the images."""
+        size = self.recipe.batch_size
+        return frozen.Features(
+            self.halves.trunk, self.dataset, batch_size=size, threads=self.running.threads
+        )
+
+    @functools.cached_property
+    def validation(self) -> tf.data.Dataset | None:
+        """What is validated on; None where there are no such images."""
+        if not self.dataset.num_examples("validation"):
+            return None
+        if self.halves:
+            return self.features.test_batches("validation")
+        return self.batches.validation
+
+    def train_batches(self, first: int, end: int) -> tf.data.Dataset:
+        """Those of the steps from `first` to before `end`, or the features of their images."""
+        if self.halves:
+            return self.features.train_batches(seed=self.recipe.seed, first=first, end=end)
+        return self.batches.batches(first, end)
+
+    def _colour(self, images: tf.Tensor, step: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """The policy's colour part, of the images at some places of the global batch."""
+        draws = augment.colour_draws(self.recipe.seed, step, self.recipe.batch_size)
+        return self.batches.policy.colour(images, tf.gather(draws, places))
+
+    def _factors(self) -> dict[str, float]:
+        """Learning-rate multipliers of single variables, by path."""
+        factors = finetune.factors(self.model, self.recipe.old_rate, self.new_layers)
+        rate = self.recipe.norm_bias_rate
+        biases = {path: rate * factors.get(path, 1.0) for path in graphs.norm_biases(self.model)}
+        return factors | biases if rate != 1 else factors
+
+
+def build(
+    recipe: Recipe,
+    running: Running,
+    dataset: datasets.Dataset,
+    precision: str,
+    strategy: tf.distribute.Strategy,
+    workers: cluster.Cluster = cluster.Cluster(),  # noqa: B008
+    begun: dict | None = None,
+) -> Setup:
+    """Builds everything for step 0; writes nothing.
+
+    Args:
+        recipe: What to train; complete, as `parts.resolved` makes it.
+        running: How to run.
+        dataset: What to train on.
+        precision: One of `devices.PRECISIONS`.
+        strategy: Over whose replicas to train.
+        workers: The processes that do, this one among them.
+        begun: What run.json says of a run that goes on.
+
+    Raises:
+        ValueError: If flags, network and data do not go together.
+    """
+    begun = begun or {}
+    precision = devices.set_precision(precision)
+    network = begun.get("network") or parts.network(recipe, dataset)
+    batches = Batches(
+        recipe,
+        running,
+        dataset,
+        size=network["image_size"],
+        replicas=strategy.num_replicas_in_sync,
+        share=(workers.index, workers.size),
+    )
+    keras.utils.set_random_seed(recipe.seed)
+    with strategy.scope():
+        model = models.build(**network, aux_heads=True)
+        if recipe.init:
+            layers.initialise(model, recipe.init, recipe.seed)
+        new_layers = begun.get("new_layers")
+        if new_layers is None:
+            new_layers = take_weights(recipe, model, batches)
+        finetune.freeze(model, recipe.freeze, new_layers)
+        halves = _halves(recipe, running, model, batches, strategy.num_replicas_in_sync)
+        if not model.trainable_variables:
+            raise ValueError(f"--freeze={recipe.freeze} leaves nothing to learn: no layer is new")
+        rate = parts.learning_rate(recipe)
+        optimizer = optimizers.build(recipe.optimizer, rate, recipe.momentum, recipe.weight_decay)
+    for side in parts.sides(recipe):
+        graphs.require_size(model, side)
+    setup = Setup(
+        recipe=recipe,
+        running=running,
+        begun=begun,
+        dataset=dataset,
+        workers=workers,
+        strategy=strategy,
+        precision=precision,
+        network=network,
+        new_layers=new_layers,
+        batches=batches,
+        model=model,
+        halves=halves,
+        optimizer=optimizer,
+        average=averages.Average(strategy, model, recipe.ema) if recipe.ema else None,
+        schedule=parts.schedule(recipe, batches.steps_per_epoch),
+        micro_batch=begun.get("micro_batch") or parts.micro_batch(recipe),
+    )
+    setup.variables  # noqa: B018 - builds the trainer, which refuses parts that do not come out even
+    if recipe.early_stopping and not dataset.num_examples("validation"):
+        raise ValueError("--early_stopping expects validation images, the data has none")
+    return setup
+
+
+def take_weights(recipe: Recipe, model: keras.Model, batches: Batches) -> list[str]:
+    """Takes the weights of `--init_from`; returns the layers that have none from there.
+
+    Raises:
+        ValueError: If they are not of this network.
+    """
+    source = recipe.init_from
+    if parts.is_ours(source):
+        return finetune.take_over(model, parts.origin(recipe), batches.dataset.class_names)
+    if source:
+        return keras_weights.load(recipe.model, model, source)
+    for layer in model.layers:
+        if hasattr(layer, "measure"):
+            before = keras.Model(model.input, layer.input)
+            layer.measure(before(images).numpy() for images in batches.centres())
+    return [layer.name for layer in model.layers]
+
+
+def source_digest(recipe: Recipe) -> str | None:
+    """The digest of the weights of `--init_from`, where they are ours."""
+    return parts.origin(recipe).about["sha256"] if parts.is_ours(recipe.init_from) else None
+
+
+def settle(setup: Setup) -> Setup:
+    """Where `--micro_batch` is auto, halves it until there is memory enough.
+
+    Raises:
+        ValueError: If there never is.
+    """
+    if setup.recipe.micro_batch != "auto" or setup.micro_batch:
+        return setup
+    setup = dataclasses.replace(setup, micro_batch=setup.recipe.batch_size)
+    while not setup.trainer.fits():
+        if setup.micro_batch % 2:
+            raise ValueError(
+                f"the device has too little memory for {setup.micro_batch} images at a time"
+            )
+        setup = dataclasses.replace(setup, micro_batch=setup.micro_batch // 2)
+    return setup
+
+
+def _halves(
+    recipe: Recipe, running: Running, model: keras.Model, batches: Batches, replicas: int
+) -> frozen.Halves | None:
+    """The network in two parts, where one is frozen and always sees the same images."""
+    varies = recipe.first_image_size or parts.mix(recipe) or not batches.policy.is_fixed
+    needs_images = recipe.overfit_batch or running.cache == "none" or replicas > 1
+    if recipe.freeze == "none" or varies or needs_images:
+        return None
+    dataset = batches.dataset
+    return frozen.halves(model, sum(map(dataset.num_examples, dataset.splits)))

@@ -1,0 +1,159 @@
+"""Begins the folder of a run, or takes up an earlier one."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from data.checks import integrity
+from data.images.names import readable
+from data.sources import archives, folders, sources
+from engine import checkpoints, runs
+from models.tools import graphs, keras_weights
+from runtime import flags
+from training.agreement import check_weights, other_than_the_chief
+from training.build import Setup, settle, source_digest, take_weights
+from training.log import Log
+from training.recipe import Recipe, Running
+from training.state import State, restored
+
+PATHS = {  # flags that may be paths: and when
+    "data": sources.is_path,
+    "val_data": sources.is_path,
+    "run_dir": sources.is_path,
+    "init_from": lambda source: source != keras_weights.DOWNLOAD,
+}
+
+
+def name_of(recipe: Recipe) -> str:
+    """The name of a new run's folder: DATA-MODEL."""
+    return f"{data_name(recipe.data)}-{recipe.model}"
+
+
+def data_name(data: str) -> str:
+    """A name for the data, as part of a folder's name."""
+    if data.startswith("tfds:"):
+        return data.removeprefix("tfds:").replace("/", "_")
+    name = archives.without_suffix(Path(data).resolve().name)
+    return folders.cut(readable(name))
+
+
+def open_run(setup: Setup) -> tuple[Setup, Log, State]:
+    """Writes the folder of a new run, or takes up an earlier one.
+
+    Raises:
+        ValueError: If another training writes there, or another worker has other data.
+        PeerLost: If another worker has other weights.
+        OSError: If it cannot be written.
+    """
+    folder = setup.running.run_dir or str(runs.make_folder(name_of(setup.recipe)))
+    log = Log(setup, folder, kept_flags(setup, folder))
+    log.lock()
+    if not setup.running.resume and log.run.step_files():
+        raise ValueError(f"another training has written {folder}, expected a new one")
+    if other := other_than_the_chief(setup, setup.dataset.fingerprint):
+        raise ValueError(f"{other} has other data than the chief, expected the same")
+    with integrity.named(setup.dataset):
+        setup, state = _restore(setup, log) if setup.running.resume else _begin(setup, log)
+    check_weights(setup, folder)
+    return setup, log, state
+
+
+def kept_flags(setup: Setup, folder: str) -> dict:
+    """The flags as a run keeps them: paths are absolute, since it outlives the working folder."""
+    values = vars(setup.recipe) | vars(setup.running) | {"run_dir": folder}
+    paths = (name for name, is_path in PATHS.items() if values[name] and is_path(values[name]))
+    return values | {name: os.path.abspath(values[name]) for name in paths}
+
+
+def _typed(setup: Setup, kept: Mapping) -> dict[str, str]:
+    """The paths as they were typed, where a run keeps others."""
+    values, begun = vars(setup.recipe) | vars(setup.running), setup.begun
+    before = begun.get("typed", {})
+    same = {name: before[name] for name in before if kept[name] == begun["flags"][name]}
+    return same | {n: values[n] for n in PATHS if values[n] and values[n] != kept[n]}
+
+
+def _begin(setup: Setup, log: Log) -> tuple[Setup, State]:
+    """Starts at step 0: writes run.json."""
+    if setup.average:
+        setup.average.start()
+    setup = settle(setup)
+    log.run.write_settings(
+        {
+            **_place(setup, log),
+            "defaults": {n: v for n, v in _defaults().items() if n != "threads"},
+            "repeats": sorted(flags.names(Recipe, Running, repeats=True)),
+            "precision": setup.precision,
+            "network": setup.network,
+            "new_layers": setup.new_layers,
+            "started_from": source_digest(setup.recipe),
+            "micro_batch": setup.micro_batch,
+            "cost": {
+                "parameters": graphs.parameters(setup.model.trainable_weights),
+                "multiply_adds": graphs.multiply_adds(setup.model),
+            },
+            "class_names": setup.dataset.class_names,
+            "versions": checkpoints.versions(),
+            "device": setup.device,
+        }
+    )
+    log.introduce()
+    if source := setup.recipe.init_from:
+        learning = graphs.parameters(setup.model.trainable_weights)
+        new = ", ".join(setup.new_layers) or "none"
+        log.say(f"weights from {source}; new: {new}; {learning:,} parameters learn")
+    if setup.halves:
+        log.say("what is frozen sees every image once: its output is kept in memory")
+    log.show_start()
+    return setup, State()
+
+
+def _restore(setup: Setup, log: Log) -> tuple[Setup, State]:
+    """Takes up the newest checkpoint of the run, if it has one."""
+    run, begun = log.run, setup.begun
+    run.remove_litter()
+    checkpoint = run.last(log.say)
+    if checkpoint is None:
+        log.forget_after(-1)
+        log.say(f"{run.folder} was stopped before its first checkpoint: from step 0")
+        if begun.get("started_from") != source_digest(setup.recipe):
+            raise ValueError(f"{setup.recipe.init_from} has changed since this run was started")
+        take_weights(setup.recipe, setup.model, setup.batches)
+        return _begin(setup, log)
+    _compare_surroundings(setup, log, checkpoint)
+    state = restored(setup, checkpoint)
+    log.forget_after(setup.trainer.step)
+    run.write_settings({**begun, **_place(setup, log)})
+    log.introduce()
+    log.say(f"resuming at step {setup.trainer.step}")
+    return setup, state
+
+
+def _compare_surroundings(setup: Setup, log: Log, checkpoint: checkpoints.Checkpoint) -> None:
+    """Warns of versions and devices that are not those of a checkpoint."""
+    now = {**checkpoints.versions(), **setup.device}
+    before = {**checkpoint.about["versions"], **checkpoint.about["device"]}
+    for name in sorted(now | before):
+        if now.get(name) != before.get(name):
+            log.say(
+                f"warning: {name} was {before.get(name)}, is {now.get(name)}: "
+                "the results may differ in the last bits"
+            )
+
+
+def _place(setup: Setup, log: Log) -> dict:
+    """What run.json says that may differ when the run goes on."""
+    dataset = setup.dataset
+    return {
+        "flags": log.flags,
+        "typed": _typed(setup, log.flags),
+        "data": {
+            "folder": os.path.abspath(dataset.folder),
+            "fingerprint": dataset.fingerprint,
+            "examples": {split: dataset.num_examples(split) for split in dataset.splits},
+        },
+    }
+
+
+def _defaults() -> dict:
+    return vars(Recipe()) | vars(Running())

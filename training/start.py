@@ -1,0 +1,144 @@
+"""Sets a training up: a new one from flags, or an earlier one as it was."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import models
+from data import opening
+from data.checks import integrity
+from data.images import reading
+from data.shards import copies, datasets
+from engine import cluster, runs
+from models.tools import graphs
+from runtime import flags
+from training import finetune, parts
+from training.agreement import join
+from training.build import Setup, build
+from training.recipe import Recipe, Running
+
+
+def default_model(data: str) -> str:
+    """The network for a data set when none is named."""
+    return "lenet5" if data == "digits" else "alexnet"
+
+
+def start(recipe: Recipe, running: Running, workers: cluster.Cluster) -> Setup:
+    """Sets up a new run; writes nothing but converted data.
+
+    Raises:
+        ValueError: If flags, network and data do not go together.
+        FileNotFoundError: If the data or the weights of `--init_from` do not exist.
+        PeerLost: If another worker does not come.
+    """
+    recipe = dataclasses.replace(recipe, model=recipe.model or default_model(recipe.data))
+    if running.run_dir and runs.Run(running.run_dir).step_files():
+        raise ValueError(
+            f"the run folder {running.run_dir} holds checkpoints already, expected a new one; "
+            "add --resume to go on with it"
+        )
+    strategy = join(recipe, running, workers, recipe.precision)
+    flags.check_finite(recipe, running)
+    parts.check(recipe, strategy.num_replicas_in_sync)  # before data is converted for hours
+    dataset = open_data(recipe, running, strategy.num_replicas_in_sync)
+    recipe = parts.resolved(recipe, dataset)
+    with integrity.named(dataset):
+        return build(recipe, running, dataset, recipe.precision, strategy, workers)
+
+
+def resume(given: Mapping[str, object], workers: cluster.Cluster) -> Setup:
+    """Sets up an earlier run as it was, except for flags that may be given anew.
+
+    Args:
+        given: The flags on the command line.
+        workers: The processes that train together.
+
+    Raises:
+        ValueError: If a flag would change what is trained, or the data has changed.
+        FileNotFoundError: If there is no run.
+        PeerLost: If another worker does not come.
+    """
+    run = runs.Run(given["run_dir"]) if given.get("run_dir") else runs.newest()
+    begun = run.settings()
+    if given.get("find_lr"):
+        raise ValueError("--find_lr is for a new training, received --resume too")
+    recipe, running = (flags.restored(kind, begun["flags"]) for kind in (Recipe, Running))
+    saved = vars(recipe) | vars(running)
+    for name in sorted(given.keys() - _resumable(recipe, workers)):
+        if given[name] != saved[name]:
+            raise ValueError(
+                f"--{name}={given[name]} would change what {run.folder} trains; it was started "
+                f"with --{name}={saved[name]}; a new run starts from its weights with "
+                f"--init_from={run.folder}"
+            )
+    changed = saved | given | {"run_dir": str(run.folder), "resume": True}
+    recipe, running = (flags.restored(kind, changed) for kind in (Recipe, Running))
+    strategy = join(recipe, running, workers, begun["precision"])
+    if opening.is_converted(recipe.data) and "val_data" not in given:
+        recipe = dataclasses.replace(recipe, val_data=None)  # the shards have a validation split
+    then = copies.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
+    dataset = open_data(recipe, running, strategy.num_replicas_in_sync, then)
+    check_classes(begun["class_names"], dataset, run)
+    with integrity.named(dataset):
+        return build(recipe, running, dataset, begun["precision"], strategy, workers, begun)
+
+
+def _resumable(recipe: Recipe, workers: cluster.Cluster) -> set[str]:
+    """Flags that `--resume` may give another value."""
+    names = flags.names(Recipe, Running, resumable=True)
+    if recipe.schedule in ("constant", "plateau") and not recipe.first_image_size:
+        names.add("epochs")
+    if workers.size > 1:
+        names |= flags.names(Recipe, Running, of_worker=True)
+    if recipe.freeze != "none":  # it decides whether features are kept: other last bits
+        names.remove("cache")
+    return names
+
+
+def check_classes(before: list[str], dataset: datasets.Dataset, run: runs.Run) -> None:
+    """Raises ValueError if a run has read the data's classes otherwise, as an earlier version."""
+    if not dataset.has_classes(before):
+        raise ValueError(
+            f"{run.folder} cannot go on: the classes of its data were read as "
+            f"{reading.shortened(before)}, and are {reading.shortened(dataset.class_names)}; "
+            "expected a new run"
+        )
+
+
+def open_data(
+    recipe: Recipe, running: Running, replicas: int, expected: copies.Expected | None = None
+) -> datasets.Dataset:
+    """Opens the data set as shards; converts it now if it was not before and can be trained on.
+
+    Args:
+        recipe: What to train.
+        running: How to run.
+        replicas: How many share a batch.
+        expected: The data that a run has begun with.
+
+    Raises:
+        ValueError: If the data cannot be trained on, or is not the expected one.
+    """
+
+    def check(images: int | None) -> None:
+        if images is not None:
+            parts.check_batch(recipe, images, replicas)
+        if expected is None:  # not for a run that has begun
+            options = parts.network_options(recipe) | {"image_size": size}
+            model = models.build(recipe.model, 2, aux_heads=True, **options)
+            finetune.freeze(model, recipe.freeze, ())
+            for side in parts.sides(recipe):
+                graphs.require_size(model, side)
+
+    size = recipe.image_size or models.image_size(recipe.model)
+    dataset = opening.open_dataset(
+        recipe.data,
+        val_data=recipe.val_data,
+        image_size=size,
+        check=check,
+        expected=expected,
+        verify=running.verify,
+    )
+    if not dataset.num_examples("train"):
+        raise ValueError(f"{recipe.data} has no training images, expected a train split")
+    print(*opening.told(dataset), sep="\n")
+    return dataset
