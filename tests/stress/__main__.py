@@ -9,7 +9,7 @@
     python -m tests.stress images --count=100000    mutated images, decoded as classify.py does
     unshare -rm python -m tests.stress disks --count=100   full disks (needs to mount them)
 
-Prints one line of figures and exits with 1 if anything went wrong; `tests/test_crash.py` runs
+Prints one line of figures and exits with 1 if anything went wrong; `tests/test_stress.py` runs
 smaller shares.
 """
 
