@@ -23,7 +23,7 @@ with console.quiet_import():
     from data.pipeline import views
     from data.sources import sources
     from engine import devices
-    from inference import classifier, embeddings, inputs, loading
+    from inference import classifier, embeddings, extras, inputs, loading
     from report import answers, overlay
 
 FLAGS = flags.FLAGS
@@ -47,6 +47,7 @@ flags.DEFINE_integer("max_megabytes", 32, "the most that may be sent to the page
 flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
 
 OF_FILES = ("json", "csv", "explain", "features", "every")  # flags without a meaning for the page
+SERVING = ("flask", "waitress", "werkzeug")  # what the page needs
 
 
 def main(argv: list[str]) -> None:
@@ -60,6 +61,8 @@ def main(argv: list[str]) -> None:
         passed_over = PassedOver()
         images = [] if FLAGS.serve else wanted(named, passed_over)
         refuse_nonsense(named, given, serves=FLAGS.serve)
+        if FLAGS.serve:
+            extras.require(SERVING, "--serve", "requirements-serve.txt")
         network = loading.open_network(
             FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
         )

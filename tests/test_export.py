@@ -234,7 +234,7 @@ formats.FORMATS["onnx"] = dataclasses.replace(real, open=open)""",
     (
         "importlib.util.find_spec = lambda name: None",
         2,
-        "pip install onnx onnxruntime",
+        "needs onnx, onnxruntime, not installed here: pip install -r requirements-export.txt",
     ),
 ]
 

@@ -126,6 +126,20 @@ def test_a_port_in_use_is_one_error_line(command):
     assert done.stderr == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
 
 
+def test_without_its_packages_it_says_how_to_install_them(command, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import importlib.util, sys\nimport classify\nfrom runtime import console\n"
+        "importlib.util.find_spec = lambda name: None\n"
+        "sys.modules.update(flask=None, waitress=None, werkzeug=None)\n"
+        "console.run(classify.main)"
+    )
+    done = command(script, "--serve", f"--checkpoint={WEIGHTS}")
+    assert (done.returncode, done.stdout) == (2, "")
+    missing = "--serve needs flask, waitress, werkzeug, not installed here"
+    assert done.stderr == f"error: {missing}: pip install -r requirements-serve.txt\n"
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Chromium, without a window."""

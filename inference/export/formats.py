@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from inference import extras
 from inference.export import decode_graph, keras_equivalents
 from inference.loading import Trained
 from runtime import console
@@ -31,7 +31,7 @@ class Format:
     Attributes:
         title: Its name, for people.
         file: Name of the model in the folder of an export; "." is the folder itself.
-        packages: What must be installed beside what training needs.
+        packages: Names to import of what requirements-export.txt installs for it.
         write: Writes a network into an existing folder.
         open: Reads it back, by what users of the format use.
     """
@@ -44,12 +44,7 @@ class Format:
 
     def require(self) -> None:
         """Raises ValueError if a package is missing."""
-        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
-        if missing:
-            raise ValueError(
-                f"{self.title} needs packages that are not installed: pip install "
-                + " ".join(name.replace("_", "-") for name in missing)
-            )
+        extras.require(self.packages, self.title, "requirements-export.txt")
 
 
 def labels(network: Trained) -> str:
