@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 import models
-from benchmarks.cluster import Sums
+from benchmarks.simulation.cluster import Sums
 from data.images import decode
 from data.pipeline import augment, pipeline
 from data.shards import datasets, records

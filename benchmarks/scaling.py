@@ -24,9 +24,10 @@ from runtime import console
 
 with console.quiet_import():
     import models
-    from benchmarks import assumptions, cluster, needs, tables
-    from benchmarks.assumptions import count, number
+    from benchmarks import needs, tables
     from benchmarks.choices import choice
+    from benchmarks.simulation import assumptions, cluster
+    from benchmarks.simulation.assumptions import count, number
     from data import opening
     from data.pipeline import augment
     from data.shards import datasets

@@ -109,7 +109,7 @@ def measured(
     pairs = []
     for feed in options.only:
         label, scenario = FEEDS[feed]
-        function, arguments = f"benchmarks.devices:{device}", {"feed": feed, **about}
+        function, arguments = f"benchmarks.simulation.devices:{device}", {"feed": feed, **about}
         size = NETWORKS.get(about.get("network"), options.size)
         setting = dataclasses.replace(settings[scenario], size=size)
         if device == "trained" or feed != "repeated":

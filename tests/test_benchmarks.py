@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import photograph
 
-from benchmarks import recompress, tables, train, turns
+from benchmarks import tables, train, turns
 from benchmarks.setting import Setting
 
 SETTING = Setting("256", "", "", size=8, batch_size=4, threads=1)
@@ -239,24 +239,6 @@ def test_training_is_compared_by_medians_and_their_geometric_mean():
     rows = train.table(found, ["keras", "ours"], {"alexnet": 0.01, "resnet50": 0.001})
     assert rows[1] == ["alexnet", "10.0", "20.0", "0.50", "10.0%"]
     assert rows[3] == ["geometric mean", "", "", "0.33", ""]
-
-
-def test_a_second_compression_loses_something_and_moves_nothing(tmp_path, capsys):
-    image = photograph(32, 48)
-    (tmp_path / "in" / "cat").mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "in" / "cat" / "a.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 75])
-    recompress.main([str(tmp_path / "in"), str(tmp_path / "out")])
-    first = cv2.imread(str(tmp_path / "in" / "cat" / "a.jpg")).astype(float)
-    again = cv2.imread(str(tmp_path / "out" / "cat" / "a.png")).astype(float)
-    loss = np.abs(first - again).mean()
-    assert first.shape == again.shape and 0 < loss
-    assert all(loss < np.abs(first - np.roll(again, 1, axis)).mean() for axis in (0, 1))
-    (tmp_path / "in" / "cat" / "a.jpg").write_text("no image")
-    for folder in ("in", "out"):
-        with pytest.raises(SystemExit) as end:
-            recompress.main([str(tmp_path / folder), str(tmp_path / "more")])
-        assert end.value.code == 2
-    assert capsys.readouterr().err.count("error: ") == 2
 
 
 @pytest.mark.slow

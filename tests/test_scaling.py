@@ -8,8 +8,9 @@ import pytest
 from conftest import ROOT
 
 import models
-from benchmarks import assumptions, cluster, needs, scaling
-from benchmarks.cluster import Cluster, Load, Sums
+from benchmarks import needs, scaling
+from benchmarks.simulation import assumptions, cluster
+from benchmarks.simulation.cluster import Cluster, Load, Sums
 
 MACHINES = Cluster(
     machine_gpus=8,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.cluster import Cluster
+from benchmarks.simulation.cluster import Cluster
 
 FLOPS = 2 * 3  # of a multiply-add: two; one pass forward and two of its cost backward
 
