@@ -1,14 +1,13 @@
 import csv
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
+import forkserver
 import numpy as np
 import pytest
 from conversions import STOPPED, contents, options
@@ -37,35 +36,23 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def command(cache, tmp_path_factory):
+def server(cache, tmp_path_factory):
+    """Starts scripts of the project: `server.start("train.py", "--epochs=1")`."""
+    server = forkserver.Server(tmp_path_factory.mktemp("output"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def command(server):
     """Runs a script of the project to its end: `command("train.py", "--epochs=1")`."""
-    server = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "forkserver.py")],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    folder = tmp_path_factory.mktemp("command")
-    stdout, stderr = folder / "stdout", folder / "stderr"
 
     def run(*words):
-        argv = [str(word) for word in words]
-        request = {"argv": argv, "stdout": str(stdout), "stderr": str(stderr)}
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        return subprocess.CompletedProcess(argv, code, stdout.read_text(), stderr.read_text())
+        process = server.start(*words)
+        stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
-    yield run
-    server.stdin.close()
-    server.wait()
-
-
-def started(*words, program=("train.py",), **streams):
-    """A training in a process of its own."""
-    return subprocess.Popen([sys.executable, *program, *words], cwd=ROOT, **streams)
+    return run
 
 
 @pytest.fixture

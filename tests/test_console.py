@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 from absl import flags
-from conftest import ROOT, started
+from conftest import ROOT
 
 from runtime import console
 from training import progress
@@ -160,7 +160,8 @@ def test_tools_end_quietly_when_nobody_reads_them(tmp_path):
     ]
     reading, writing = os.pipe()
     os.close(reading)
-    found = [started(*words, program=(), stdout=writing, stderr=subprocess.PIPE) for words in tools]
+    streams = {"stdout": writing, "stderr": subprocess.PIPE}
+    found = [subprocess.Popen([sys.executable, *words], cwd=ROOT, **streams) for words in tools]
     os.close(writing)
     for process in found:
         assert process.communicate()[1] == b""

@@ -1,11 +1,7 @@
 """Any number of replicas, in one process or in two, trains to the weights of one."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from tests.stress.workers import environment, free_ports
 
@@ -13,26 +9,28 @@ LAYOUTS = {"1": [1], "2": [2], "4": [4], "2 processes": [1, 1]}  # devices of ea
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(server, tmp_path_factory):
     """What every process of every layout has in the end."""
     folder = tmp_path_factory.mktemp("replicas")
-    return {name: run(folder / name, layout) for name, layout in LAYOUTS.items()}
+    return {name: run(server, folder / name, layout) for name, layout in LAYOUTS.items()}
 
 
-def run(folder, layout):
+def run(server, folder, layout):
     folder.mkdir()
-    words = [sys.executable, "-m", "tests.replicas"]
+    files = [folder / f"{index}.npz" for index in range(len(layout))]
     started = [
-        subprocess.Popen([*words, str(count), folder / f"{index}.npz"], cwd=ROOT, env=environment)
-        for index, (count, environment) in enumerate(zip(layout, environments(layout), strict=True))
+        server.start("-m", "tests.replicas", count, file, environment=variables)
+        for count, file, variables in zip(layout, files, environments(layout), strict=True)
     ]
-    assert [process.wait(120) for process in started] == [0] * len(layout)
-    return [np.load(folder / f"{index}.npz") for index in range(len(layout))]
+    assert [process.wait(120) for process in started] == [0] * len(layout), [
+        process.output()[1] for process in started
+    ]
+    return [np.load(file) for file in files]
 
 
 def environments(layout):
     if len(layout) == 1:
-        return [None]
+        return [{}]
     workers = [f"127.0.0.1:{port}" for port in free_ports(len(layout))]
     return [environment(workers, index) for index in range(len(layout))]
 

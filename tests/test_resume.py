@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import DONE, PIPES, ROOT, curves, metrics, started, step_files
+from conftest import DONE, ROOT, curves, metrics, step_files
 from test_datasets import FROM_1, labelled
 
 from data.shards import datasets
@@ -76,14 +76,14 @@ STOPPED = {
     ],
 )
 def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(
-    name, signals, photographs, tmp_path, finished
+    name, signals, photographs, tmp_path, finished, server
 ):
     words = [word.format(photographs=photographs) for word in STOPPED[name]]
     whole, run_dir = tmp_path / "whole", tmp_path / "stopped"
     expected, stops = finished(whole, *words), 0
     for number in signals:
         resume = ["--resume"] if (run_dir / "run.json").exists() else []
-        process = started(f"--run_dir={run_dir}", *resume, *words, **PIPES)
+        process = server.start("train.py", f"--run_dir={run_dir}", *resume, *words)
         wait_for_checkpoint(run_dir, process)
         time.sleep(random.uniform(0, 0.3))
         process.send_signal(number)
@@ -133,11 +133,10 @@ def test_a_terminal_that_closes_stops_a_training_with_a_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_replicas_stop_and_go_on_too(tmp_path):
+def test_replicas_stop_and_go_on_too(tmp_path, server):
     words = ["--data=digits", "--epochs=5", "--batch_size=64", "--checkpoint_steps=10"]
     words.append("--devices=2")
-    whole = started(f"--run_dir={tmp_path}/whole", *words, **PIPES)
-    expected, _ = whole.communicate()
+    expected, _ = server.start("train.py", f"--run_dir={tmp_path}/whole", *words).communicate()
     assert "2 replica(s)" in expected and "batches of 64 (32 for each replica)" in expected
     run_dir = tmp_path / "stopped"
     for number, code, resume in (
@@ -145,7 +144,7 @@ def test_replicas_stop_and_go_on_too(tmp_path):
         (signal.SIGKILL, -9, ["--resume"]),
         (0, 0, ["--resume"]),
     ):
-        process = started(f"--run_dir={run_dir}", *resume, *words, **PIPES)
+        process = server.start("train.py", f"--run_dir={run_dir}", *resume, *words)
         if number:
             wait_for_checkpoint(run_dir, process)
             process.send_signal(number)

@@ -1,11 +1,8 @@
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 import models
 from benchmarks import needs, scaling
@@ -145,9 +142,9 @@ def test_bytes_that_a_step_sums():
 
 
 @pytest.mark.slow
-def test_a_step_on_two_replicas_sums_what_is_said():
-    words = [sys.executable, "-m", "tests.collectives", "cifar_resnet20"]
-    done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+def test_a_step_on_two_replicas_sums_what_is_said(command):
+    done = command("-m", "tests.collectives", "cifar_resnet20")
+    assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["name"] == "cifar_resnet20" and found["traced"] == found["derived"]
 

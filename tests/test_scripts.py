@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import DONE, PIPES, ROOT, curves, metrics, started, step_files
+from conftest import DONE, PIPES, ROOT, curves, metrics, step_files
 
 from data.conversion import conversion
 from data.images import decode
@@ -25,10 +25,10 @@ from engine import runs
 def digits(tmp_path_factory):
     """A finished run with no flags but where to write; the process and the folder."""
     run_dir = tmp_path_factory.mktemp("runs") / "digits"
-    process = started(f"--run_dir={run_dir}", **PIPES)
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return output, errors, run_dir
+    command = [sys.executable, "train.py", f"--run_dir={run_dir}"]
+    done = subprocess.run(command, cwd=ROOT, **PIPES)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr, run_dir
 
 
 def best_accuracy(run_dir):
@@ -345,14 +345,14 @@ def listening(process):
 
 
 @pytest.mark.slow
-def test_nothing_listens_on_the_network(digits, tmp_path):
+def test_nothing_listens_on_the_network(digits, server, tmp_path):
     place = f"--run_dir={digits[2]}"
     commands = [
         ["train.py", f"--run_dir={tmp_path}/run", "--epochs=3"],
         ["test.py", digits[2]],
         ["classify.py", place, ROOT / "data" / "samples"],
     ]
-    running = [subprocess.Popen([sys.executable, *each], cwd=ROOT, **PIPES) for each in commands]
+    running = [server.start(*each) for each in commands]
     looks = 0
     while any(process.poll() is None for process in running):
         for process in running:

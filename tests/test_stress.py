@@ -19,10 +19,9 @@ def wrong(counts):
 
 
 @pytest.mark.slow
-def test_trainings_killed_at_random_moments():
+def test_trainings_killed_at_random_moments(command):
     """In a process of its own: this one has started TensorFlow, so it cannot fork."""
-    command = [sys.executable, "-m", "tests.stress", "kills", "--count=2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = command("-m", "tests.stress", "kills", "--count=2")
     assert done.returncode == 0, done.stdout + done.stderr
     kills, trainings = re.match(r"kills: (\d+), trainings: (\d+), ", done.stdout).groups()
     assert int(kills) >= 2 and int(trainings) >= 1
@@ -30,10 +29,9 @@ def test_trainings_killed_at_random_moments():
 
 
 @pytest.mark.slow
-def test_any_settings_are_resumed():
+def test_any_settings_are_resumed(command):
     """A seed that draws the quickest network, in float32."""
-    command = [sys.executable, "-m", "tests.stress", "settings", "--count=1", "--seed=57"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = command("-m", "tests.stress", "settings", "--count=1", "--seed=57")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("trainings: 1, cannot resume: 0, different: 0")
 

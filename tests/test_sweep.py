@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import DONE, PIPES, started, step_files
+from conftest import DONE, step_files
 
 from runtime import console
 from training import seeds
@@ -27,10 +27,10 @@ def test_every_seed_is_a_run_and_they_are_compared(command, tmp_path, finished):
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on(tmp_path, command):
+def test_the_same_command_goes_on(tmp_path, command, server):
     words = ["train.py", "--seeds=2", "--epochs=10", "--checkpoint_steps=10"]
     words.append(f"--run_dir={tmp_path}/x")
-    process = started(*words[1:], **PIPES)
+    process = server.start(*words)
     while not step_files(tmp_path / "x-seed0") and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn.metrics
-from conftest import PIPES, ROOT, started
+from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_pipeline import FORMATS, encoded, photo, write_dataset
 
@@ -101,9 +101,8 @@ def test_two_replicas_count_every_image_once(command, run):
     outcome(command, run, "--split=train", "--batch_size=10")
     alone, predictions = result(run)
     words = ["test.py", str(run), "--split=train", "--batch_size=10", "--devices=2"]
-    process = started(program=words, **PIPES)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
     together, again = result(run)
     assert list(again.filenames) == list(predictions.filenames)
     np.testing.assert_allclose(again.log_probabilities, predictions.log_probabilities, atol=1e-5)

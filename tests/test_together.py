@@ -3,12 +3,10 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import DONE, PIPES, ROOT, metrics, started
+from conftest import DONE, metrics
 
 from runtime.console import START_AGAIN
 from tests.stress.workers import NOTICED, Pair, environment, free_ports, loopback
@@ -25,10 +23,20 @@ def words(photographs):
 
 
 @pytest.fixture(scope="module")
-def whole(words, tmp_path_factory):
+def start_pair(server):
+    """Starts two workers: `start_pair(run_dir, words)`."""
+
+    def start(_, words, log, variables):
+        return server.start(*words, stdout=log, stderr=log, environment=variables)
+
+    return lambda run_dir, words: Pair(loopback(), run_dir, words, start)
+
+
+@pytest.fixture(scope="module")
+def whole(words, start_pair, tmp_path_factory):
     """The run folder of a training by two workers that nothing disturbs, and the workers."""
     run_dir = tmp_path_factory.mktemp("together") / "whole"
-    pair = Pair(loopback(), run_dir, words)
+    pair = start_pair(run_dir, words)
     assert pair.wait() == [0, 0], pair.output(0) + pair.output(1)
     return run_dir, pair
 
@@ -46,64 +54,67 @@ def test_the_chief_speaks_and_writes_and_both_have_the_same_weights(whole):
 
 
 @pytest.mark.slow
-def test_killed_or_stopped_they_go_on_to_the_same_weights(whole, words, tmp_path):
+def test_killed_or_stopped_they_go_on_to_the_same_weights(whole, words, start_pair, tmp_path):
     """A worker is killed, then the chief, then one is stopped; then they end."""
     run_dir = tmp_path / "stopped"
     for step, index in ((3, 1), (7, 0)):
-        pair = Pair(loopback(), run_dir, words)
+        pair = start_pair(run_dir, words)
         pair.wait_for_step(run_dir, step)
         assert pair.kill(index) < NOTICED
         left = pair.processes[1 - index].returncode
         assert left == START_AGAIN, pair.output(1 - index)
         assert len(re.findall("^error: ", pair.output(1 - index), re.M)) == 1
         assert "start all of them again, with --resume" in pair.output(1 - index)
-    pair = Pair(loopback(), run_dir, words)
+    pair = start_pair(run_dir, words)
     pair.wait_for_step(run_dir, 11)
     pair.processes[1].send_signal(signal.SIGTERM)
     assert pair.wait() == [143, 143]
     assert "stopped; go on with: python train.py --resume" in pair.output(0)
-    pair = Pair(loopback(), run_dir, words)
+    pair = start_pair(run_dir, words)
     assert pair.wait() == [0, 0], pair.output(0)
     assert DONE.findall(pair.output(0)) == DONE.findall(whole[1].output(0))
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_goes_on_and_says_what_that_means(words, tmp_path):
+def test_another_number_of_processes_goes_on_and_says_what_that_means(
+    words, start_pair, command, tmp_path
+):
     run_dir = tmp_path / "elastic"
-    pair = Pair(loopback(), run_dir, [*words, "--max_steps=6"])
+    pair = start_pair(run_dir, [*words, "--max_steps=6"])
     assert pair.wait() == [0, 0], pair.output(0)
-    process = started(f"--run_dir={run_dir}", "--resume", "--max_steps=20", **PIPES)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    done = command("train.py", f"--run_dir={run_dir}", "--resume", "--max_steps=20")
+    assert done.returncode == 0, done.stderr
     for name, before in (("replicas", "2"), ("workers", "2")):
-        assert f"warning: {name} was {before}, is " in output
-    assert "the results may differ in the last bits" in output and "resuming at step 6" in output
+        assert f"warning: {name} was {before}, is " in done.stdout
+    assert "the results may differ in the last bits" in done.stdout
+    assert "resuming at step 6" in done.stdout
 
 
-# As if the processor had what a file says.
+# As if the processor had what the file beside this script says.
 ANOTHER_PROCESSOR = """
 import pathlib, runpy, sys
 from runtime import console
 with console.quiet_import():
     from engine import devices
-devices._PROCESSOR = pathlib.Path(sys.argv.pop(1))
+devices._PROCESSOR = pathlib.Path(__file__).with_suffix("")
+sys.argv = ["train.py", *sys.argv[1:]]
 runpy.run_path("train.py", run_name="__main__")
 """
 
 
-def alone(index, *words, workers=None, program=("train.py",)):
-    """A worker whose peer never comes."""
-    workers = workers or [f"127.0.0.1:{port}" for port in free_ports(2)]
-    return subprocess.Popen(
-        [sys.executable, *program, *map(str, words)],
-        cwd=ROOT,
-        env=environment(workers, index),
-        **PIPES,
-    )
+@pytest.fixture
+def alone(server):
+    """Starts a worker whose peer never comes."""
+
+    def start(index, *words, workers=None, program=("train.py",)):
+        workers = workers or [f"127.0.0.1:{port}" for port in free_ports(2)]
+        return server.start(*program, *words, environment=environment(workers, index))
+
+    return start
 
 
 @pytest.mark.slow
-def test_a_worker_alone_says_for_whom_it_waits_and_gives_up(tmp_path):
+def test_a_worker_alone_says_for_whom_it_waits_and_gives_up(alone, tmp_path):
     process = alone(0, f"--run_dir={tmp_path}/run", "--data=digits", "--cluster_timeout=3")
     output, errors = process.communicate(timeout=60)
     assert process.returncode == START_AGAIN
@@ -113,10 +124,11 @@ def test_a_worker_alone_says_for_whom_it_waits_and_gives_up(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_waits_ends_at_a_signal(tmp_path):
+def test_a_worker_that_waits_ends_at_a_signal(alone, tmp_path):
     process = alone(1, f"--run_dir={tmp_path}/run", "--data=digits")
-    assert "settings" in process.stdout.readline()
-    assert "waiting for worker 0" in process.stdout.readline()
+    while len(lines := process.output()[0].splitlines()) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    assert "settings" in lines[0] and "waiting for worker 0" in lines[1]
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
@@ -124,7 +136,7 @@ def test_a_worker_that_waits_ends_at_a_signal(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_that_were_started_otherwise_end_with_an_error_each(tmp_path):
+def test_workers_that_were_started_otherwise_end_with_an_error_each(alone, tmp_path):
     places = [place.address for place in loopback()]
     words = [f"--run_dir={tmp_path}/run", "--data=digits"]
     pair = [alone(index, *words, f"--seed={index}", workers=places) for index in range(2)]
@@ -135,13 +147,14 @@ def test_workers_that_were_started_otherwise_end_with_an_error_each(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_on_other_processors_agree_on_a_precision(tmp_path):
+def test_workers_on_other_processors_agree_on_a_precision(alone, tmp_path):
     places = [place.address for place in loopback()]
     words, pair = [f"--run_dir={tmp_path}/run", "--data=digits"], []
     for index, flag in enumerate(("avx512_bf16", "avx2")):
         (tmp_path / flag).write_text(f"flags: {flag}")
-        program = ("-c", ANOTHER_PROCESSOR, str(tmp_path / flag))
-        pair.append(alone(index, *words, workers=places, program=program))
+        program = tmp_path / f"{flag}.py"
+        program.write_text(ANOTHER_PROCESSOR)
+        pair.append(alone(index, *words, workers=places, program=(program,)))
     for process in pair:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 2 and errors.count("\n") == 1

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,30 +77,38 @@ def machines() -> Iterator[list[Machine]]:
 
 
 def environment(workers: Sequence[str], index: int) -> dict[str, str]:
-    """This process' environment, and in it who the workers are: addresses, and which one it is."""
+    """What a worker's environment says of the workers: addresses, and which one it is."""
     task = {"cluster": {"worker": list(workers)}, "task": {"type": "worker", "index": index}}
-    return os.environ | {"TF_CONFIG": json.dumps(task)}
+    return {"TF_CONFIG": json.dumps(task)}
 
 
 class Pair:
     """Two workers of one training; their output is in files beside the run folder."""
 
-    def __init__(self, places: Sequence[Machine], run_dir: Path, words: Sequence[str]) -> None:
-        """Starts both; a run that has begun is taken up."""
+    def __init__(
+        self,
+        places: Sequence[Machine],
+        run_dir: Path,
+        words: Sequence[str],
+        start: Callable[..., subprocess.Popen] | None = None,
+    ) -> None:
+        """Starts both; a run that has begun is taken up.
+
+        Args:
+            places: Where the workers run.
+            run_dir: The run folder.
+            words: Flags of train.py.
+            start: Starts a process with a command's words, its log and its environment (default:
+                each in a new process).
+        """
         workers = [place.address for place in places]
         words = [f"--run_dir={run_dir}", *words, *["--resume"] * (run_dir / "run.json").exists()]
         self.logs = [Path(f"{run_dir}.{index}.log") for index in range(len(places))]
-        self.processes = []
-        for index, (place, log) in enumerate(zip(places, self.logs, strict=True)):
-            with open(log, "w") as output:
-                process = subprocess.Popen(
-                    [*place.enter, sys.executable, "train.py", *words],
-                    cwd=ROOT,
-                    env=environment(workers, index),
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
-            self.processes.append(process)
+        start = start or _start
+        self.processes = [
+            start(place, ["train.py", *words], log, environment(workers, index))
+            for index, (place, log) in enumerate(zip(places, self.logs, strict=True))
+        ]
 
     def wait(self) -> list[int]:
         """The exit codes; who does not end is killed."""
@@ -135,6 +143,17 @@ class Pair:
     def ends(self) -> list[tuple[str, str]]:
         """Step and digest that each worker ends with, where it does."""
         return [found for log in self.logs for found in DONE.findall(log.read_text())[-1:]]
+
+
+def _start(place: Machine, words: list[str], log: Path, variables: dict) -> subprocess.Popen:
+    with open(log, "w") as output:
+        return subprocess.Popen(
+            [*place.enter, sys.executable, *words],
+            cwd=ROOT,
+            env=os.environ | variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def killed_workers(count: int, folder: Path, seed: int) -> Counter:
