@@ -1,4 +1,4 @@
-"""The pipeline as a library: the example of the README, on a smaller scale."""
+"""The pipeline as a library: the example of docs/pipeline.md, on a smaller scale."""
 
 import re
 
@@ -9,8 +9,9 @@ from conftest import ROOT
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error:Your input ran out of data")
-def test_the_example_of_the_readme(photographs):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_example_of_the_docs(photographs):
+    page = (ROOT / "docs" / "pipeline.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     smaller = {
         '"IMAGES"': repr(str(photographs)),
         "224": "32",

@@ -22,7 +22,7 @@ def cells(line):
     return [cell.strip() for cell in line.strip("| ").split("|")]
 
 
-def test_a_row_of_the_readme(capsys):
+def test_a_row_of_the_docs(capsys):
     table.main(["lenet5", "--markdown", "--batch_size=2"])
     title, rule, row, *layers = capsys.readouterr().out.splitlines()
     assert cells(title)[-2:] == ["multiply-adds", "memory, N = 2"]
@@ -118,8 +118,8 @@ def test_refuses(arguments, complaint, capsys):
     assert re.fullmatch(complaint, output.err)
 
 
-def test_the_readme_has_this_table():
-    lines = (pathlib.Path(__file__).parent.parent / "README.md").read_text().splitlines()
+def test_the_docs_have_this_table():
+    lines = (pathlib.Path(__file__).parent.parent / "docs" / "networks.md").read_text().splitlines()
     rows = {cells(line)[0]: cells(line) for line in lines if line.startswith("| ")}
     assert set(models.names()) <= set(rows)
     for name in models.names():
