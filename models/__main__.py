@@ -126,7 +126,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks; none: all")
     parser.add_argument("--batch_size", type=int, default=128, help="N of the memory (128)")
     parser.add_argument("--plot", metavar="FILE", help="draw one network: .svg, .png or .pdf")
-    parser.add_argument("--markdown", action="store_true", help="as the README has it")
+    parser.add_argument("--markdown", action="store_true", help="as docs/networks.md has it")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         parser.error(f"wrong batch_size, expected 1 or more, received {args.batch_size}")
