@@ -29,8 +29,9 @@ with console.quiet_import():
     import tensorflow as tf
 
     import models
+    from data import pipeline
     from data.images import workers
-    from data.pipeline import pipeline, views
+    from data.pipeline import views
     from data.sources import sources
     from engine import checkpoints, devices, steps
     from inference import loading

@@ -16,9 +16,9 @@ from absl import flags
 from runtime import console
 
 with console.quiet_import():
-    from data import opening
+    from data import opening, pipeline
     from data.checks import integrity
-    from data.pipeline import pipeline, views
+    from data.pipeline import views
     from data.shards import datasets
     from engine import devices
     from inference import evaluation, loading, testsets

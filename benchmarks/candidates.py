@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from benchmarks.setting import Setting
 from benchmarks.turns import Candidate
-from data.pipeline import augment, pipeline
+from data import pipeline
+from data.pipeline import augment
 from data.shards import datasets
 
 EPOCHS = 5_000  # more than any turn needs

@@ -29,7 +29,8 @@ with console.quiet_import():
     import numpy as np
     import tensorflow as tf
 
-    from data.pipeline import augment, order, pipeline
+    from data import pipeline
+    from data.pipeline import augment, order
     from data.shards import datasets, records
 
 SIZE, BATCH_SIZE = 224, 128

@@ -43,8 +43,8 @@ with console.quiet_import():
     from benchmarks import tables, turns
     from benchmarks.choices import choice
     from benchmarks.setting import BATCH_SIZE, Setting
+    from data import pipeline
     from data.images import decode
-    from data.pipeline import pipeline
     from data.shards import datasets, records
     from data.sources import imagenet
     from engine import devices, steps

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data import pipeline
 from data.images import video, workers
 from data.images.decode import Stored
-from data.pipeline import ahead, pipeline, views
+from data.pipeline import ahead, views
 from data.sources import sources
 from engine import steps
 from inference import grad_cam, loading

@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from data import pipeline
 from data.images import workers
 from data.images.decode import Storage, Stored
 from data.images.examples import Example
 from data.images.names import composed
 from data.images.reading import PassedOver
-from data.pipeline import pipeline, pixels, views
+from data.pipeline import pixels, views
 from data.shards import random_access, records
 from data.shards.datasets import Dataset
 from data.sources import folders, imagenet

@@ -136,8 +136,7 @@ def main():
     """Serves until standard input ends."""
     sys.path.insert(0, os.getcwd())
     import models  # noqa: F401
-    from data import convert  # noqa: F401
-    from data.pipeline import pipeline  # noqa: F401
+    from data import convert, pipeline  # noqa: F401
     from data.sources import sources  # noqa: F401
     from engine import runs, schedules, steps, summaries  # noqa: F401
     from training import progress  # noqa: F401

@@ -6,8 +6,8 @@ import pytest
 from conftest import metrics
 
 import models
-from data import opening
-from data.pipeline import augment, pipeline
+from data import opening, pipeline
+from data.pipeline import augment
 from engine import checkpoints
 from models.tools import graphs
 from training import finetune, frozen

@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from conftest import photograph
 
+from data import pipeline
 from data.conversion import conversion
 from data.images import decode
-from data.pipeline import augment, encoded, pipeline
+from data.pipeline import augment, encoded
 from data.shards import datasets
 from data.sources import sources
 from engine import optimizers, steps

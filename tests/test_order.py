@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data.pipeline import order, pipeline
+from data import pipeline
+from data.pipeline import order
 from data.shards.datasets import Shard
 
 SHARDS, EXAMPLES = 64, 250

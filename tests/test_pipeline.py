@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data import pipeline
 from data.checks import integrity
 from data.images import decode
-from data.pipeline import augment, decoded, order, pipeline, pixels
+from data.pipeline import augment, decoded, order, pixels
 from data.shards import datasets, random_access, records
 
 STILL = augment.POLICIES["none"]

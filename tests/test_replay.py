@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from test_pipeline import FORMATS, photo, write_dataset
 
-from data.pipeline import augment, pipeline, pixels
+from data import pipeline
+from data.pipeline import augment, pixels
 from training import replay
 
 

@@ -15,8 +15,8 @@ from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_pipeline import FORMATS, encoded, photo, write_dataset
 
+from data import pipeline
 from data.images import decode
-from data.pipeline import pipeline
 from data.shards import records
 from engine import steps
 from inference import loading, testsets

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from data.pipeline import augment, decoded, pipeline
+from data import pipeline
+from data.pipeline import augment, decoded
 from data.shards import datasets
 from engine import mixing
 from training import parts, replay

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.pipeline import pipeline
+from data import pipeline
 from data.shards import datasets
 from models.tools import graphs
 

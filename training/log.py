@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.pipeline import pipeline
+from data import pipeline
 from engine import runs, steps, summaries
 from models.tools import graphs
 from report import history, plots

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import tensorflow as tf
 
-from data.pipeline import augment, pipeline
+from data import pipeline
+from data.pipeline import augment
 from data.shards.datasets import Dataset
 from engine import steps
 from training import advice, ceilings, progress

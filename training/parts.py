@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 import models
-from data.pipeline import augment, pipeline, variations
+from data import pipeline
+from data.pipeline import augment, variations
 from data.shards.datasets import Dataset
 from engine import checkpoints, losses, mixing, optimizers, runs, schedules, steps
 from models.tools import keras_weights

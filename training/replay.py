@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from data.pipeline import augment, order, pipeline, pixels
+from data import pipeline
+from data.pipeline import augment, order, pixels
 from data.shards import records
 from data.shards.datasets import Dataset
 

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.lib.stride_tricks import as_strided
 
-from data.pipeline import buffers, callbacks, order, pixels
+from data.pipeline import buffers, callbacks, facts, order, pixels
 from data.pipeline.reader import Columns, Reader, Stages
 from data.shards import records
 from data.shards.datasets import UNKNOWN, Dataset, Shard
@@ -193,7 +193,7 @@ def decoded_bytes(dataset: Dataset) -> int:
     """About how many bytes the images of all splits but raw ones take, decoded; from samples."""
     pixels_in_all = 0.0
     for split in _encoded_splits(dataset):
-        areas = np.prod(stored_sizes(dataset, split, _SAMPLE), axis=1)
+        areas = np.prod(facts.stored_sizes(dataset, split, _SAMPLE), axis=1)
         pixels_in_all += dataset.num_examples(split) * areas.mean()
     return round(3 * pixels_in_all)
 
@@ -206,25 +206,6 @@ def _encoded_splits(dataset: Dataset) -> list[str]:
     ]
 
 
-def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, int]]:
-    """Height and width of the first images of a split; decodes only what is of unknown size.
-
-    Args:
-        dataset: Where they are from.
-        split: One of its splits.
-        count: How many images, at most.
-    """
-    return _sizes(dataset.shards(split), dataset.encodings[split], count)
-
-
-def _sizes(shards: Iterable[Shard], encoding: str, count: int) -> list[tuple[int, int]]:
-    paths = [shard.path for shard in shards]
-    first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
-    if encoding == UNKNOWN:
-        return [pixels.stored(record).shape[:2] for record in first]
-    return [(int(record["height"]), int(record["width"])) for record in first]
-
-
 @functools.lru_cache(maxsize=4)
 def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Shard, Images]:
     """Decodes all images of some shards; done once for the same shards.
@@ -234,7 +215,7 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
         encoding: The split's, one of `datasets.ENCODINGS`.
         threads: How many images are decoded at a time.
     """
-    samples = 3 * np.prod(_sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
+    samples = 3 * np.prod(facts.sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
     expected = np.median(samples) * sum(shard.examples for shard in shards)
     tables = {shard: [np.zeros([0, 4], np.int64)] for shard in shards}
     # Pages that nothing is written to take no memory; in one that grows the system moves pages and

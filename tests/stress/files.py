@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from data import pipeline
 from data.checks import integrity
 from data.conversion import conversion
 from data.images import decode
-from data.pipeline import augment, pipeline
+from data.pipeline import augment
 from data.shards import datasets, records
 from data.sources import sources
 from engine import runs

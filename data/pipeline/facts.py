@@ -1,0 +1,53 @@
+"""Facts about a split that only its records tell."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from data.pipeline import pixels
+from data.shards import records
+from data.shards.datasets import UNKNOWN, Dataset, Shard
+
+_LABELS = 256  # records at a time where only their labels are wanted
+
+
+def has_labels(dataset, split) -> bool:
+    """Whether the first image of a split has a label, as all or none have."""
+    first = tf.data.TFRecordDataset([shard.path for shard in dataset.shards(split)]).take(1)
+    return all(int(records.parse(serialized)["label"]) >= 0 for serialized in first)
+
+
+def class_counts(dataset: Dataset, split: str) -> np.ndarray:
+    """How many examples of each class a split has, int64 [K]; reads all its records."""
+    counts = np.zeros(dataset.num_classes, np.int64)
+    paths = [shard.path for shard in dataset.shards(split)]
+    for serialized in tf.data.TFRecordDataset(paths).batch(_LABELS):
+        labels = records.parse(serialized)["label"].numpy() - dataset.label_offset
+        counts += np.bincount(labels[labels >= 0], minlength=len(counts))
+    return counts
+
+
+def shorter_side(dataset: Dataset, sample: int = 100) -> int:
+    """The median shorter side, in stored pixels, of the first training images."""
+    return int(np.median([min(size) for size in stored_sizes(dataset, "train", sample)]))
+
+
+def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, int]]:
+    """Height and width of the first images of a split; decodes only what is of unknown size.
+
+    Args:
+        dataset: Where they are from.
+        split: One of its splits.
+        count: How many images, at most.
+    """
+    return sizes(dataset.shards(split), dataset.encodings[split], count)
+
+
+def sizes(shards: Iterable[Shard], encoding: str, count: int) -> list[tuple[int, int]]:
+    """As `stored_sizes`, of shards with an encoding, one of `datasets.ENCODINGS`."""
+    paths = [shard.path for shard in shards]
+    first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
+    if encoding == UNKNOWN:
+        return [pixels.stored(record).shape[:2] for record in first]
+    return [(int(record["height"]), int(record["width"])) for record in first]
