@@ -5,7 +5,7 @@
     python benchmarks/pipeline.py borders --data=SHARDS [--repeat=5]
 
 SHARDS is a folder that `python -m data.convert` wrote; where it is small, its train split counts as
-often as it takes to be several windows long. `seek` makes its own data: as many records as ImageNet
+often as it takes to be several blocks long. `seek` makes its own data: as many records as ImageNet
 has, small ones, in 1,024 shards.
 """
 
@@ -34,7 +34,7 @@ with console.quiet_import():
     from data.shards import datasets, records
 
 SIZE, BATCH_SIZE = 224, 128
-WINDOWS = 6
+BLOCKS = 6
 IMAGENET = 1_281_167
 SHARDS = 1024
 FOREVER = 100_000  # steps
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None):
 
 def memory(options: argparse.Namespace):
     """Resident memory while batches are made, and the bound that follows from the settings."""
-    dataset = several_windows(datasets.load(options.data))
+    dataset = several_blocks(datasets.load(options.data))
     batches = iter(training(dataset, options.threads))
     every, begin = options.seconds / SAMPLES, time.perf_counter()
     print("seconds  steps  resident MB  of it files MB")
@@ -77,18 +77,18 @@ def seek(options: argparse.Namespace):
         for step in (0, last):
             shards = dataset.shards("train")
             begin = time.perf_counter()
-            windows = order.training_windows(
+            blocks = order.training_blocks(
                 shards, batch_size=BATCH_SIZE, seed=0, step=step, steps=step + 1
             )
             next(iter(training(dataset, options.threads, size=8, step=step)))
             passed = time.perf_counter() - begin
-            read = sum(window.records for window in windows)
+            read = sum(block.records for block in blocks)
             print(f"step {step}: first batch after {passed:.2f} s, {read:,} records read for it")
 
 
 def borders(options: argparse.Namespace):
-    """Throughput with shuffling, over several windows, and without."""
-    dataset = several_windows(datasets.load(options.data))
+    """Throughput with shuffling, over several blocks, and without."""
+    dataset = several_blocks(datasets.load(options.data))
 
     def unshuffled() -> Iterator:
         while True:
@@ -135,10 +135,10 @@ def training(
     )
 
 
-def several_windows(dataset: datasets.Dataset) -> datasets.Dataset:
-    """A data set whose train split is `WINDOWS` windows long, by repetition."""
+def several_blocks(dataset: datasets.Dataset) -> datasets.Dataset:
+    """A data set whose train split is `BLOCKS` blocks long, by repetition."""
     shards = dataset.shards("train")
-    times = -(-WINDOWS * order.WINDOW_BYTES // sum(shard.bytes for shard in shards))
+    times = -(-BLOCKS * order.BLOCK_BYTES // sum(shard.bytes for shard in shards))
     return dataclasses.replace(dataset, splits={"train": times * shards})
 
 

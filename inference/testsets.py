@@ -77,7 +77,7 @@ class Split:
         """Some images as they are stored, uint8 [H, W, 3]; the other records are not read."""
         every, count = np.arange(len(self._paths)), self._dataset.num_examples(self._split)
         found = random_access.Files(self._paths).read(every, count, np.array(places, np.int64))
-        return [pixels.stored(records.parse(serialized)) for serialized in found]
+        return [pixels.of_record(records.parse(serialized)) for serialized in found]
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
@@ -85,7 +85,7 @@ class Split:
             for values in zip(*map(tf.unstack, columns.values()), strict=True):
                 record = dict(zip(columns, values, strict=True))
                 label = int(record["label"]) - self._dataset.label_offset
-                yield _scaled(pixels.stored(record), side), label
+                yield _scaled(pixels.of_record(record), side), label
 
     def remarks(self) -> list[str]:
         """Nothing is left out."""

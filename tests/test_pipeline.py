@@ -123,14 +123,14 @@ def labels_of(batches):
     return np.concatenate([batch[1] for batch in batches])
 
 
-@pytest.fixture(params=["one window", "a window per shard"])
-def windows(request, monkeypatch):
-    if request.param == "a window per shard":
-        monkeypatch.setattr(order, "WINDOW_BYTES", 1)
+@pytest.fixture(params=["one block", "a block per shard"])
+def blocks(request, monkeypatch):
+    if request.param == "a block per shard":
+        monkeypatch.setattr(order, "BLOCK_BYTES", 1)
     return request.param
 
 
-def test_an_epoch_holds_every_record_once_less_the_incomplete_batch(numbered, windows):
+def test_an_epoch_holds_every_record_once_less_the_incomplete_batch(numbered, blocks):
     batches = train(numbered, steps=20)
     images, labels, weights = batches[0]
     assert images.shape == (10, 8, 8, 3) and images.dtype == np.uint8
@@ -143,18 +143,18 @@ def test_an_epoch_holds_every_record_once_less_the_incomplete_batch(numbered, wi
     assert (first != second).mean() > 0.9
 
 
-def test_one_window_is_shuffled_over_all_shards(numbered):
+def test_one_block_is_shuffled_over_all_shards(numbered):
     labels = labels_of(train(numbered))
     assert abs(np.corrcoef(labels, np.arange(100))[0, 1]) < 0.3
     assert (abs(np.diff(labels)) > 15).mean() > 0.5  # a shard holds 15 neighbours
 
 
 def test_shards_come_in_another_order_every_epoch(numbered, monkeypatch):
-    monkeypatch.setattr(order, "WINDOW_BYTES", 1)
+    monkeypatch.setattr(order, "BLOCK_BYTES", 1)
     orders = {
         tuple(
-            window.shards[0]
-            for window in order.training_windows(
+            block.shards[0]
+            for block in order.training_blocks(
                 numbered.shards("train"), batch_size=103, seed=0, step=epoch, steps=epoch + 1
             )
         )
@@ -164,7 +164,7 @@ def test_shards_come_in_another_order_every_epoch(numbered, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [1, 7, 10, 23])
-def test_a_start_in_the_middle_continues_exactly(numbered, windows, step):
+def test_a_start_in_the_middle_continues_exactly(numbered, blocks, step):
     policy = dataclasses.replace(augment.POLICIES["cifar"], warp=augment.small_warp)
     whole, rest = (train(numbered, policy, step=s, steps=25) for s in (0, step))
     assert len(rest) == 25 - step
@@ -173,11 +173,11 @@ def test_a_start_in_the_middle_continues_exactly(numbered, windows, step):
             np.testing.assert_array_equal(column, same)
 
 
-def test_a_start_in_the_middle_reads_the_window_it_is_in_and_later_ones(numbered, monkeypatch):
-    monkeypatch.setattr(order, "WINDOW_BYTES", 1)
+def test_a_start_in_the_middle_reads_the_block_it_is_in_and_later_ones(numbered, monkeypatch):
+    monkeypatch.setattr(order, "BLOCK_BYTES", 1)
     shards, options = numbered.shards("train"), {"batch_size": 10, "seed": 0, "steps": 10}
-    whole = order.training_windows(shards, step=0, **options)
-    rest = order.training_windows(shards, step=5, **options)
+    whole = order.training_blocks(shards, step=0, **options)
+    rest = order.training_blocks(shards, step=5, **options)
     assert len(rest) == 4 and 0 < rest[0].skip < rest[0].records
     assert rest[1:] == whole[-3:] and rest[0].shards == whole[3].shards
 
@@ -216,7 +216,7 @@ def kept(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_workers_see_every_example_once_and_in_one_workers_order(kept, windows, workers):
+def test_workers_see_every_example_once_and_in_one_workers_order(kept, blocks, workers):
     """Also where they start in the middle; 96 of 103 examples fill the epoch's batches of 12."""
     dataset, options = kept
     policy, options = augment.POLICIES["cifar"], {"batch_size": 12, "steps": 16, **options}
@@ -321,7 +321,7 @@ def test_every_policy_gives_images_of_the_networks_size(stored_photos, name):
     assert images.std(axis=(1, 2, 3)).min() > 10
 
 
-def test_the_order_and_the_draws_do_not_depend_on_the_encoding(tmp_path, windows):
+def test_the_order_and_the_draws_do_not_depend_on_the_encoding(tmp_path, blocks):
     """Lossless records of the same images make the same batches."""
     images = [photo(*np.random.default_rng(seed).integers(12, 40, 2), seed) for seed in range(30)]
     runs = {}
@@ -493,7 +493,7 @@ def test_splits_may_be_stored_differently(tmp_path):
     assert decoded.in_memory.cache_info().misses == 1
 
 
-def test_raw_shards_of_past_windows_are_closed(numbered, monkeypatch):
+def test_raw_shards_of_past_blocks_are_closed(numbered, monkeypatch):
     monkeypatch.setattr(decoded, "_MAPPED_BYTES", 2 * numbered.shards("train")[0].bytes)
     opened = decoded.Mapped()
     for shard in numbered.shards("train"):
@@ -655,9 +655,9 @@ def test_an_empty_or_unknown_split_is_refused(numbered):
 
 def test_plans_cover_long_runs_quickly(numbered):
     shards = numbered.shards("train")
-    windows = order.training_windows(shards, batch_size=100, seed=0, step=0, steps=500)
-    assert sum(window.take for window in windows) == 50_000
-    assert len({window.seed for window in windows}) == 500
+    blocks = order.training_blocks(shards, batch_size=100, seed=0, step=0, steps=500)
+    assert sum(block.take for block in blocks) == 50_000
+    assert len({block.seed for block in blocks}) == 500
 
 
 def test_large_images_are_decoded_a_few_at_a_time(photos, monkeypatch):

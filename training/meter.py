@@ -156,7 +156,7 @@ def _own_cpu(speeds: dict[str, Speed]) -> dict[str, float]:
 def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
     """Runs a part of the pipeline, whose elements say how many images they hold."""
     iterator = itertools.chain.from_iterable(iter(counts) for _ in itertools.count())
-    next(iterator)  # what was prepared before the clock runs, and the first window
+    next(iterator)  # what was prepared before the clock runs, and the first block
     images, begin, cpu = 0, time.perf_counter(), _cpu_seconds()
     while (passed := time.perf_counter() - begin) < seconds or images < batch_size:
         images += int(next(iterator))

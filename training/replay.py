@@ -49,21 +49,21 @@ def origins(
         step: Optimizer updates done before it.
     """
     shards = dataset.shards("train")
-    windows = order.training_windows(
+    blocks = order.training_blocks(
         shards, batch_size=batch_size, seed=seed, step=step, steps=step + 1
     )
     found = []
-    for window in windows:
-        places, draws = pipeline.drawn(window._asdict())
+    for block in blocks:
+        places, draws = pipeline.drawn(block._asdict())
         stored = [
             serialized
-            for index in window.shards
+            for index in block.shards
             for serialized in tf.data.TFRecordDataset(shards[index].path).as_numpy_iterator()
         ]
         mirror = policy.mirror & pipeline.is_mirrored(draws).numpy()
         for place, drawn, mirrored in zip(places.numpy(), draws, mirror, strict=True):
             record = records.parse(tf.constant(stored[place]), filename=True)
-            image = pixels.stored(record)
+            image = pixels.of_record(record)
             where = policy.window(*image.shape[:2], size, drawn).numpy().tolist()
             name = record["filename"].numpy().decode(errors="backslashreplace")
             label = int(record["label"]) - dataset.label_offset

@@ -1,7 +1,7 @@
 """Records become batches.
 
-shards           order    Which records come when, in windows of shards that fit into memory.
-|              reader   A window is read; what can be computed for all its records at once is:
+shards           order    Which records come when, in blocks of shards that fit into memory.
+|              reader   A block is read; what can be computed for all its records at once is:
 |                       shuffling, random draws, crop boxes, mirroring (`augment`, `views`).
 |              encoded  Images are decoded, of JPEGs no more than the crop, ...
 |              decoded  ... or only cut out, where their pixels are at hand.

@@ -1,6 +1,6 @@
 """What training and test batches share: plans as tensors, readers, threads.
 
-One window of shards is read, shuffled and planned while the one before it is in use: whatever can
+One block of shards is read, shuffled and planned while the one before it is in use: whatever can
 be computed for many examples at once is computed there. What is left for each image is decoding
 (`encoded`), or only cropping where its pixels are at hand (`decoded`), on a thread pool of the
 pipeline's own.
@@ -37,42 +37,42 @@ class Share(NamedTuple):
     parts: int
     batch_size: int
 
-    def of(self, window: Columns, *columns: tf.Tensor) -> Sequence[tf.Tensor]:
+    def of(self, block: Columns, *columns: tf.Tensor) -> Sequence[tf.Tensor]:
         """The rows of this part.
 
         Args:
-            window: A row of `as_tensors`.
-            *columns: [take, ...], a row for every example that is taken of the window.
+            block: A row of `as_tensors`.
+            *columns: [take, ...], a row for every example that is taken of the block.
         """
         if self.parts == 1:
             return columns
-        numbers = (window["first"] + tf.range(window["take"])) % self.batch_size
+        numbers = (block["first"] + tf.range(block["take"])) % self.batch_size
         mine = numbers // (self.batch_size // self.parts) == self.index
         return [tf.boolean_mask(column, mine) for column in columns]
 
-    def rows(self, reader: Reader, window: Columns, places: tf.Tensor) -> tf.Tensor:
-        """The records of a window at some places, int32 [n]; few of them are read one by one."""
+    def rows(self, reader: Reader, block: Columns, places: tf.Tensor) -> tf.Tensor:
+        """The records of a block at some places, int32 [n]; few of them are read one by one."""
         if self.parts == 1:
-            return tf.gather(reader.read(window), places)
-        return reader.pick(window, places)
+            return tf.gather(reader.read(block), places)
+        return reader.pick(block, places)
 
 
-def as_tensors(windows: Sequence[order.Window], batch_size: int) -> tf.data.Dataset:
+def as_tensors(blocks: Sequence[order.Block], batch_size: int) -> tf.data.Dataset:
     """A plan as rows of int32 tensors; lists of shards are padded with -1.
 
-    A column "first" is added: the place in its batch of a window's first example.
+    A column "first" is added: the place in its batch of a block's first example.
     """
-    longest = max((len(window.shards) for window in windows), default=0)
-    shards = np.full([len(windows), longest], -1, np.int32)
-    for row, window in zip(shards, windows, strict=True):
-        row[: len(window.shards)] = window.shards
+    longest = max((len(block.shards) for block in blocks), default=0)
+    shards = np.full([len(blocks), longest], -1, np.int32)
+    for row, block in zip(shards, blocks, strict=True):
+        row[: len(block.shards)] = block.shards
     columns = {
-        name: np.array([getattr(window, name) for window in windows], np.int32)
+        name: np.array([getattr(block, name) for block in blocks], np.int32)
         for name in ("records", "skip", "take")
     }
-    takes = np.array([window.take for window in windows], np.int64)
+    takes = np.array([block.take for block in blocks], np.int64)
     columns["first"] = ((np.cumsum(takes) - takes) % batch_size).astype(np.int32)
-    seeds = np.array([window.seed for window in windows], np.int32).reshape([-1, 2])
+    seeds = np.array([block.seed for block in blocks], np.int32).reshape([-1, 2])
     return tf.data.Dataset.from_tensor_slices({**columns, "shards": shards, "seed": seeds})
 
 

@@ -36,7 +36,7 @@ _HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width,
 _CALL_BYTES = 4 << 20  # that a call from the pipeline cuts, about
 _CHUNK = 512  # images that a thread decodes at a time, at most
 _CHUNK_BYTES = 4 << 20  # of them, about
-_MAPPED_BYTES = 4 * order.WINDOW_BYTES  # at a time: a window, the next, and some in use
+_MAPPED_BYTES = 4 * order.BLOCK_BYTES  # at a time: a block, the next, and some in use
 
 
 class Images(NamedTuple):
@@ -69,9 +69,9 @@ class Decoded(Reader):
         super().__init__(dataset, split, **options)
         self._open = open_shard
 
-    def read(self, window: Columns) -> tf.Tensor:
+    def read(self, block: Columns) -> tf.Tensor:
         """As for every reader; a row is shard, offset, height, width, label, int64 [5]."""
-        rows = callbacks.call(self._rows, [window["shards"], window["records"]], tf.int64)
+        rows = callbacks.call(self._rows, [block["shards"], block["records"]], tf.int64)
         return tf.ensure_shape(rows, [None, 5])
 
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
@@ -283,7 +283,7 @@ class Mapped:
         self._lock = threading.Lock()
 
     def __call__(self, shard: Shard) -> Images:
-        """Opens a shard, and closes those of earlier windows.
+        """Opens a shard, and closes those of earlier blocks.
 
         Raises:
             ValueError: If it is damaged, when it is opened for the first time.

@@ -42,24 +42,24 @@ class Encoded(Reader):
     def _files(self) -> random_access.Files:
         return random_access.Files([shard.path for shard in self.shards])
 
-    def read(self, window: Columns) -> tf.Tensor:
+    def read(self, block: Columns) -> tf.Tensor:
         """As for every reader; a row is a record, string [].
 
         TensorFlow itself does not notice a shard that was cut between two records.
         """
         paths = tf.constant([shard.path for shard in self.shards])
-        files = tf.gather(paths, tf.boolean_mask(window["shards"], window["shards"] >= 0))
-        at_most = tf.cast(window["records"], tf.int64) + 1
+        files = tf.gather(paths, tf.boolean_mask(block["shards"], block["shards"] >= 0))
+        at_most = tf.cast(block["records"], tf.int64) + 1
         serialized = tf.data.TFRecordDataset(files).batch(at_most).get_single_element()
         found = tf.size(serialized)
-        facts = ["shards changed: records expected, found, files", window["records"], found, files]
-        whole = tf.debugging.Assert(tf.equal(found, window["records"]), facts)
+        facts = ["shards changed: records expected, found, files", block["records"], found, files]
+        whole = tf.debugging.Assert(tf.equal(found, block["records"]), facts)
         with tf.control_dependencies([whole]):
             return tf.identity(serialized)
 
-    def pick(self, window: Columns, places: tf.Tensor) -> tf.Tensor:
+    def pick(self, block: Columns, places: tf.Tensor) -> tf.Tensor:
         """As for every reader; no other records are read."""
-        arguments = [window["shards"], window["records"], places]
+        arguments = [block["shards"], block["records"], places]
         return tf.ensure_shape(callbacks.call(self._picked, arguments, tf.string), [None])
 
     def _picked(self, shards: np.ndarray, expected: int, places: np.ndarray) -> np.ndarray:

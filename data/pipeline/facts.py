@@ -49,5 +49,5 @@ def sizes(shards: Iterable[Shard], encoding: str, count: int) -> list[tuple[int,
     paths = [shard.path for shard in shards]
     first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
     if encoding == UNKNOWN:
-        return [pixels.stored(record).shape[:2] for record in first]
+        return [pixels.of_record(record).shape[:2] for record in first]
     return [(int(record["height"]), int(record["width"])) for record in first]

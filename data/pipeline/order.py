@@ -1,8 +1,8 @@
 """Which records come when: the plan of a training run or of a test, made of numbers only.
 
 The order of an epoch is a function of (seed, epoch). Shards come in a random order and are read in
-windows, small enough for memory; inside a window every record is as likely to come first as any
-other. A data set that fits into one window is thereby shuffled exactly.
+blocks, small enough for memory; inside a block every record is as likely to come first as any
+other. A data set that fits into one block is thereby shuffled exactly.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-WINDOW_BYTES = 256 * 2**20
+BLOCK_BYTES = 256 * 2**20
 
 
-class Window(NamedTuple):
+class Block(NamedTuple):
     """Some shards that are read at once, and which of their records are used.
 
     Attributes:
@@ -21,7 +21,7 @@ class Window(NamedTuple):
         records: How many records they hold together.
         skip: How many of the (shuffled) records are left out.
         take: How many come then. Taking more than there are starts again from the first.
-        seed: Two int32 for everything random in the window.
+        seed: Two int32 for everything random in the block.
     """
 
     shards: list[int]
@@ -31,10 +31,10 @@ class Window(NamedTuple):
     seed: tuple[int, int]
 
 
-def training_windows(
+def training_blocks(
     shards: Sequence, *, batch_size: int, seed: int, step: int, steps: int
-) -> list[Window]:
-    """The windows of a training run, from optimizer step `step` to the end.
+) -> list[Block]:
+    """The blocks of a training run, from optimizer step `step` to the end.
 
     The incomplete last batch of every epoch is left out; the order changes every epoch.
 
@@ -58,43 +58,43 @@ def training_windows(
     for epoch in range(step // per_epoch, -(-steps // per_epoch)):
         begin = max(0, step - epoch * per_epoch) * batch_size
         end = min(per_epoch, steps - epoch * per_epoch) * batch_size
-        planned += _epoch_windows(shards, seed, epoch, begin, end)
+        planned += _epoch_blocks(shards, seed, epoch, begin, end)
     return planned
 
 
-def stored_windows(shards: Sequence, examples: int) -> list[Window]:
+def stored_blocks(shards: Sequence, examples: int) -> list[Block]:
     """All records once in stored order, one shard at a time, then some again up to `examples`."""
-    windows = [
-        Window([index], shard.examples, 0, shard.examples, (0, 0))
+    blocks = [
+        Block([index], shard.examples, 0, shard.examples, (0, 0))
         for index, shard in enumerate(shards)
         if shard.examples
     ]
-    missing = examples - sum(window.take for window in windows)
-    windows[-1] = windows[-1]._replace(take=windows[-1].take + missing)
-    return windows
+    missing = examples - sum(block.take for block in blocks)
+    blocks[-1] = blocks[-1]._replace(take=blocks[-1].take + missing)
+    return blocks
 
 
-def _epoch_windows(shards, seed, epoch, begin, end):
-    """The windows of one epoch that hold its examples `begin` to `end`."""
+def _epoch_blocks(shards, seed, epoch, begin, end):
+    """The blocks of one epoch that hold its examples `begin` to `end`."""
     random = np.random.default_rng((seed, epoch))
-    windows, first = [], 0
+    blocks, first = [], 0
     for members in _cut(shards, random.permutation(len(shards)).tolist()):
         count = sum(shards[index].examples for index in members)
         skip, stop = max(begin - first, 0), min(end - first, count)
         key = tuple(random.integers(2**31, size=2).tolist())
         if skip < stop:
-            windows.append(Window(members, count, skip, stop - skip, key))
+            blocks.append(Block(members, count, skip, stop - skip, key))
         first += count
-    return windows
+    return blocks
 
 
 def _cut(shards, order):
-    """Cuts a sequence of shards into windows of at least one shard, of WINDOW_BYTES if it can."""
-    windows, size = [[]], 0
+    """Cuts a sequence of shards into blocks of at least one shard, of BLOCK_BYTES if it can."""
+    blocks, size = [[]], 0
     for index in order:
         size += shards[index].bytes
-        if windows[-1] and size > WINDOW_BYTES:
-            windows.append([])
+        if blocks[-1] and size > BLOCK_BYTES:
+            blocks.append([])
             size = shards[index].bytes
-        windows[-1].append(index)
-    return windows
+        blocks[-1].append(index)
+    return blocks

@@ -41,7 +41,7 @@ def of_raw(encoded: bytes, height: int, width: int) -> np.ndarray:
     return np.frombuffer(encoded, np.uint8).reshape([height, width, 3])
 
 
-def stored(record: dict[str, tf.Tensor]) -> np.ndarray:
+def of_record(record: dict[str, tf.Tensor]) -> np.ndarray:
     """The pixels of a record as they were stored.
 
     Args:

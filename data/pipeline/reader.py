@@ -17,7 +17,7 @@ Stages = dict[str, tf.data.Dataset]
 
 
 class Reader(abc.ABC):
-    """Reads records by windows of shards, plans them in bulk and makes batches of images."""
+    """Reads records by blocks of shards, plans them in bulk and makes batches of images."""
 
     def __init__(
         self,
@@ -44,19 +44,19 @@ class Reader(abc.ABC):
         self._mirror_of = mirror_of
 
     @abc.abstractmethod
-    def read(self, window: Columns) -> tf.Tensor:
-        """Takes up a window of shards.
+    def read(self, block: Columns) -> tf.Tensor:
+        """Takes up a block of shards.
 
         Args:
-            window: The fields of an `order.Window`.
+            block: The fields of an `order.Block`.
 
         Returns:
             A row for each record, in stored order: [records, ...].
         """
 
-    def pick(self, window: Columns, places: tf.Tensor) -> tf.Tensor:
+    def pick(self, block: Columns, places: tf.Tensor) -> tf.Tensor:
         """The rows of `read` at some places, int32 [n]; for when most are not wanted."""
-        return tf.gather(self.read(window), places)
+        return tf.gather(self.read(block), places)
 
     @abc.abstractmethod
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:

@@ -51,14 +51,14 @@ def test_batches(
         raise ValueError(f"the {split} split of {dataset.folder} is empty, expected examples")
     whole = replicas * batch_size
     steps = -(-examples // whole)
-    windows = order.stored_windows(shards, steps * whole)
+    blocks = order.stored_blocks(shards, steps * whole)
     share = Share(*share, whole)
     reader = _open_reader(dataset, split, size, crops, cache, threads)
 
-    def planned(window):
-        (places,) = share.of(window, tf.range(window["take"]))
-        weight = tf.cast(places < window["records"], tf.float32)
-        rows = share.rows(reader, window, places % window["records"])
+    def planned(block):
+        (places,) = share.of(block, tf.range(block["take"]))
+        weight = tf.cast(places < block["records"], tf.float32)
+        rows = share.rows(reader, block, places % block["records"])
         draws = tf.zeros([tf.size(places), 1])  # an empty row would crash TensorFlow's rebatch
         return {**reader.plan(rows, draws), "weight": weight}
 
@@ -67,7 +67,7 @@ def test_batches(
 
     return batches.make(
         reader,
-        batches.as_tensors(windows, whole).map(as_it_is(planned)).prefetch(1),
+        batches.as_tensors(blocks, whole).map(as_it_is(planned)).prefetch(1),
         finish,
         batch_size=batch_size,
         count=steps * (replicas // share.parts),

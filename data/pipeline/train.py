@@ -62,7 +62,7 @@ def train_batches(
     per_batch = per_batch or part
     if batch_size % share[1] or part % per_batch:
         raise ValueError(f"per_batch must divide {batch_size} / {share[1]}. Received: {per_batch}")
-    windows = order.training_windows(
+    blocks = order.training_blocks(
         dataset.shards("train"), batch_size=batch_size, seed=seed, step=step, steps=steps
     )
     reader = _open_reader(dataset, policy, size, cache, threads)
@@ -84,10 +84,10 @@ def train_batches(
 
     return batches.make(
         reader,
-        _planned(reader, windows, Share(*share, batch_size)),
+        _planned(reader, blocks, Share(*share, batch_size)),
         finish,
         batch_size=per_batch,
-        count=sum(window.take for window in windows) // batch_size * (part // per_batch),
+        count=sum(block.take for block in blocks) // batch_size * (part // per_batch),
         threads=threads,
         calls=min(threads, _VARIED) if policy.vary else None,
     )
@@ -109,21 +109,19 @@ def train_places(
         Batches int32 [b]: places in the stored order of the whole split.
     """
     shards = dataset.shards("train")
-    windows = order.training_windows(
-        shards, batch_size=batch_size, seed=seed, step=step, steps=steps
-    )
+    blocks = order.training_blocks(shards, batch_size=batch_size, seed=seed, step=step, steps=steps)
     examples = np.array([shard.examples for shard in shards], np.int32)
     begins = np.cumsum(examples, dtype=np.int32) - examples
 
-    def placed(window):
-        members = tf.boolean_mask(window["shards"], window["shards"] >= 0)
+    def placed(block):
+        members = tf.boolean_mask(block["shards"], block["shards"] >= 0)
         counts = tf.gather(examples, members)
         shifts = tf.gather(begins, members) - tf.cumsum(counts, exclusive=True)
-        places = tf.range(window["records"]) + tf.repeat(shifts, counts)
-        return tf.gather(places, drawn(window)[0])
+        places = tf.range(block["records"]) + tf.repeat(shifts, counts)
+        return tf.gather(places, drawn(block)[0])
 
-    places = batches.as_tensors(windows, batch_size).map(as_it_is(placed))
-    count = sum(window.take for window in windows) // batch_size
+    places = batches.as_tensors(blocks, batch_size).map(as_it_is(placed))
+    count = sum(block.take for block in blocks) // batch_size
     return places.rebatch(batch_size, drop_remainder=True).apply(
         tf.data.experimental.assert_cardinality(count)
     )
@@ -156,11 +154,11 @@ def stages(
         Data sets by the names read, decode (where there is something to decode), augment and batch:
         each element is the number of images that have come since the one before, int32 [].
     """
-    windows = order.training_windows(
+    blocks = order.training_blocks(
         dataset.shards("train"), batch_size=batch_size, seed=seed, step=0, steps=steps
     )
     reader = _open_reader(dataset, policy, size, cache, threads)
-    planned = _planned(reader, windows, Share(0, 1, batch_size))
+    planned = _planned(reader, blocks, Share(0, 1, batch_size))
     options = {"size": size, "batch_size": batch_size, "seed": seed, "steps": steps}
     whole = train_batches(dataset, policy, **options, threads=threads, cache=cache)
     parts = {
@@ -176,20 +174,20 @@ def stages(
     }
 
 
-def drawn(window: Columns) -> tuple[tf.Tensor, tf.Tensor]:
-    """The records used of a training window, in their shuffled order, and their random draws.
+def drawn(block: Columns) -> tuple[tf.Tensor, tf.Tensor]:
+    """The records used of a training block, in their shuffled order, and their random draws.
 
     Args:
-        window: The fields of an `order.Window`.
+        block: The fields of an `order.Block`.
 
     Returns:
-        int32 [n], places among the window's records, and float32 [n, DRAWS], uniform in [0, 1).
+        int32 [n], places among the block's records, and float32 [n, DRAWS], uniform in [0, 1).
     """
-    places = tf.range(window["records"])
-    places = tf.random.experimental.stateless_shuffle(places, window["seed"])
-    stream = tf.random.experimental.stateless_fold_in(window["seed"], _DRAWS_STREAM)
-    draws = tf.random.stateless_uniform([window["records"], DRAWS], stream)
-    used = slice(window["skip"], window["skip"] + window["take"])
+    places = tf.range(block["records"])
+    places = tf.random.experimental.stateless_shuffle(places, block["seed"])
+    stream = tf.random.experimental.stateless_fold_in(block["seed"], _DRAWS_STREAM)
+    draws = tf.random.stateless_uniform([block["records"], DRAWS], stream)
+    used = slice(block["skip"], block["skip"] + block["take"])
     return places[used], draws[used]
 
 
@@ -218,11 +216,11 @@ def _open_reader(
     )
 
 
-def _planned(reader: Reader, windows: list[order.Window], share: Share) -> tf.data.Dataset:
-    """Windows of training records, planned one at a time while the one before is in use."""
+def _planned(reader: Reader, blocks: list[order.Block], share: Share) -> tf.data.Dataset:
+    """Blocks of training records, planned one at a time while the one before is in use."""
 
-    def planned(window):
-        places, draws = share.of(window, *drawn(window))
-        return reader.plan(share.rows(reader, window, places), draws)
+    def planned(block):
+        places, draws = share.of(block, *drawn(block))
+        return reader.plan(share.rows(reader, block, places), draws)
 
-    return batches.as_tensors(windows, share.batch_size).map(as_it_is(planned)).prefetch(1)
+    return batches.as_tensors(blocks, share.batch_size).map(as_it_is(planned)).prefetch(1)
