@@ -17,6 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from runtime import console
+from runtime.cores import cores
 
 with console.quiet_import():
     from data.images.reading import PassedOver
@@ -44,7 +45,7 @@ flags.DEFINE_bool("serve", False, "a page to try it, on this machine only")
 flags.DEFINE_string("host", "127.0.0.1", "address of the page; others let other machines in")
 flags.DEFINE_integer("port", 8000, "its port; 0 for any that is free", 0, 65535)
 flags.DEFINE_integer("max_megabytes", 32, "the most that may be sent to the page at once", 1)
-flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+flags.DEFINE_integer("threads", cores(), "CPU threads", 1)
 
 OF_FILES = ("json", "csv", "explain", "features", "every")  # flags without a meaning for the page
 SERVING = ("flask", "waitress", "werkzeug")  # what the page needs

@@ -10,19 +10,19 @@ image files), probabilities come out. It is compared with the trained network on
 stands under its name only if both agree.
 """
 
-import contextlib
 import errno
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 
-from runtime import console
+from runtime import console, files
+from runtime.cores import cores
 
 with console.quiet_import():
     import numpy as np
@@ -46,7 +46,7 @@ flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
 flags.DEFINE_string("model", None, "a network with --init_from, without any run")
 flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras wrote")
 flags.DEFINE_list("images", None, "images and folders of them to compare on; 12 that are here")
-flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+flags.DEFINE_integer("threads", cores(), "CPU threads", 1)
 
 TOLERANCE = 1e-4  # of a probability
 _MOST_IMAGES = 100
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         output = new_place(FLAGS.output, network, FLAGS.format)
         samples = open_samples(FLAGS.images, network, FLAGS.threads)
         require_space(output, network)
-        with new_folder(output) as folder:
+        with files.new_folder(output) as folder:
             format.write(network, folder)
             (folder / formats.LABELS).write_text(formats.labels(network), encoding="utf-8")
             found = {"views": agreement(network, samples, format.open(folder))}
@@ -118,27 +118,6 @@ def require_space(output: Path, network: loading.Trained) -> None:
             errno.ENOSPC,
             f"{output} takes {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB of the disk are free",
         )
-
-
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Makes a folder that stands under its name when all of it is on the disk, or not at all."""
-    missing = [above for above in path.parents if not above.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb+") as written:
-                    os.fsync(written.fileno())
-        os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for above in missing:
-            with contextlib.suppress(OSError):  # which holds the export
-                above.rmdir()
 
 
 class Samples(NamedTuple):

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from absl import flags
 
 from runtime import console
+from runtime.cores import cores
 
 with console.quiet_import():
     from data import opening, pipeline
@@ -38,7 +39,7 @@ flags.DEFINE_bool("dense", False, "whole images, the shorter side of --image_siz
 flags.DEFINE_list("image_size", None, "side of the crops in pixels; several are averaged; trained")
 flags.DEFINE_integer("batch_size", 100, "images at a time, over all replicas", 1)
 flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
-flags.DEFINE_integer("threads", devices.cores(), "CPU threads", 1)
+flags.DEFINE_integer("threads", cores(), "CPU threads", 1)
 flags.DEFINE_string("devices", "all", "a number of GPUs or of parts of the CPU, or GPUs as in 0,2")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime import console
+from runtime.cores import cores
 
 with console.quiet_import():
     import numpy as np
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet18", choices=models.names())
     parser.add_argument("--count", type=int, default=5000, help="images")
     options = parser.parse_args()
-    devices.configure(devices.cores())
+    devices.configure(cores())
     devices.set_precision("auto", training=False)
     images = list(itertools.islice(itertools.cycle(inputs.listed([options.data])), options.count))
     network = untrained(options.model)
@@ -68,15 +69,15 @@ def main() -> None:
     noise = np.random.default_rng(0).integers(
         0, 256, (classifier.BATCH_SIZE, 1, side, side, 3), np.uint8
     )
-    with classifier.Classifier(network, processes=devices.cores()) as of_network:
+    with classifier.Classifier(network, processes=cores()) as of_network:
         of_network.predict(noise)
         speeds, costs = alone(of_network, noise)
     worked, began = cpu(), time.perf_counter()
-    with classifier.Classifier(network, processes=devices.cores()) as of_network:
+    with classifier.Classifier(network, processes=cores()) as of_network:
         failed = sum(answer.error is not None for answer in of_network.answers(images))
         speed = len(images) / (time.perf_counter() - began)
     cost = (cpu() - worked) / len(images)
-    with classifier.Classifier(network, processes=devices.cores()) as of_network:
+    with classifier.Classifier(network, processes=cores()) as of_network:
         of_network.predict(noise)
         for found, more in zip((speeds, costs), alone(of_network, noise), strict=True):
             found += more

@@ -22,11 +22,11 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime import console
+from runtime.cores import cores
 
 with console.quiet_import():
     from benchmarks import tables, turns
     from benchmarks.setting import Setting
-    from engine import devices
     from report import compare, history
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,7 +165,7 @@ def speeds(runs: dict[str, history.History], seconds: float) -> dict[str, float]
         how["precision"] = run.settings["precision"]
         candidate = turns.Candidate(training, training, "benchmarks.stacks:of_a_run", how)
         side = network["image_size"]
-        pairs.append((candidate, Setting("small", "", "", side, 1, devices.cores())))
+        pairs.append((candidate, Setting("small", "", "", side, 1, cores())))
     results = turns.measure(pairs, seconds=seconds, repeat=TURNS, say=print)
     return {result["name"]: tables.summary(result)["median"] for result in results}
 

@@ -14,10 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime import console
+from runtime.cores import cores
 
 with console.quiet_import():
     import models
-    from engine import checkpoints, devices, optimizers, runs
+    from engine import checkpoints, optimizers, runs
 
 INTERVAL = 600  # seconds
 
@@ -47,7 +48,7 @@ def main() -> None:
             works.append(time.process_time() - worked)
         size = sum(tensor.nbytes for tensor in tensors.values())
     wait, work, saved = map(statistics.median, (waits, works, seconds))
-    share = (wait + work / devices.cores()) / INTERVAL
+    share = (wait + work / cores()) / INTERVAL
     print(
         f"{options.model}: {size / 1e6:,.0f} MB; waits {wait:.2f} s, saved after {saved:.1f} s "
         f"with {work:.1f} s of CPU: {100 * share:.2f} % of {INTERVAL} s"

@@ -21,6 +21,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime import console
+from runtime.cores import cores
 
 with console.quiet_import():
     import models
@@ -98,7 +99,7 @@ def arguments() -> console.Parser:
     parser.add_argument("--batch_size", type=count, default=8, help="of the measured steps (8)")
     parser.add_argument("--seconds", type=number(0), default=20, help="of a network's steps (20)")
     parser.add_argument("--input_seconds", type=number(0), default=3, help="of its input (3)")
-    parser.add_argument("--threads", type=count, default=devices.cores())
+    parser.add_argument("--threads", type=count, default=cores())
     parser.add_argument("--precision", default="auto", choices=devices.PRECISIONS)
     parser.add_argument(
         "--jitter",

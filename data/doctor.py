@@ -20,9 +20,10 @@ from data.checks.findings import Finding, Place, Report
 from data.checks.survey import Survey
 from data.images.examples import Example, Source
 from data.images.names import SPLIT_ORDER
-from data.images.workers import UNREADABLE, DiskError, Rejected, cores, found_bits, worked
+from data.images.workers import UNREADABLE, DiskError, Rejected, found_bits, worked
 from data.sources.sources import open_source
 from runtime import console
+from runtime.cores import cores
 
 with console.quiet_import():
     from data.checks.integrity import examine_shard

@@ -6,10 +6,8 @@ sha256 of the tensors; a second digest is of that text and of the tensors' names
 is unpickled and no model file is executed: the network is rebuilt from its name.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping
@@ -21,6 +19,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import tensorflow as tf
+
+from runtime import files
 
 FORMAT_VERSION = 2
 MAX_IMAGE_SIZE = 4096  # pixels of a side; a stranger's network may ask for any memory
@@ -115,39 +115,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping) -> None
         except safetensors.SafetensorError as error:
             raise OSError(f"cannot write checkpoint {path}: {error}") from error
 
-    replace(path, save)
-
-
-def replace(path: Path, save: Callable[[Path], None]) -> None:
-    """Makes `path` what `save(temporary)` writes, atomically and durably.
-
-    Args:
-        path: The file to make or replace.
-        save: Writes a file at the path that it is given, in the same folder.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        mode = _mode_of_new(temporary)
-        save(temporary)
-        os.chmod(temporary, mode & path.parent.stat().st_mode)  # no more open than its folder
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    with contextlib.suppress(PermissionError):  # some file systems do not open folders
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-
-
-def _mode_of_new(path: Path) -> int:
-    """The mode of files that are made here; asking for the umask would change it for a moment."""
-    path.unlink(missing_ok=True)
-    path.touch()
-    mode = path.stat().st_mode & 0o777
-    path.unlink()  # a link cannot be made where there is a file
-    return mode
+    files.replace(path, save)
 
 
 def read(path: Path) -> Checkpoint:

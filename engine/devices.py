@@ -12,11 +12,6 @@ _PROCESSOR = Path("/proc/cpuinfo")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def configure(threads: int, log_placement: bool = False, devices: str = "all") -> None:
     """Sets what TensorFlow uses; thread counts are part of what makes runs bit-identical.
 

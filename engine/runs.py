@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from engine import checkpoints
+from runtime import files
 
 ROOT = Path("runs")
 METRICS = (
@@ -146,13 +147,12 @@ class Run:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = open(self.folder / _LOCK, "a")
+        taken = f"another training is writing {self.folder}: expected it to have ended"
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            files.acquire(file, fcntl.LOCK_EX, taken)
+        except BaseException:
             file.close()
-            raise ValueError(
-                f"another training is writing {self.folder}: expected it to have ended"
-            ) from None
+            raise
         return file
 
     def write_settings(self, settings: Mapping) -> None:
@@ -163,9 +163,7 @@ class Run:
         """
         (self.folder / _CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         text = json.dumps({"command": sys.argv, **settings, "git_commit": _git_commit()}, indent=2)
-        checkpoints.replace(
-            self.folder / _SETTINGS, lambda temporary: temporary.write_text(text + "\n")
-        )
+        files.write(self.folder / _SETTINGS, f"{text}\n".encode())
 
     def settings(self) -> dict:
         """What `write_settings` wrote.
@@ -194,7 +192,7 @@ class Run:
         path = self.folder / _CHECKPOINTS / _step_file(about["step"])
         if best:  # first: once the step's file is there, nothing makes up for a missing best
             checkpoints.write(path.with_name(_BEST), tensors, about)
-            checkpoints.replace(path, lambda new: _link_or_copy(path.with_name(_BEST), new))
+            files.replace(path, lambda new: _link_or_copy(path.with_name(_BEST), new))
         else:
             checkpoints.write(path, tensors, about)
         damaged = [file for file in self.step_files() if file.name > path.name]
@@ -212,15 +210,15 @@ class Run:
         Raises:
             ValueError: If all are damaged.
         """
-        files = self.checkpoint_files()
-        for path in reversed(files):
+        written = self.checkpoint_files()
+        for path in reversed(written):
             try:
                 return checkpoints.read(path)
             except FileNotFoundError:  # a running training has removed it, and written newer ones
                 return self.last(say)
             except ValueError as error:
                 say(f"warning: {error}; trying the one before it")
-        if files:
+        if written:
             raise ValueError(f"all checkpoints of {self.folder} are damaged")
         return None
 
@@ -250,13 +248,7 @@ class Run:
 
     def remove_litter(self) -> None:
         """Removes the files and folders that processes were writing when they were killed."""
-        for path in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")]:
-            if _is_alive(path.suffixes[-2:-1]):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        files.remove_litter(self.folder)
 
     def keep_metrics(self, step: int) -> None:
         """Drops rows of `metrics.csv` after `step`: a resumed run writes them again."""
@@ -283,7 +275,7 @@ class Run:
                 writer.writeheader()
                 writer.writerows(rows)
 
-        checkpoints.replace(self.folder / "metrics.csv", save)
+        files.replace(self.folder / "metrics.csv", save)
 
     def add_picture(self, name: str, content: bytes) -> None:
         """Writes a PNG file."""
@@ -320,20 +312,6 @@ def _changed(path: Path) -> float:
 
 def _step_file(step: int) -> str:
     return f"step-{step:08d}{_SUFFIX}"
-
-
-def _is_alive(suffixes: list[str]) -> bool:
-    """Whether the process that the suffix of a temporary file names still runs."""
-    number = "".join(suffixes)[1:]
-    if not number.isdecimal() or int(number) == os.getpid():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except PermissionError:  # another user's
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

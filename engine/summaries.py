@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from engine import checkpoints
+from runtime import files
 
 
 class Summaries:
@@ -64,11 +64,11 @@ class Summaries:
         with self._writer("train").as_default(step):
             tf.summary.image(name, grid(images)[np.newaxis])
 
-    def pictures(self, split: str, files: Mapping[str, bytes], step: int) -> None:
+    def pictures(self, split: str, pictures: Mapping[str, bytes], step: int) -> None:
         """Shows PNG or JPEG files under their names."""
         with self._writer(split).as_default(step):
-            for name, file in files.items():
-                image = tf.io.decode_image(file, channels=3, expand_animations=False)
+            for name, picture in pictures.items():
+                image = tf.io.decode_image(picture, channels=3, expand_animations=False)
                 tf.summary.image(name, image[tf.newaxis])
 
     def histograms(self, kind: str, values: Mapping[str, np.ndarray], step: int) -> None:
@@ -96,7 +96,7 @@ class Summaries:
             events = list(_events(path))
             kept = [event for event in events if _is_of(tf.compat.v1.Event.FromString(event), step)]
             if len(kept) < len(events):
-                checkpoints.replace(path, functools.partial(_write_events, kept))
+                files.replace(path, functools.partial(_write_events, kept))
 
     def flush(self) -> None:
         """Makes what was added visible to TensorBoard."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import checkpoints
 from inference.classifier import Answer
+from runtime import files
 
 
 class Embeddings:
@@ -43,7 +43,7 @@ class Embeddings:
         Raises:
             OSError: If it cannot be written.
         """
-        checkpoints.replace(self._path, self._save)
+        files.replace(self._path, self._save)
 
     def _save(self, path: Path) -> None:
         answers = self._answers

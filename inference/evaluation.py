@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from engine import checkpoints, steps, summaries
+from engine import steps, summaries
 from inference import loading, testsets, whole_images
 from report import plots, scores
+from runtime import files
 
 FOLDER = "test"  # of a run folder, for all but test.json
 MISTAKES = 24  # that are kept as pictures
@@ -249,7 +250,7 @@ def write(
     predictions, folder = outcome.predictions, network.folder
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    checkpoints.replace(place / "predictions.npz", functools.partial(scores.save, predictions))
+    files.replace(place / "predictions.npz", functools.partial(scores.save, predictions))
     _write_csv(place / "predictions.csv", *_table(_rows(predictions)))
     _write_csv(place / "classes.csv", *_table(scores.per_class(predictions)))
     matrix = scores.confusion(predictions)
@@ -266,18 +267,14 @@ def write(
         (place / f"{name}.png").write_bytes(picture)
     _write_mistakes(place / "mistakes", predictions, images)
     _write_summaries(folder, found, drawn, network.step)
-    checkpoints.replace(folder / "test.json", _text(json.dumps(found, indent=2) + "\n"))
+    files.write(folder / "test.json", f"{json.dumps(found, indent=2)}\n".encode())
 
 
 def write_temperature(folder: Path, found: dict) -> None:
     """Leaves the temperature where `trained.open_network` finds it."""
     about = ("temperature", "digest", "split", "examples", "calibration_error", "calibrated_error")
-    text = json.dumps({name: found[name] for name in about}, indent=2) + "\n"
-    checkpoints.replace(folder / loading.CALIBRATION, _text(text))
-
-
-def _text(content: str):
-    return lambda path: Path(path).write_text(content)
+    text = json.dumps({name: found[name] for name in about}, indent=2)
+    files.write(folder / loading.CALIBRATION, f"{text}\n".encode())
 
 
 def _rows(predictions: scores.Predictions) -> Iterator[dict]:

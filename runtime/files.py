@@ -1,4 +1,4 @@
-"""Folders and files that are there whole or not at all, whenever process or machine stops."""
+"""Files and folders that exist whole or not at all, whenever process or machine stops; locks."""
 
 import contextlib
 import errno
@@ -7,19 +7,20 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 _LOCKS = ".lock"
 _LOCK = f"conversion{_LOCKS}"
+_TEMPORARY = ".tmp"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class BusyError(ValueError):
-    """Another process has what is asked for."""
+    """Another process holds a lock."""
 
 
 def partial(output: Path) -> Path:
-    """Returns `OUTPUT.partial`, the folder in which an output is made."""
+    """The folder in which an output is made, `OUTPUT.partial`."""
     return output.with_name(f"{output.name}.partial")
 
 
@@ -27,19 +28,19 @@ def partial(output: Path) -> Path:
 def claimed(
     output: Path, on_wait: Callable[[], object] | None = None, *, shared: bool = False
 ) -> Iterator[Path]:
-    """Yields the folder `OUTPUT.partial`, which no other process claims meanwhile.
+    """Yields the folder `OUTPUT.partial`, locked against other processes.
 
-    It holds what an earlier process left there, and stays. Claims end with their process: the
-    kernel releases the lock.
+    Files that an earlier process left there are kept, and the folder stays afterwards. A claim ends
+    with its process at the latest: the kernel releases the lock.
 
     Args:
-        output: What the folder will become, or a part of it.
+        output: Path that the folder, or one in it, will be published as.
         on_wait: Called before waiting for another process; None not to wait.
-        shared: Whether other processes may have shared claims meanwhile.
+        shared: Whether other processes may hold shared claims at the same time.
 
     Raises:
-        BusyError: If another process has it and there is no `on_wait`.
-        FileExistsError: If there is something else of that name.
+        BusyError: If another process holds a claim and there is no `on_wait`.
+        FileExistsError: If `OUTPUT.partial` is not a folder of a conversion.
         OSError: If the file system has no locks.
     """
     folder = partial(output)
@@ -47,7 +48,7 @@ def claimed(
     while True:
         lock = _open_lock(folder)
         with lock:
-            _acquire(lock, how, f"another process is converting into {output}", on_wait)
+            acquire(lock, how, f"another process is converting into {output}", on_wait)
             if _is_same(lock, folder / _LOCK):
                 yield folder
                 return
@@ -57,91 +58,35 @@ def claimed(
 def locked(
     folder: Path, name: str, taken: str, on_wait: Callable[[], object] | None = None
 ) -> Iterator[None]:
-    """Holds what processes with a shared claim of a folder do one at a time.
+    """Holds a named lock in a claimed folder, for work that its sharers do one at a time.
 
     Args:
         folder: A claimed folder.
-        name: Of what they do.
-        taken: What to say if another process does it.
-        on_wait: As for `claimed`.
+        name: Name of the work.
+        taken: Message of the error if another process has the lock.
+        on_wait: Called before waiting for another process; None not to wait.
 
     Raises:
-        BusyError: As `claimed`.
+        BusyError: If another process has the lock and there is no `on_wait`.
     """
     with open(folder / f"{name}{_LOCKS}", "a+b") as lock:
-        _acquire(lock, fcntl.LOCK_EX, taken, on_wait)
+        acquire(lock, fcntl.LOCK_EX, taken, on_wait)
         yield
 
 
-def publish(folder: Path, output: Path):
-    """Gives a folder whose files are on the disk its final place.
+def acquire(lock: IO, how: int, taken: str, on_wait: Callable[[], object] | None = None) -> None:
+    """Locks an open file until it is closed, at the latest by the end of the process.
+
+    Args:
+        lock: The file.
+        how: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+        taken: Message of the error if another process has the lock.
+        on_wait: Called before waiting for another process; None not to wait.
 
     Raises:
-        FileExistsError: If `output` is taken.
+        BusyError: If another process has the lock and there is no `on_wait`.
+        OSError: If the file system has no locks.
     """
-    sync(folder)
-    try:
-        folder.rename(output)
-    except OSError as error:
-        raise FileExistsError(f"{output} cannot be made: {error.strerror}") from None
-    sync(output.parent)
-
-
-def clear(folder: Path, *, keep: str = ""):
-    """Empties a claimed folder but for its locks and what has a name that begins with `keep`."""
-    for path in folder.iterdir():
-        if path.suffix == _LOCKS or (keep and path.name.startswith(keep)):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def remove(folder: Path):
-    """Removes a claimed folder; the lock last, since whoever can lock it may write there."""
-    clear(folder)
-    for path in folder.glob(f"*{_LOCKS}"):
-        if path.name != _LOCK:
-            path.unlink()
-    (folder / _LOCK).unlink()
-    with contextlib.suppress(OSError):  # claimed by another process since
-        folder.rmdir()
-
-
-def write(path: Path, data: bytes):
-    """Writes a file that is complete on the disk when it appears under its name."""
-    temporary = path.with_name(f"{path.name}.partial")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync(path.parent)
-
-
-def sync(folder: Path):
-    """Makes sure that the names of a folder's files are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(folder: Path) -> BinaryIO:
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            names = os.listdir(folder)
-            if names and _LOCK not in names:
-                raise FileExistsError(f"{folder} is in the way: it is not of a conversion")
-            return open(folder / _LOCK, "a+b")  # over NFS, a shared lock needs to read
-        except FileNotFoundError:  # removed by its process just now
-            continue
-
-
-def _acquire(lock: BinaryIO, how: int, taken: str, on_wait: Callable[[], object] | None):
     try:
         fcntl.flock(lock, how | fcntl.LOCK_NB)
         return
@@ -157,6 +102,155 @@ def _acquire(lock: BinaryIO, how: int, taken: str, on_wait: Callable[[], object]
         ) from None
     on_wait()
     fcntl.flock(lock, how)
+
+
+def publish(folder: Path, output: Path) -> None:
+    """Moves a folder, whose files are on the disk already, to its final path.
+
+    Raises:
+        FileExistsError: If `output` is taken.
+    """
+    sync(folder)
+    try:
+        folder.rename(output)
+    except OSError as error:
+        raise FileExistsError(f"{output} cannot be made: {error.strerror}") from None
+    sync(output.parent)
+
+
+def clear(folder: Path, *, keep: str = "") -> None:
+    """Empties a claimed folder, except for its locks and for names that begin with `keep`."""
+    for path in folder.iterdir():
+        if path.suffix == _LOCKS or (keep and path.name.startswith(keep)):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def remove(folder: Path) -> None:
+    """Removes a claimed folder; the lock last, since a process that can lock it may write there."""
+    clear(folder)
+    for path in folder.glob(f"*{_LOCKS}"):
+        if path.name != _LOCK:
+            path.unlink()
+    (folder / _LOCK).unlink()
+    with contextlib.suppress(OSError):  # claimed by another process since
+        folder.rmdir()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Makes `path` a file with these bytes, as `replace`."""
+    replace(path, lambda temporary: temporary.write_bytes(data))
+
+
+def replace(path: Path, save: Callable[[Path], object]) -> None:
+    """Makes `path` the file that `save(temporary)` writes, atomically and durably.
+
+    Args:
+        path: The file to make or replace.
+        save: Writes a file at the path it is given, in the same folder.
+    """
+    temporary = _temporary(path)
+    try:
+        mode = _mode_of_new(temporary)
+        save(temporary)
+        os.chmod(temporary, mode & path.parent.stat().st_mode)  # no more open than its folder
+        _sync_file(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder, which becomes `path` once all its files are on the disk.
+
+    After an error there is no new folder, and none of those above it that were made.
+    """
+    missing = [above for above in path.parents if not above.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync_file(file)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for above in missing:
+            with contextlib.suppress(OSError):  # not empty: it holds the new folder
+                above.rmdir()
+
+
+def remove_litter(folder: Path) -> None:
+    """Removes what processes were writing in a folder, or one below it, when they were killed."""
+    for path in [*folder.glob(f".*{_TEMPORARY}"), *folder.glob(f"*/.*{_TEMPORARY}")]:
+        if _is_alive(path.suffixes[-2:-1]):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Makes sure that the names of a folder's files are on the disk."""
+    with contextlib.suppress(PermissionError):  # some file systems do not open folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    """The name under which this process writes a file or folder; `remove_litter` knows it."""
+    return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+
+
+def _mode_of_new(path: Path) -> int:
+    """The mode of files that are made here; asking for the umask would change it for a moment."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    path.unlink()  # a link cannot be made where there is a file
+    return mode
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _is_alive(suffixes: list[str]) -> bool:
+    """Whether another process, named by the suffix of a temporary file, still runs."""
+    number = "".join(suffixes)[1:]
+    if not number.isdecimal() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except PermissionError:  # another user's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _open_lock(folder: Path) -> BinaryIO:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            names = os.listdir(folder)
+            if names and _LOCK not in names:
+                raise FileExistsError(f"{folder} is in the way: it is not of a conversion")
+            return open(folder / _LOCK, "a+b")  # over NFS, a shared lock needs to read
+        except FileNotFoundError:  # removed by its process just now
+            continue
 
 
 def _is_same(lock: BinaryIO, path: Path) -> bool:

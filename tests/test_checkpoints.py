@@ -59,7 +59,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        checkpoints.replace(path, fails)
+        files.replace(path, fails)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -329,8 +329,8 @@ def test_one_checkpoint_file_is_enough(run, tmp_path):
 
 WRITERS = {
     "safetensors": lambda path: checkpoints.write(path, {"weights": np.zeros(3)}, {}),
-    "text": lambda path: checkpoints.replace(path, lambda new: new.write_text("x")),
-    "private": lambda path: checkpoints.replace(
+    "text": lambda path: files.replace(path, lambda new: new.write_text("x")),
+    "private": lambda path: files.replace(
         path, lambda new: os.close(os.open(new, os.O_CREAT | os.O_WRONLY, 0o600))
     ),
     "data": lambda path: files.write(path, b"x"),

@@ -12,6 +12,7 @@ from data.pipeline import augment, decoded
 from engine import devices, optimizers, schedules
 from models import layers
 from runtime import flags
+from runtime.cores import cores
 
 flag = flags.flag
 _running = functools.partial(flags.flag, resumable=True, repeats=True)
@@ -233,7 +234,7 @@ class Running:
     )
 
     threads: int = _running(
-        devices.cores(), "CPU threads.", heading="Machine", low=1, of_worker=True
+        cores(), "CPU threads.", heading="Machine", low=1, of_worker=True
     )
     devices: str = _running(
         "all", "Number of GPUs or of parts of the CPU, or GPUs as in 0,2.", of_worker=True

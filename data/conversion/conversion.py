@@ -25,9 +25,10 @@ from data.conversion.plan import Planned, Task, plan
 from data.conversion.writer import EmptyClassError, Limit, collected, write_shards
 from data.images.decode import Storage
 from data.images.examples import Source
-from data.images.workers import cores, found_bits
+from data.images.workers import found_bits
 from data.shards.datasets import described
 from runtime import console
+from runtime.cores import cores
 from runtime.files import claimed, publish, remove
 
 _MANY = 10_000  # images, the first bytes of which take some time to read

@@ -148,11 +148,6 @@ def _read(results: Iterator[Result | Rejected]) -> Iterator[Result | Rejected]:
             yield result
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def found_bits(examples: Iterable[Example], workers: int) -> int:
     """The bits that images with 16 bits per channel use, as `Storage.bits`.
 

@@ -140,7 +140,7 @@ def _in_tar(path: str) -> Iterator[tuple[str, Member | None]]:
 def _zipped(path: str) -> Iterator[tuple[str, Member]]:
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         members = [member for member in archive.infolist() if not member.is_dir()]
-        windows = not any("/" in member.filename for member in members)
+        by_windows = not any("/" in member.filename for member in members)
         for member in members:
             if member.flag_bits & _ENCRYPTED:
                 raise ValueError(f"{path}: {member.filename} is encrypted, expected what is not")
@@ -152,7 +152,7 @@ def _zipped(path: str) -> Iterator[tuple[str, Member]]:
             deflated = member.compress_type == zipfile.ZIP_DEFLATED
             packing = Packing(member.file_size, member.CRC, deflated)
             name = _name(member)
-            name = name.replace("\\", "/") if windows else name
+            name = name.replace("\\", "/") if by_windows else name
             yield name, Member("", path, begin, member.compress_size, packing)
 
 

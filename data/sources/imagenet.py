@@ -127,7 +127,7 @@ def _members(
 
     Links, devices, folders, hidden and sparse files are passed over.
     """
-    stream = file if size is None else _Window(file, offset, size)
+    stream = file if size is None else _Part(file, offset, size)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archives.members_of(archive):
@@ -138,7 +138,7 @@ def _members(
         raise ValueError(f"{path}: not a whole uncompressed tar archive: {error}") from None
 
 
-class _Window:
+class _Part:
     """A part of a file, as a file to read from."""
 
     def __init__(self, file: BinaryIO, start: int, size: int):
