@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-_STREAM = 2
+from runtime import randomness
 
 
 class Mixing(NamedTuple):
@@ -40,7 +40,7 @@ def plan(mixing: Mixing, seed: int, step: tf.Tensor, batch_size: int, side: int)
     """
     pairs = batch_size // 2
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
-    key = tf.random.experimental.stateless_fold_in(key, _STREAM, alg="philox")
+    key = tf.random.experimental.stateless_fold_in(key, randomness.MIXING, alg="philox")
     keys = tf.unstack(tf.random.experimental.stateless_split(key, 3, alg="philox"))
     u, y, x = tf.unstack(tf.random.stateless_uniform([3, pairs], keys[0], alg="philox"))
     share = 1.0 if mixing.cutmix else 0.0

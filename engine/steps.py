@@ -5,7 +5,6 @@ An explicit loop: `model.fit` under `tf.distribute` breaks or is silently wrong 
 """
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine import averages, cluster, losses, mixing
+from runtime import randomness
 
 # (images float32 [b, S, S, 3] in 0..255, step, their places in the global batch [b]) -> images
 Colour = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -113,7 +113,7 @@ class Clock:
         self._step = step
         for layer in model._flatten_layers():
             if hasattr(layer, "seed_generator"):
-                key = zlib.crc32(f"{seed}/{layer.name}".encode())
+                key = randomness.named_key(seed, layer.name)
                 layer.seed_generator.next = lambda ordered=True, key=key: self._draw(key)
 
     def _draw(self, key: int) -> tf.Tensor:

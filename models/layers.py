@@ -8,13 +8,14 @@ import contextlib
 import functools
 import math
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import ops
+
+from runtime import randomness
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -462,7 +463,7 @@ def initialise(model: keras.Model, kind: str, seed: int):
     for weight in model.trainable_weights:
         if len(weight.shape) < 2:
             continue
-        draw = INITIALIZERS[kind](seed=zlib.crc32(f"{seed}/{weight.path}".encode()))
+        draw = INITIALIZERS[kind](seed=randomness.named_key(seed, weight.path))
         *window, channels, multiplier = weight.shape
         if "depthwise" in weight.path and multiplier == 1:  # each channel has a kernel of its own
             weight.assign(ops.reshape(draw((*window, 1, channels)), weight.shape))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from data.pipeline import views
+from runtime import randomness
 
 GEOMETRY_DRAWS = 4
 COLOUR_DRAWS = 3
@@ -34,8 +35,6 @@ _PCA_VARIANCES = (0.2175, 0.0188, 0.0045)
 _PCA_STD = 0.1
 _JITTER = 0.4
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-_COLOUR_STREAM = 1
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def colour_draws(seed: int, step: tf.Tensor | int, batch_size: int) -> tf.Tensor
         float32 [batch_size, COLOUR_DRAWS], uniform in [0, 1), the same on every device.
     """
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
-    key = tf.random.experimental.stateless_fold_in(key, _COLOUR_STREAM, alg="philox")
+    key = tf.random.experimental.stateless_fold_in(key, randomness.COLOUR, alg="philox")
     return tf.random.stateless_uniform([batch_size, COLOUR_DRAWS], key, alg="philox")
 
 

@@ -11,9 +11,9 @@ from data.pipeline import augment, batches, buffers, callbacks, order
 from data.pipeline.batches import Share, as_it_is
 from data.pipeline.reader import Columns, Reader
 from data.shards.datasets import Dataset
+from runtime import randomness
 
 DRAWS = augment.GEOMETRY_DRAWS + 1  # the last one mirrors
-_DRAWS_STREAM = 1
 _VARIED = 4  # batches varied at a time; Python runs no more in parallel
 
 
@@ -185,7 +185,7 @@ def drawn(block: Columns) -> tuple[tf.Tensor, tf.Tensor]:
     """
     places = tf.range(block["records"])
     places = tf.random.experimental.stateless_shuffle(places, block["seed"])
-    stream = tf.random.experimental.stateless_fold_in(block["seed"], _DRAWS_STREAM)
+    stream = tf.random.experimental.stateless_fold_in(block["seed"], randomness.EXAMPLES)
     draws = tf.random.stateless_uniform([block["records"], DRAWS], stream)
     used = slice(block["skip"], block["skip"] + block["take"])
     return places[used], draws[used]
