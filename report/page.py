@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from report import compare, history, scores
+from runtime import console
 
 CLASSES = 200  # rows of the table of classes, the worst first
 PAIRS = 12  # of classes that were confused
@@ -130,15 +131,7 @@ def _trained(run: history.History) -> Iterator[Figure]:
     speed = statistics.mean(run.column("images_per_second"))
     waits = 100 * statistics.mean(run.column("input_wait_fraction"))
     note = f"{speed:,.0f} images/s; {waits:.1f} % of it waiting for images"
-    yield Figure("training time", _duration(run.seconds), note)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    yield Figure("training time", console.duration(run.seconds), note)
 
 
 def _pictures(folder: Path) -> list[Picture]:

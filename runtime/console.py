@@ -108,6 +108,15 @@ def size(bytes: int) -> str:
     return f"{bytes / 1e9:,.1f} GB" if bytes >= 1e9 else f"{bytes / 1e6:,.1f} MB"
 
 
+def duration(seconds: float) -> str:
+    """Tells a time, as in "3 h 25 min", "5 min 1 s" or "45 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def stops() -> list[int]:
     """The signals that ask this process to stop; SIGHUP unless it is ignored, as nohup has it."""
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -337,8 +337,8 @@ def test_many_images_are_estimated_from_a_sample(photographs, tmp_path, monkeypa
 
 def test_an_estimate_in_words():
     long = estimate.Estimate(1_281_167, 12_345, 43_210_000_000)
-    assert str(long) == "1,281,167 images: about 3 h 26 min, 43.2 GB"
-    assert str(estimate.Estimate(60_000, 301, 66_234_567)).endswith("about 5 min, 66.2 MB")
+    assert str(long) == "1,281,167 images: about 3 h 25 min, 43.2 GB"
+    assert str(estimate.Estimate(60_000, 301, 66_234_567)).endswith("about 5 min 1 s, 66.2 MB")
 
 
 def test_the_estimate_decides_whether_there_is_space(monkeypatch):

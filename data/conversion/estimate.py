@@ -33,9 +33,8 @@ class Estimate:
 
     def __str__(self) -> str:
         """Tells it in a line."""
-        return (
-            f"{self.images:,} images: about {_duration(self.seconds)}, {console.size(self.bytes)}"
-        )
+        time, size = console.duration(self.seconds), console.size(self.bytes)
+        return f"{self.images:,} images: about {time}, {size}"
 
 
 def estimate(
@@ -103,10 +102,3 @@ def _timed(results: Iterator[Result], times: list[float]) -> Iterator[bytes]:
             yield record(example, image)
         if times[-1] - times[1] > _SECONDS:
             return
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
