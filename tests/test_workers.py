@@ -19,7 +19,7 @@ import pytest
 
 from data import doctor
 from data.conversion import conversion
-from data.images import workers
+from data.images import sandbox, workers
 from data.images.decode import Storage, Stored
 from data.images.examples import Example
 from data.images.workers import Rejected
@@ -142,7 +142,7 @@ def test_of_errors_some_are_the_disks(number):
 
 
 def test_a_file_has_so_much_memory(examples):
-    allocate = functools.partial(np.full, workers.MEMORY, dtype=np.uint8)
+    allocate = functools.partial(np.full, sandbox.MEMORY, dtype=np.uint8)
     results = list(workers.worked(examples[:2], allocate, 1))
     assert results == 2 * [Rejected("needs more memory than there is")]
 

@@ -1,1 +1,1 @@
-"""Bytes of strangers to pixels, in processes of their own; no TensorFlow."""
+"""Decodes strangers' image files to pixels, in processes of their own; no TensorFlow."""

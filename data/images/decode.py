@@ -1,15 +1,15 @@
-"""One image's bytes to pixels, and to what a record holds: the same for conversion and classify.py.
+"""Decodes an image file and encodes it for a record; the same for conversion and classify.py.
 
-Decided by content, never by name. Every image becomes upright 8-bit RGB: grey is three equal
-channels, a palette is looked up, of 16 bits the upper 8 of those in use are kept, alpha is dropped
-(not blended), CMYK and YCbCr are converted, the EXIF orientation is applied (of HEIC and AVIF the
-format's own, as their standards say), of an animation or several pages the first counts. A PNG's
-metadata decides nothing.
+The content of a file decides, never its name. Every image becomes upright 8-bit RGB. Grey becomes
+three equal channels; palettes are looked up; 16-bit samples keep the upper 8 of the bits in use;
+alpha is dropped, not blended; CMYK and YCbCr are converted; the EXIF orientation is applied (for
+HEIC and AVIF the format's own, as their standards say). Only the first frame or page of a file is
+used. Metadata of a PNG is ignored.
 
-What is stored: a larger image is reduced once and becomes a JPEG; one that needs no reduction is
-changed as little as can be. An upright grey or RGB JPEG keeps its bytes, what comes without loss
-(PNG, GIF, BMP, lossless WebP and TIFF) is stored without loss, anything else becomes a JPEG of
-higher quality. JPEGs are written with full chroma: networks see colours at every pixel.
+A larger image is reduced once and stored as a JPEG. An image that needs no reduction is changed as
+little as possible: an upright grey or RGB JPEG keeps its bytes, lossless formats (PNG, GIF, BMP,
+lossless WebP and TIFF) are stored without loss, anything else becomes a JPEG of higher quality.
+JPEGs are written with full chroma: networks see colours at every pixel.
 
 No TensorFlow here: worker processes import this file.
 """
@@ -25,10 +25,10 @@ from data.images import decoders, jpeg, kinds, png, tiff, webp
 from data.images.decoders import BITS, BadImage, decode_bgr, read_header
 
 ENCODINGS = ("auto", "jpeg", "raw")
-RAW_BYTES = 1 << 20  # pixels up to here are stored as they are, fastest to read; more as PNG
+RAW_BYTES = 1 << 20  # pixels up to this size are stored raw, fastest to read; more as PNG
 
-# A reduced image has none of the artefacts left that it came with, so that a lower quality does;
-# one of its own size is compressed for the second time, which is not to show.
+# Reducing an image removes its artefacts, so a lower quality suffices. An image of its own size is
+# compressed for the second time, which must not show.
 REDUCED_QUALITY = 90
 SAME_SIZE_QUALITY = 95
 
@@ -48,11 +48,11 @@ class Storage:
     """How images are stored; kept in dataset.json and in checkpoints.
 
     Attributes:
-        short_side: Shorter side in pixels, larger images are reduced to it; 0 keeps every size.
+        short_side: Shorter side in pixels, to which larger images are reduced; 0 keeps every size.
         quality: JPEG quality, 1..100; None for `REDUCED_QUALITY` and `SAME_SIZE_QUALITY`.
-        encoding: "auto" for JPEG, and no loss where an image comes without loss and needs no
+        encoding: "auto" for JPEG, but lossless for images of lossless formats that need no
             reduction; "jpeg" for JPEG only; "raw" for centre squares of decoded pixels.
-        bits: That the samples of images with 16 bits per channel fill, one of `BITS`.
+        bits: Bits in use in images with 16 bits per channel, one of `BITS`.
     """
 
     short_side: int = 256
@@ -61,7 +61,7 @@ class Storage:
     bits: int = 16
 
     def __post_init__(self):
-        """Refuses what no image can be stored as."""
+        """Checks the values."""
         if self.encoding not in ENCODINGS:
             raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}: {self.encoding!r}")
         if self.short_side < 0 or (self.short_side == 0 and self.encoding == "raw"):
@@ -76,7 +76,7 @@ class Storage:
 
 
 def storage_for(image_size: int) -> Storage:
-    """How to store images for crops of `image_size` pixels: with room for 7/8 of them, or 256."""
+    """The storage for crops of `image_size` pixels: they are 7/8 of the shorter side, or of 256."""
     return Storage(max(256, round(image_size / _CROP_OF_IMAGE)))
 
 
@@ -87,10 +87,10 @@ class Stored:
     Attributes:
         encoded: A JPEG or PNG file, or uint8 RGB pixels [height, width, 3].
         format: "JPEG", "PNG" or "RAW".
-        height: In pixels.
-        width: In pixels.
-        mean: Of every channel (RGB) over the pixels, 0..255, before any JPEG encoding.
-        mean_of_squares: Of every channel.
+        height: Height in pixels.
+        width: Width in pixels.
+        mean: Mean of each channel (RGB), 0..255, before any JPEG encoding.
+        mean_of_squares: Mean of the squares of each channel.
     """
 
     encoded: bytes
@@ -106,24 +106,24 @@ def decode(data: bytes, bits: int = 16) -> np.ndarray:
 
     Args:
         data: A file of one of `decoders.FORMATS`.
-        bits: That the samples of a PNG or TIFF with 16 bits per channel fill, one of
-            `BITS`: the sample v becomes min(v, 2**bits - 1) >> (bits - 8). Of an RGB TIFF
-            whose samples fill all 16, libtiff rounds instead. Other images are what they are.
+        bits: Bits in use in a PNG or TIFF with 16 bits per channel, one of `BITS`: the sample v
+            becomes min(v, 2**bits - 1) >> (bits - 8). An RGB TIFF that uses all 16 is rounded by
+            libtiff instead. Ignored for other images.
 
     Returns:
         uint8 [H, W, 3], RGB, upright.
 
     Raises:
-        BadImage: If the bytes are not an image of an accepted format, are cut short or damaged in
-            a way that a decoder can see, or have more than `decoders.MAX_PIXELS`.
+        BadImage: If the file is not of an accepted format, is cut short or damaged in a way that a
+            decoder notices, or has more than `decoders.MAX_PIXELS`.
     """
     return cv2.cvtColor(decode_bgr(data, read_header(data), bits), cv2.COLOR_BGR2RGB)
 
 
 def decode_plain(data: bytes) -> np.ndarray:
-    """Decodes a JPEG of which every decoder makes the same pixels, as what `store` returns is.
+    """Decodes a JPEG that `store` returned, in half the time of a TensorFlow call.
 
-    In half the time that one call of TensorFlow's takes.
+    Every decoder makes the same pixels of such a file.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -136,7 +136,7 @@ def may_be_deep(head: bytes) -> bool:
     """Whether a file may be an image with 16 bits per channel.
 
     Args:
-        head: Its first `kinds.HEAD` bytes, or more.
+        head: The first `kinds.HEAD` bytes of the file, or more.
     """
     kind = kinds.of(head)
     if kind is None or kind.format not in ("PNG", "TIFF"):
@@ -147,13 +147,13 @@ def may_be_deep(head: bytes) -> bool:
 def largest_sample(data: bytes) -> int:
     """Returns the largest colour sample of an image with 16 bits per channel.
 
-    Every other file costs a look at its header: it, and what cannot be decoded, gives 0.
+    Other files are recognised by their headers.
 
     Args:
         data: Any file.
 
     Returns:
-        0..65,535; `bits_for` makes bits of it.
+        0..65,535, for `bits_for`; 0 for any other file, and if it cannot be decoded.
     """
     if not may_be_deep(data):
         return 0
@@ -165,38 +165,38 @@ def largest_sample(data: bytes) -> int:
 
 
 def bits_for(largest: int) -> int:
-    """Returns the bits that samples of 16 bits fill, one of `BITS`.
+    """Returns the number of bits in use in 16-bit samples, one of `BITS`.
 
-    Cameras and scanners fill the lower 10, 12 or 14; which, only the whole of a data set tells.
+    Cameras and scanners use the lower 10, 12 or 14; only a whole data set tells how many.
 
     Args:
-        largest: The largest `largest_sample` of a data set; 0 gives 16.
+        largest: Maximum of `largest_sample` over a data set; 0 gives 16.
     """
     return next((bits for bits in BITS if 0 < largest < 1 << bits), BITS[-1])
 
 
 def store(data: bytes, storage: Storage) -> Stored:
-    """Decodes an image and makes of it what a record holds.
+    """Decodes an image and encodes it as a record holds it.
 
-    An image whose shorter side is longer than `storage.short_side` is reduced to it by area
-    interpolation; none is enlarged. Encoding "raw" keeps the centre square, which is smaller where
-    the image is. The others keep all of the image:
+    If the shorter side is longer than `storage.short_side`, the image is reduced to it by area
+    interpolation; no image is enlarged. Encoding "raw" keeps the centre square. The others keep the
+    whole image:
 
-    - Reduced, it becomes a JPEG of `REDUCED_QUALITY`.
-    - An upright grey or RGB JPEG of its own size keeps its own bytes.
-    - For encoding "auto", an image of its own size that comes without loss is stored without loss:
-      as pixels up to `RAW_BYTES` of them, above as PNG.
-    - Anything else of its own size becomes a JPEG of `SAME_SIZE_QUALITY`.
+    - A reduced image becomes a JPEG of `REDUCED_QUALITY`.
+    - An upright grey or RGB JPEG that needs no reduction keeps its bytes.
+    - With encoding "auto", an image of a lossless format that needs no reduction is stored without
+      loss: as pixels up to `RAW_BYTES`, else as PNG.
+    - Any other image that needs no reduction becomes a JPEG of `SAME_SIZE_QUALITY`.
 
     Args:
         data: A file of one of `decoders.FORMATS`.
-        storage: How to store it; its quality stands for both.
+        storage: How to store it; its quality, if any, replaces both constants.
 
     Returns:
         The stored image with its statistics.
 
     Raises:
-        BadImage: As `decode`, and if an image is too long for JPEG.
+        BadImage: If the file cannot be decoded, or the image is too long for JPEG.
     """
     header = read_header(data)
     image = decode_bgr(data, header, storage.bits)
@@ -212,17 +212,17 @@ def store(data: bytes, storage: Storage) -> Stored:
 
 
 def prepare(data: bytes, storage: Storage) -> Stored:
-    """Decodes an image to look at it once: as `store` does, but nothing is compressed.
+    """Decodes an image for immediate use: as `store`, but compresses nothing.
 
     Args:
         data: A file of one of `decoders.FORMATS`.
-        storage: How the images of the training were stored.
+        storage: How the training images were stored.
 
     Returns:
-        Pixels, reduced or cut as a record's, or the file itself where `store` keeps its bytes.
+        Pixels, reduced or cropped as in a record; the file itself if `store` keeps its bytes.
 
     Raises:
-        BadImage: As `decode`.
+        BadImage: If the file cannot be decoded.
     """
     header = read_header(data)
     image = decode_bgr(data, header, storage.bits)
@@ -232,28 +232,28 @@ def prepare(data: bytes, storage: Storage) -> Stored:
 
 
 def prepare_pixels(pixels: np.ndarray, storage: Storage) -> Stored:
-    """Reduces an image and cuts its centre square, as `store` does; compresses nothing.
+    """Reduces decoded pixels, and crops them for encoding "raw", as `store`; compresses nothing.
 
     Args:
         pixels: uint8 [H, W, 3], in OpenCV's channel order.
-        storage: How the images of the training were stored.
+        storage: How the training images were stored.
     """
     image = _reduced(pixels, storage.short_side)
     return _as_raw(_centre_square(image) if storage.encoding == "raw" else image)
 
 
 def _keeps_bytes(data: bytes, header: Image.Image, image: np.ndarray, storage: Storage) -> bool:
-    """Whether a record holds the very file."""
+    """Whether a record holds the file itself."""
     return storage.encoding != "raw" and _fits(image, storage) and _is_plain_jpeg(data, header)
 
 
 def _fits(image: np.ndarray, storage: Storage) -> bool:
-    """Whether it needs no reduction."""
+    """Whether the image needs no reduction."""
     return storage.short_side == 0 or min(image.shape[:2]) <= storage.short_side
 
 
 def _is_lossless(data: bytes, header: Image.Image) -> bool:
-    """Whether a file holds its pixels as they were before it was written."""
+    """Whether a file is losslessly compressed."""
     return header.format in _LOSSLESS and _LOSSLESS[header.format](data, header)
 
 
@@ -273,7 +273,7 @@ def _with_statistics(encoded: bytes, format: str, image: np.ndarray) -> Stored:
 
 
 def _is_plain_jpeg(data: bytes, header: Image.Image) -> bool:
-    """Whether every decoder makes the same pixels of the file: upright, 8-bit, grey or RGB."""
+    """Whether every decoder makes the same pixels of a file: upright, 8-bit, grey or RGB."""
     if header.format not in ("JPEG", "MPO") or header.mode not in ("L", "RGB"):
         return False
     return jpeg.is_common(data) and not decoders.is_turned(header)

@@ -1,6 +1,6 @@
-"""A file's bytes to upright pixels: which decoder makes the right ones of what.
+"""Decodes image files to upright pixels, each with the decoder that is right for it.
 
-OpenCV decodes most, Pillow what OpenCV does not or not right; both are strict here.
+OpenCV decodes most files, Pillow those that OpenCV cannot decode or decodes wrong; both are strict.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from PIL import Image
 from data.images import jpeg, kinds, png, tiff
 
 MAX_PIXELS = 178_000_000
-BITS = (8, 10, 12, 14, 16)  # that samples of 16 bits may fill, the lower ones
+BITS = (8, 10, 12, 14, 16)  # lower bits that may be in use in 16-bit samples
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF")
 
 _EXPECTED = "expected JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC"
-_SAID = {"MPO": "JPEG", "WEBP": "WebP", "HEIF": "HEIC"}  # for people, instead of Pillow's names
+_NAMES = {"MPO": "JPEG", "WEBP": "WebP", "HEIF": "HEIC"}  # instead of Pillow's
 
-# Pillow's names of pixel layouts for which the rules of `decode` say what becomes of them.
+# Pillow's names of the accepted pixel layouts.
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _MODES |= {"I;16", "I;16L", "I;16B"}
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
@@ -39,7 +39,7 @@ _UPRIGHT = {  # by EXIF orientation; those of TIFF and HEIC are applied by the d
     8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
 
-# What decoders pass over, by format.
+# Checks for faults that decoders ignore, by format.
 _FAULTS = {"JPEG": jpeg.fault, "MPO": jpeg.fault, "PNG": png.fault}
 
 _stderr_lock = threading.Lock()
@@ -59,7 +59,7 @@ class TooLarge(BadImage):
 
 
 class Damaged(BadImage):
-    """A file of an accepted format, of which the decoder makes no whole image."""
+    """A file of an accepted format that cannot be decoded in full."""
 
 
 def read_header(data: bytes) -> Image.Image:
@@ -72,7 +72,7 @@ def read_header(data: bytes) -> Image.Image:
         Pillow's image, not loaded; its size may not be that of the upright image.
 
     Raises:
-        BadImage: If it is none, has more than `MAX_PIXELS` or pixels of a kind not accepted.
+        BadImage: If the file is no image, has more than `MAX_PIXELS` or unsupported pixels.
     """
     if not data:
         raise BadImage(f"an empty file, {_EXPECTED}")
@@ -95,8 +95,8 @@ def read_header(data: bytes) -> Image.Image:
 
 
 def said(header: Image.Image) -> str:
-    """The name of an image's format, as people say it."""
-    return _SAID.get(header.format, header.format)
+    """The common name of an image's format."""
+    return _NAMES.get(header.format, header.format)
 
 
 def is_deep(header: Image.Image) -> bool:
@@ -107,7 +107,7 @@ def is_deep(header: Image.Image) -> bool:
 
 
 def _unopened(data: bytes) -> BadImage:
-    """Why Pillow opens no image."""
+    """The error for a file that Pillow cannot open."""
     kind = kinds.of(data)
     if kind is None:
         return BadImage(f"not an image of a known format, {_EXPECTED}")
@@ -117,23 +117,23 @@ def _unopened(data: bytes) -> BadImage:
 
 
 def _essential(data: bytes) -> bytes:
-    """The file without what would only get in the way of a decoder."""
+    """The file without metadata that could make a decoder fail."""
     return png.without_metadata(data) if data.startswith(png.SIGNATURE) else data
 
 
 def decode_bgr(data: bytes, header: Image.Image, bits: int) -> np.ndarray:
-    """Decodes in full.
+    """Decodes an image in full.
 
     Args:
         data: The file.
-        header: Of `read_header`.
-        bits: That samples of 16 bits fill, one of `BITS`.
+        header: The file's header, from `read_header`.
+        bits: Bits in use in 16-bit samples, one of `BITS`.
 
     Returns:
         uint8 [H, W, 3], in OpenCV's channel order, upright.
 
     Raises:
-        Damaged: If the decoder sees that something is missing or wrong.
+        Damaged: If the decoder notices that data is missing or wrong.
     """
     find_fault = _FAULTS.get(header.format)
     if find_fault and (fault := find_fault(data)):
@@ -151,10 +151,10 @@ def decode_bgr(data: bytes, header: Image.Image, bits: int) -> np.ndarray:
 
 
 def _decode_tiff(data: bytes, header: Image.Image, bits: int) -> np.ndarray:
-    """Has a TIFF decoded by what makes the right pixels of it.
+    """Decodes a TIFF with the decoder that is right for it.
 
-    OpenCV multiplies colours by alpha, mixes up tiles of 16-bit grey, and knows neither 2 bits per
-    sample nor 4 of grey.
+    OpenCV multiplies colours by alpha, mixes up tiles of 16-bit grey, and supports neither 2 bits
+    per sample nor 4-bit grey.
     """
     depth = tiff.bits_per_sample(header)
     if tiff.is_deep(header):
@@ -181,11 +181,11 @@ def _shallow(data: bytes, header: Image.Image, bits: int) -> np.ndarray:
 
 
 def upper_bits(deep: np.ndarray, bits: int) -> np.ndarray:
-    """Keeps the upper 8 of the bits that samples fill; larger samples become 255.
+    """Keeps the upper 8 of the bits in use; larger samples become 255.
 
     Args:
-        deep: uint16 of any shape; is overwritten.
-        bits: One of `BITS`.
+        deep: uint16 of any shape; it is overwritten.
+        bits: Bits in use, one of `BITS`.
 
     Returns:
         uint8 of the same shape: min(sample, 2**bits - 1) >> (bits - 8).
@@ -197,17 +197,17 @@ def upper_bits(deep: np.ndarray, bits: int) -> np.ndarray:
 
 
 def samples(data: bytes, header: Image.Image) -> np.ndarray:
-    """Decodes an image of which `is_deep` is true; see `upper_bits`.
+    """Decodes an image with 16 bits per channel (`is_deep`) to its samples.
 
     Args:
         data: The file.
-        header: Of `read_header`.
+        header: The file's header, from `read_header`.
 
     Returns:
         uint16 [H, W, C]: C is 1 for grey, or B, G, R, perhaps followed by alpha.
 
     Raises:
-        Damaged: As `decode_bgr`.
+        Damaged: If the decoder notices that data is missing or wrong.
     """
     planes = _planes(data, header)
     if planes:
@@ -230,7 +230,7 @@ def _planes(data: bytes, header: Image.Image) -> list[bytes]:
 
 
 def _unreduced(data: bytes, header: Image.Image) -> np.ndarray:
-    """Decodes to uint16 [H, W] or [H, W, C], if OpenCV finds the 16 bits that Pillow found."""
+    """Decodes to uint16 [H, W] or [H, W, C]; OpenCV must agree with Pillow on the 16 bits."""
     image = _imdecode(data, header, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16:
         raise Damaged(f"damaged {said(header)}: expected 16 bits, found {8 * image.itemsize}")
@@ -253,7 +253,7 @@ def _imdecode(data: bytes, header: Image.Image, flags: int) -> np.ndarray:
 
 
 def _by_pillow(header: Image.Image) -> np.ndarray:
-    """Decodes what OpenCV does not, or not right; drops alpha."""
+    """Decodes files that OpenCV cannot decode, or decodes wrong; drops alpha."""
     try:
         with _quiet():
             if header.mode in _PREMULTIPLIED:
@@ -266,12 +266,12 @@ def _by_pillow(header: Image.Image) -> np.ndarray:
 
 
 def is_turned(header: Image.Image) -> bool:
-    """Whether the EXIF orientation asks to turn or to mirror the image."""
+    """Whether the EXIF orientation turns or mirrors the image."""
     return _orientation(header) in _UPRIGHT
 
 
 def _orientation(header: Image.Image) -> int | None:
-    """Reads the EXIF orientation, as which Pillow also gives an AVIF's own."""
+    """Reads the EXIF orientation; for an AVIF, Pillow returns the format's own."""
     if header.format in ("TIFF", "HEIF"):
         return None
     try:
@@ -282,7 +282,7 @@ def _orientation(header: Image.Image) -> int | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences libjpeg and libpng, which write to the process's stderr without asking anyone."""
+    """Silences libjpeg and libpng, which write to the process's stderr directly."""
     with _stderr_lock, open(os.devnull, "wb") as nowhere:
         stderr = os.dup(2)
         try:

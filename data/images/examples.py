@@ -1,4 +1,4 @@
-"""What a source of images is: where every image's bytes lie, its class, and its split."""
+"""Sources of images: where each image's bytes lie, its class and its split."""
 
 import sys
 import zlib
@@ -20,9 +20,9 @@ class Packing(NamedTuple):
     """How a member of a .zip archive is packed.
 
     Attributes:
-        size: Of its content in bytes.
-        crc32: Checksum of its content.
-        deflated: Whether it is compressed, in the format of RFC 1951.
+        size: Size of the content in bytes.
+        crc32: Checksum of the content.
+        deflated: Whether the member is compressed, in the format of RFC 1951.
     """
 
     size: int
@@ -33,7 +33,7 @@ class Packing(NamedTuple):
         """Returns the content of a member.
 
         Raises:
-            BadImage: If it is not what the archive says.
+            BadImage: If the member is damaged.
         """
         try:
             if self.deflated:
@@ -50,12 +50,12 @@ class Example:
     """One image's bytes.
 
     Attributes:
-        name: Where it comes from, relative to its source, as in "tench/0001.jpg".
+        name: Name relative to the source, as in "tench/0001.jpg".
         label: Index into the source's class names, or `UNLABELLED`.
-        path: The file that holds it.
-        offset: Where it starts in that file, in bytes.
-        size: In bytes; None for all that follows `offset`.
-        packing: How it is packed in a .zip archive; None where its bytes lie there as they are.
+        path: The file that holds the image.
+        offset: First byte of the image in that file.
+        size: Size in bytes; None for the rest of the file.
+        packing: How the image is packed in a .zip archive; None if it is not packed.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Example:
         """Returns the image's bytes.
 
         Args:
-            most: How many of them.
+            most: Maximum number of bytes.
 
         Raises:
             OSError: If the file cannot be read.
-            BadImage: If its archive is damaged there.
+            BadImage: If the archive is damaged there.
         """
         with open(self.path, "rb") as file:
             file.seek(self.offset)
@@ -88,8 +88,8 @@ class Upload:
     """An image that lies in no file.
 
     Attributes:
-        name: What its sender calls it.
-        data: Its bytes.
+        name: Name given by the sender.
+        data: Bytes of the image file.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return len(self.data)
 
     def read(self) -> bytes:
@@ -126,22 +126,21 @@ class Source:
     """A set of images to convert.
 
     Attributes:
-        name: Short, for folders and messages.
-        class_names: In the order of the labels.
-        fingerprint: Hexadecimal digest; another one means other images.
-        earlier_fingerprint: Makes the one that earlier versions had of them; None if it is the
-            same.
-        listed: The examples by split, where they are known before `list_splits`.
-        list_splits: Makes the examples of "train" and, where there are any, "validation" and
-            "test"; images that lie in no file are first written below the folder it is given.
-        storage: How the source wants to be stored; None leaves it to the caller.
-        seed: Decides which examples are held out, and the stored order.
-        validation_fraction: Part of train that is held out where there is no validation.
-        passed_over: What lies among the images and was not taken.
-        joined: Names of classes that are made of several folders, and of these.
-        eight_bit: Whether its images are known to have 8 bits per channel.
-        classes_are_folders: Whether each class name is that of a folder; else some may be unused.
-        train_images: How many "train" has; about, if some of TFDS's are held out; None if unknown.
+        name: Short name, for folders and messages.
+        class_names: Names of the classes, by label.
+        fingerprint: Hexadecimal digest that identifies the images.
+        earlier_fingerprint: Computes the fingerprint of earlier versions; None if it is the same.
+        listed: Examples by split, if they are known before `list_splits`.
+        list_splits: Returns the examples of "train" and, if there are any, of "validation" and
+            "test"; first writes images that lie in no file below the given folder.
+        storage: How to store the images; None if the caller decides.
+        seed: Seed of the held-out examples and of the stored order.
+        validation_fraction: Part of train that is held out if there is no validation split.
+        passed_over: Files and folders among the images that are not used.
+        joined: Names of the classes made of several folders, and of these folders.
+        eight_bit: Whether all images are known to have 8 bits per channel.
+        classes_are_folders: Whether each class is a folder; else a class may have no images.
+        train_images: Number of training images, about if TFDS holds some out; None if unknown.
     """
 
     name: str
@@ -161,10 +160,10 @@ class Source:
 
 
 def labelled(listing: Listing, class_names: Sequence[str], split: str) -> list[Example]:
-    """Labels the members of every class by its place in `class_names`.
+    """Labels the members of each class with its index in `class_names`.
 
     Raises:
-        ValueError: If a class is not among them.
+        ValueError: If a class is not in `class_names`.
     """
     labels = {name: label for label, name in enumerate(class_names)}
     if unknown := [name for name in listing if name not in labels]:
@@ -182,13 +181,13 @@ def labelled(listing: Listing, class_names: Sequence[str], split: str) -> list[E
 def hold_out(examples: list[Example], fraction: float, seed: int) -> Splits:
     """Splits examples into train and validation, stratified by class.
 
-    Of every class with n >= 2 images max(1, round(fraction * n)) are held out, never all of them;
-    a single image stays in train.
+    A class of n >= 2 images loses max(1, round(fraction * n)) of them, never all, to validation; a
+    single image stays in train.
 
     Args:
         examples: Labelled examples, in an order that does not change from run to run.
-        fraction: 0 <= fraction < 1; 0 for no validation.
-        seed: Decides which.
+        fraction: Part to hold out, 0 <= fraction < 1; 0 for no validation.
+        seed: Seed of the choice.
 
     Returns:
         "train" and, unless `fraction` is 0, "validation", both in the given order.

@@ -1,4 +1,4 @@
-"""The structure of a JPEG file: what a decoder may pass over and a training would stop at.
+"""The structure of a JPEG file: faults that OpenCV ignores but that would stop a training.
 
 Source: ITU-T T.81, annex B.
 """
@@ -16,15 +16,15 @@ _BETWEEN_SCANS = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 
 
 def fault(data: bytes) -> str | None:
-    """Looks for a marker that cannot stand inside the scans.
+    """Looks for a marker that must not occur inside the scans.
 
-    OpenCV returns, without a word, what it has decoded up to there; TensorFlow fails.
+    OpenCV silently returns the part before it; TensorFlow fails.
 
     Args:
         data: A JPEG file, from its first byte.
 
     Returns:
-        What is wrong, or None.
+        The fault, or None.
     """
     in_scans = False
     for marker, start, end in _segments(data):
@@ -37,22 +37,22 @@ def fault(data: bytes) -> str | None:
 
 
 def is_common(data: bytes) -> bool:
-    """Whether every decoder knows the way a JPEG is encoded: Huffman, not arithmetic codes."""
+    """Whether every decoder supports the encoding: Huffman, not arithmetic codes."""
     frames = (marker for marker, _, _ in _segments(data) if marker in _FRAMES)
     return next(frames, None) in _HUFFMAN_FRAMES
 
 
 def has_end(data: bytes) -> bool:
-    """Whether the end marker follows the last scan; a JPEG that is cut short has none."""
+    """Whether the end marker follows the last scan: the file is not cut short."""
     scans = [end for marker, _, end in _segments(data) if marker == _START_OF_SCAN]
     return bool(scans) and data.find(bytes((0xFF, _END_OF_IMAGE)), scans[-1]) >= 0
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Walks the segments up to the end marker: marker, start and end of the content."""
+    """Yields marker, start and end of the content of each segment up to the end marker."""
     end, pattern = 2, _MARKER
-    while found := pattern.search(data, end):
-        marker, start = data[found.end() - 1], found.end()
+    while match := pattern.search(data, end):
+        marker, start = data[match.end() - 1], match.end()
         if marker == _END_OF_IMAGE:
             return
         length = 0 if marker in _STANDALONE else int.from_bytes(data[start : start + 2])
@@ -62,7 +62,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _is_sound(data: bytes, marker: int, start: int, end: int) -> bool:
-    """Whether a segment's length fits what it is, or what follows it."""
+    """Whether a segment's length fits its kind, or the next segment."""
     if marker == _START_OF_SCAN:
         return end - start == 6 + 2 * int.from_bytes(data[start + 2 : start + 3])
     return data[end : end + 1] == b"\xff"

@@ -1,12 +1,12 @@
-"""What a file is by its first bytes, whatever its name: one table for images, videos and the rest.
+"""Kinds of files by their first bytes: one table for images, videos and others.
 
-Source of most signatures: the formats' own specifications, as the `file` command knows them too.
+Source of most signatures: the formats' own specifications, as in the `file` command.
 """
 
 import re
 from dataclasses import dataclass
 
-HEAD = 1024  # bytes of a file that `of` looks at
+HEAD = 1024  # first bytes of a file that `of` reads
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        name: With its article: "a PDF document".
-        format: What Pillow calls it, of the image formats that are read.
+        name: Name with its article: "a PDF document".
+        format: Pillow's name of an accepted image format; None for other files.
         is_video: Whether FFmpeg may open it.
     """
 
@@ -43,7 +43,7 @@ _HTML = Kind("an HTML page")
 _ZIP = Kind("a ZIP archive or an Office document")
 _MP3 = Kind("an MP3 audio file")
 
-_BEGINNINGS = {  # the longer one first, where one begins with the other
+_BEGINNINGS = {  # where one begins with another, the longer one comes first
     b"\xff\xd8\xff": _image("a JPEG image"),
     b"\x89PNG\r\n\x1a\n": _image("a PNG image"),
     b"GIF87a": _GIF,
@@ -116,8 +116,8 @@ _BRANDS = {  # the other major brands of ISO base media files that are no MP4 vi
     b"M4A ": Kind("an MPEG-4 audio file"),
     b"M4B ": Kind("an MPEG-4 audio file"),
 }
-_QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"pnot"}  # that old ones begin with
-_PATTERNS = (  # at the very beginning, where no beginning above is there
+_QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"pnot"}  # first atoms of old files
+_PATTERNS = (  # matched at the first byte if no beginning above fits
     (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", _image("a BMP image")),
     (rb"\0\0[\1\2]\0[^\0]\0", Kind("a Windows icon or cursor")),
     (rb"P[1-7]\s", Kind("a PNM image")),
@@ -138,10 +138,10 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def of(data: bytes) -> Kind | None:
-    """Returns what a file is; None where it is of no kind known here, such as plain text.
+    """Returns the kind of a file; None if it is unknown, as for plain text.
 
     Args:
-        data: The file, or the first `HEAD` bytes of it.
+        data: The file, or its first `HEAD` bytes.
     """
     head = data[:HEAD].removeprefix(_BYTE_ORDER_MARK)
     if head[4:8] == b"ftyp":
@@ -157,7 +157,7 @@ def of(data: bytes) -> Kind | None:
 
 
 def _of_brands(head: bytes) -> Kind | None:
-    """Tells the ISO base media files apart, by their major and by their compatible brands."""
+    """The kind of an ISO base media file, by its major and compatible brands."""
     major, size = head[8:12], int.from_bytes(head[:4])
     if len(major) < 4:
         return None

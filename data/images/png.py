@@ -1,6 +1,6 @@
-"""The structure of a PNG file: the parts that pixels are made of, without the metadata.
+"""The structure of a PNG file: the chunks that pixels depend on, without the metadata.
 
-Decoders refuse a whole picture for a comment: for a wrong checksum in it, or because it is large.
+Decoders refuse a whole image because of a comment that is large or has a wrong checksum.
 
 Source: Portable Network Graphics (PNG) Specification, third edition, W3C 2025, sections 5 and 11.
 """
@@ -13,9 +13,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BIT_DEPTH_AT = 24  # byte of the header
 
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
-_KEPT = _ANIMATION | {b"tRNS", b"eXIf"}  # of the ancillary chunks: alpha and orientation
+_KEPT = _ANIMATION | {b"tRNS", b"eXIf"}  # ancillary chunks: alpha and orientation
 _MOST_EXIF = 4 << 20  # bytes; OpenCV's decoder refuses the file at 8,000,000
-_OF_ORIENTATION = {  # how texts begin that may hold the orientation, by type
+_OF_ORIENTATION = {  # first bytes of texts that may hold the orientation, by type
     b"tEXt": b"Raw profile type exif\0",
     b"zTXt": b"Raw profile type exif\0",
     b"iTXt": b"XML:com.adobe.xmp\0\0",  # not compressed
@@ -25,18 +25,18 @@ _TRANSPARENT = {0: 2, 2: 6}  # bytes of tRNS by colour type: grey, RGB
 
 
 def bit_depth(data: bytes) -> int:
-    """Returns the bits per sample that the header states; 0 where there is no whole header."""
+    """Returns the bits per sample that the header states; 0 if the header is incomplete."""
     return data[BIT_DEPTH_AT] if len(data) > BIT_DEPTH_AT and data[12:16] == b"IHDR" else 0
 
 
 def fault(data: bytes) -> str | None:
-    """Looks for a wrong checksum where pixels depend on it; of an animation OpenCV checks none.
+    """Looks for a wrong checksum in a critical chunk; OpenCV checks none of an animation.
 
     Args:
         data: A PNG file, from its first byte.
 
     Returns:
-        What is wrong, or None.
+        The fault, or None.
     """
     for kind, start, end in _chunks(data):
         if _is_critical(kind) and kind != b"IEND" and not _has_checksum(data, start, end):
@@ -46,15 +46,15 @@ def fault(data: bytes) -> str | None:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """Leaves out the chunks that no pixel depends on, and ancillary ones that are damaged.
+    """Removes the chunks that no pixel depends on, and damaged ancillary chunks.
 
-    Critical chunks stay as they are, damaged ones too: decoders refuse these.
+    All critical chunks stay; decoders refuse damaged ones.
 
     Args:
         data: A PNG file, from its first byte.
 
     Returns:
-        A PNG file of the same pixels.
+        A PNG file with the same pixels.
     """
     chunks = list(_chunks(data))
     animated = _is_sound_animation(data, chunks)
@@ -71,7 +71,7 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Walks the chunks up to IEND or the end of the file: type, begin and end with its frame."""
+    """Yields type, start and end (frame included) of each chunk up to IEND or the file's end."""
     place = len(SIGNATURE)
     while place < len(data):
         kind, start = data[place + 4 : place + 8], place
@@ -82,19 +82,19 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_critical(kind: bytes) -> bool:
-    """Whether a decoder must know the chunk: bit 5 of the first letter; what is no type is kept."""
+    """Whether a decoder must know the chunk: bit 5 of its type; so is a type that is cut short."""
     return len(kind) < 4 or not kind[0] & 0x20
 
 
 def _has_checksum(data: bytes, start: int, end: int) -> bool:
-    """Whether a chunk is whole, with the checksum that it states."""
+    """Whether a chunk is complete and its checksum is right."""
     if end - start != 12 + int.from_bytes(data[start : start + 4]):
         return False
     return zlib.crc32(memoryview(data)[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
 
 
 def _is_sound(data: bytes, kind: bytes, start: int, end: int) -> bool:
-    """Whether an ancillary chunk has the checksum it states, and a length that decoders accept."""
+    """Whether an ancillary chunk has the right checksum and a length that decoders accept."""
     content = end - start - 12
     if not _has_checksum(data, start, end):
         return False
@@ -106,7 +106,7 @@ def _is_sound(data: bytes, kind: bytes, start: int, end: int) -> bool:
 
 
 def _tells_orientation(kind: bytes, content: bytes) -> bool:
-    """Whether a text is a short one that ImageMagick or Adobe's programs write in place of eXIf."""
+    """Whether a text is short and one that ImageMagick or Adobe's programs write for eXIf."""
     beginning = _OF_ORIENTATION.get(kind)
     if not beginning or not content.startswith(beginning) or len(content) > _MOST_TEXT:
         return False
@@ -119,7 +119,7 @@ def _tells_orientation(kind: bytes, content: bytes) -> bool:
 
 
 def _is_sound_animation(data: bytes, chunks: list[tuple[bytes, int, int]]) -> bool:
-    """Whether the animation is whole; where it is not, the default image is all there is."""
+    """Whether the animation is complete; if not, only the default image is kept."""
     parts = [chunk for chunk in chunks if chunk[0] in _ANIMATION]
     kinds = {kind for kind, _, _ in parts}
     return kinds >= {b"acTL", b"fcTL"} and all(_is_sound(data, *part) for part in parts)

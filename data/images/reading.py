@@ -1,4 +1,4 @@
-"""What was read is said: the classes with their images, and what was not taken."""
+"""Lines that tell the user what was read: classes with their images, and files passed over."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-_ALL_CLASSES = 10  # up to so many are named
+_ALL_CLASSES = 10  # up to this number all are named
 _FIRST_CLASSES = 3
 _NAMES = 12  # in a line
 _EXTENSION = re.compile(r"\.(?=\d*[a-z])[a-z\d]{1,10}$")
@@ -14,12 +14,12 @@ _EXTENSION = re.compile(r"\.(?=\d*[a-z])[a-z\d]{1,10}$")
 
 @dataclass
 class PassedOver:
-    """What lies among images and was not taken.
+    """Files and folders among the images that are not used.
 
     Attributes:
-        files: How many files there are, by extension.
+        files: Number of files, by extension.
         folders: Names of folders, in the order in which they were found.
-        closed: Those of them that cannot be opened.
+        closed: Names of the folders that cannot be opened.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -28,8 +28,8 @@ class PassedOver:
 
     def add_files(self, names: Iterable[str]) -> None:
         """Adds files."""
-        found = (_EXTENSION.search(name.lower()) for name in names)
-        self.files.update(each[0] if each else "without extension" for each in found)
+        matches = (_EXTENSION.search(name.lower()) for name in names)
+        self.files.update(match[0] if match else "without extension" for match in matches)
 
     def add_folders(self, names: Iterable[str]) -> None:
         """Adds folders, each name once."""
@@ -62,8 +62,8 @@ def taken(
     """Says which classes were read and what was passed over.
 
     Args:
-        class_names: By label.
-        images: Number of training images of every class, by label; None where it is unknown.
+        class_names: Names of the classes, by label.
+        images: Number of training images of each class, by label; None if unknown.
         joined: `Source.joined`.
         passed_over: `PassedOver.parts`.
 
@@ -88,11 +88,11 @@ def lacking(
     """Says which files a conversion left out and which splits lack classes.
 
     Args:
-        class_names: By label.
-        counts: Number of images of every class, by label, of every split; a test split whose
-            numbers are all 0 has no labels.
-        left_out: Number of files that are no sound images.
-        listed: The table that names them.
+        class_names: Names of the classes, by label.
+        counts: Number of images of each class, by label, for each split; a test split without
+            labels has 0 everywhere.
+        left_out: Number of files that cannot be decoded.
+        listed: The table that lists these files.
 
     Returns:
         Lines for the user.
@@ -109,7 +109,7 @@ def lacking(
 
 
 def shortened(names: Sequence[str], most: int = _NAMES) -> str:
-    """Lists names, only the first where there are many."""
+    """Lists names, and of many only the first."""
     more = [f"{len(names) - most:,} more"] if len(names) > most else []
     return ", ".join([*names[:most], *more])
 

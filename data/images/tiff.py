@@ -1,4 +1,4 @@
-"""The structure of a TIFF file, where it decides which decoder makes the right pixels of it.
+"""The structure of a TIFF file, as far as it decides which decoder is right for it.
 
 Source: TIFF Revision 6.0, Adobe 1992; Digital Negative (DNG) Specification 1.7.
 """
@@ -11,24 +11,34 @@ from PIL import TiffImagePlugin
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SUB_IFDS = 254, 258, 262, 330
 _SAMPLES_PER_PIXEL, _PLANAR, _EXTRA_SAMPLES, _DNG_VERSION = 277, 284, 338, 50706
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags of offsets and of byte counts
-_OF_A_PLANE = (256, 257, 259, 266, 274, 278, 317, 322, 323)  # tags that a plane has as the image
+_OF_A_PLANE = (
+    256,
+    257,
+    259,
+    266,
+    274,
+    278,
+    317,
+    322,
+    323,
+)  # tags that planes share
 _LOSSY = {"jpeg", "tiff_jpeg", "webp"}  # Pillow's names of compressions
 _DEEP_MODES = {"RGB", "RGBA", "I;16", "I;16L", "I;16B"}  # Pillow's names of grey, RGB, with alpha
 _LONG = 4
 
 
 def bits_per_sample(header: TiffImagePlugin.TiffImageFile) -> int:
-    """Returns the bits of the first sample of a pixel."""
+    """Returns the bits of a pixel's first sample."""
     return header.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0]
 
 
 def is_deep(header: TiffImagePlugin.TiffImageFile) -> bool:
-    """Whether it is grey or RGB, with or without alpha, of 16 bits per sample."""
+    """Whether an image is grey or RGB, with or without alpha, with 16 bits per sample."""
     return bits_per_sample(header) == 16 and header.mode in _DEEP_MODES
 
 
 def is_lossless(header: TiffImagePlugin.TiffImageFile) -> bool:
-    """Whether its compression loses nothing."""
+    """Whether an image is losslessly compressed."""
     return header.info.get("compression") not in _LOSSY
 
 
@@ -49,14 +59,14 @@ def is_premultiplied(header: TiffImagePlugin.TiffImageFile) -> bool:
 
 
 def planes(data: bytes, header: TiffImagePlugin.TiffImageFile) -> Iterator[bytes]:
-    """Takes apart an image whose channels lie one after the other, which OpenCV would mix up.
+    """Separates the channels of an image that stores one after the other; OpenCV mixes them up.
 
     Args:
         data: The file.
-        header: The same file.
+        header: The same file, opened by Pillow.
 
     Yields:
-        A grey TIFF for each channel; nothing where the samples of a pixel lie together.
+        A grey TIFF for each channel; nothing if the samples of a pixel lie together.
     """
     tags = header.tag_v2
     count = tags.get(_SAMPLES_PER_PIXEL, 1)
@@ -74,7 +84,7 @@ def planes(data: bytes, header: TiffImagePlugin.TiffImageFile) -> Iterator[bytes
 
 
 def _with_directory(data: bytes, entries: dict[int, tuple[int, ...]]) -> bytes:
-    """Returns the file with another directory, all of whose values are 32-bit integers."""
+    """Returns the file with another directory, whose values are all 32-bit integers."""
     order = "<" if data[:2] == b"II" else ">"
     begin = len(data) + len(data) % 2
     values, rows = b"", b""

@@ -1,8 +1,7 @@
 """Frames of video files, decoded by OpenCV in a process of their own, one after the other.
 
-Which files count as videos is decided by their first bytes, as `kinds` knows them: FFmpeg also
-opens playlists, which name other files and addresses. No TensorFlow here: the process imports this
-file.
+Videos are recognised by their first bytes (`kinds`), because FFmpeg also opens playlists, which
+name other files and addresses. No TensorFlow here: the process imports this file.
 """
 
 import itertools
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 
 import cv2
 
-from data.images import kinds, workers
+from data.images import kinds, sandbox, workers
 from data.images.decode import Storage, Stored, prepare_pixels
 from data.images.decoders import MAX_PIXELS, BadImage
 from data.images.examples import Example
@@ -32,9 +31,9 @@ class Frame:
     """One frame of a video.
 
     Attributes:
-        number: Counted from 0.
-        seconds: Since the first frame.
-        stored: What a record would hold of it, as pixels.
+        number: Number of the frame, from 0.
+        seconds: Time since the first frame.
+        stored: The frame as a raw record would hold it.
     """
 
     number: int
@@ -43,7 +42,7 @@ class Frame:
 
 
 def is_video(example: object) -> bool:
-    """Whether an example is a file of a known video format; one that cannot be read is none."""
+    """Whether an example is a readable file of a known video format."""
     if not isinstance(example, Example) or example.offset or example.size is not None:
         return False
     try:
@@ -61,37 +60,37 @@ def frames(
 ) -> Iterator[Frame | Rejected]:
     """Decodes a video in a process of its own.
 
-    One that dies of the file, or computes for more than `workers.SECONDS_PER_IMAGE` from one frame
-    to the next, ends the video; so does more than `workers.MEMORY`.
+    The video ends where the process crashes, takes more than `workers.SECONDS_PER_IMAGE` of CPU
+    time for a frame, or needs more than `sandbox.MEMORY`.
 
     Args:
         path: The file.
-        storage: How the images of the training were stored.
-        every: Of so many frames the first; None for one frame of every second.
+        storage: How the training images were stored.
+        every: Yield every Nth frame (default: one per second).
 
     Yields:
-        The frames, and why there are no more if the file is not sound.
+        The frames; last, if the file is damaged, the reason why there are no more.
 
     Raises:
         RuntimeError: If the process fails for another reason than the file.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", "from data.images import video; video.main()", os.getcwd()],
-        cwd=workers.REPOSITORY,
+        cwd=sandbox.REPOSITORY,
         env={**os.environ, "OPENCV_FFMPEG_CAPTURE_OPTIONS": _OPTIONS},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # FFmpeg speaks of what it finds
+        stderr=subprocess.DEVNULL,  # FFmpeg comments on files there
     )
     try:
         request = (os.path.abspath(path), storage, every, workers.SECONDS_PER_IMAGE)
-        workers.send(process.stdin, request)
-        while (frame := workers.receive(process.stdout)) is not None:
+        sandbox.send(process.stdin, request)
+        while (frame := sandbox.receive(process.stdout)) is not None:
             if isinstance(frame, str):
                 raise RuntimeError(f"decoding a video failed: {frame}")
             yield frame
     except (EOFError, BrokenPipeError):
-        late = process.wait() == -workers.OUT_OF_TIME
+        late = process.wait() == -sandbox.OUT_OF_TIME
         yield Rejected(f"takes over {workers.SECONDS_PER_IMAGE} s" if late else CRASHED)
     finally:
         process.kill()
@@ -99,25 +98,25 @@ def frames(
 
 
 def main() -> None:
-    """Decodes the video that the parent names on stdin, and ends when nobody reads its frames."""
-    workers.confine(sys.argv[1])
+    """Decodes the video that the parent names on stdin, until the parent stops reading."""
+    sandbox.confine(sys.argv[1])
     with os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # a stray print must not end up between the frames
-        path, storage, every, seconds = workers.receive(sys.stdin.buffer)
+        path, storage, every, seconds = sandbox.receive(sys.stdin.buffer)
         for frame in _decoded(path, storage, every, seconds):
-            workers.limit_time(0)
+            sandbox.limit_time(0)
             try:
-                workers.send(replies, frame)
+                sandbox.send(replies, frame)
             except BrokenPipeError:
                 os._exit(0)
-            workers.limit_time(seconds)
+            sandbox.limit_time(seconds)
 
 
 def _decoded(
     path: str, storage: Storage, every: int | None, seconds: int
 ) -> Iterator[Frame | Rejected | str | None]:
-    """The frames, why they end early, and None at the end."""
-    workers.limit_time(seconds)
+    """Yields the frames, the reason if they end early, and None at the end."""
+    sandbox.limit_time(seconds)
     try:
         yield from _read(path, storage, every, seconds)
     except BadImage as error:
@@ -141,12 +140,12 @@ def _read(path: str, storage: Storage, every: int | None, seconds: int) -> Itera
     rate = rate if _RATES[0] <= rate <= _RATES[1] else _RATE
     every = every or max(1, round(rate))
     for number in itertools.count():
-        workers.limit_time(seconds)
+        sandbox.limit_time(seconds)
         if not video.grab():
             break
         if number % every == 0:
-            found, image = video.retrieve()
-            if not found:
+            is_sound, image = video.retrieve()
+            if not is_sound:
                 raise BadImage(f"frame {number} is damaged")
             yield Frame(number, number / rate, prepare_pixels(image, storage))
     expected = video.get(cv2.CAP_PROP_FRAME_COUNT)

@@ -1,14 +1,14 @@
-"""The structure of a WebP file: whether it was written without loss.
+"""The structure of a WebP file: whether it is lossless.
 
 Source: RFC 9649, section 2.
 """
 
 _ANIMATION_FRAME = b"ANMF"
-_FRAME_HEADER = 16  # bytes of an animation's frame before its own chunks
+_FRAME_HEADER = 16  # bytes of an animation's frame before its chunks
 
 
 def is_lossless(data: bytes) -> bool:
-    """Whether the first picture of a WebP file is compressed without loss.
+    """Whether the first image of a WebP file is losslessly compressed.
 
     Args:
         data: A WebP file, from its first byte.

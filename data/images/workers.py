@@ -10,25 +10,16 @@ import contextlib
 import errno
 import functools
 import itertools
-import logging
 import os
-import pickle
 import queue
-import resource
-import signal
-import struct
 import subprocess
 import sys
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, TypeVar
-
-import cv2
 
 from data.images import kinds
 from data.images.decode import (
@@ -42,36 +33,40 @@ from data.images.decode import (
     store,
 )
 from data.images.examples import Example
+from data.images.sandbox import (
+    OUT_OF_TIME,
+    REPOSITORY,
+    confine,
+    limit_time,
+    receive,
+    send,
+)
 
 SECONDS_PER_IMAGE = 30  # of CPU time; the largest images take 2 to 8
-MEMORY = 4 << 30  # of a process, in bytes; with the largest images it has 1.5 to 3.2 GB
-OUT_OF_TIME = signal.SIGPROF  # ends a process whose time is up, in the middle of a decoder too
 CRASHED = "decoder crashed"
-UNREADABLE = "cannot be read"  # so begins the reason of a file that cannot be opened
+UNREADABLE = "cannot be read"  # the reason of a file that cannot be opened begins so
 
 _CHUNK_EXAMPLES = 128
 _CHUNK_BYTES = 4 << 20
-_CHUNKS_AHEAD = 3  # per worker: the order of results makes fast workers wait for slow ones
-_LENGTH = struct.Struct("<Q")
-# Where a disk or the way to it fails: the next attempt may succeed.
+_CHUNKS_AHEAD = 3  # per worker: results are in order, so fast workers wait for slow ones
+# Errors of a disk or of the network to it: the next attempt may succeed.
 DISK_ERRORS = {
     *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOLINK),
     *(errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN),
     *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
 }
-REPOSITORY = Path(__file__).parent.parent.parent
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """An image of which nothing comes.
+    """An image that gives no result.
 
     Attributes:
-        reason: Why.
-        unread: Its name, where the disk has failed and the image may be sound; empty else.
+        reason: Reason, as for rejected.csv.
+        unread: Name of the image if the disk failed, so that the image may be sound; else empty.
     """
 
     reason: str
@@ -79,16 +74,16 @@ class Rejected:
 
 
 class DiskError(RuntimeError):
-    """A disk, or the network to it, fails: what it holds may be sound."""
+    """A disk, or the network to it, fails; the images on it may be sound."""
 
 
 def stored(
     examples: Iterable[Example], storage: Storage, workers: int
 ) -> Iterator[Stored | Rejected]:
-    """Stores images in worker processes, as `worked` does, as long as their disk does not fail.
+    """Encodes images as records hold them, in worker processes, until their disk fails.
 
     Args:
-        examples: Where the images lie.
+        examples: The images.
         storage: How to store them.
         workers: Number of processes.
 
@@ -96,8 +91,8 @@ def stored(
         One result for every example, in their order.
 
     Raises:
-        DiskError: If it fails.
-        RuntimeError: As `worked`.
+        DiskError: If the disk fails.
+        RuntimeError: If a worker fails for another reason than the image.
     """
     return _read(worked(examples, functools.partial(_store, storage=storage), workers))
 
@@ -105,23 +100,23 @@ def stored(
 def prepared(
     examples: Iterable[Example], storage: Storage, workers: int
 ) -> Iterator[Stored | Rejected]:
-    """Decodes images to look at them once, as `stored` does, but compresses nothing."""
+    """Decodes images for immediate use: as `stored`, but compresses nothing."""
     return worked(examples, functools.partial(_prepare, storage=storage), workers)
 
 
 def worked(
     examples: Iterable[Example], work: Callable[[Example], Result], workers: int
 ) -> Iterator[Result | Rejected]:
-    """Works on images in worker processes.
+    """Calls a function for each image, in worker processes.
 
-    A worker that dies of a file, or computes for more than `SECONDS_PER_IMAGE`, is replaced and
-    the file rejected; so is a file that needs more than `MEMORY`. To wait for a disk, or while the
-    machine is stopped, takes no time.
+    If a file crashes its worker, or takes more than `SECONDS_PER_IMAGE` of CPU time, the worker is
+    replaced and the file rejected; a file that needs more than `MEMORY` is rejected too. Waiting
+    for a disk, or a suspended machine, does not count.
 
     Args:
-        examples: Where the images lie.
-        work: Makes the result of an example, or raises `BadImage`; of a module that does not
-            import TensorFlow.
+        examples: The images.
+        work: Returns the result for an example, or raises `BadImage`. Its module does not import
+            TensorFlow.
         workers: Number of processes.
 
     Yields:
@@ -138,7 +133,7 @@ def worked(
 
 
 def _read(results: Iterator[Result | Rejected]) -> Iterator[Result | Rejected]:
-    """Yields results until one is that the disk fails."""
+    """Yields results; raises DiskError at the first that reports a failing disk."""
     with contextlib.closing(results):
         for result in results:
             if isinstance(result, Rejected) and result.unread:
@@ -152,12 +147,12 @@ def found_bits(examples: Iterable[Example], workers: int) -> int:
     """The bits that images with 16 bits per channel use, as `Storage.bits`.
 
     Args:
-        examples: Where the images lie; of most only the first bytes are read.
+        examples: The images; only the first bytes of most are read.
         workers: Number of processes.
 
     Raises:
         DiskError: If the disk fails.
-        RuntimeError: As `worked`.
+        RuntimeError: If a worker fails for another reason than the image.
     """
     with contextlib.closing(_read(worked(examples, _largest_sample, workers))) as results:
         samples = (each for each in results if not isinstance(each, Rejected))
@@ -169,14 +164,14 @@ def _largest_sample(example: Example) -> int:
 
 
 class Crew:
-    """Worker processes that wait for work, which may come from several threads."""
+    """A pool of worker processes; several threads may give it work."""
 
     def __init__(self, workers: int, *, together: int = _CHUNK_EXAMPLES) -> None:
-        """Starts processes.
+        """Starts the processes.
 
         Args:
-            workers: How many.
-            together: The most examples that one of them gets at once.
+            workers: Number of processes.
+            together: Maximum number of examples that a process gets at once.
         """
         self._together = together
         self._workers = [_Worker() for _ in range(workers)]
@@ -188,13 +183,13 @@ class Crew:
     def prepared(
         self, examples: Iterable[Example], storage: Storage
     ) -> Iterator[Stored | Rejected]:
-        """As the function `prepared`."""
+        """Decodes images for immediate use, as the function `prepared`."""
         return self.worked(examples, functools.partial(_prepare, storage=storage))
 
     def worked(
         self, examples: Iterable[Example], work: Callable[[Example], Result]
     ) -> Iterator[Result | Rejected]:
-        """As the function `worked`."""
+        """Calls a function for each image, as the function `worked`."""
         pending = deque()
         try:
             for chunk in _chunks(examples, self._together):
@@ -208,7 +203,7 @@ class Crew:
                 job.cancel()
 
     def close(self) -> None:
-        """Ends the processes, in the middle of their work too."""
+        """Ends the processes, even in the middle of their work."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.stop()
@@ -224,7 +219,7 @@ class Crew:
 
 
 def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
-    """Groups small files, at most so many, so that a message to a worker is worth its while."""
+    """Groups at most `most` small files, to send fewer messages to the workers."""
     chunk, size = [], 0
     for example in examples:
         chunk.append(example)
@@ -246,7 +241,7 @@ class _Worker:
     def do(
         self, work: Callable[[Example], Result], chunk: list[Example]
     ) -> list[Result | Rejected]:
-        """Has a chunk worked on; where the process dies of it, every image on its own."""
+        """Sends a chunk to the process; if it crashes, sends the images one by one."""
         try:
             send(self._process.stdin, (chunk, work, SECONDS_PER_IMAGE))
             results = receive(self._process.stdout)
@@ -276,35 +271,15 @@ class _Worker:
         )
 
     def _restart(self) -> int:
-        """Replaces a process that has died or is of no use; returns its exit code."""
+        """Replaces a process that has died or must end; returns its exit code."""
         self._process.kill()  # does nothing to a process that has died
         code = self._process.wait()
         self._start()
         return code
 
 
-def send(stream: BinaryIO, message: object) -> None:
-    """Writes a message to a process of our own: whoever reads it must trust the writer."""
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
-    stream.flush()
-
-
-def receive(stream: BinaryIO) -> object:
-    """Reads what `send` wrote; raises EOFError where the other end is gone."""
-    prefix = stream.read(_LENGTH.size)
-    if len(prefix) < _LENGTH.size:
-        raise EOFError
-    size = _LENGTH.unpack(prefix)[0]
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
-    return pickle.loads(data)
-
-
 def store_example(example: Example, storage: Storage) -> Stored | Rejected:
-    """Stores one image in this process, which ends if that takes over `SECONDS_PER_IMAGE`."""
+    """Encodes one image in this process, which ends if that takes over `SECONDS_PER_IMAGE`."""
     return _worked_on(example, functools.partial(_store, storage=storage), SECONDS_PER_IMAGE)
 
 
@@ -333,13 +308,8 @@ def _worked_on(
         limit_time(0)
 
 
-def limit_time(seconds: float) -> None:
-    """Ends this process with `OUT_OF_TIME` when it has computed for so long; 0: it may go on."""
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
 def _serve(requests: BinaryIO, replies: BinaryIO):
-    """Answers chunks until the parent closes its end or is gone."""
+    """Answers requests until the parent closes its end or ends."""
     while True:
         try:
             chunk, work, seconds = receive(requests)
@@ -355,19 +325,8 @@ def _serve(requests: BinaryIO, replies: BinaryIO):
             return
 
 
-def confine(folder: str) -> None:
-    """Prepares this process for strangers' files: quiet, in a folder, with `MEMORY` at most."""
-    os.chdir(folder)
-    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's: the parent closes our stdin
-        signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    cv2.setNumThreads(1)
-    logging.disable()  # what Pillow thinks of a file is not said: there is one line, the parent's
-    warnings.simplefilter("ignore")
-
-
 def main():
-    """Serves one parent, from its folder, over stdin and stdout."""
+    """Serves one parent process over stdin and stdout, in its working folder."""
     confine(sys.argv[1])
     with os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # a stray print must not end up between the replies
