@@ -21,7 +21,7 @@ def test_the_end_waits_until_a_pipeline_that_nobody_reads_from_is_quiet():
     iterator = iter(numbers.prefetch(3))
     assert next(iterator) == 0
     callbacks._wait_until_quiet()
-    assert callbacks._calls.going_on == 0
+    assert callbacks._calls.running == 0
     done = len(calls)
     assert done >= 4  # the one that was read, and a full buffer
     time.sleep(0.4)
@@ -33,9 +33,9 @@ def test_a_call_that_fails_is_over():
         raise ValueError("no")
 
     numbers = tf.data.Dataset.range(1).map(lambda n: callbacks.call(fail, [n], tf.int64))
-    before = callbacks._calls.going_on
+    before = callbacks._calls.running
     try:
         list(numbers)
     except tf.errors.InvalidArgumentError as error:
         assert "no" in str(error)
-    assert callbacks._calls.going_on == before
+    assert callbacks._calls.running == before

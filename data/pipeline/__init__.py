@@ -1,13 +1,15 @@
-"""Records become batches.
+"""The input pipeline: records of shards become batches of uint8 images.
 
-shards           order    Which records come when, in blocks of shards that fit into memory.
-|              reader   A block is read; what can be computed for all its records at once is:
-|                       shuffling, random draws, crop boxes, mirroring (`augment`, `views`).
-|              encoded  Images are decoded, of JPEGs no more than the crop, ...
-|              decoded  ... or only cut out, where their pixels are at hand.
-|              pixels   The crops are resized and mirrored into the batch.
-v              augment, variations  What a policy changes in whole batches or cut images.
-batches          train, test          Labels and weights are added, batches are counted.
+What happens to a record, in order:
+
+1. `order` plans when it is read: shards come in a random order, in blocks that fit into memory.
+2. `reader` reads its block, while the one before is in use. For all records of the block at once
+   `train` or `test` shuffles, draws random numbers and computes windows and mirroring (`augment`,
+   `views`).
+3. `encoded` decodes the image, of a JPEG only the window; `decoded` has the pixels at hand.
+4. `pixels` cuts the window out, resizes and mirrors it, straight into the batch (`buffers`).
+5. `train` warps and varies the images, as the policy says (`augment`, `variations`); colour is
+   left to the device.
 """
 
 from data.pipeline.facts import class_counts, has_labels, shorter_side

@@ -1,4 +1,4 @@
-"""Making things ahead of those who use them."""
+"""Prefetching: a thread computes the next items of an iterator."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ _END = object()
 
 
 def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
-    """Has a thread make the next items while one is used.
+    """Prefetches items in a thread.
 
     Args:
-        items: Are made in that thread.
-        count: How many are made ahead, at least 1.
+        items: The iterator, which runs in the thread.
+        count: Number of items to prefetch, at least 1.
 
     Yields:
-        The items in their order; what raises in the thread raises here.
+        The items in their order; an exception of the iterator is raised here.
     """
     thread = ThreadPoolExecutor(1)
     coming = deque(thread.submit(next, items, _END) for _ in range(count))

@@ -1,9 +1,9 @@
-"""Augmentation: what one training image, or one batch of them, may be turned into.
+"""Augmentation policies: random windows, warps and colours of training images.
 
-All randomness arrives as uniform draws from the clock, so every operation is a pure function of
-its arguments. Geometry is on uint8: a policy says which window of the stored image becomes the
-network's input, for many images or one; mirroring is left to the pipeline. Colour is per batch,
-on the device, on float32 in 0..255.
+All randomness arrives as uniform draws, so every operation is a pure function of its arguments.
+Geometry is on uint8: a policy says which window of the stored image becomes the network's input,
+for many images or one; the pipeline mirrors. Colour is changed per batch, on the device, on float32
+in 0..255.
 
 Sources: `alexnet` is Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.1; `cifar` is He et al.,
 arXiv:1512.03385, section 4.2; `inception` is Szegedy et al., arXiv:1409.4842, section 6, with the
@@ -23,8 +23,8 @@ GEOMETRY_DRAWS = 4
 COLOUR_DRAWS = 3
 
 _CIFAR_PADDING = 4 / 32  # of the side
-_INCEPTION_AREA = 0.08  # at least, of the image
-_INCEPTION_ASPECT = 4 / 3  # at most, and its inverse at least
+_INCEPTION_AREA = 0.08  # of the image, minimum
+_INCEPTION_ASPECT = 4 / 3  # maximum; its inverse is the minimum
 _DIGIT_ANGLE = math.radians(12)
 _DIGIT_SHIFT = 0.1  # of the side
 
@@ -42,15 +42,15 @@ class Policy:
     """How training images are varied.
 
     Attributes:
-        window: `(height, width, size, draws) -> int32 [..., 4]`: top, left, height, width of what
-            is cut out, zero outside of the image. Heights and widths are int32 [...] of stored
-            images, `size` is the side of the network's input, draws are float32 [...,
-            GEOMETRY_DRAWS], uniform in [0, 1).
+        window: `(height, width, size, draws) -> int32 [..., 4]`: top, left, height, width of the
+            window to cut out, which is black outside of the image. Heights and widths are int32
+            [...] of stored images, `size` is the side of the network's input, draws are float32
+            [..., GEOMETRY_DRAWS], uniform in [0, 1).
         warp: None, or `(images, draws) -> images` on uint8 [B, S, S, 3] and
             [B, GEOMETRY_DRAWS or more].
         vary: None, or `(image, draws) -> image` on uint8 [S, S, 3] and float32 [D], NumPy arrays,
-            after everything else that is geometry.
-        mirror: half of the images are mirrored left to right.
+            after all other geometry.
+        mirror: Whether half of the images are mirrored left to right.
         colour: None, or `(images, draws) -> images` on float32 [B, S, S, 3] in 0..255 (results may
             leave the range) and [B, COLOUR_DRAWS], uniform in [0, 1).
     """
@@ -69,13 +69,13 @@ class Policy:
 
 
 def centre_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
-    """The central square: the same as the single test view."""
+    """The central square, as in the single test view."""
     del draws
     return views.windows(height, width, size, crops=1)[..., 0, :]
 
 
 def random_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
-    """The square of the test view, anywhere in the image."""
+    """A square as large as the test view, anywhere in the image."""
     side = views.crop_side(tf.minimum(height, width), size)
     top = _below(height - side + 1, draws[..., 0])
     left = _below(width - side + 1, draws[..., 1])
@@ -83,11 +83,11 @@ def random_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tens
 
 
 def scaled_window(low: float, high: float, full: int) -> Callable:
-    """A window function: a square anywhere in the image, whose shorter side is drawn first.
+    """A window function: a square anywhere in the image, after a random resize of the image.
 
-    K. Simonyan and A. Zisserman, arXiv:1409.1556, section 3.1: the image is scaled so that its
-    shorter side has `low` to `high` pixels, the network's input, of `full` pixels, is cut out of
-    that. Smaller inputs show the same part.
+    K. Simonyan and A. Zisserman, arXiv:1409.1556, section 3.1: the image is resized so that its
+    shorter side has `low` to `high` pixels; the network's input, of `full` pixels, is cropped from
+    that. Smaller inputs show the same part of the image.
     """
 
     def window(height, width, size, draws):
@@ -134,9 +134,9 @@ def resized_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Ten
 
 
 def small_warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Turns square images by up to 12 degrees and shifts them by up to a tenth of their side.
+    """Rotates square images by up to 12 degrees and shifts them by up to a tenth of their side.
 
-    Bilinear; what comes in from outside is black.
+    Bilinear; black outside of the image.
     """
     side = tf.cast(tf.shape(images)[1], tf.float32)
     angle, right, down, _ = tf.unstack(2 * draws[:, :GEOMETRY_DRAWS] - 1, axis=1)
@@ -207,9 +207,9 @@ def colour_draws(seed: int, step: tf.Tensor | int, batch_size: int) -> tf.Tensor
     """The draws for the colour of a whole batch.
 
     Args:
-        seed: int.
-        step: int64 [], optimizer updates done.
-        batch_size: int, the global batch; a replica takes its rows.
+        seed: Seed of the run.
+        step: Optimizer updates done, int64 [].
+        batch_size: Images of the global batch; a replica takes its rows.
 
     Returns:
         float32 [batch_size, COLOUR_DRAWS], uniform in [0, 1), the same on every device.

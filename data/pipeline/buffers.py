@@ -1,4 +1,4 @@
-"""Memory for batches, used again: the pages of a fresh one cost as much as copying into it."""
+"""Reuses the memory of batches: fresh pages cost as much as copying into them."""
 
 import collections
 import weakref
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_ALIGNMENT = 64  # bytes; TensorFlow copies what is aligned otherwise
-_KEPT_BYTES = 256 << 20  # of buffers that are free
+_ALIGNMENT = 64  # bytes; TensorFlow copies arrays of any other alignment
+_KEPT_BYTES = 256 << 20  # maximum of free buffers
 
-_free: collections.deque[np.ndarray] = collections.deque()  # the oldest first
+_free: collections.deque[np.ndarray] = collections.deque()  # oldest first
 
 
 def empty(shape: Sequence[int]) -> np.ndarray:
-    """Memory for uint8 [...] that TensorFlow takes over without a copy.
+    """An uninitialised uint8 array, whose memory TensorFlow takes over without a copy.
 
-    When the array and all views of it are gone, on whatever side, the memory is lent again. Any
-    thread may call this, and any may be the last to let go.
+    Once the array and all views of it are released, by NumPy or TensorFlow, its memory is reused.
+    Thread-safe; any thread may release the array.
     """
     count = int(np.prod(shape))
     owner = _taken(count + _ALIGNMENT)

@@ -1,4 +1,4 @@
-"""Python inside of a pipeline: functions of arrays, which its threads call."""
+"""Python functions of NumPy arrays that the threads of a tf.data pipeline call."""
 
 import atexit
 import functools
@@ -14,20 +14,20 @@ _LONGEST_SECONDS = 10.0
 
 
 class _Calls:
-    """How many calls have begun, and how many of them go on."""
+    """Counts the calls that have begun, and those still running."""
 
     def __init__(self) -> None:
-        self.begun, self.going_on = 0, 0
+        self.begun, self.running = 0, 0
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
         with self._lock:
             self.begun += 1
-            self.going_on += 1
+            self.running += 1
 
     def __exit__(self, *_) -> None:
         with self._lock:
-            self.going_on -= 1
+            self.running -= 1
 
 
 _calls = _Calls()
@@ -36,11 +36,11 @@ _calls = _Calls()
 def call(
     function: Callable[..., np.ndarray], arguments: Sequence[tf.Tensor], dtype: tf.DType
 ) -> tf.Tensor:
-    """As `tf.numpy_function`, for functions without state, in pipelines that Python outlives.
+    """Like `tf.numpy_function`, for functions without state, but lets Python exit safely.
 
-    Python's end waits for the threads of a pipeline that is still there, and a call that goes on
-    in one of them waits for Python: the process would hang for ever. So the end is put off until
-    no call goes on; the buffers of a pipeline that nobody reads from are full soon.
+    At exit Python waits for the threads of a pipeline that still exists, while a running call waits
+    for Python: the process would hang. Therefore exit is delayed until no call is running, which is
+    soon, because the buffers of a pipeline that nobody reads from fill up.
     """
 
     @functools.wraps(function)
@@ -54,6 +54,6 @@ def call(
 @atexit.register
 def _wait_until_quiet() -> None:
     last, longest = 0, time.monotonic() + _LONGEST_SECONDS
-    while (_calls.going_on or _calls.begun > last) and time.monotonic() < longest:
+    while (_calls.running or _calls.begun > last) and time.monotonic() < longest:
         last = _calls.begun
         time.sleep(_QUIET_SECONDS)

@@ -1,8 +1,8 @@
-"""Images whose pixels are at hand: those of raw splits, or of splits decoded into memory.
+"""Reader of images whose pixels are at hand: of raw splits, or of splits decoded into memory.
 
-A batch of them is cut out in one pass over NumPy arrays; TensorFlow's overhead for every element
-would take longer than that, many times longer for an image of 32 x 32. Raw shards are mapped, not
-read: what a batch shows is copied once, and the memory is the system's page cache.
+A batch is cut out in one pass over NumPy arrays; TensorFlow's overhead per element would take
+longer than that, many times longer for images of 32 x 32. Raw shards are memory-mapped: the pixels
+of a batch are copied once, from the system's page cache.
 """
 
 import collections
@@ -32,11 +32,11 @@ CACHES = ("auto", "memory", "none")
 _AUTO_BYTES = 2 << 30
 _AUTO_PART = 0.25
 _SAMPLE = 100
-_HEIGHT = 2  # the column of it in the rows below: shard, offset, height, width, label
-_CALL_BYTES = 4 << 20  # that a call from the pipeline cuts, about
-_CHUNK = 512  # images that a thread decodes at a time, at most
-_CHUNK_BYTES = 4 << 20  # of them, about
-_MAPPED_BYTES = 4 * order.BLOCK_BYTES  # at a time: a block, the next, and some in use
+_HEIGHT = 2  # first column for `plan` in rows of shard, offset, height, width, label
+_CALL_BYTES = 4 << 20  # of pixels cut out by a call, about
+_CHUNK = 512  # images that a thread decodes at a time, maximum
+_CHUNK_BYTES = 4 << 20  # of pixels that a thread decodes at a time, about
+_MAPPED_BYTES = 4 * order.BLOCK_BYTES  # a block, the next, and batches still in use
 
 
 class Images(NamedTuple):
@@ -44,7 +44,7 @@ class Images(NamedTuple):
 
     Attributes:
         pixels: uint8 [bytes], in memory or mapped: RGB, row by row, image after image.
-        table: int64 [n, 4], for every record where in `pixels` it begins, height, width, label.
+        table: int64 [n, 4], a row per record: its first byte in `pixels`, height, width, label.
     """
 
     pixels: np.ndarray
@@ -55,27 +55,27 @@ OpenShard = Callable[[Shard], Images]
 
 
 class Decoded(Reader):
-    """Records whose pixels are at hand: nothing is decoded."""
+    """Reads records whose pixels are at hand: nothing is decoded."""
 
     def __init__(self, dataset: Dataset, split: str, *, open_shard: OpenShard, **options) -> None:
-        """Reads nothing yet.
+        """Prepares to read a split.
 
         Args:
-            dataset: As for every reader.
-            split: As for every reader.
-            open_shard: Opens a shard; called more than once for the same.
-            **options: As for every reader.
+            dataset: The data set.
+            split: One of its splits.
+            open_shard: Opens a shard; may be called repeatedly for the same shard.
+            **options: The other arguments of `Reader`.
         """
         super().__init__(dataset, split, **options)
         self._open = open_shard
 
     def read(self, block: Columns) -> tf.Tensor:
-        """As for every reader; a row is shard, offset, height, width, label, int64 [5]."""
+        """Reads the table of a block: rows of shard, offset, height, width, label, int64 [5]."""
         rows = callbacks.call(self._rows, [block["shards"], block["records"]], tf.int64)
         return tf.ensure_shape(rows, [None, 5])
 
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
-        """As for every reader."""
+        """Computes windows and mirroring."""
         height, width, label = tf.unstack(tf.cast(rows[:, _HEIGHT:], tf.int32), axis=1)
         windows = self.windows_of(height, width, draws)
         return {
@@ -87,15 +87,14 @@ class Decoded(Reader):
         }
 
     def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
-        """As for every reader."""
+        """Cuts windows out, for several batches in a call where images are small."""
         side, views = self.size, planned.element_spec["windows"].shape[1]
 
-        def finished(some):
-            arguments = [some.pop(name) for name in ("rows", "windows", "mirror")]
+        def finished(columns):
+            arguments = [columns.pop(name) for name in ("rows", "windows", "mirror")]
             parts = callbacks.call(self._cut, arguments, tf.uint8)
-            return tf.ensure_shape(parts, [None, views, side, side, 3]), some
+            return tf.ensure_shape(parts, [None, views, side, side, 3]), columns
 
-        # Small images are cut for several batches in a call, which has its price.
         batches = max(1, _CALL_BYTES // (batch_size * views * side * side * 3))
         return (
             planned.rebatch(batches * batch_size)
@@ -104,7 +103,7 @@ class Decoded(Reader):
         )
 
     def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
-        """As for every reader."""
+        """The stage augment."""
         whole = self.cut(planned, batch_size, threads)
         return {"augment": whole.map(_as_it_is(lambda parts, batch: parts[:, 0, 0, 0, 0]))}
 
@@ -134,17 +133,17 @@ class Decoded(Reader):
 
 
 def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: np.ndarray) -> None:
-    """Cuts windows of one size out of images in one piece of memory.
+    """Cuts windows of one size out of images that lie in one piece of memory.
 
-    Every row of a window is a strip of memory, which reaches as far beyond the image as the window
-    does: what it has from there becomes zero. All strips are taken at once, but for windows of the
-    first and last images that have a strip which reaches beyond the memory itself.
+    Every row of a window is a strip of memory. Where the window reaches beyond its image the strip
+    holds other pixels, which are set to zero. All strips are gathered at once, except for windows
+    of the first and last images with a strip that reaches beyond the memory.
 
     Args:
-        memory: uint8 [bytes], at least 3 S.
-        places: int64 [n, 3]: where an image begins in it, height, width.
+        memory: uint8 [bytes], at least 3 S bytes.
+        places: int64 [n, 3]: first byte of each image in memory, height, width.
         windows: int32 [n, 4], of the result's size, not entirely outside of the images.
-        result: uint8 [n, S, S, 3], is filled.
+        result: uint8 [n, S, S, 3], to be filled.
     """
     count, size = result.shape[:2]
     offset, height, width = (column[:, np.newaxis] for column in places.T)
@@ -155,9 +154,9 @@ def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: 
     begin, end = (offset + 3 * (each * width + left) for each in (first, last))
     reachable = (begin >= 0) & (end < len(strips))
     inside = (row >= 0) & (row < height) & reachable
-    found = strips[np.where(inside, offset + 3 * (row * width + left), 0)]
+    gathered = strips[np.where(inside, offset + 3 * (row * width + left), 0)]
     columns = np.repeat((column >= 0) & (column < width), 3, axis=1).view(np.uint8)
-    np.multiply(found, columns[:, np.newaxis], out=result.reshape([count, size, 3 * size]))
+    np.multiply(gathered, columns[:, np.newaxis], out=result.reshape([count, size, 3 * size]))
     result[~inside] = 0
     for number in np.flatnonzero(~reachable):
         image, window = _image(memory, *places[number]), windows[number].reshape([1, 1, 4])
@@ -169,13 +168,13 @@ def _image(memory: np.ndarray, offset: int, height: int, width: int) -> np.ndarr
 
 
 def chosen_cache(dataset: Dataset, cache: str) -> str:
-    """What `auto` means for a data set: whether its decoded images are kept in memory.
+    """Resolves "auto": whether the decoded images of a data set are kept in memory.
 
-    They are where the whole set takes no more than 2 GiB and a quarter of the memory that is free.
-    Raw splits never are: the system keeps their pages.
+    They are if the whole set takes at most 2 GiB and a quarter of the free memory. Raw splits never
+    are: the system caches their pages.
 
     Args:
-        dataset: What is to be read.
+        dataset: The data set.
         cache: One of `CACHES`.
 
     Returns:
@@ -190,7 +189,7 @@ def chosen_cache(dataset: Dataset, cache: str) -> str:
 
 
 def decoded_bytes(dataset: Dataset) -> int:
-    """About how many bytes the images of all splits but raw ones take, decoded; from samples."""
+    """Estimated bytes of the decoded images of all splits that are not raw; from samples."""
     pixels_in_all = 0.0
     for split in _encoded_splits(dataset):
         areas = np.prod(facts.stored_sizes(dataset, split, _SAMPLE), axis=1)
@@ -208,18 +207,18 @@ def _encoded_splits(dataset: Dataset) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Shard, Images]:
-    """Decodes all images of some shards; done once for the same shards.
+    """Decodes all images of a split; the result is cached.
 
     Args:
-        shards: Of one split.
-        encoding: The split's, one of `datasets.ENCODINGS`.
-        threads: How many images are decoded at a time.
+        shards: The shards of the split.
+        encoding: How the split is stored, one of `datasets.ENCODINGS`.
+        threads: Number of images decoded at a time.
     """
     samples = 3 * np.prod(facts.sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
     expected = np.median(samples) * sum(shard.examples for shard in shards)
     tables = {shard: [np.zeros([0, 4], np.int64)] for shard in shards}
-    # Pages that nothing is written to take no memory; in one that grows the system moves pages and
-    # copies nothing. So the images are never there twice.
+    # Untouched pages take no memory, and to resize an array the system moves pages without copying:
+    # the images are never in memory twice.
     memory, end = np.empty(round(expected), np.uint8), 0
     with ThreadPoolExecutor(threads) as pool:
         chunk = min(_CHUNK, max(1, _CHUNK_BYTES // max(samples)))
@@ -239,7 +238,7 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
 def _decode(
     shards: Sequence[Shard], encoding: str, chunk: int, pool: Executor, ahead: int
 ) -> Iterator[tuple[Shard, list[np.ndarray], np.ndarray]]:
-    """Yields a chunk of images and labels at a time, in order; only so many wait for their turn."""
+    """Yields chunks of images and labels, in order; at most `ahead` chunks wait for their turn."""
     decode = _decode_unknown if encoding == UNKNOWN else _decode_known
 
     def decoded(serialized: tf.Tensor) -> tuple[list[np.ndarray], np.ndarray]:
@@ -259,12 +258,12 @@ def _decode(
 
 
 def _decode_known(rows: Iterable[tuple]) -> list[np.ndarray]:
-    """As TensorFlow decodes JPEGs and PNGs, in a fifth of the time where images are small."""
-    way = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    """Decodes JPEGs and PNGs like TensorFlow, in a fifth of the time if images are small."""
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     return [
         pixels.of_raw(encoded, height, width)
         if format == records.RAW
-        else cv2.imdecode(np.frombuffer(encoded, np.uint8), way)
+        else cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
         for encoded, format, height, width in rows
     ]
 
@@ -274,19 +273,19 @@ def _decode_unknown(rows: Iterable[tuple]) -> list[np.ndarray]:
 
 
 class Mapped:
-    """Opens raw shards; their files are read when their pixels are."""
+    """Opens raw shards by mapping them into memory."""
 
     def __init__(self) -> None:
-        """Nothing is open yet."""
+        """Starts without open shards."""
         self._open: dict[Shard, np.ndarray] = {}
         self._tables: dict[Shard, np.ndarray] = {}
         self._lock = threading.Lock()
 
     def __call__(self, shard: Shard) -> Images:
-        """Opens a shard, and closes those of earlier blocks.
+        """Opens a shard, and closes shards of earlier blocks.
 
         Raises:
-            ValueError: If it is damaged, when it is opened for the first time.
+            ValueError: If the shard is damaged; checked when it is first opened.
         """
         with self._lock:
             if shard not in self._open:
@@ -303,7 +302,7 @@ class Mapped:
 
 
 def _map(path: str) -> np.ndarray:
-    """A file as uint8 [bytes], which the system begins to read ahead."""
+    """Maps a file into memory as uint8 [bytes]; the system starts to read it ahead."""
     if not os.path.getsize(path):
         return np.zeros(0, np.uint8)
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Images that are decoded when they are needed, and of JPEGs no more than is needed."""
+"""Readers that decode images when they are needed, and of JPEGs no more than the windows."""
 
 import functools
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from data.shards.datasets import UNKNOWN
 
 _as_it_is = tf.autograph.experimental.do_not_convert
 
-# A part of a JPEG has other colours at its border than the whole (chroma is interpolated).
+# At the border of a partly decoded JPEG colours differ from the whole (chroma is interpolated).
 _MARGIN = 2
 
-# What cannot share the threads, putting a batch together, takes a tenth of the time at most.
+# Assembling a batch, which is not parallel, takes at most a tenth of the time.
 _BATCHES = 2
-_CALL_BYTES = 512 << 20  # of the images that a call decodes, about
-_DECODED = 12  # times the bytes that a JPEG has
+_CALL_BYTES = 512 << 20  # of images decoded by a call, about
+_DECODED = 12  # bytes of decoded pixels per byte of a JPEG
 _THREADS_OF_A_BATCH = 8
 
 _FORMATS = [records.JPEG, records.PNG, records.RAW]
@@ -32,10 +32,10 @@ _PIXEL = {  # a file of one pixel
 
 
 class Encoded(Reader):
-    """Records that hold image files of any kind and size; `Jpegs` is for most.
+    """Reads records that hold image files of any kind and size.
 
-    A batch is one call: all its images are decoded side by side, then cut, resized and mirrored
-    into the batch. A call for every image would cost a tenth of the time of decoding.
+    A batch is one call: all its images are decoded in parallel, then cut, resized and mirrored
+    into the batch. A call per image would add a tenth to the time of decoding.
     """
 
     @functools.cached_property
@@ -43,22 +43,22 @@ class Encoded(Reader):
         return random_access.Files([shard.path for shard in self.shards])
 
     def read(self, block: Columns) -> tf.Tensor:
-        """As for every reader; a row is a record, string [].
+        """Reads a block; a row is a serialised record, string [].
 
-        TensorFlow itself does not notice a shard that was cut between two records.
+        Also counts the records: TensorFlow does not notice a shard that was cut between two.
         """
         paths = tf.constant([shard.path for shard in self.shards])
         files = tf.gather(paths, tf.boolean_mask(block["shards"], block["shards"] >= 0))
         at_most = tf.cast(block["records"], tf.int64) + 1
         serialized = tf.data.TFRecordDataset(files).batch(at_most).get_single_element()
-        found = tf.size(serialized)
-        facts = ["shards changed: records expected, found, files", block["records"], found, files]
-        whole = tf.debugging.Assert(tf.equal(found, block["records"]), facts)
+        count = tf.size(serialized)
+        facts = ["shards changed: records expected, found, files", block["records"], count, files]
+        whole = tf.debugging.Assert(tf.equal(count, block["records"]), facts)
         with tf.control_dependencies([whole]):
             return tf.identity(serialized)
 
     def pick(self, block: Columns, places: tf.Tensor) -> tf.Tensor:
-        """As for every reader; no other records are read."""
+        """Reads the records at the given places, and no others."""
         arguments = [block["shards"], block["records"], places]
         return tf.ensure_shape(callbacks.call(self._picked, arguments, tf.string), [None])
 
@@ -66,13 +66,13 @@ class Encoded(Reader):
         return self._files.read(shards[shards >= 0], expected, places)
 
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
-        """As for every reader."""
+        """Parses records and plans how to decode them."""
         record = records.parse(rows)
         known = self._what_to_decode(record, draws)
         return {"label": self.labels(record["label"]), "draws": draws, **known}
 
     def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
-        """As for every reader."""
+        """Decodes images and cuts their windows out."""
         count = self._per_call(batch_size)
 
         def finished(batch):
@@ -86,11 +86,11 @@ class Encoded(Reader):
         return batches if count == batch_size else batches.rebatch(batch_size, drop_remainder=True)
 
     def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
-        """As for every reader."""
+        """The stages decode and augment."""
 
         def decoded(batch):
             images, windows = self._decoded(batch)
-            sizes = [tf.size(image) for image in images]  # nothing is decoded that is not used
+            sizes = [tf.size(image) for image in images]  # an unused image would not be decoded
             return windows[:, 0, 0] + tf.add_n(sizes)
 
         whole = self.cut(planned, batch_size, threads)
@@ -100,7 +100,7 @@ class Encoded(Reader):
         }
 
     def _per_call(self, batch_size: int) -> int:
-        """Images of a call, all of which are decoded at a time: a divisor of the batch's size."""
+        """Images per call, which are decoded at the same time: a divisor of the batch size."""
         size = sum(shard.bytes for shard in self.shards)
         examples = max(1, sum(shard.examples for shard in self.shards))
         most = max(1, _CALL_BYTES * examples // max(1, _DECODED * size))
@@ -110,18 +110,18 @@ class Encoded(Reader):
         return pixels.cut(images, windows, mirror, self.size)
 
     def _what_to_decode(self, record: Columns, draws: tf.Tensor) -> Columns:
-        """What is known without decoding."""
+        """The columns that `_decoded` needs, from a parsed record."""
         return {"encoded": record["encoded"]}
 
     def _decoded(self, batch: Columns) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """What `_cut` needs of a batch [b, ...], and its windows; takes out what it uses."""
+        """Decodes a batch [b, ...], whose columns it pops: arguments of `_cut`, and windows."""
         images = [pixels.decoded(encoded) for encoded in tf.unstack(batch.pop("encoded"))]
         height, width, _ = tf.unstack(tf.stack([tf.shape(image) for image in images]), axis=1)
         return images, self.windows_of(height, width, batch["draws"])
 
 
 class Jpegs(Encoded):
-    """JPEG records of known size: where to decode is found for many at a time."""
+    """Reads JPEG records of known size: the part to decode is computed in bulk."""
 
     def _what_to_decode(self, record: Columns, draws: tf.Tensor) -> Columns:
         height, width = (tf.cast(record[side], tf.int32) for side in ("height", "width"))
@@ -146,11 +146,11 @@ class Jpegs(Encoded):
 
 
 class Mixed(Jpegs):
-    """Records of known size, each in a format of its own: JPEG, PNG or RAW.
+    """Reads records of known size in any of the formats JPEG, PNG and RAW.
 
-    An operation that chooses the decoder takes 7 us, a third of what decoding a small JPEG does.
-    So every image has a JPEG decoder and a PNG decoder, and the one that is not its own gets a
-    single pixel, which takes less than half as long. Of PNGs all is decoded, of raw pixels nothing.
+    Choosing the decoder in the graph takes 7 us, a third of the time of decoding a small JPEG.
+    Instead every image passes a JPEG decoder and a PNG decoder, and the wrong one gets a file of a
+    single pixel, in less than half that time. PNGs are decoded whole, raw pixels not at all.
     """
 
     def _what_to_decode(self, record: Columns, draws: tf.Tensor) -> Columns:
@@ -191,14 +191,14 @@ class Mixed(Jpegs):
         return super()._cut(windows, mirror, *images)
 
 
-# The reader of a split by its encoding; raw pixels need none of these.
+# The reader of a split by its encoding; for raw splits see `decoded.Decoded`.
 READERS = {"jpeg": Jpegs, "png": Mixed, "mixed": Mixed, UNKNOWN: Encoded}
 
 
 def _each(
     planned: tf.data.Dataset, function: Callable, count: int, threads: int
 ) -> tf.data.Dataset:
-    """Calls a function with so many images of what was planned, a few calls at a time."""
+    """Calls a function with `count` planned images at a time, a few calls in parallel."""
     return planned.rebatch(count, drop_remainder=True).map(
         _as_it_is(function),
         num_parallel_calls=_BATCHES + threads // _THREADS_OF_A_BATCH,

@@ -1,4 +1,4 @@
-"""Facts about a split that only its records tell."""
+"""Facts about a split that are read from its records."""
 
 from collections.abc import Iterable
 
@@ -9,17 +9,17 @@ from data.pipeline import pixels
 from data.shards import records
 from data.shards.datasets import UNKNOWN, Dataset, Shard
 
-_LABELS = 256  # records at a time where only their labels are wanted
+_LABELS = 256  # records parsed at a time to count labels
 
 
-def has_labels(dataset, split) -> bool:
-    """Whether the first image of a split has a label, as all or none have."""
+def has_labels(dataset: Dataset, split: str) -> bool:
+    """Whether the first image of a split has a label; then all have one."""
     first = tf.data.TFRecordDataset([shard.path for shard in dataset.shards(split)]).take(1)
     return all(int(records.parse(serialized)["label"]) >= 0 for serialized in first)
 
 
 def class_counts(dataset: Dataset, split: str) -> np.ndarray:
-    """How many examples of each class a split has, int64 [K]; reads all its records."""
+    """Number of examples of each class in a split, int64 [K]; reads all its records."""
     counts = np.zeros(dataset.num_classes, np.int64)
     paths = [shard.path for shard in dataset.shards(split)]
     for serialized in tf.data.TFRecordDataset(paths).batch(_LABELS):
@@ -34,18 +34,18 @@ def shorter_side(dataset: Dataset, sample: int = 100) -> int:
 
 
 def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, int]]:
-    """Height and width of the first images of a split; decodes only what is of unknown size.
+    """Height and width of the first images of a split; decodes only images of unknown size.
 
     Args:
-        dataset: Where they are from.
+        dataset: The data set.
         split: One of its splits.
-        count: How many images, at most.
+        count: Maximum number of images.
     """
     return sizes(dataset.shards(split), dataset.encodings[split], count)
 
 
 def sizes(shards: Iterable[Shard], encoding: str, count: int) -> list[tuple[int, int]]:
-    """As `stored_sizes`, of shards with an encoding, one of `datasets.ENCODINGS`."""
+    """As `stored_sizes`, for shards with an encoding, one of `datasets.ENCODINGS`."""
     paths = [shard.path for shard in shards]
     first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
     if encoding == UNKNOWN:

@@ -1,8 +1,8 @@
-"""Which records come when: the plan of a training run or of a test, made of numbers only.
+"""The order of records: the plan of a training run or of a test, made of numbers only.
 
-The order of an epoch is a function of (seed, epoch). Shards come in a random order and are read in
-blocks, small enough for memory; inside a block every record is as likely to come first as any
-other. A data set that fits into one block is thereby shuffled exactly.
+The order of an epoch is a function of (seed, epoch). Shards are shuffled and read in blocks that
+fit into memory; the records of a block are shuffled uniformly. A data set that fits into one block
+is thereby shuffled exactly.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ BLOCK_BYTES = 256 * 2**20
 
 
 class Block(NamedTuple):
-    """Some shards that are read at once, and which of their records are used.
+    """Shards that are read together, and which of their records are used.
 
     Attributes:
         shards: Indices of the shards, in the order in which they are read.
-        records: How many records they hold together.
-        skip: How many of the (shuffled) records are left out.
-        take: How many come then. Taking more than there are starts again from the first.
-        seed: Two int32 for everything random in the block.
+        records: Number of records in all of them.
+        skip: Number of (shuffled) records to skip.
+        take: Number of records to use then; more than there are starts again from the first.
+        seed: Key, two int32, of everything random in the block.
     """
 
     shards: list[int]
@@ -39,14 +39,14 @@ def training_blocks(
     The incomplete last batch of every epoch is left out; the order changes every epoch.
 
     Args:
-        shards: Have `examples` and `bytes`.
+        shards: The shards, with `examples` and `bytes`.
         batch_size: Examples per optimizer step.
-        seed: Not negative.
+        seed: Seed of the run, not negative.
         step: Optimizer updates done.
         steps: Optimizer updates at the end of the run.
 
     Raises:
-        ValueError: The shards hold less than one batch.
+        ValueError: If the shards hold less than one batch.
     """
     per_epoch = sum(shard.examples for shard in shards) // batch_size
     if not per_epoch:
@@ -63,7 +63,7 @@ def training_blocks(
 
 
 def stored_blocks(shards: Sequence, examples: int) -> list[Block]:
-    """All records once in stored order, one shard at a time, then some again up to `examples`."""
+    """All records in stored order, a shard at a time; the last block is repeated to `examples`."""
     blocks = [
         Block([index], shard.examples, 0, shard.examples, (0, 0))
         for index, shard in enumerate(shards)
@@ -75,7 +75,7 @@ def stored_blocks(shards: Sequence, examples: int) -> list[Block]:
 
 
 def _epoch_blocks(shards, seed, epoch, begin, end):
-    """The blocks of one epoch that hold its examples `begin` to `end`."""
+    """The blocks of an epoch that hold its examples `begin` to `end`."""
     random = np.random.default_rng((seed, epoch))
     blocks, first = [], 0
     for members in _cut(shards, random.permutation(len(shards)).tolist()):
@@ -89,7 +89,7 @@ def _epoch_blocks(shards, seed, epoch, begin, end):
 
 
 def _cut(shards, order):
-    """Cuts a sequence of shards into blocks of at least one shard, of BLOCK_BYTES if it can."""
+    """Cuts a sequence of shards into blocks of up to BLOCK_BYTES, but at least one shard."""
     blocks, size = [[]], 0
     for index in order:
         size += shards[index].bytes

@@ -11,13 +11,13 @@ from data.images.decode import Stored
 from data.pipeline import buffers
 from data.shards import records
 
-# As every other decoder has it; TensorFlow's default is a coarser one.
+# The method of all other decoders; TensorFlow's default is coarser.
 DCT = "INTEGER_ACCURATE"
-_SMALL = 1 << 15  # bytes of an image; a call takes longer than copying it
+_SMALL = 1 << 15  # bytes of an image that is copied faster than a function is called
 
 
 def decoded(encoded: tf.Tensor) -> tf.Tensor:
-    """The pixels of a whole image of any kind that TensorFlow decodes.
+    """Decodes a whole image file with TensorFlow.
 
     Args:
         encoded: string [], a JPEG, PNG, GIF or BMP file.
@@ -33,10 +33,10 @@ def decoded(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def of_raw(encoded: bytes, height: int, width: int) -> np.ndarray:
-    """What a RAW record holds, uint8 [height, width, 3]; no copy.
+    """The pixels of a RAW record, uint8 [height, width, 3]; no copy.
 
     Raises:
-        ValueError: If it is of another size.
+        ValueError: If the record has another size.
     """
     return np.frombuffer(encoded, np.uint8).reshape([height, width, 3])
 
@@ -45,7 +45,7 @@ def of_record(record: dict[str, tf.Tensor]) -> np.ndarray:
     """The pixels of a record as they were stored.
 
     Args:
-        record: Of `records.parse`, of one record.
+        record: One record, from `records.parse`.
 
     Returns:
         uint8 [H, W, 3].
@@ -57,7 +57,7 @@ def of_record(record: dict[str, tf.Tensor]) -> np.ndarray:
 
 
 def of_stored(image: Stored) -> np.ndarray:
-    """The pixels of what a conversion would write of an image, uint8 [H, W, 3]."""
+    """The pixels of an image as a conversion would write it, uint8 [H, W, 3]."""
     if image.format != "RAW":
         return decode.decode_plain(image.encoded)
     return of_raw(image.encoded, image.height, image.width)
@@ -66,14 +66,14 @@ def of_stored(image: Stored) -> np.ndarray:
 def cut(
     images: Sequence[np.ndarray], windows: np.ndarray, mirrored: np.ndarray, size: int
 ) -> np.ndarray:
-    """Cuts windows out of images, which are zero outside; resizes and mirrors them.
+    """Cuts windows out of images, black outside of the image; resizes and mirrors them.
 
     Args:
-        images: b of them, of every shape uint8 [H, W, 3].
-        windows: int32 [b, V, 4]: top, left, height, width, not entirely outside. Those of another
-            size than S are resized.
-        mirrored: bool [b, V].
-        size: S.
+        images: b images uint8 [H, W, 3] of any size.
+        windows: int32 [b, V, 4]: top, left, height, width, not entirely outside of the image.
+            Windows of another size than S are resized.
+        mirrored: Whether to mirror each window, bool [b, V].
+        size: Side of the result in pixels, S.
 
     Returns:
         uint8 [b, V, S, S, 3].
@@ -98,15 +98,15 @@ def cut(
 
 
 def resize(image: np.ndarray, result: np.ndarray) -> np.ndarray:
-    """Resizes an image into another, which is returned.
+    """Resizes an image into `result`, which is returned.
 
-    Bilinear; where both sides are reduced to half or less, after the means of squares of 2 x 2,
-    3 x 3, ... pixels, since bilinear alone skips pixels then. OpenCV's, which takes a ninth of the
-    time of TensorFlow's; its mean over any other area takes ten times as long as both steps.
+    Bilinear; if both sides are reduced to half or less, squares of 2 x 2, 3 x 3, ... pixels are
+    averaged first, because bilinear interpolation alone would skip pixels. OpenCV takes a ninth of
+    TensorFlow's time; its average over any other area takes ten times as long as both steps.
 
     Args:
         image: uint8 [h, w, 3].
-        result: uint8 [S, S, 3], is filled.
+        result: uint8 [S, S, 3], to be filled.
     """
     size = len(result)
     times = min(image.shape[:2]) // size
@@ -118,14 +118,14 @@ def resize(image: np.ndarray, result: np.ndarray) -> np.ndarray:
 
 
 def mirror(images: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Mirrors some images left to right, in place.
+    """Mirrors images left to right, in place.
 
     Args:
         images: uint8 [..., S, S, 3].
-        which: bool [...].
+        which: Whether to mirror each image, bool [...].
 
     Returns:
-        The first argument.
+        `images`.
     """
     if np.prod(images.shape[-3:]) < _SMALL:  # all in one call, as one tall picture
         chosen = images[which]

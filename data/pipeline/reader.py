@@ -1,4 +1,4 @@
-"""What a pipeline asks of a split's images, however they are stored."""
+"""The interface to a split's records, however its images are stored."""
 
 import abc
 from collections.abc import Callable
@@ -7,17 +7,17 @@ import tensorflow as tf
 
 from data.shards.datasets import Dataset
 
-# The V windows of images: (height, width, draws) int32 [n], int32 [n], float32 [n, D] ->
-# int32 [n, V, 4]: top, left, height, width; outside of an image is zero.
+# The V windows of each image: (height, width, draws) int32 [n], int32 [n], float32 [n, D] ->
+# int32 [n, V, 4]: top, left, height, width; a window is black outside of its image.
 WindowsOf = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-# Which of them are mirrored: float32 [n, D] -> bool [n, V].
+# Which windows are mirrored: draws float32 [n, D] -> bool [n, V].
 MirrorOf = Callable[[tf.Tensor], tf.Tensor]
 Columns = dict[str, tf.Tensor]
 Stages = dict[str, tf.data.Dataset]
 
 
 class Reader(abc.ABC):
-    """Reads records by blocks of shards, plans them in bulk and makes batches of images."""
+    """Reads records in blocks of shards, plans them in bulk and makes batches of images."""
 
     def __init__(
         self,
@@ -28,14 +28,14 @@ class Reader(abc.ABC):
         mirror_of: MirrorOf | None,
         size: int,
     ) -> None:
-        """Reads nothing yet.
+        """Prepares to read a split.
 
         Args:
-            dataset: Where the records are.
+            dataset: The data set.
             split: One of its splits.
-            windows_of: What is wanted of an image.
-            mirror_of: Which windows are mirrored; None for none.
-            size: Side of every window in the end, S.
+            windows_of: Computes the windows to cut out of images.
+            mirror_of: Computes which windows are mirrored; None for none.
+            size: Side of all windows after resizing, S.
         """
         self.shards = dataset.shards(split)
         self.size = size
@@ -45,7 +45,7 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def read(self, block: Columns) -> tf.Tensor:
-        """Takes up a block of shards.
+        """Reads a block of shards.
 
         Args:
             block: The fields of an `order.Block`.
@@ -55,53 +55,53 @@ class Reader(abc.ABC):
         """
 
     def pick(self, block: Columns, places: tf.Tensor) -> tf.Tensor:
-        """The rows of `read` at some places, int32 [n]; for when most are not wanted."""
+        """Reads the records of a block at the given places, int32 [n]: rows [n, ...]."""
         return tf.gather(self.read(block), places)
 
     @abc.abstractmethod
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
-        """All that can be known of some images before their pixels are.
+        """Computes everything about images that does not need their pixels.
 
         Args:
-            rows: [n, ...], some of `read`.
-            draws: float32 [n, D].
+            rows: Rows of `read`, [n, ...].
+            draws: float32 [n, D], uniform in [0, 1).
 
         Returns:
-            "label": int32 [n], -1 without one; "draws"; and what `cut` needs.
+            "label": int32 [n], -1 without one; "draws"; and the columns that `cut` needs.
         """
 
     @abc.abstractmethod
     def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
-        """Makes images of what was planned.
+        """Cuts planned images out and batches them.
 
         Args:
-            planned: Elements of `plan`, to which columns [n, ...] may have been added.
-            batch_size: Examples per batch, b; what is left at the end is dropped.
+            planned: Elements of `plan`; columns [n, ...] may have been added.
+            batch_size: Examples per batch, b; an incomplete last batch is dropped.
             threads: Size of the pipeline's thread pool.
 
         Returns:
-            Batches of (uint8 [b, V, S, S, 3], the label, draws and added columns).
+            Batches of (uint8 [b, V, S, S, 3], {"label", "draws" and added columns}).
         """
 
     @abc.abstractmethod
     def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
-        """What `cut` does, up to and including each of its stages, for a measurement.
+        """The pipeline of `cut` up to and including each of its stages, to measure them.
 
         Args:
-            planned: As for `cut`.
-            batch_size: As for `cut`.
-            threads: As for `cut`.
+            planned: Elements of `plan`.
+            batch_size: Examples per batch, b.
+            threads: Size of the pipeline's thread pool.
 
         Returns:
-            Data sets of [b, ...] by the name of the stage; only their length counts.
+            Data sets of [b, ...] by the name of the stage; only the length of an element counts.
         """
 
     def labels(self, stored: tf.Tensor) -> tf.Tensor:
-        """Those of records, int64 or int32 [n], as networks have them: int32 [n]."""
+        """Class labels from 0, int32 [n], for the labels of records; -1 without one."""
         return tf.cast(tf.maximum(stored - self._label_offset, -1), tf.int32)
 
     def mirrored(self, windows: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        """Which of the windows, int32 [n, V, 4], are mirrored: bool [n, V]."""
+        """Whether each of the windows, int32 [n, V, 4], is mirrored: bool [n, V]."""
         if self._mirror_of:
             return self._mirror_of(draws)
         return tf.zeros(tf.shape(windows)[:2], tf.bool)

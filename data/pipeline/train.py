@@ -4,6 +4,8 @@ Randomness is stateless: the draws for an example are a function of (seed, epoch
 epoch).
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -67,30 +69,34 @@ def train_batches(
     )
     reader = _open_reader(dataset, policy, size, cache, threads)
 
-    def finish(images, example):
-        images = tf.squeeze(images, axis=1)
-        if policy.warp:
-            images = policy.warp(images, example["draws"])
-        if policy.vary:
-            varied = callbacks.call(vary, [images, example["draws"]], tf.uint8)
-            images = tf.ensure_shape(varied, images.shape)
-        return images, example["label"], tf.ones([per_batch])
-
-    def vary(images, draws):
-        result = buffers.empty(images.shape)
-        for image, row, varied in zip(images, draws, result, strict=True):
-            varied[...] = policy.vary(image, row)
-        return result
-
     return batches.make(
         reader,
         _planned(reader, blocks, Share(*share, batch_size)),
-        finish,
+        functools.partial(_finish, policy),
         batch_size=per_batch,
         count=sum(block.take for block in blocks) // batch_size * (part // per_batch),
         threads=threads,
         calls=min(threads, _VARIED) if policy.vary else None,
     )
+
+
+def _finish(policy: augment.Policy, images: tf.Tensor, example: Columns) -> tuple[tf.Tensor, ...]:
+    """Warps and varies a batch, uint8 [b, 1, S, S, 3]; adds labels and weights."""
+    images = tf.squeeze(images, axis=1)
+    if policy.warp:
+        images = policy.warp(images, example["draws"])
+    if policy.vary:
+        vary = functools.partial(_vary, policy)
+        varied = callbacks.call(vary, [images, example["draws"]], tf.uint8)
+        images = tf.ensure_shape(varied, images.shape)
+    return images, example["label"], tf.ones([images.shape[0]])
+
+
+def _vary(policy: augment.Policy, images: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    result = buffers.empty(images.shape)
+    for image, row, varied in zip(images, draws, result, strict=True):
+        varied[...] = policy.vary(image, row)
+    return result
 
 
 def train_places(

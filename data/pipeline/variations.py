@@ -1,7 +1,7 @@
-"""Variations of one training image that are asked for besides a policy's.
+"""Variations of single training images, in addition to a policy.
 
-Pictures are changed on the CPU, by OpenCV and Pillow, each by draws of its own generator; nothing
-here keeps a state. What is drawn does not depend on what else is asked for before it.
+OpenCV and Pillow change images on the CPU. Each variation draws from a generator of its own, keyed
+by the image's draws: nothing keeps a state, and no variation depends on which others are on.
 """
 
 import math
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-LEVELS = 10  # of RandAugment's magnitude
+LEVELS = 10  # largest magnitude of RandAugment
 _SMOOTH = 0.08  # of the side: standard deviation of the Gaussian over elastic displacements
 _ERASED_AREA = (0.02, 1 / 3)  # of the image; Zhong et al., section 3.2, with timm's upper limit
 _ERASED_ASPECT = 0.3  # and its inverse
@@ -20,17 +20,17 @@ _ERASED_ASPECT = 0.3  # and its inverse
 
 @dataclass(frozen=True)
 class Variations:
-    """Which variations, and how strong; 0 leaves one out.
+    """Strengths of the variations; 0 turns one off.
 
     Attributes:
-        rotate: Degrees at most, either way.
-        translate: Part of the side at most, in both directions.
-        shear: Degrees at most, either way.
+        rotate: Maximum angle in degrees, either way.
+        translate: Maximum shift as a part of the side, in both directions.
+        shear: Maximum angle in degrees, either way.
         elastic: Typical displacement, as a part of the side (P. Simard et al., ICDAR 2003).
-        randaugment: How many of `OPERATIONS` and how strong, 0..`LEVELS` (E. Cubuk et al.,
+        randaugment: Number of `OPERATIONS` and their magnitude, 0..`LEVELS` (E. Cubuk et al.,
             arXiv:1909.13719).
         jitter: Brightness, contrast and saturation change by a factor in 1 - jitter..1 + jitter.
-        channel_shift: Levels of 0..255 at most that are added to each channel.
+        channel_shift: Maximum number of levels of 0..255 added to each channel.
         erase: Probability that a rectangle is painted over (Z. Zhong et al., arXiv:1708.04896), in
             one random colour.
     """
@@ -53,7 +53,7 @@ class Variations:
 
         Args:
             image: uint8 [S, S, 3], RGB.
-            draws: Numbers that no other image of the epoch has, float32 [D].
+            draws: Random numbers of this image, float32 [D]: the key of its generators.
 
         Returns:
             uint8 [S, S, 3].
@@ -78,7 +78,7 @@ class Variations:
 
 
 def _moved(image: np.ndarray, most: tuple[float, float, float], random) -> np.ndarray:
-    """Rotates, shears and shifts; what comes in from outside is black."""
+    """Rotates, shears and shifts; black outside of the image."""
     rotate, translate, shear = most
     angle, slant = np.radians(random.uniform(-1, 1, 2) * (rotate, shear))
     shift = random.uniform(-1, 1, 2) * translate * image.shape[0]
@@ -104,7 +104,7 @@ def _bent(image: np.ndarray, strength: float, random) -> np.ndarray:
 
 
 def _augmented(image: np.ndarray, strength: tuple[int, float], random) -> np.ndarray:
-    """Does so many operations, drawn with replacement."""
+    """Applies random operations, drawn with replacement."""
     count, magnitude = strength
     picture = Image.fromarray(image)
     for number in random.integers(len(OPERATIONS), size=count):
@@ -118,7 +118,7 @@ def _enhanced(enhance: Callable) -> Callable:
 
 
 def _transformed(matrix: Callable) -> Callable:
-    """An affine operation; `(part, sign, side) -> six numbers` as Pillow takes them."""
+    """An affine operation; `matrix` is `(part, side) -> six numbers`, as Pillow takes them."""
 
     def operation(picture: Image.Image, part: float, sign: int) -> Image.Image:
         return picture.transform(
@@ -165,7 +165,7 @@ def _shifted(image: np.ndarray, strength: float, random) -> np.ndarray:
 
 
 def _erased(image: np.ndarray, probability: float, random) -> np.ndarray:
-    """Paints over a rectangle; its area and aspect are drawn anew until it fits."""
+    """Paints over a rectangle; its area and aspect ratio are redrawn until it fits."""
     if random.random() >= probability:
         return image
     side = image.shape[0]

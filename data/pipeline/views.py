@@ -1,4 +1,4 @@
-"""Where the test views of an image lie: the centre (and its mirror image), five crops, ten crops.
+"""Test views of an image: the centre (and its mirror image), five crops, ten crops.
 
 Sources: ten crops (four corners and the centre, each with its mirror image) are Krizhevsky,
 Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012,
@@ -8,7 +8,7 @@ are those of the whole stored image.
 
 import tensorflow as tf
 
-# Top and left edge of a view, as fractions of the room that the image leaves around the square.
+# Top and left edge of a view, as fractions of the image's length minus the view's.
 _CENTRE = (0.5, 0.5)
 _CORNERS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 _FIVE = (*_CORNERS, _CENTRE)
@@ -23,14 +23,14 @@ VIEWS = {
 
 
 def crop_side(shorter: tf.Tensor, size: int) -> tf.Tensor:
-    """The side of the square which becomes the network's input, in stored pixels.
+    """The side of the square that becomes the network's input, in stored pixels.
 
-    Training and test take the same square, so that both see objects at the same scale: 7/8 of the
-    shorter side (224 of 256), more where that would mean enlarging, at most the whole image.
+    Training and test use squares of the same size, so that both see objects at the same scale: 7/8
+    of the shorter side (224 of 256), more if that would mean enlarging, at most the whole image.
 
     Args:
-        shorter: int32 [...], the shorter side of the stored images.
-        size: int, the side of the network's input.
+        shorter: Shorter side of the stored images, int32 [...].
+        size: Side of the network's input.
 
     Returns:
         int32 [...].
@@ -42,10 +42,10 @@ def windows(height: tf.Tensor, width: tf.Tensor, size: int, crops: int) -> tf.Te
     """The views of images as windows into them.
 
     Args:
-        height: int32 [...], of the stored images.
-        width: int32 [...].
-        size: int, the side of the network's input.
-        crops: how many views, a key of `VIEWS`.
+        height: Heights of the stored images, int32 [...].
+        width: Widths of the stored images, int32 [...].
+        size: Side of the network's input.
+        crops: Number of views, a key of `VIEWS`.
 
     Returns:
         int32 [..., V, 4]: top, left, height, width of every view, inside the image.
