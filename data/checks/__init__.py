@@ -1,1 +1,1 @@
-"""What is wrong with images and shards, found before a training is."""
+"""Checks of images and shards, to find faults before a training."""

@@ -1,4 +1,4 @@
-"""What there is to say of one image by itself. No TensorFlow here: worker processes import it."""
+"""Examines single images. No TensorFlow here: worker processes import this file."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from data.images.examples import Example
 
 TINY = 32  # pixels of the shorter side
 
-DARK = 8  # levels of 255: an image of a lower mean is nearly black
+DARK = 8  # of 255: an image with a lower mean is nearly black
 
 _EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -30,7 +30,7 @@ _EXTENSIONS = {
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".heics", ".heifs", ".hif"),
 }
-_IS_CUT: dict[str, Callable[[bytes], bool]] = {  # of the formats that tell
+_IS_CUT: dict[str, Callable[[bytes], bool]] = {  # by format, if it can be told
     "JPEG": lambda data: not jpeg.has_end(data),
     "PNG": lambda data: b"IEND" not in data,
     "BMP": lambda data: int.from_bytes(data[2:6], "little") > len(data),
@@ -50,10 +50,10 @@ class Checkup:
     """A sound image.
 
     Attributes:
-        remarks: Kind of finding and what was seen, for all there is to say.
-        digest: First 16 bytes of the sha256 of its size and decoded RGB pixels.
-        hash: `difference_hash`; None of an image too small to compare.
-        thumbnail: uint8 bytes of `thumbnail`; likewise.
+        remarks: Findings: kind and detail of each.
+        digest: First 16 bytes of the sha256 of size and decoded RGB pixels.
+        hash: `difference_hash`; None if the image is too small to compare.
+        thumbnail: Bytes of `thumbnail`; None if the image is too small to compare.
     """
 
     remarks: tuple[tuple[str, str], ...]
@@ -64,7 +64,7 @@ class Checkup:
 
 @dataclass(frozen=True, slots=True)
 class Unsound:
-    """An image that cannot be used: kind of finding, and why."""
+    """An image that cannot be used: kind of finding, and reason."""
 
     kind: str
     reason: str
@@ -72,12 +72,12 @@ class Unsound:
 
 @dataclass(frozen=True, slots=True)
 class Recorded(Example):
-    """Where in a shard an image lies, and what its record says of it.
+    """An image in a shard, with the fields of its record.
 
     Attributes:
         format: "RAW" for uint8 pixels [height, width, 3], anything else for an image file.
-        height: In pixels.
-        width: In pixels.
+        height: Stated height in pixels.
+        width: Stated width in pixels.
     """
 
     format: str = "JPEG"
@@ -89,14 +89,14 @@ def examine_file(example: Example, bits: int = 16) -> Checkup | Unsound:
     """Decodes an image strictly and in full.
 
     Args:
-        example: Of a file; its name's extension should be that of its format.
-        bits: That the samples of images with 16 bits per channel fill, as for `decode`.
+        example: An image file; the extension of its name is compared with its format.
+        bits: Bits in use in images with 16 bits per channel, as for `decode`.
 
     Returns:
-        What was found.
+        The findings.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
     data = example.read()
     try:
@@ -116,13 +116,13 @@ def examine_record(example: Recorded) -> Checkup | Unsound:
     """Decodes the image of a record.
 
     Args:
-        example: Where it lies.
+        example: The image in its shard.
 
     Returns:
-        What was found.
+        The findings.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the shard cannot be read.
     """
     data, stated = example.read(), (example.height, example.width, 3)
     try:
@@ -169,22 +169,22 @@ def _holds(applies: Callable[[Image.Image], bool], header: Image.Image) -> bool:
 def _of_pixels(
     data: bytes, header: Image.Image, image: np.ndarray, bits: int
 ) -> list[tuple[str, str]]:
-    """What there is to see, and what there is not, without and with alpha."""
-    alpha, found = _alpha(header), []
+    """Findings about the pixels: nothing to see, and transparency."""
+    alpha, findings = _alpha(header), []
     colour, mean = image[0, 0], np.mean(cv2.mean(image)[:3])
     if (image[0] == colour).all() and (image == colour).all():  # most differ in the first row
-        found.append(("one_colour", "red {}, green {}, blue {}".format(*colour)))
+        findings.append(("one_colour", "red {}, green {}, blue {}".format(*colour)))
     elif mean < DARK:
-        found.append(("dark", _darkness(mean, data, bits)))
-    if found and alpha is not None and alpha.min() < alpha.max():
-        return [("only_alpha", found[0][1])]
+        findings.append(("dark", _darkness(mean, data, bits)))
+    if findings and alpha is not None and alpha.min() < alpha.max():
+        return [("only_alpha", findings[0][1])]
     if alpha is not None and alpha.min() < 255:
-        found.append(("alpha", ""))
-    return found
+        findings.append(("alpha", ""))
+    return findings
 
 
 def _darkness(mean: float, data: bytes, bits: int) -> str:
-    """How dark an image is, and how bright the samples are that it is made of."""
+    """Describes how dark an image is; with 16 bits per channel also its largest sample."""
     detail = f"mean {mean:.1f} of 255"
     if largest := largest_sample(data):
         detail += f"; of 16 bits, the largest sample is {largest:,}, {2**bits - 1:,} is white"
@@ -192,7 +192,7 @@ def _darkness(mean: float, data: bytes, bits: int) -> str:
 
 
 def _alpha(header: Image.Image) -> np.ndarray | None:
-    """Decodes how opaque an image is, uint8 [H, W] of any orientation; None where all of it is."""
+    """Decodes the alpha channel, uint8 [H, W], not turned upright; None if there is none."""
     try:
         if header.has_transparency_data:
             return np.asarray(header.convert("RGBA").getchannel("A"))

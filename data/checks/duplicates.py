@@ -1,8 +1,8 @@
-"""Images that are the same or nearly so, found by sorting: about n log n, never every pair.
+"""Finds images that are the same or nearly so by sorting: in about n log n, not for every pair.
 
-A difference hash proposes pairs, a small version of the image decides. The hash is that of
-N. Krawetz, "Kind of Like That", hackerfactor.com, 2013; sorting by permuted bits to find near ones
-is that of M. Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002.
+A difference hash proposes pairs, and small versions of the images decide. Sources: the hash is from
+N. Krawetz, "Kind of Like That", hackerfactor.com, 2013; sorting by permuted bits is from
+M. Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002.
 """
 
 from collections import defaultdict
@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 
 HASH_BITS = 64
-MAX_DISTANCE = 10  # bits that the hashes of near duplicates differ in
-MAX_DIFFERENCE = 0.25  # of their thumbnails, as a part of the contrast
+MAX_DISTANCE = 10  # different bits in the hashes of near duplicates
+MAX_DIFFERENCE = 0.25  # between their thumbnails, as a part of the contrast
 THUMBNAIL = (16, 16, 3)
 
-_MIN_CONTRAST = 4  # levels of a thumbnail; of what is plainer every image looks like the next
+_MIN_CONTRAST = 4  # levels of a thumbnail; plainer images all look alike
 _PERMUTATIONS = 16
 _NEIGHBOURS = 8
 _CHUNK = 4096  # pairs to compare at once
 
 
 def difference_hash(image: np.ndarray) -> int:
-    """Returns 64 bits: where the left one of two neighbours on an 8 x 9 grid is the brighter.
+    """Returns 64 bits: whether the left of two neighbours on an 8 x 9 grid is the brighter.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -38,26 +38,26 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def same(keys: Iterable[Hashable | None]) -> list[list[int]]:
-    """Returns the positions of equal keys, a list for each key that is there twice or more."""
+    """Returns the positions of equal keys, a list for each key that occurs more than once."""
     positions = defaultdict(list)
     for position, key in enumerate(keys):
         if key is not None:
             positions[key].append(position)
-    return [found for found in positions.values() if len(found) > 1]
+    return [group for group in positions.values() if len(group) > 1]
 
 
 def near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int]]:
-    """Finds images that were made from one another, or from one scene.
+    """Finds images that were made from one another, or show the same scene.
 
-    Recompressed, resized, brightened and slightly cut copies are among them; mirrored ones are not.
-    Plain images (contrast below 4 levels) are near to none.
+    Finds recompressed, resized, brightened and slightly cropped copies, but not mirrored ones.
+    Plain images (contrast below 4 levels) are ignored.
 
     Args:
-        hashes: uint64 [n], by `difference_hash`.
-        thumbnails: uint8 [n, 16, 16, 3], by `thumbnail`.
+        hashes: `difference_hash` of each image, uint64 [n].
+        thumbnails: `thumbnail` of each image, uint8 [n, 16, 16, 3].
 
     Returns:
-        Positions, a list for each group: in it every image is near to another, not to all.
+        Positions, a list for each group; every image is near to another of its group, not to all.
     """
     pairs = _candidates(hashes)
     chunks = (pairs[i : i + _CHUNK] for i in range(0, len(pairs), _CHUNK))
@@ -68,26 +68,26 @@ def near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int]]:
 def _candidates(hashes: np.ndarray) -> np.ndarray:
     """Pairs of hashes at most `MAX_DISTANCE` apart, int64 [p, 2].
 
-    Near hashes are likely to be neighbours in one of several orders, by different bits first.
+    Near hashes are probably neighbours in one of several orders, each by other bits first.
     """
     bits = np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
     random = np.random.default_rng(0)
-    found = np.empty(0, np.int64)
+    pairs = np.empty(0, np.int64)
     for _ in range(_PERMUTATIONS):
         permuted = np.packbits(bits[:, random.permutation(HASH_BITS)], axis=1)
         order = np.argsort(np.ascontiguousarray(permuted).view(">u8")[:, 0], kind="stable")
-        parts = [found]
+        parts = [pairs]
         for step in range(1, _NEIGHBOURS + 1):
             first, second = order[:-step], order[step:]
             close = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_DISTANCE
             ends = np.sort(np.stack([first[close], second[close]]), axis=0)
             parts.append(ends[0] * len(hashes) + ends[1])
-        found = np.unique(np.concatenate(parts))
-    return np.stack(np.divmod(found, max(1, len(hashes))), axis=1)
+        pairs = np.unique(np.concatenate(parts))
+    return np.stack(np.divmod(pairs, max(1, len(hashes))), axis=1)
 
 
 def _are_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Whether thumbnails, uint8 [p, 16, 16, 3] each, differ by little but their mean colours."""
+    """Whether thumbnails, uint8 [p, 16, 16, 3] each, are alike apart from their mean colours."""
     first, second = (
         images - images.mean(axis=(1, 2), keepdims=True)
         for images in (first.astype(np.float32), second.astype(np.float32))
@@ -99,7 +99,7 @@ def _are_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _connected(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Groups of what pairs connect, each sorted."""
+    """The connected components of a graph whose edges are `pairs`, each sorted."""
     parents: dict[int, int] = {}
 
     def root(node: int) -> int:

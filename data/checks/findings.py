@@ -1,4 +1,4 @@
-"""What the data doctor can find, how bad that is, what to do about it, and the report of it all."""
+"""Findings of the data doctor: their kinds with severity and advice, and the report."""
 
 import json
 from collections import Counter
@@ -9,8 +9,8 @@ from data.images import reading
 
 ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
 
-_FIRST = 3  # findings of a kind that are shown
-_FIRST_PLACES = 4  # images of a finding
+_FIRST = 3  # findings of a kind to show
+_FIRST_PLACES = 4  # images of a finding to show
 
 
 class Kind(NamedTuple):
@@ -112,7 +112,7 @@ KINDS = {  # in the order of the report
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An image: its name, or shard and record (from 0) where that is what is wrong."""
+    """An image by its name, or by shard and record (from 0)."""
 
     split: str
     image: str | None = None
@@ -120,7 +120,7 @@ class Place:
     record: int | None = None
 
     def __str__(self) -> str:
-        """Names it in a line of text, whatever a name holds."""
+        """The place in one printable line."""
         record = None if self.record is None else f"record {self.record}"
         words = [self.shard, record, self.image and f"{_printable(self.image)}"]
         return f"{' '.join(word for word in words if word)} ({self.split})"
@@ -128,14 +128,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found.
+    """One finding.
 
     Attributes:
         kind: A key of `KINDS`.
-        places: The images or shards it is about, if any.
-        detail: What was seen.
-        class_name: The class it is about, if any.
-        split: The split it is about, where no place says so.
+        places: The images or shards, if any.
+        detail: Details of the finding.
+        class_name: The class, if any.
+        split: The split, unless the places tell it.
     """
 
     kind: str
@@ -145,29 +145,29 @@ class Finding:
     split: str | None = None
 
     def as_dict(self) -> dict:
-        """As it is in JSON: without what it does not say."""
+        """The finding as JSON values, without empty ones."""
         kind = KINDS[self.kind]
-        said = asdict(self) | {"places": [_said(asdict(place)) for place in self.places]}
-        return {"severity": kind.severity, "advice": kind.advice} | _said(said)
+        values = asdict(self) | {"places": [_filled(asdict(place)) for place in self.places]}
+        return {"severity": kind.severity, "advice": kind.advice} | _filled(values)
 
     def __str__(self) -> str:
-        """Tells it in a line."""
+        """The finding in one line."""
         places = " = ".join(map(str, self.places[:_FIRST_PLACES]))
         if len(self.places) > _FIRST_PLACES:
             places += f" = {len(self.places) - _FIRST_PLACES:,} more"
         about = [self.class_name and _printable(self.class_name), self.split and f"({self.split})"]
-        said = " ".join(word for word in [places, *about] if word)
-        return ": ".join(word for word in (said, self.detail) if word)
+        subject = " ".join(word for word in [places, *about] if word)
+        return ": ".join(word for word in (subject, self.detail) if word)
 
 
 @dataclass
 class Split:
-    """How many images there are.
+    """Numbers of images in a split.
 
     Attributes:
-        images: All of them.
-        unusable: Those that cannot be used.
-        classes: Usable ones of every class, by label.
+        images: All images.
+        unusable: Images that cannot be used.
+        classes: Usable images of each class, by label.
     """
 
     images: int
@@ -177,15 +177,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found.
+    """The report about a data set.
 
     Attributes:
-        data: What was examined.
-        class_names: By label.
-        splits: What they hold.
-        findings: In any order.
-        joined: Classes that are made of several folders, as `Source.joined`.
-        passed_over: What else there is, as `PassedOver.parts`.
+        data: Name of the data.
+        class_names: Names of the classes, by label.
+        splits: Numbers of images, by split.
+        findings: All findings, in any order.
+        joined: Classes made of several folders, as `Source.joined`.
+        passed_over: Files and folders that are not used, as `PassedOver.parts`.
     """
 
     data: str
@@ -197,20 +197,20 @@ class Report:
 
     @property
     def spoils(self) -> bool:
-        """Whether something found would spoil a training."""
+        """Whether a finding would spoil a training."""
         return bool(self._severities()[ERROR])
 
     @property
     def verdict(self) -> str:
         """The last line of the report."""
         counts = self._severities()
-        found = ", ".join(
+        numbers = ", ".join(
             f"{counts[severity]:,} {severity}{'s' * (counts[severity] != 1)}"
             for severity in SEVERITIES
             if counts[severity]
         )
         verdict = "would spoil a training" if self.spoils else "nothing that would spoil a training"
-        return f"verdict: {verdict} ({found or 'nothing found'})"
+        return f"verdict: {verdict} ({numbers or 'nothing found'})"
 
     def as_json(self) -> str:
         """One line for programs."""
@@ -233,10 +233,10 @@ class Report:
         return json.dumps(report)
 
     def as_text(self, *, first: int | None = _FIRST) -> str:
-        """Lines for people: the splits, what was found by kind, the verdict.
+        """Lines for people: the splits, the findings by kind, the verdict.
 
         Args:
-            first: How many findings of a kind to show; None for all.
+            first: Maximum number of findings of a kind to show; None for all.
         """
         images = self.splits["train"].classes if "train" in self.splits else None
         told = reading.taken(
@@ -252,11 +252,11 @@ class Report:
                 f"{min(held, default=0):>10,}{max(held, default=0):>9,}"
             )
         for name, kind in KINDS.items():
-            if found := [finding for finding in self.findings if finding.kind == name]:
-                lines += ["", f"{kind.severity}: {kind.title}: {len(found):,} ({kind.advice})"]
-                lines += [f"    {finding}" for finding in found[:first]]
-                if len(found) > len(found[:first]):
-                    lines.append(f"    ... {len(found) - first:,} more: --all shows them")
+            if alike := [finding for finding in self.findings if finding.kind == name]:
+                lines += ["", f"{kind.severity}: {kind.title}: {len(alike):,} ({kind.advice})"]
+                lines += [f"    {finding}" for finding in alike[:first]]
+                if len(alike) > len(alike[:first]):
+                    lines.append(f"    ... {len(alike) - first:,} more: --all shows them")
         return "\n".join([*lines, "", self.verdict])
 
     def _severities(self) -> Counter:
@@ -266,7 +266,7 @@ class Report:
 _ORDER = {name: place for place, name in enumerate(KINDS)}
 
 
-def _said(values: dict) -> dict:
+def _filled(values: dict) -> dict:
     return {key: value for key, value in values.items() if value not in (None, "", [])}
 
 

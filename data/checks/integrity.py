@@ -1,4 +1,4 @@
-"""Whether shards hold what their description says: every file, every record."""
+"""Compares shards with their description: every file, every record."""
 
 import contextlib
 import hashlib
@@ -18,12 +18,12 @@ from data.shards.datasets import Dataset, Shard
 
 @dataclass
 class Contents:
-    """What a shard holds.
+    """The contents of a shard.
 
     Attributes:
-        images: Of sound records; the label is the class, or `UNLABELLED`.
-        places: Where every one of them is.
-        findings: What is wrong with the shard.
+        images: Images of sound records; the label is the class, or `UNLABELLED`.
+        places: Place of each image.
+        findings: Faults of the shard.
     """
 
     images: list[Recorded] = field(default_factory=list)
@@ -35,12 +35,12 @@ def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
     """Compares a shard with its description and reads its records; decodes no image.
 
     Args:
-        shard: What should be there.
-        split: "train", "validation" or "test": only in the last may an image have no label.
-        dataset: What it is a part of.
+        shard: The shard as described.
+        split: "train", "validation" or "test"; only in "test" may an image have no label.
+        dataset: The data set of the shard.
 
     Returns:
-        Its images, and what is wrong: also where a record's length leads out of the file.
+        The images and faults of the shard.
     """
     contents, path = Contents(), Path(shard.path)
     place = Place(split, shard=path.name)
@@ -56,47 +56,48 @@ def examine_shard(shard: Shard, split: str, dataset: Dataset) -> Contents:
     contents.findings += [Finding(kind, (place,), detail) for kind, detail in faults]
     damaged = set() if intact and shard.sha256 else set(records.unsound(memory, frames))
     for number, frame in enumerate(frames):
-        found = Place(split, None, path.name, number)
+        record = Place(split, None, path.name, number)
         if number in damaged:
-            contents.findings.append(Finding("damaged_record", (found,), "wrong checksum"))
+            contents.findings.append(Finding("damaged_record", (record,), "wrong checksum"))
         else:
-            _add_record(contents, memory, frame, found, shard.path, dataset)
+            _add_record(contents, memory, frame, record, shard.path, dataset)
     if end < size and len(frames) <= shard.examples:
-        found = Place(split, None, path.name, len(frames))
+        record = Place(split, None, path.name, len(frames))
         contents.findings.append(
-            Finding("damaged_record", (found,), f"it and all after byte {end:,} cannot be read")
+            Finding("damaged_record", (record,), f"it and all after byte {end:,} cannot be read")
         )
     return contents
 
 
 class DamagedShard(RuntimeError):
-    """A shard is not as it was written; the text names it and, where it can, the record."""
+    """A shard is damaged; the text names it and, if possible, the record."""
 
 
 @contextlib.contextmanager
 def named(dataset: Dataset) -> Iterator[None]:
-    """Says what is damaged where TensorFlow says only that something is, or passes our error on.
+    """Replaces TensorFlow's error about damaged data by one that names the shard and the record.
 
     Args:
-        dataset: That is read; all of it is examined to find the place.
+        dataset: The data set that is read; after an error all of it is examined.
 
     Raises:
-        DamagedShard: Instead of TensorFlow's error about lost data.
+        DamagedShard: Instead of TensorFlow's error.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        found = _first_in(dataset)
-        if found is None:
+        finding = _first_in(dataset)
+        if finding is None:
             raise
-        raise DamagedShard(f"{KINDS[found.kind].title} in {dataset.folder}: {found}") from error
+        title = KINDS[finding.kind].title
+        raise DamagedShard(f"{title} in {dataset.folder}: {finding}") from error
 
 
 def _first_in(dataset: Dataset) -> Finding | None:
     for split, shards in dataset.splits.items():
         for shard in shards:
             findings = examine_shard(shard, split, dataset).findings
-            if findings := [found for found in findings if found.kind != "label_out_of_range"]:
+            if findings := [each for each in findings if each.kind != "label_out_of_range"]:
                 return min(findings, key=lambda finding: finding.places[0].record is None)
     return None
 
@@ -107,8 +108,8 @@ def _faults(shard: Shard, memory: memoryview, count: int) -> Iterator[tuple[str,
     elif shard.sha256 and hashlib.sha256(memory).hexdigest() != shard.sha256:
         yield "wrong_sha256", f"expected {shard.sha256}"
     if count != shard.examples:
-        found = f"{count:,}" if count < shard.examples else "more"
-        yield "wrong_count", f"expected {shard.examples:,} records, found {found}"
+        number = f"{count:,}" if count < shard.examples else "more"
+        yield "wrong_count", f"expected {shard.examples:,} records, found {number}"
 
 
 def _add_record(
@@ -120,27 +121,27 @@ def _add_record(
     dataset: Dataset,
 ):
     try:
-        found = records.locate_image(memory, *frame)
+        image = records.locate_image(memory, *frame)
     except ValueError as error:
         contents.findings.append(Finding("damaged_record", (place,), str(error)))
         return
-    place = Place(place.split, found.filename or None, place.shard, place.record)
-    label = found.label - dataset.label_offset
+    place = Place(place.split, image.filename or None, place.shard, place.record)
+    label = image.label - dataset.label_offset
     if not 0 <= label < dataset.num_classes:
-        if found.label != UNLABELLED or place.split != "test":
+        if image.label != UNLABELLED or place.split != "test":
             detail = f"expected 0 to {dataset.num_classes - 1}, found {label}"
             contents.findings.append(Finding("label_out_of_range", (place,), detail))
         label = UNLABELLED
     contents.images.append(
         Recorded(
-            found.filename,
+            image.filename,
             label,
             path,
-            found.begin,
-            found.end - found.begin,
-            format=found.format,
-            height=found.height,
-            width=found.width,
+            image.begin,
+            image.end - image.begin,
+            format=image.format,
+            height=image.height,
+            width=image.width,
         )
     )
     contents.places.append(place)

@@ -1,4 +1,4 @@
-"""What the images of a data set have to do with one another: copies, classes, splits."""
+"""Compares the images of a data set with one another: copies, classes, splits."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,11 +11,11 @@ from data.images.examples import UNLABELLED
 
 FEW_IMAGES = 10  # of a class in train
 IMBALANCE = 10  # times the smallest class of train
-SERIES = 30  # images in a group of near ones that are more than copies of one
+SERIES = 30  # near images in a group that is more than copies of one image
 
 
 class Survey:
-    """Gathers what is found of single images, about 1 kB of each, then compares them."""
+    """Collects the findings of single images, about 1 kB each, then compares the images."""
 
     def __init__(
         self,
@@ -26,14 +26,14 @@ class Survey:
         *,
         folders: bool,
     ):
-        """Knows the images but nothing about them.
+        """Starts a survey.
 
         Args:
-            class_names: By label.
-            splits: All of them, "train" first.
-            places: Of every image.
-            labels: Of every image, or `UNLABELLED`.
-            folders: Whether classes are folders; else a name may have no images on purpose.
+            class_names: Names of the classes, by label.
+            splits: All splits, "train" first.
+            places: Place of each image.
+            labels: Label of each image, or `UNLABELLED`.
+            folders: Whether classes are folders; else a class may be meant to have no images.
         """
         self.class_names, self._folders = class_names, folders
         self.findings: list[Finding] = []
@@ -44,7 +44,7 @@ class Survey:
         self._thumbnails = np.zeros([len(places), *duplicates.THUMBNAIL], np.uint8)
 
     def add(self, result: Checkup | Unsound):
-        """Takes in what was found of the next image."""
+        """Adds the result for the next image."""
         position = len(self._digests)
         place = self._places[position]
         if isinstance(result, Unsound):
@@ -61,7 +61,7 @@ class Survey:
 
     @property
     def unreadable(self) -> int:
-        """How many images could not be opened."""
+        """Number of images that could not be opened."""
         return sum(len(each.places) for each in self.findings if each.kind == "unreadable")
 
     def splits(self) -> dict[str, Split]:
@@ -76,7 +76,7 @@ class Survey:
         return splits
 
     def copies(self) -> Iterator[Finding]:
-        """Compares all images that have been added."""
+        """Findings about copies among all images that have been added."""
         exact = duplicates.same(self._digests)
         for group in exact:
             yield from self._judged(group, "contradiction", "leak", "duplicate")
@@ -91,7 +91,7 @@ class Survey:
     def _judged(
         self, group: list[int], classes: str, splits: str, within: str
     ) -> Iterator[Finding]:
-        """What a group of copies is: in several classes, in several splits, or in one of both."""
+        """Finding about a group of copies: in several classes, in several splits, or neither."""
         places = tuple(self._places[i] for i in group)
         labels = {self._labels[i] for i in group} - {UNLABELLED}
         kinds = [classes] * (len(labels) > 1)
@@ -101,7 +101,7 @@ class Survey:
             yield Finding(kind, places, f"classes {names}" if len(labels) > 1 else "")
 
     def classes(self) -> Iterator[Finding]:
-        """Looks at the classes of all images that have been added."""
+        """Findings about the classes of all images that have been added."""
         counts = {name: split.classes for name, split in self.splits().items()}
         train = counts.pop("train", [0] * len(self.class_names))
         if sum(map(bool, train)) < 2:

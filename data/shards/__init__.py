@@ -1,1 +1,1 @@
-"""What lies on the disk: records, their folders, and the copies in the cache."""
+"""Converted data on disk: records, folders of shards, and the copies in the cache."""

@@ -1,40 +1,40 @@
-"""What the classes of another tool's records are called: by the records, or by a file of labels."""
+"""Names of the classes in another tool's records: from the records, or from a file of labels."""
 
 import codecs
 import re
 from collections.abc import Sequence, Set
 from pathlib import Path
 
-FILES = ("labels.txt", "label.labels.txt")  # the first that lies beside the shards counts
+FILES = ("labels.txt", "label.labels.txt")  # the first that exists beside the shards is used
 _NUMBERED = re.compile(r"(\d+)\s*:\s*(.+)")
-# What line 1 is called where it stands for label 0 and the classes begin at 1.
+# Names in line 1 that stand for label 0 if the classes begin at 1.
 _BACKGROUND = {"background", "dummy", "unused", "unlabelled", "unlabeled", "void", "ignore", "???"}
 
 Names = dict[int, str]  # by label
 
 
 def file_in(folder: Path) -> Path | None:
-    """The file of labels that lies beside the shards, if there is one."""
+    """The file of labels beside the shards; None if there is none."""
     return next((path for name in FILES if (path := folder / name).is_file()), None)
 
 
 def named(folder: Path, labels: Set[int], texts: Names) -> tuple[list[str], int]:
-    """Names the classes; those that neither records nor file name are "class_0", ...
+    """Names the classes; a class without a name becomes "class_0", ...
 
-    The file may have "0:daisy" in its lines. Else its first line is label 0 or 1: what all labels
-    of the records fit, and their texts; or label 0 if it is called like a background.
+    Lines of the file may look like "0:daisy". Else the first line is label 0 or 1, whichever fits
+    all labels and texts of the records; it is label 0 if it is a name of a background.
 
     Args:
-        folder: Where the shards lie.
-        labels: Those of the records, from 0; not empty.
-        texts: What records say that labels mean; of some labels, or all, or none.
+        folder: The folder of the shards.
+        labels: All labels of the records, from 0; not empty.
+        texts: Names that the records give to labels; not necessarily to all.
 
     Returns:
-        The names, and the label of the first of them: 0, or 1 if no record has 0.
+        The names, and the label of the first: 0, or 1 if no record has label 0.
 
     Raises:
-        ValueError: The file leaves open which name a label has, lacks it, or gives it the name
-            that the records give another label.
+        ValueError: If the file is ambiguous, lacks a label, or gives a label the name that the
+            records give another one.
     """
     path = file_in(folder)
     names = texts | (_of_file(path, labels, texts) if path else {})
@@ -48,12 +48,12 @@ def named(folder: Path, labels: Set[int], texts: Names) -> tuple[list[str], int]
 
 
 def _of_file(path: Path, labels: Set[int], texts: Names) -> Names:
-    """What the file says; nothing where that is open but the records name all labels."""
+    """The names in the file; none if they are ambiguous but the records name all labels."""
     lines = _lines(path)
     numberings = _numberings(path, lines, labels)
-    found = f"{path}: found {len(lines)} names, and labels from {min(labels)} to {max(labels)}"
+    counts = f"{path}: found {len(lines)} names, and labels from {min(labels)} to {max(labels)}"
     if not numberings:
-        raise ValueError(f"{found} in the records; expected a name for every label")
+        raise ValueError(f"{counts} in the records; expected a name for every label")
     wrong = [_contradiction(names, texts) for names in numberings]
     fitting = [names for names, why in zip(numberings, wrong, strict=True) if not why]
     if not fitting:
@@ -63,13 +63,13 @@ def _of_file(path: Path, labels: Set[int], texts: Names) -> Names:
     if labels <= texts.keys():
         return {}
     raise ValueError(
-        f"{found} in the records: the first name may be that of label 0 or of label 1; expected "
+        f"{counts} in the records: the first name may be that of label 0 or of label 1; expected "
         f"lines with numbers, as 1:{lines[0]}"
     )
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines that are not empty."""
+    """The non-empty lines of a file."""
     with open(path, "rb") as file:
         is_utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding = "utf-16" if is_utf_16 else "utf-8-sig"
@@ -78,10 +78,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _numberings(path: Path, lines: Sequence[str], labels: Set[int]) -> list[Names]:
-    """The ways in which the lines can be the names of labels.
+    """The possible names of labels: with numbers as they are, else for each first label that fits.
 
     Raises:
-        ValueError: Only some lines have numbers, or two have the same.
+        ValueError: If only some lines have numbers, or two have the same.
     """
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     if any(numbered):
@@ -101,7 +101,7 @@ def _numberings(path: Path, lines: Sequence[str], labels: Set[int]) -> list[Name
 
 
 def _contradiction(names: Names, texts: Names) -> str:
-    """Says which label has by the records the name of another one, if there is such a label."""
+    """Describes a label to which the records give the name of another label; "" if none does."""
     words = {label: _words(name) for label, name in names.items()}
     for label, text in sorted(texts.items()):
         of_text = _words(text)

@@ -12,7 +12,7 @@ from pathlib import Path
 from runtime import files
 
 DESCRIPTION = "dataset.json"
-_USE = "used.json"  # of a copy: by what data, when
+_USE = "used.json"  # in a copy: the data it was last used for, and when
 
 
 def folder() -> Path:
@@ -25,12 +25,12 @@ class Copy:
     """Images that were converted into the cache, or a conversion that was stopped.
 
     Attributes:
-        folder: Where its shards lie.
-        fingerprints: As `Dataset.fingerprints`; none of a conversion that was stopped.
-        source: Path of the images that it was last used for; "" if that is not known.
-        content: Their `Source.fingerprint`; "" if that is not known.
-        last_used: In seconds since 1970.
-        bytes: Of all its files.
+        folder: Folder of the shards.
+        fingerprints: `Dataset.fingerprints`; empty for a conversion that was stopped.
+        source: Path of the images that the copy was last used for; "" if unknown.
+        content: `Source.fingerprint` of these images; "" if unknown.
+        last_used: Time of the last use, in seconds since 1970.
+        bytes: Size of all its files.
     """
 
     folder: Path
@@ -46,20 +46,20 @@ class Copy:
         return bool(self.fingerprints)
 
     def remove(self) -> None:
-        """Removes its folder.
+        """Removes the folder.
 
         Raises:
             BusyError: If a process is converting into it.
         """
         if self.is_whole:
-            (self.folder / DESCRIPTION).unlink()  # first: what is left is no copy
+            (self.folder / DESCRIPTION).unlink()  # first: without it the rest is no copy
             return shutil.rmtree(self.folder)
         with files.claimed(self.folder.with_suffix("")) as claimed:
             files.remove(claimed)
 
 
 def listed() -> list[Copy]:
-    """All copies in the cache, the last used one first."""
+    """All copies in the cache, most recently used first."""
     return sorted(_copies(), key=lambda copy: copy.last_used, reverse=True)
 
 
@@ -67,8 +67,8 @@ def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
     """The folder of the copy with a fingerprint.
 
     Args:
-        fingerprint: As `Dataset.fingerprint`.
-        *elsewhere: Folders of shards outside the cache where it may be too.
+        fingerprint: One of `Dataset.fingerprints`.
+        *elsewhere: Folders of shards outside of the cache to look at too.
     """
     for place in [*folder().glob(f"*-{fingerprint[:16]}"), *map(Path, elsewhere)]:
         if fingerprint in fingerprints(place):
@@ -77,7 +77,7 @@ def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
 
 
 def fingerprints(place: Path) -> tuple[str, ...]:
-    """As `Dataset.fingerprints`, of a folder; none if it is not one of shards of ours."""
+    """`Dataset.fingerprints` of a folder; empty if it holds no shards of ours."""
     description = _read(place / DESCRIPTION)
     if "fingerprint" not in description:
         return ()
@@ -89,37 +89,37 @@ class Expected:
     """The data that a run was started with.
 
     Attributes:
-        fingerprint: `Dataset.fingerprint`.
-        folder: Where its shards lay; None if that is not known.
+        fingerprint: `Dataset.fingerprint` at the start of the run.
+        folder: Folder of the shards then; None if unknown.
     """
 
     fingerprint: str
     folder: str | None = None
 
     def copy(self) -> Path | None:
-        """The folder of its shards, if they are in the cache or where they were."""
+        """The folder of the shards, if it is in the cache or where it was; else None."""
         return find(self.fingerprint, *filter(None, [self.folder]))
 
 
 def note_use(copy: Path, source: str, content: str) -> None:
-    """Notes for which images a copy is used, and when; not where the cache cannot be written."""
+    """Records for which images a copy is used, and when, if the cache is writable."""
     use = {"source": source, "content": content, "last_used": time.time()}
     with contextlib.suppress(OSError):
         files.write(copy / _USE, json.dumps(use).encode())
 
 
 def outdated(source: str, content: str) -> list[Copy]:
-    """Copies of the images at a path as they were when they had another content."""
+    """Copies of the images at a path when their content was another."""
     return [each for each in listed() if each.source == source and each.content != content]
 
 
 def rename(copy: Path, fingerprint: str, *earlier: str) -> None:
-    """Gives a copy a fingerprint, and keeps those that runs know it by.
+    """Gives a copy a new fingerprint, and keeps the earlier ones, which runs refer to.
 
     Args:
-        copy: Its folder.
-        fingerprint: The one of today.
-        *earlier: Others, besides those it has.
+        copy: Folder of the copy.
+        fingerprint: The new fingerprint.
+        *earlier: Earlier fingerprints to add to those of the copy.
     """
     known = fingerprints(copy)
     others = [name for name in dict.fromkeys([*earlier, *known]) if name != fingerprint]
@@ -136,20 +136,20 @@ def _copies() -> Iterator[Copy]:
         known = fingerprints(place)
         if known or place.suffix == ".partial":
             use = _read(place / _USE)
-            files = [path.stat() for path in place.rglob("*") if path.is_file()]
-            newest = max((file.st_mtime for file in files), default=place.stat().st_mtime)
+            statuses = [path.stat() for path in place.rglob("*") if path.is_file()]
+            newest = max((each.st_mtime for each in statuses), default=place.stat().st_mtime)
             yield Copy(
                 folder=place,
                 fingerprints=known,
                 source=str(use.get("source", "")),
                 content=str(use.get("content", "")),
                 last_used=use.get("last_used", newest),
-                bytes=sum(file.st_size for file in files),
+                bytes=sum(each.st_size for each in statuses),
             )
 
 
 def _read(path: Path) -> dict:
-    """What a JSON file holds; nothing if it is not there or damaged."""
+    """The object in a JSON file; empty if the file is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Converted data sets on disk: what a folder of shards holds, and whether it is whole.
+"""Folders of shards: their description, and whether all shards are there.
 
-Our own shards come with a `dataset.json`; for those of other tools `foreign` finds out what
-it would say.
+Our own shards come with a `dataset.json`; `foreign` computes the same description for shards of
+other tools.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from data.shards.copies import DESCRIPTION
 FORMAT_VERSION = 1
 UNKNOWN = "unknown"
 ENCODINGS = ("jpeg", "png", "raw", "mixed", UNKNOWN)
-_FOREIGN = {"jpeg": "jpeg", "mixed": UNKNOWN}  # the words of `foreign.describe`
+_FOREIGN = {"jpeg": "jpeg", "mixed": UNKNOWN}  # by the value in `foreign.describe`
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of records; `sha256` is empty where nobody wrote it down."""
+    """One file of records; `sha256` is empty if it is not known."""
 
     path: str
     examples: int
@@ -35,26 +35,25 @@ class Dataset:
     """A folder of shards.
 
     Attributes:
-        folder: Where the shards lie.
+        folder: Folder of the shards.
         class_names: Names of the classes, by label.
-        mean: R, G, B over the train split's stored pixels, in 0..255.
-        std: Standard deviations, likewise.
-        storage: The fields of the `decode.Storage` that prepares other images alike; "bits" only
-            where the description has it.
+        mean: Mean of R, G, B over the train split's stored pixels, in 0..255.
+        std: Standard deviation of R, G, B over these pixels.
+        storage: Fields of the `decode.Storage` that prepares other images alike; "bits" only if
+            the description has it.
         splits: Shards by split ("train", "validation", "test"), in stored order.
-        fingerprint: Identifies the source and the options it was converted with.
-        encodings: What the records of each split hold, one of `ENCODINGS`: JPEG files, PNG files,
-            raw pixels, or any of the three, which every record says of itself. "unknown" are image
-            files of any kind, whose stated heights and widths may be wrong; only foreign shards
-            are.
-        label_offset: What the records' labels start from; 0 in our own shards.
-        class_counts: Examples of each class, by label, of the splits of which it is known.
-        passed_over: What of the source was not taken, as `PassedOver.parts`.
-        joined: Classes that are made of several folders, as `Source.joined`.
-        rejected: How many of the source's images could not be used.
-        unreadable: How many of these could not be opened.
+        fingerprint: Digest of the source and the options of the conversion.
+        encodings: Encoding of each split's records, one of `ENCODINGS`: JPEG files, PNG files, raw
+            pixels, or mixed: each record states its own. "unknown", in foreign shards only, means
+            image files of any kind, whose stated heights and widths may be wrong.
+        label_offset: First label in the records; 0 in our own shards.
+        class_counts: Examples of each class, by label, for the splits for which they are known.
+        passed_over: Files and folders of the source that were not used, as `PassedOver.parts`.
+        joined: Classes made of several folders, as `Source.joined`.
+        rejected: Number of the source's images that could not be used.
+        unreadable: Number of these that could not be opened.
         small_grey: Whether all images are known to be grey and of at most 64 x 64 pixels.
-        earlier_fingerprints: What earlier versions called the same source and options.
+        earlier_fingerprints: Fingerprints of earlier versions for the same source and options.
     """
 
     folder: Path
@@ -76,18 +75,18 @@ class Dataset:
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """All that the data may be known by to a run."""
+        """All fingerprints by which a run may refer to the data."""
         return (self.fingerprint, *self.earlier_fingerprints)
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)
 
     def has_classes(self, names: Sequence[str]) -> bool:
-        """Whether a network's classes are these.
+        """Whether a network was trained on these classes.
 
-        Earlier versions gave those of foreign shards no names: then their number counts.
+        Earlier versions did not name the classes of foreign shards: then their number is compared.
         """
         nameless = [f"class_{label}" for label in range(self.num_classes)]
         known = list(map(composed, names))
@@ -98,7 +97,7 @@ class Dataset:
         """The shards of a split.
 
         Raises:
-            ValueError: There is no such split.
+            ValueError: If there is no such split.
         """
         if split not in self.splits:
             raise ValueError(
@@ -108,7 +107,7 @@ class Dataset:
         return self.splits[split]
 
     def num_examples(self, split: str) -> int:
-        """How many examples a split has; 0 where there is no such split."""
+        """Number of examples in a split; 0 if there is no such split."""
         return sum(shard.examples for shard in self.splits.get(split, ()))
 
 
@@ -116,13 +115,13 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
     """Opens a folder of shards.
 
     Args:
-        folder: Holds a `dataset.json` and its shards, or foreign shards; or is one of these.
+        folder: Folder of a `dataset.json` and its shards, or of foreign shards; or a foreign shard.
         verify: Whether to compare the shards' sha256, which reads every byte. Existence and size
             are always compared.
 
     Raises:
-        FileNotFoundError: No folder, or nothing in it that we know.
-        ValueError: A shard is missing or differs from its description.
+        FileNotFoundError: If there is no folder, or no data set in it.
+        ValueError: If a shard is missing or differs from its description.
     """
     folder = Path(folder)
     dataset = described(folder) if (folder / DESCRIPTION).is_file() else _foreign(folder)
@@ -133,24 +132,24 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
 
 
 def _foreign(place: Path) -> Dataset:
-    """Opens shards of another tool and says what was found out about them."""
-    found = series.found(place)
-    description = {"format_version": FORMAT_VERSION, "passed_over": found.passed_over}
-    dataset = _described(found.folder, {**description, **foreign.describe(found)})
+    """Opens shards of another tool and prints their classes and labels."""
+    shards = series.found(place)
+    description = {"format_version": FORMAT_VERSION, "passed_over": shards.passed_over}
+    dataset = _described(shards.folder, {**description, **foreign.describe(shards)})
     lacks = "" if "validation" in dataset.splits else ", no validation split"
     print(
         f"{place}: shards of another tool, {dataset.num_classes} classes, "
         f"labels from {dataset.label_offset}{lacks}"
     )
-    return replace(dataset, earlier_fingerprints=(foreign.earlier_fingerprint(found),))
+    return replace(dataset, earlier_fingerprints=(foreign.earlier_fingerprint(shards),))
 
 
 def described(folder: str | Path) -> Dataset:
-    """What the `dataset.json` of a folder says that it holds; looks at no shard.
+    """Reads the `dataset.json` of a folder; does not look at the shards.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is damaged.
+        FileNotFoundError: If there is none.
+        ValueError: If it is damaged.
     """
     return _described(Path(folder), _read_json(Path(folder) / DESCRIPTION))
 
@@ -175,16 +174,16 @@ def _described(folder: Path, description: dict) -> Dataset:
             std=tuple(description["std"]),
             storage=_storage(description),
             splits={
-                split: tuple(_shard(folder, **shard) for shard in found["shards"])
-                for split, found in splits.items()
+                split: tuple(_shard(folder, **shard) for shard in entry["shards"])
+                for split, entry in splits.items()
             },
             fingerprint=description["fingerprint"],
-            encodings={split: _encoding(description, found) for split, found in splits.items()},
+            encodings={split: _encoding(description, entry) for split, entry in splits.items()},
             label_offset=description.get("label_offset", 0),
             class_counts={
-                split: tuple(found["classes"])
-                for split, found in splits.items()
-                if found.get("classes")
+                split: tuple(entry["classes"])
+                for split, entry in splits.items()
+                if entry.get("classes")
             },
             passed_over=tuple(description.get("passed_over", ())),
             joined=description.get("joined", ""),
@@ -201,13 +200,13 @@ def _described(folder: Path, description: dict) -> Dataset:
 
 
 def _storage(description: dict) -> dict:
-    """Older descriptions have no "bits"."""
+    """The options of a conversion; older descriptions have no "bits"."""
     storage = {key: description[key] for key in ("short_side", "quality", "encoding")}
     return storage | {key: description[key] for key in ("bits",) if key in description}
 
 
 def _encoding(description: dict, split: dict) -> str:
-    """How a split is stored; older descriptions, and those of foreign shards, say it for all."""
+    """The encoding of a split; older descriptions, and foreign ones, have one for all splits."""
     if "record_encoding" in description:
         return _FOREIGN[description["record_encoding"]]
     encoding = split.get("encoding", description["encoding"])
@@ -223,7 +222,7 @@ def _shard(folder: Path, *, file: str, examples: int, bytes: int, sha256: str) -
 
 
 def _check(shard: Shard, verify: bool) -> None:
-    """Compares a shard with its description; TensorFlow does not notice a cut-off end."""
+    """Compares a shard with its description; TensorFlow does not notice a truncated file."""
     path = Path(shard.path)
     if not path.is_file():
         raise ValueError(f"shard {path} is missing, expected {shard.bytes} bytes")

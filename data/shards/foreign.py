@@ -1,7 +1,7 @@
-"""Shards of other tools with the record keys the field shares (TF-slim, Model Garden).
+"""Shards of other tools with the usual record keys (TF-slim, Model Garden).
 
-They are read through once; what was found goes, in the form of a `dataset.json`, into the cache
-folder, never into the user's.
+They are read through once; their description, in the form of a `dataset.json`, is kept in the cache
+folder, never in the user's.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ from data.shards import class_names, copies, records, series
 from data.shards.series import Series
 from runtime.files import write
 
-_VERSION = 2  # of what is found out: an index of another one is not used
-_RECORDS = 256  # that are parsed at a time
+_VERSION = 2  # of the description: a cached one of another version is not used
+_RECORDS = 256  # parsed at a time
 _COMPRESSIONS = {"gzip": (b"\x1f\x8b", "gzip -dc"), "zlib": (b"\x78", "pigz -dc")}
-_ANY_HEADER = 47  # for zlib: of gzip or zlib
+_ANY_HEADER = 47  # argument of zlib for a gzip or zlib header
 
-# Such shards do not say: ImageNet's, of pixels in 0..255.
+# Foreign shards do not state them: those of ImageNet, for pixels in 0..255.
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 
 
 def describe(found: Series) -> dict:
-    """What a dataset.json would say about these shards, from the cache if it is known.
+    """Describes shards in the form of a dataset.json, read from the cache if it is there.
 
     Args:
         found: The shards, perhaps with one of `class_names.FILES` beside them.
 
     Raises:
-        ValueError: A shard is damaged or holds no records of images, labels are missing, or it is
-            open what they are called.
+        ValueError: If a shard is damaged or holds no records of images, labels are missing, or
+            their names are ambiguous.
     """
     labels = class_names.file_in(found.folder)
     paths = [path for of_split in found.splits.values() for path in of_split]
@@ -54,7 +54,7 @@ def describe(found: Series) -> dict:
 
 
 def earlier_fingerprint(found: Series) -> str:
-    """The fingerprint of earlier versions, of places and times: runs expect it."""
+    """The fingerprint of earlier versions, by paths and times: runs of theirs refer to it."""
     fingerprint, home = hashlib.sha256(), found.folder.resolve()
     paths = [path for of_split in sorted(found.splits.values(), key=min) for path in of_split]
     for path in [found.folder / "labels.txt", *paths]:
@@ -66,7 +66,7 @@ def earlier_fingerprint(found: Series) -> str:
 
 
 def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dict:
-    """Reads every record once: counts, labels, and whether all images are JPEGs of stated size."""
+    """Describes shards; reads every record once."""
     described, labels, texts, plain = {}, {}, {}, True
     for split, paths in splits.items():
         shards, labels[split] = [], Counter()
@@ -80,7 +80,7 @@ def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dic
         described[split] = {"examples": labels[split].total(), "shards": shards}
     seen = {label for counts in labels.values() for label in counts if label >= 0}
     for split, counts in labels.items():
-        # Only the images of a test split may have no labels, and not if there are no others.
+        # Only a test split may lack labels, and only if another split has some.
         if any(label < 0 for label in counts) and (split != "test" or not seen):
             raise ValueError(_unlabelled(folder, split, splits[split], counts))
     if not seen:
@@ -94,7 +94,7 @@ def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dic
         "label_offset": label_offset,
         "mean": _MEAN,
         "std": _STD,
-        # Other images are prepared as these are taken to be: left at their own size.
+        # Other images are prepared as these are assumed to be: at their own size.
         "short_side": 0,
         "quality": 95,
         "encoding": "jpeg",
@@ -104,9 +104,9 @@ def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dic
     }
 
 
-def _add_texts(texts: dict[int, str], found: Iterable[tuple[int, str]], path: Path) -> None:
-    """Adds what a shard says that labels mean; each means one thing in all shards."""
-    for label, text in found:
+def _add_texts(texts: dict[int, str], more: Iterable[tuple[int, str]], path: Path) -> None:
+    """Adds a shard's texts of labels; a label must have one text in all shards."""
+    for label, text in more:
         if texts.setdefault(label, text) != text:
             raise ValueError(
                 f"{path}: expected one {records.TEXT} for every {records.LABEL}; label {label} has "
@@ -124,10 +124,14 @@ def _unlabelled(folder: Path, split: str, paths: list[Path], counts: Counter[int
 
 
 def _survey(path: Path) -> tuple[Counter[int], set[tuple[int, str]], bool]:
-    """Number of records of each label, what labels mean, and whether all are JPEGs of stated size.
+    """Counts the labels of a shard, and reads their texts.
+
+    Returns:
+        Number of records of each label; labels with their texts; whether all images are JPEGs with
+        stated sizes.
 
     Raises:
-        ValueError: The shard is damaged, or holds something else.
+        ValueError: If the shard is damaged, or holds something else.
     """
 
     def facts(serialized):
@@ -146,12 +150,12 @@ def _survey(path: Path) -> tuple[Counter[int], set[tuple[int, str]], bool]:
             plain &= bool(batch_plain.all())
     except tf.errors.OpError as error:
         raise ValueError(_fault(path) or f"{path} cannot be read as a shard") from error
-    said = {(label, text.decode(errors="backslashreplace").strip()) for label, text in texts}
-    return labels, {(label, text) for label, text in said if text and label >= 0}, plain
+    decoded = {(label, text.decode(errors="backslashreplace").strip()) for label, text in texts}
+    return labels, {(label, text) for label, text in decoded if text and label >= 0}, plain
 
 
 def _fault(path: Path, most: int = sys.maxsize) -> str:
-    """Says what is wrong with the first records of a shard; nothing if nothing is."""
+    """Describes the first fault in a shard's first records; "" if there is none."""
     if not path.stat().st_size:
         return ""
     memory = memoryview(np.memmap(path, np.uint8, "r"))
@@ -169,12 +173,12 @@ def _fault(path: Path, most: int = sys.maxsize) -> str:
 
 
 def _kind(head: bytes) -> str:
-    """Says what a file is that is no shard, by its first bytes."""
+    """Describes a file that is no shard, by its first bytes."""
     expected = f"expected TFRecords with {records.ENCODED} and {records.LABEL}"
-    for kind, (beginning, way) in _COMPRESSIONS.items():
+    for kind, (beginning, command) in _COMPRESSIONS.items():
         with contextlib.suppress(zlib.error):
             unpacked = zlib.decompressobj(_ANY_HEADER).decompress(head, records.HEADER_BYTES)
             if head.startswith(beginning) and records.begins(unpacked):
-                return f"compressed ({kind}); {expected}, not compressed: {way} FILE > NEW"
-    found = kinds.of(head)
-    return f"{expected}; found {found.name if found else 'no TFRecords'}"
+                return f"compressed ({kind}); {expected}, not compressed: {command} FILE > NEW"
+    kind = kinds.of(head)
+    return f"{expected}; found {kind.name if kind else 'no TFRecords'}"

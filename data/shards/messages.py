@@ -1,20 +1,20 @@
-"""Messages of protocol buffers as bytes: the few things that records need, written and found.
+"""A minimal reader and writer of protocol buffers, for the messages in records.
 
-The format is that of protobuf.dev, "Encoding". Its library makes a copy of what it reads and does
-not say where in the message a field lies.
+Source: protobuf.dev, "Encoding". Google's library copies what it reads and does not tell at which
+byte of the message a field lies.
 """
 
 from collections.abc import Iterator
 
 
 def field(number: int, *parts: bytes) -> bytes:
-    """A field of bytes or of a message, which is given in parts; `number` is 1 to 15."""
+    """A field whose content, bytes or a message, is given in parts; `number` is 1 to 15."""
     content = b"".join(parts)
     return b"".join((bytes((number << 3 | 2,)), varint(len(content)), content))
 
 
 def varint(value: int) -> bytes:
-    """An integer from 0 in base 128, the lowest digit first."""
+    """A non-negative integer in base 128, lowest digit first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -24,7 +24,7 @@ def varint(value: int) -> bytes:
 
 
 def fields(memory: memoryview, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of the contents of a message's fields, all of them made by `field`.
+    """Yields begin and end of the content of each field of a message that `field` made.
 
     Raises:
         IndexError: If the memory ends before the message.
@@ -36,10 +36,10 @@ def fields(memory: memoryview, begin: int, end: int) -> Iterator[tuple[int, int]
 
 
 def read_varint(memory: memoryview, place: int) -> tuple[int, int]:
-    """The integer that begins at a place, and the place after it.
+    """The integer that begins at a byte, and the byte after it.
 
     Raises:
-        IndexError: If the memory ends before.
+        IndexError: If the memory ends before the integer.
     """
     value = shift = 0
     while (byte := memory[place]) >= 0x80:

@@ -1,4 +1,4 @@
-"""Single records out of shards, for machines that share the examples of a step."""
+"""Reads single records of shards, for machines that share the examples of a step."""
 
 import mmap
 import os
@@ -11,25 +11,25 @@ from data.shards import records
 
 
 class Files:
-    """Shards of which some records are read, and of the others only how long they are."""
+    """Shards whose records are read one by one; of the others only the lengths are read."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """Opens nothing yet.
+        """Prepares to read shards.
 
         Args:
-            paths: Of the shards.
+            paths: Paths of the shards.
         """
         self._paths = paths
         self._frames: dict[int, list[tuple[int, int]]] = {}
         self._lock = threading.Lock()
 
     def read(self, shards: np.ndarray, expected: int, places: np.ndarray) -> np.ndarray:
-        """Reads records of some shards, those of a file in its order.
+        """Reads records of shards, each file from begin to end.
 
         Args:
-            shards: int32 [k], numbers of the shards, whose records are counted through.
-            expected: How many there are together.
-            places: int32 [n], which of them.
+            shards: Numbers of the shards, int32 [k].
+            expected: Number of records in all these shards.
+            places: Places of the records to read, counted over all these shards, int32 [n].
 
         Returns:
             object [n]: the records, bytes.
@@ -42,18 +42,18 @@ class Files:
         if ends[-1] != expected:
             files = [self._paths[shard] for shard in shards]
             raise ValueError(f"shards changed: records expected {expected}, {ends[-1]} in {files}")
-        found = np.empty(len(places), object)
+        contents = np.empty(len(places), object)
         numbers = np.searchsorted(ends, places, side="right")
         for which, shard in enumerate(shards):
             mine = np.flatnonzero(numbers == which)
             wanted = places[mine] - (ends[which] - len(frames[which]))
             with open(self._paths[shard], "rb") as file:
                 for number, place in sorted(zip(wanted.tolist(), mine.tolist(), strict=True)):
-                    found[place] = records.read_at(file, *frames[which][number])
-        return found
+                    contents[place] = records.read_at(file, *frames[which][number])
+        return contents
 
     def _frames_of(self, shard: int) -> list[tuple[int, int]]:
-        """Where the records of a shard begin and end; found once."""
+        """Begin and end of each record of a shard; cached."""
         with self._lock:
             if shard not in self._frames:
                 self._frames[shard] = _frames(self._paths[shard])
@@ -65,7 +65,7 @@ def _frames(path: str) -> list[tuple[int, int]]:
         return []
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
         memory.madvise(mmap.MADV_RANDOM)
-        found, end = records.frames(memory)
+        frames, end = records.frames(memory)
         if end < len(memory):
             raise ValueError(f"{path} is damaged or cut off, at byte {end}")
-    return found
+    return frames

@@ -1,6 +1,6 @@
-"""The bytes on disk: TFRecord shards of `tf.train.Example` under the keys the field shares.
+"""The format on disk: TFRecord shards of `tf.train.Example`.
 
-The only file that knows them. Other tools' shards (TF-slim, Model Garden) use the same keys.
+The keys are those of other tools (TF-slim, Model Garden); no other file knows them.
 """
 
 import functools
@@ -23,15 +23,15 @@ from data.shards import messages
 ENCODED = "image/encoded"
 FORMAT = "image/format"
 LABEL = "image/class/label"
-TEXT = "image/class/text"  # of other tools only: what the label means
+TEXT = "image/class/text"  # name of the label; in other tools' records only
 HEIGHT = "image/height"
 WIDTH = "image/width"
 FILENAME = "image/filename"
 
 JPEG, PNG, RAW = b"JPEG", b"PNG", b"RAW"  # the formats of our own records
 
-_LENGTH = struct.Struct("<Q")  # begins a record of a shard
-_CHECKSUM = struct.Struct("<I")  # of the length, after it; of the content, after that
+_LENGTH = struct.Struct("<Q")  # at the begin of a record
+_CHECKSUM = struct.Struct("<I")  # after the length, and after the content
 HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
 _FOOTER_BYTES = _CHECKSUM.size
 
@@ -44,7 +44,7 @@ _FEATURES = {
     "filename": (FILENAME, tf.io.FixedLenFeature([], tf.string, default_value="")),
     "text": (TEXT, tf.io.FixedLenFeature([], tf.string, default_value="")),
 }
-_TYPES = {tf.string: "bytes_list", tf.int64: "int64_list"}  # what an Example calls them
+_TYPES = {tf.string: "bytes_list", tf.int64: "int64_list"}  # names in a tf.train.Example
 
 
 def shard_name(split: str, index: int, shards: int) -> str:
@@ -61,9 +61,9 @@ def example_bytes(
         encoded: An image file, or for format "RAW" uint8 RGB pixels [height, width, 3].
         format: "JPEG", "PNG" or "RAW".
         label: Class from 0; -1 for an image without one.
-        height: Of the stored image, in pixels.
-        width: Of the stored image, in pixels.
-        filename: Where the image came from, relative to its source.
+        height: Height of the stored image in pixels.
+        width: Width of the stored image in pixels.
+        filename: Name of the image, relative to its source.
 
     Returns:
         A serialised `tf.train.Example`, its features in the order of their keys.
@@ -96,7 +96,11 @@ def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, s
 
 
 def write_records(path: str | Path, records: Iterable[bytes]) -> int:
-    """As `write_shard`, but for what `seal` does; returns the number of examples."""
+    """Writes one shard without `seal`; returns the number of examples.
+
+    Raises:
+        RuntimeError: If it cannot be written, as on a full disk.
+    """
     examples = 0
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
@@ -112,7 +116,7 @@ def seal(path: str | Path) -> tuple[int, str]:
     """Makes sure that a shard is on the disk; returns its size in bytes and its sha256.
 
     Raises:
-        RuntimeError: As `write_shard`.
+        RuntimeError: If it cannot be written, as on a full disk.
     """
     try:
         with open(path, "rb") as shard:
@@ -126,17 +130,17 @@ def seal(path: str | Path) -> tuple[int, str]:
 def parse(
     serialized: tf.Tensor, *, filename: bool = False, text: bool = False
 ) -> dict[str, tf.Tensor]:
-    """Reads records; decodes nothing.
+    """Parses records; decodes no image.
 
     Args:
-        serialized: string [] or [n], records of a shard.
-        filename: Whether to read the file names too.
-        text: Whether to read what the labels mean too.
+        serialized: Records of a shard, string [] or [n].
+        filename: Whether to return the file names too.
+        text: Whether to return the names of the labels too.
 
     Returns:
         "encoded", "format": string; "label", "height", "width": int64; with `filename` also
-        "filename", with `text` also "text": string; all of the argument's shape. Where a foreign
-        record has none, label is -1, height and width are 0, format, filename and text empty.
+        "filename", with `text` also "text": string; all of the argument's shape. If a foreign
+        record lacks them, label is -1, height and width are 0, format, filename and text empty.
     """
     optional = {"filename": filename, "text": text}
     wanted = {name: row for name, row in _FEATURES.items() if optional.get(name, True)}
@@ -150,7 +154,7 @@ def keys(serialized: bytes) -> str:
 
 
 def complaint(serialized: bytes) -> str:
-    """Says what in a record is not as `parse` needs it; nothing of a record of an image."""
+    """Describes why `parse` cannot read a record; "" if it can."""
     try:
         features = tf.train.Example.FromString(serialized).features.feature
     except DecodeError:
@@ -166,7 +170,7 @@ def complaint(serialized: bytes) -> str:
 
 
 class Located(NamedTuple):
-    """What a record says, and where in its shard the image begins and ends."""
+    """The fields of a record; of the image, the first byte in its shard and the one after it."""
 
     begin: int
     end: int
@@ -181,26 +185,26 @@ def frames(memory: memoryview, most: int = sys.maxsize) -> tuple[list[tuple[int,
     """Finds the records of a shard by their stated lengths; checks no checksum.
 
     Args:
-        memory: uint8 [bytes], the whole file.
-        most: Records to find.
+        memory: The whole file, uint8 [bytes].
+        most: Maximum number of records.
 
     Returns:
-        Begin and end of the content of every whole record, and where the last of them ends: at
-        less than the size of a file that is cut off.
+        Begin and end of the content of every complete record, and the end of the last one, which
+        is less than the size of a truncated file.
     """
-    found, place = [], 0
-    while place + HEADER_BYTES <= len(memory) and len(found) < most:
+    frames, place = [], 0
+    while place + HEADER_BYTES <= len(memory) and len(frames) < most:
         (length,) = _LENGTH.unpack_from(memory, place)
         begin = place + HEADER_BYTES
         if begin + length + _FOOTER_BYTES > len(memory):
             break
-        found.append((begin, begin + length))
+        frames.append((begin, begin + length))
         place = begin + length + _FOOTER_BYTES
-    return found, place
+    return frames, place
 
 
 def begins(memory: memoryview | bytes) -> bool:
-    """Whether a file begins as a shard does: with a length and its checksum."""
+    """Whether a file begins like a shard, with a length and its checksum."""
     return _checksum(memory[: _LENGTH.size]) == memory[_LENGTH.size : HEADER_BYTES]
 
 
@@ -209,11 +213,11 @@ def read_at(file: BinaryIO, begin: int, end: int) -> bytes:
 
     Args:
         file: The shard.
-        begin: Where the record's content begins, as `frames` found it.
-        end: Where it ends.
+        begin: Begin of the record's content, from `frames`.
+        end: End of the record's content.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If the record is damaged.
     """
     file.seek(begin)
     content = file.read(end - begin)
@@ -223,14 +227,14 @@ def read_at(file: BinaryIO, begin: int, end: int) -> bytes:
 
 
 def unsound(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
-    """Finds the records whose checksums, of their length or content, are wrong.
+    """Finds the records with a wrong checksum of their length or content.
 
     Args:
-        memory: uint8 [bytes], the whole file.
+        memory: The whole file, uint8 [bytes].
         frames: Begin and end of the contents of its records.
 
     Returns:
-        Their numbers, from 0.
+        Numbers of these records, from 0.
     """
     return [
         number
@@ -242,7 +246,7 @@ def unsound(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
 
 
 def _checksum(data: memoryview | bytes) -> bytes:
-    """CRC32C, rotated and with a constant added, as TFRecord files have it."""
+    """The checksum of TFRecord files: CRC32C, rotated, plus a constant."""
     crc = crc32c.crc32c(data)
     return _CHECKSUM.pack((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF)
 
@@ -254,36 +258,36 @@ def locate_image(memory: memoryview, begin: int, end: int) -> Located:
         ValueError: If it is something else.
     """
     try:
-        found = _contents(memory, begin, end)
+        values = _values(memory, begin, end)
         text = {
-            key: os.fsdecode(bytes(memory[slice(*found[key.encode()])]))
+            key: os.fsdecode(bytes(memory[slice(*values[key.encode()])]))
             for key in (FORMAT, FILENAME)
         }
-        numbers = {key: _signed(memory, found, key) for key in (HEIGHT, WIDTH, LABEL)}
-        return Located(*found[ENCODED.encode()], text[FORMAT], *numbers.values(), text[FILENAME])
+        numbers = {key: _signed(memory, values, key) for key in (HEIGHT, WIDTH, LABEL)}
+        return Located(*values[ENCODED.encode()], text[FORMAT], *numbers.values(), text[FILENAME])
     except (IndexError, KeyError, ValueError) as error:
         raise ValueError(f"no record of an image: {error!r}") from error
 
 
 def locate(shard: np.ndarray) -> np.ndarray:
-    """Finds the pixels in a shard that `write_shard` wrote of "RAW" examples.
+    """Finds the pixels in a shard of "RAW" examples that `write_shard` wrote.
 
     Args:
-        shard: uint8 [bytes], the whole file.
+        shard: The whole file, uint8 [bytes].
 
     Returns:
-        int64 [n, 4], a row per record: where its pixels begin, height, width, label.
+        int64 [n, 4], a row per record: first byte of its pixels, height, width, label.
 
     Raises:
         ValueError: If the file is cut off or damaged, or holds something else; names the record.
     """
     memory, rows = memoryview(shard), []
-    found, end = frames(memory)
-    if damaged := unsound(memory, found):
+    records, end = frames(memory)
+    if damaged := unsound(memory, records):
         raise ValueError(f"record {damaged[0]} is damaged: its checksum is wrong")
     if end < len(memory):
-        raise ValueError(f"record {len(found)} is damaged or cut off, at byte {end}")
-    for number, frame in enumerate(found):
+        raise ValueError(f"record {len(records)} is damaged or cut off, at byte {end}")
+    for number, frame in enumerate(records):
         try:
             rows.append(_located(memory, *frame))
         except (IndexError, KeyError, ValueError) as error:
@@ -292,33 +296,33 @@ def locate(shard: np.ndarray) -> np.ndarray:
 
 
 def _located(memory: memoryview, begin: int, end: int) -> tuple[int, int, int, int]:
-    """Where the pixels of the example in `memory[begin:end]` begin, height, width, label."""
-    found = _contents(memory, begin, end)
-    pixels, last = found[ENCODED.encode()]
-    height, width, label = (_signed(memory, found, key) for key in (HEIGHT, WIDTH, LABEL))
+    """First byte of the pixels of the example in `memory[begin:end]`, height, width, label."""
+    values = _values(memory, begin, end)
+    pixels, last = values[ENCODED.encode()]
+    height, width, label = (_signed(memory, values, key) for key in (HEIGHT, WIDTH, LABEL))
     if last - pixels != 3 * height * width:
         raise KeyError(f"{last - pixels} bytes of {height} x {width} pixels")
     return pixels, height, width, label
 
 
-def _contents(memory: memoryview, begin: int, end: int) -> dict[bytes, tuple[int, int]]:
-    """Begin and end of the value of every feature of an example, by its key."""
-    found = {}
+def _values(memory: memoryview, begin: int, end: int) -> dict[bytes, tuple[int, int]]:
+    """Begin and end of the value of each feature of an example, by its key."""
+    result = {}
     (features,) = messages.fields(memory, begin, end)  # the only one of an Example
     for entry in messages.fields(memory, *features):
         (key_begin, key_end), value = messages.fields(memory, *entry)
         (values,) = messages.fields(memory, *value)  # a list of bytes or of int64, of length 1
         (first,) = messages.fields(memory, *values)
-        found[bytes(memory[key_begin:key_end])] = first
-    return found
+        result[bytes(memory[key_begin:key_end])] = first
+    return result
 
 
-def _signed(memory: memoryview, found: dict[bytes, tuple[int, int]], key: str) -> int:
-    value, _ = messages.read_varint(memory, found[key.encode()][0])
+def _signed(memory: memoryview, values: dict[bytes, tuple[int, int]], key: str) -> int:
+    value, _ = messages.read_varint(memory, values[key.encode()][0])
     return value - (value >> 63 << 64)
 
 
-# What protobuf itself would write, in half the time, which counts where images are small.
+# The same bytes as Google's library, in half the time, which matters if images are small.
 def _entry(key: str, value: bytes) -> bytes:
     """A feature with one bytes value."""
     return messages.field(

@@ -1,4 +1,4 @@
-"""Which files are shards of another tool, and of which split, told from their names."""
+"""Recognises shards of other tools, and their splits, by their names."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"(^|[-_.])\d+$")
-_IN_SERIES, _OF_SPLIT, _OTHER, _PACKED = range(4)  # how much a name says, the most first
+_IN_SERIES, _OF_SPLIT, _OTHER, _PACKED = range(4)  # ranks of names, the most specific first
 _ENDS = 64 << 10  # bytes
 _EXPECTED = "expected dataset.json or shards like train-00000-of-00016"
 
@@ -28,9 +28,9 @@ class Series(NamedTuple):
     """The shards of another tool in a folder.
 
     Attributes:
-        folder: Where they lie.
-        splits: Those of every split, in their order.
-        passed_over: Names of the others, whose names say less of their split.
+        folder: Folder of the shards.
+        splits: Shards of each split, in order.
+        passed_over: Names of the shards that are not used, because their names are less specific.
     """
 
     folder: Path
@@ -47,10 +47,9 @@ class _Name(NamedTuple):
 
 
 def are_shards(place: Path) -> bool:
-    """Whether a file, or some in a folder, are called like shards of another tool.
+    """Whether a file, or a file in a folder, has a name like a shard of another tool.
 
-    Names that do not say split, number and count are those of shards only where no folders lie
-    beside the files.
+    In a folder that holds folders too, the name must state split, number and count.
     """
     if place.is_file():
         return _read(place.name) is not None
@@ -61,18 +60,18 @@ def are_shards(place: Path) -> bool:
 
 
 def found(place: Path) -> Series:
-    """The shards by split.
+    """Finds the shards, by split.
 
-    A file that is named by itself is the split that its name says, else train. In a folder the
-    names count that say most: split, number and count, as in "train-00000-of-00016"; else the
-    split; else there is one series of shards, which is train. Compressed files come last.
+    A single file is the split in its name, else train. In a folder, the files with the most
+    specific names are used: split, number and count, as in "train-00000-of-00016"; else the split;
+    else a single series, which is train. Compressed files come last.
 
     Args:
         place: A shard, or a folder of shards.
 
     Raises:
-        FileNotFoundError: There are none.
-        ValueError: A series "of N" is not complete, or a split has several series.
+        FileNotFoundError: If there are none.
+        ValueError: If a series "of N" is not complete, or a split has several series.
     """
     if place.is_file():
         name = _read(place.name)
@@ -106,7 +105,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def _named(folder: Path) -> list[tuple[Path, _Name]]:
-    """The files that are called like shards, in natural order."""
+    """The files with names like shards, in natural order."""
     files = sorted(
         filter(Path.is_file, folder.iterdir()), key=lambda path: natural_order(path.name)
     )
@@ -118,7 +117,7 @@ def _folders(folder: Path) -> Iterable[Path]:
 
 
 def _read(name: str) -> _Name | None:
-    """What a file name says; None of one that is no shard's."""
+    """Parses the name of a shard; None for other names."""
     parts = _NAME.fullmatch(name)
     if not parts or not parts["kind"]:
         return None
@@ -131,19 +130,19 @@ def _read(name: str) -> _Name | None:
     split = next(filter(None, reversed(words)), None)
     index, shards = (int(parts["index"]), int(parts["shards"])) if in_series else (0, None)
     stem = stem if in_series else _NUMBER.sub("", stem)
-    says = _OTHER if split is None else _OF_SPLIT if shards is None else _IN_SERIES
+    rank = _OTHER if split is None else _OF_SPLIT if shards is None else _IN_SERIES
     series = stem + parts["kind"].replace(in_series or "", "")
-    return _Name(_PACKED if parts["packed"] else says, split or "train", series, index, shards)
+    return _Name(_PACKED if parts["packed"] else rank, split or "train", series, index, shards)
 
 
-def _whole(folder: Path, split: str, found: dict[tuple, list[tuple[Path, int]]]) -> list[Path]:
-    """The shards of the one series of a split, which must be complete."""
-    if len(found) > 1:
+def _whole(folder: Path, split: str, series: dict[tuple, list[tuple[Path, int]]]) -> list[Path]:
+    """The shards of a split, which must be one complete series."""
+    if len(series) > 1:
         raise ValueError(
             f"{folder}: expected one series of {split} shards, with the split in their names, as "
-            f"train-00000-of-00016; found {shortened([of[0][0].name for of in found.values()])}"
+            f"train-00000-of-00016; found {shortened([of[0][0].name for of in series.values()])}"
         )
-    (((_, shards), members),) = found.items()
+    (((_, shards), members),) = series.items()
     if shards is not None and [index for _, index in members] != list(range(shards)):
         raise ValueError(
             f"the {split} shards in {folder} are not one complete series, expected {shards} "
