@@ -133,7 +133,7 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
 
 def _foreign(place: Path) -> Dataset:
     """Opens shards of another tool and prints their classes and labels."""
-    shards = series.found(place)
+    shards = series.find(place)
     description = {"format_version": FORMAT_VERSION, "passed_over": shards.passed_over}
     dataset = _described(shards.folder, {**description, **foreign.describe(shards)})
     lacks = "" if "validation" in dataset.splits else ", no validation split"

@@ -32,32 +32,32 @@ _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 
 
-def describe(found: Series) -> dict:
+def describe(shards: Series) -> dict:
     """Describes shards in the form of a dataset.json, read from the cache if it is there.
 
     Args:
-        found: The shards, perhaps with one of `class_names.FILES` beside them.
+        shards: The shards, perhaps with one of `class_names.FILES` beside them.
 
     Raises:
         ValueError: If a shard is damaged or holds no records of images, labels are missing, or
             their names are ambiguous.
     """
-    labels = class_names.file_in(found.folder)
-    paths = [path for of_split in found.splits.values() for path in of_split]
+    labels = class_names.file_in(shards.folder)
+    paths = [path for of_split in shards.splits.values() for path in of_split]
     fingerprint = series.fingerprint([*([labels] if labels else []), *paths])
     index = copies.folder() / f"index-{_VERSION}-{fingerprint[:16]}.json"
     if not index.is_file():
-        description = _index(found.folder, found.splits, fingerprint)
+        description = _index(shards.folder, shards.splits, fingerprint)
         index.parent.mkdir(parents=True, exist_ok=True)
         write(index, json.dumps(description, indent=1).encode())
     return json.loads(index.read_text(encoding="utf-8"))
 
 
-def earlier_fingerprint(found: Series) -> str:
+def earlier_fingerprint(shards: Series) -> str:
     """The fingerprint of earlier versions, by paths and times: runs of theirs refer to it."""
-    fingerprint, home = hashlib.sha256(), found.folder.resolve()
-    paths = [path for of_split in sorted(found.splits.values(), key=min) for path in of_split]
-    for path in [found.folder / "labels.txt", *paths]:
+    fingerprint, home = hashlib.sha256(), shards.folder.resolve()
+    paths = [path for of_split in sorted(shards.splits.values(), key=min) for path in of_split]
+    for path in [shards.folder / "labels.txt", *paths]:
         if path.is_file():
             status = path.stat()
             line = f"{home / path.name} {status.st_size} {status.st_mtime_ns}\n"

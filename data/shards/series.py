@@ -59,7 +59,7 @@ def are_shards(place: Path) -> bool:
     return _IN_SERIES in ranks or bool(ranks) and not any(_folders(place))
 
 
-def found(place: Path) -> Series:
+def find(place: Path) -> Series:
     """Finds the shards, by split.
 
     A single file is the split in its name, else train. In a folder, the files with the most

@@ -1,1 +1,1 @@
-"""Where images come from: folders, archives, ImageNet, data sets of others."""
+"""Sources of images: folders, archives, ImageNet, packaged data sets."""

@@ -1,7 +1,7 @@
 """Archives of images, read member by member: nothing is extracted.
 
-Of .zip and .tar files the images are byte ranges. A compressed .tar has none: its images are
-unpacked, one after the other, into one file for as long as the conversion takes.
+The images of .zip and .tar files are byte ranges. Those of a compressed .tar are not: they are
+unpacked into one file, which is removed after the conversion.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error)
 _DAMAGED = (*_DAMAGED, EOFError, NotImplementedError)
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # so begin .tar.gz, .tar.bz2, .tar.xz
-_LOCAL_HEADER = struct.Struct("<26xHH")  # of a .zip file's member: the lengths at its end
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # first bytes of .tar.gz, .tar.bz2, .tar.xz
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a .zip file's member: two lengths at its end
 _ENCRYPTED, _UTF_8 = 0x1, 0x800  # flags of a member
 
 
 def is_archive(data: str) -> bool:
-    """Whether a path is a file that is called like an archive."""
+    """Whether a path is a file with the extension of an archive."""
     return data.lower().endswith(SUFFIXES) and os.path.isfile(data)
 
 
@@ -41,19 +41,19 @@ def is_compressed_tar(path: str) -> bool:
 
 
 def without_suffix(name: str) -> str:
-    """The name of an archive without what its kind is called."""
+    """The name of an archive without its extension."""
     suffix = next((each for each in SUFFIXES if name.lower().endswith(each)), "")
     return name[: len(name) - len(suffix)]
 
 
 def scan(path: str) -> tree.Folder:
-    """Reads what lies in an archive, as `tree.scan` what lies in a folder.
+    """Lists an archive as a tree of folders, as `tree.scan` does for a folder.
 
     Returns:
-        The tree; that of its one folder where everything lies in one.
+        The tree; if everything lies in one folder, the tree of that folder.
 
     Raises:
-        ValueError: If it is damaged, encrypted or compressed in another way than deflated.
+        ValueError: If the archive is damaged, encrypted or not compressed by deflate.
     """
     try:
         members = _zipped if path.lower().endswith(".zip") else _in_tar
@@ -72,7 +72,7 @@ def scan(path: str) -> tree.Folder:
 
 
 def read(member: Member) -> bytes:
-    """Returns the bytes of any member, also of a compressed .tar, which is read up to there."""
+    """Returns the bytes of a member; a compressed .tar is read up to there."""
     if not is_compressed_tar(member.path):
         return Example(member.name, -1, *member[1:]).read()
     with tarfile.open(member.path) as archive:
@@ -81,10 +81,10 @@ def read(member: Member) -> bytes:
 
 
 def unpacked(splits: Splits, scratch: Path) -> Splits:
-    """Writes the images that lie in compressed .tar files below a scratch folder.
+    """Unpacks the images of compressed .tar files into a scratch folder.
 
     Args:
-        splits: Examples, of which those that lie in other files stay as they are.
+        splits: Examples by split; those in other files stay as they are.
         scratch: An existing folder.
     """
     examples = [example for split in splits.values() for example in split]
@@ -112,7 +112,7 @@ def members_of(archive: tarfile.TarFile, *, links: bool = False) -> Iterator[tar
         links: Whether to yield links too.
 
     Raises:
-        tarfile.TarError: If it is damaged, which tarfile itself takes for the end.
+        tarfile.TarError: If it is damaged; tarfile itself would take that for the end.
     """
     for member in archive:
         is_link = links and (member.islnk() or member.issym())
@@ -124,7 +124,7 @@ def members_of(archive: tarfile.TarFile, *, links: bool = False) -> Iterator[tar
 
 
 def _in_tar(path: str) -> Iterator[tuple[str, Member | None]]:
-    """Hard links are the files that they lead to; other links stay links."""
+    """Yields name and place of each member; a hard link has its target's place, others None."""
     places = {}
     with tarfile.open(path) as archive:
         for member in members_of(archive, links=True):
@@ -157,7 +157,7 @@ def _zipped(path: str) -> Iterator[tuple[str, Member]]:
 
 
 def _name(member: zipfile.ZipInfo) -> str:
-    """The name of a member; many programs write UTF-8 without saying so."""
+    """The name of a member; many programs write UTF-8 without setting its flag."""
     if not member.flag_bits & _UTF_8:
         with contextlib.suppress(UnicodeError):
             return member.filename.encode("cp437").decode("utf-8")
@@ -167,7 +167,7 @@ def _name(member: zipfile.ZipInfo) -> str:
 def _spooled(
     spool: Path, path: str, examples: list[Example]
 ) -> dict[tuple[str, int], tuple[str, int]]:
-    """Unpacks images; returns for path and offset of each those that it has now."""
+    """Unpacks images; maps path and offset of each to those in the spool file."""
     places, end = {}, 0
     with tarfile.open(path) as archive, open(spool, "wb") as file:
         for example in sorted(examples, key=lambda example: example.offset):

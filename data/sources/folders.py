@@ -13,7 +13,7 @@ from data.sources import archives, identity, layout, tree
 from data.sources.tree import Folder
 
 _KIND = "folder"  # in fingerprints
-_LONGEST_NAME = 200  # bytes; file systems take 255, and something is added to it
+_LONGEST_NAME = 200  # bytes; file systems take 255, and more is added to the name
 
 
 def image_folder(
@@ -27,23 +27,23 @@ def image_folder(
     """Opens a folder of images, or an archive of one.
 
     Classes are the folders of the train split (of `data` itself in the flat layout) that hold an
-    image, in natural order; deeper folders belong to their class. Files count by their extension
-    (`tree.EXTENSIONS`, any case); what they are is found out by their content.
+    image, in natural order; deeper folders belong to their class. Images are files with one of
+    `tree.EXTENSIONS`, in any case; their format is decided by their content.
 
     Args:
-        data: The folder, or a file as `archives.is_archive` knows it.
+        data: The folder, or an archive.
         val_data: A separate folder of class folders for validation.
-        validation_fraction: Held out of train where there is no validation.
-        seed: Decides which.
-        lenient: Whether to accept, to examine them, classes without images or not in train, and
-            where nothing can be held out no validation.
+        validation_fraction: Part of train to hold out if there is no validation split.
+        seed: Seed of the held-out images.
+        lenient: Whether to accept data that is to be examined only: classes without images or not
+            in train, and no validation split if nothing can be held out.
 
     Returns:
         The source; class names are the names of the folders.
 
     Raises:
         ValueError: If there are no images, a class cannot be read or has none, a class is not in
-            train, a split would be empty, or what look like classes are something else.
+            train, a split would be empty, or the folders are not classes.
     """
     root, passed_over = _open(data), PassedOver()
     folders = layout.split_folders(root, data, passed_over)
@@ -51,21 +51,7 @@ def image_folder(
     if val_data is not None:
         folders["validation"] = _open(val_data)
         places["validation"] = val_data, folders["validation"]
-    listings = {}
-    for split, folder in folders.items():
-        if split == "test" and layout.is_unlabelled(folder, folders["train"]):
-            images = f" ({layout.count(folder):,} images of no class of train)"
-            passed_over.add_folders([folder.name + images * folder.has_images()])
-            continue
-        place, whole = places[split]
-        listings[split] = layout.annotated(folder, passed_over) or layout.class_folders(
-            folder, place, passed_over, lenient=lenient
-        )
-        if not any(listings[split].values()):
-            raise ValueError(
-                f"{place}: no images in class folders for the {split} split; "
-                f"{layout.inventory(whole)}"
-            )
+    listings = _listings(folders, places, passed_over, lenient)
     named = listings.values() if lenient else [listings["train"]]
     class_names = sorted({name for each in named for name in each}, key=natural_order)
     splits = {}
@@ -92,28 +78,60 @@ def image_folder(
     )
 
 
-def list_class_folders(root: str | Path, passed_over: PassedOver | None = None) -> Listing:
-    """Lists the images of every class folder, named relative to the parent of the classes.
+def _listings(
+    folders: dict[str, Folder],
+    places: dict[str, tuple[str, Folder]],
+    passed_over: PassedOver,
+    lenient: bool,
+) -> dict[str, Listing]:
+    """Lists the images of each split by class; a test split without classes is passed over.
 
     Args:
-        root: Holds the class folders.
-        passed_over: Where to add what is not taken.
+        folders: Folder of each split.
+        places: For messages: the path that each split was found in, and its tree.
+        passed_over: Where to add files and folders that are not used.
+        lenient: Whether to accept classes without images.
+    """
+    listings = {}
+    for split, folder in folders.items():
+        if split == "test" and layout.is_unlabelled(folder, folders["train"]):
+            images = f" ({layout.count(folder):,} images of no class of train)"
+            passed_over.add_folders([folder.name + images * folder.has_images()])
+            continue
+        place, whole = places[split]
+        listings[split] = layout.annotated(folder, passed_over) or layout.class_folders(
+            folder, place, passed_over, lenient=lenient
+        )
+        if not any(listings[split].values()):
+            raise ValueError(
+                f"{place}: no images in class folders for the {split} split; "
+                f"{layout.inventory(whole)}"
+            )
+    return listings
+
+
+def list_class_folders(root: str | Path, passed_over: PassedOver | None = None) -> Listing:
+    """Lists the images of every class folder, named relative to `root`.
+
+    Args:
+        root: Folder of the class folders.
+        passed_over: Where to add files and folders that are not used.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: As `layout.class_folders`.
+        ValueError: If a class folder cannot be read, or holds files of which none is an image.
     """
     return layout.class_folders(_scan(root), os.fspath(root), passed_over or PassedOver())
 
 
 def name_of(data: str) -> str:
-    """Returns the last component of a path, safe as part of a file name."""
+    """The last component of a path, made safe as part of a file name."""
     name = archives.without_suffix(Path(data).resolve().name)
     return cut(re.sub(r"[^\w.-]+", "_", readable(name)) or "images")
 
 
 def cut(name: str) -> str:
-    """Shortens a name that, with what is added to it, no file system would take."""
+    """Shortens a name that is too long for a file system."""
     return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
@@ -124,14 +142,14 @@ def _open(data: str | Path) -> Folder:
 
 def _scan(data: str | Path) -> Folder:
     if not os.path.isdir(data):
-        found = "a file" if os.path.exists(data) else "no such folder"
-        raise FileNotFoundError(f"{data}: {found}; expected a folder that holds CLASS/*.jpg")
+        problem = "a file" if os.path.exists(data) else "no such folder"
+        raise FileNotFoundError(f"{data}: {problem}; expected a folder that holds CLASS/*.jpg")
     return tree.scan(data)
 
 
 @contextlib.contextmanager
 def _naming(place: str) -> Iterator[None]:
-    """Begins the text of an error with where it is."""
+    """Puts a path before the text of an error."""
     try:
         yield
     except ValueError as error:
@@ -139,12 +157,12 @@ def _naming(place: str) -> Iterator[None]:
 
 
 def _on_disk(class_names: Sequence[str], listings: dict[str, Listing]) -> list[str]:
-    """The names of the classes' folders, in their order, as they are written on the disk.
+    """The names of the class folders, in order, as they are written on the disk.
 
-    Earlier fingerprints have been taken of them since before accents were compared.
+    Earlier fingerprints contain these, not their normal form.
     """
     folders = {}
-    for listing in reversed(listings.values()):  # train's name counts
+    for listing in reversed(listings.values()):  # the name in train is used
         for name, members in listing.items():
             written = members[0].name.split("/")[0] if members else name
             folders[name] = written if composed(written) == name else name

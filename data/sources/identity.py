@@ -1,4 +1,4 @@
-"""How images on disk are recognised: by their content, wherever they lie and whenever they came."""
+"""Fingerprints of images on disk, by their content and not by path or time."""
 
 import hashlib
 import heapq
@@ -11,21 +11,21 @@ from data.images.examples import Example, Splits
 from data.images.workers import DISK_ERRORS
 from data.sources import archives
 
-SAMPLE = 1_000  # images of which bytes are read
-SAMPLE_BYTES = 1 << 20  # of each, at most
-_READERS = 16  # threads: on a network's disk every file is waited for
+SAMPLE = 1_000  # images whose bytes are read
+SAMPLE_BYTES = 1 << 20  # maximum of each
+_READERS = 16  # threads: a network disk answers slowly
 
 
 def fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -> str:
     """Digests names, labels and sizes of all images, and the bytes of a fixed sample of them.
 
     Args:
-        kind: Of the source.
-        class_names: In the order of the labels.
-        splits: The examples of each split; those of a compressed archive as they are listed.
+        kind: Kind of the source.
+        class_names: Names of the classes, by label.
+        splits: Examples of each split; those of a compressed archive as listed.
 
     Raises:
-        OSError: If an image cannot be read although it is there and may be.
+        OSError: If an image exists, and may be read, but cannot be.
     """
     digest = hashlib.sha256(repr((kind, tuple(class_names))).encode())
     examples = []
@@ -41,9 +41,9 @@ def fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -> str:
 
 
 def earlier_fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -> str:
-    """What earlier versions recognised images by: also place in an archive, and time.
+    """The fingerprint of earlier versions, which includes places in archives and times.
 
-    Runs and converted copies of theirs bear it.
+    Their runs and converted copies refer to it.
     """
     digest = hashlib.sha256(repr((kind, tuple(class_names))).encode())
     files = set()
@@ -59,7 +59,7 @@ def earlier_fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -
 
 
 def _size(example: Example) -> int:
-    """Of the image in bytes, whether it lies in an archive or not; 0 behind a broken link."""
+    """Size of the unpacked image in bytes; 0 behind a broken link."""
     if example.packing:
         return example.packing.size
     if example.size is None:
@@ -68,10 +68,10 @@ def _size(example: Example) -> int:
 
 
 def _sample(examples: list[Example]) -> Iterator[Example]:
-    """Images that stay the same ones as long as there are: those with the lowest digests of names.
+    """The images whose names have the lowest digests: additions replace few of them.
 
-    The images of a compressed archive, of which one cannot be read without all before it, are
-    represented by the archive.
+    An image of a compressed archive cannot be read without all before it: the archive represents
+    its images.
     """
     compressed = sorted(filter(archives.is_compressed_tar, {each.path for each in examples}))
     for path in compressed:
@@ -86,7 +86,7 @@ def _lot(example: Example) -> bytes:
 
 
 def _sampled(example: Example) -> bytes:
-    """Digest of an image's first bytes; it may be one of those that are rejected."""
+    """Digest of an image's first bytes, or the name of the error; it may be rejected later."""
     try:
         return hashlib.sha256(example.read(SAMPLE_BYTES)).digest()
     except (BadImage, OSError) as error:

@@ -1,7 +1,7 @@
-"""ILSVRC2012 as it is distributed: folders, or the original archives read without extracting.
+"""ILSVRC2012 as it is distributed: folders, or the original archives, read without extracting.
 
-An archive's headers are read once; from then on its images are byte ranges of it. Nothing is
-created from a name in an archive. Source: O. Russakovsky et al., "ImageNet Large Scale Visual
+An archive's headers are read once; its images are byte ranges of it. No file is created from a name
+in an archive. Source: O. Russakovsky et al., "ImageNet Large Scale Visual
 Recognition Challenge", IJCV 2015, arXiv:1409.0575, and its development kit.
 """
 
@@ -27,7 +27,7 @@ _LABELS = Path(__file__).parent.parent / "labels" / "imagenet.csv"
 
 
 def readable_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Turns WordNet ids into words, "n01440764" into "tench"; other class names stay."""
+    """Replaces WordNet ids by words, "n01440764" by "tench"; other class names stay."""
     rows = _rows()
     if all(name in rows for name in names):
         return tuple(rows[name]["name"] for name in names)
@@ -48,24 +48,23 @@ def is_ilsvrc2012(data: str) -> bool:
 def ilsvrc2012(data: str, *, val_data: str | None, validation_fraction: float, seed: int) -> Source:
     """Opens ILSVRC2012: `ILSVRC2012_img_{train,val,test}`, each as a folder or as a .tar file.
 
-    The folder of train holds a folder or a .tar file per class; of both, the .tar file counts. The
-    validation images are flat; line i of the development kit's ground truth (folder or
-    .tar.gz) is the ILSVRC2012_ID of image i in the order of names. Without validation images a
-    part of train is held out. Folders and archives give the same examples in the same order.
+    The train folder holds a folder or a .tar file per class; if both exist, the .tar file is used.
+    The validation images are flat; line i of the development kit's ground truth (folder or .tar.gz)
+    is the ILSVRC2012_ID of image i in the order of names. Without validation images a part of train
+    is held out. Folders and archives give the same examples in the same order.
 
     Args:
-        data: The folder that holds all these.
+        data: Folder of all these.
         val_data: A separate folder of WordNet id folders for validation.
-        validation_fraction: Held out of train where there is no validation.
-        seed: Decides which.
+        validation_fraction: Part of train to hold out if there are no validation images.
+        seed: Seed of the held-out images.
 
     Returns:
-        The source; its classes are those of train, as WordNet ids in their order.
+        The source; its classes are the WordNet ids of train, in order.
 
     Raises:
-        ValueError: If an archive is damaged, a name is not a WordNet id, there are no images where
-            they belong, the ground truth is missing or does not fit them, or a class is not in
-            train.
+        ValueError: If an archive is damaged, a name is not a WordNet id, a folder or archive has no
+            images, the ground truth is missing or does not fit, or a class is not in train.
     """
     root = Path(data)
     train = _train_listing(root)
@@ -125,7 +124,7 @@ def _members(
 ) -> Iterator[tuple[str, int, int]]:
     """Yields name without folders, offset and size of every plain file of an archive.
 
-    Links, devices, folders, hidden and sparse files are passed over.
+    Skips links, devices, folders, hidden and sparse files.
     """
     stream = file if size is None else _Part(file, offset, size)
     try:
@@ -139,7 +138,7 @@ def _members(
 
 
 class _Part:
-    """A part of a file, as a file to read from."""
+    """A part of a file as a readable file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int):
         self._file, self._start, self._size, self._position = file, start, size, 0
@@ -174,7 +173,7 @@ def _train_listing(root: Path) -> Listing:
 
 
 def _class_archives(folder: Path) -> Listing:
-    """Lists a folder of one archive per class, as unpacking the archive of train leaves it."""
+    """Lists a folder of one archive per class, as in the unpacked archive of train."""
     listing = {}
     for path in sorted(folder.glob("[!.]*.tar")):
         with open(path, "rb") as file:
@@ -200,7 +199,7 @@ def _classes_in_archive(path: Path) -> Listing:
 def _images_of_class(
     wnid: str, file: BinaryIO, path: Path, where: str | Path, *part: int
 ) -> list[Member]:
-    """Lists the archive of one class, the whole file or a part of it: offset and size."""
+    """Lists the archive of one class: the whole file, or `part`, its offset and size."""
     return sorted(
         Member(f"{wnid}/{name}", str(path), offset, size)
         for name, offset, size in _members(file, where, *part)
@@ -209,7 +208,7 @@ def _images_of_class(
 
 
 def _flat_images(path: Path) -> list[Example]:
-    """Lists a folder, or the .tar file of its name; empty where there is neither."""
+    """Lists a folder, or the .tar file of its name; empty if there is neither."""
     archive = path.with_name(f"{path.name}.tar")
     if not path.is_dir():
         return images_in_archive(archive) if archive.is_file() else []
@@ -221,7 +220,7 @@ def _flat_images(path: Path) -> list[Example]:
 
 
 def _validation_listing(root: Path) -> Listing:
-    """Lists the validation images by class; empty where there is no folder or archive of them."""
+    """Lists the validation images by class; empty if there is no folder or archive of them."""
     if any(_WNID.fullmatch(path.name) for path in root.glob(f"{VALIDATION}/*/")):
         if listing := list_class_folders(root / VALIDATION):
             return listing

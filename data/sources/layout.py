@@ -1,6 +1,6 @@
-"""Which folders are splits and which are classes, told from a tree of folders.
+"""Recognises splits and classes in a tree of folders.
 
-What is neither is passed over, by name, or refused where it would be trained on by mistake: a class
+Other folders are passed over, and named, or refused if they would be trained on by mistake: a class
 that cannot be read, splits and masks that look like classes.
 """
 
@@ -14,7 +14,7 @@ from data.images.reading import PassedOver, shortened
 from data.sources import archives, tree
 from data.sources.tree import Folder
 
-# Names of folders that say what kind of files lie there, or of which split, not what images show.
+# Names of folders that tell the kind of the files, or the split, but not what images show.
 _IMAGES = r"(jpeg|png)?images?|imgs?"
 _OF_IMAGES = (
     r"masks?|labels?|annotations?|segmentations?(class|object)?|ground[-_\s]?truths?|gt|edges|depth"
@@ -32,21 +32,20 @@ _EXPECTED = "expected CLASS/*.jpg, or CLASS/*.jpg below train, validation and te
 def split_folders(root: Folder, data: str, passed_over: PassedOver) -> dict[str, Folder]:
     """Finds the folder of every split.
 
-    A folder that is called like a split is one if it holds class folders, or if another is called
-    like a split too; else it is a class. Where no folder is train, all other folders are its
-    classes; where one is, they are passed over.
+    A folder with the name of a split is one if it holds class folders, or if another folder has the
+    name of a split too; else it is a class. Without a train folder, all other folders are classes
+    of train; with one, they are passed over.
 
     Args:
-        root: What `data` holds.
-        data: For messages.
-        passed_over: Where to add what is not taken.
+        root: Tree of `data`.
+        data: Path, for messages.
+        passed_over: Where to add files and folders that are not used.
 
     Returns:
         The folders whose folders are classes, "train" among them.
 
     Raises:
-        ValueError: If a split is there twice or cannot be read, or what would be classes are
-            something else.
+        ValueError: If a split exists twice or cannot be read, or folders are not classes.
     """
     named = [folder for folder in root.folders if split_of(folder.name)]
     splits: dict[str, Folder] = {}
@@ -76,13 +75,13 @@ def class_folders(
 ) -> Listing:
     """Lists the images of every class, named relative to `folder`.
 
-    Folders of texts and tables, and those of which nothing is looked at, are no classes.
+    Folders without images that hold only texts and tables, or nothing, are no classes.
 
     Args:
-        folder: Whose folders are classes.
-        data: For messages.
-        passed_over: Where to add what is not taken.
-        lenient: Whether to list, as classes of none, folders with files that are no images.
+        folder: Folder of the class folders.
+        data: Path, for messages.
+        passed_over: Where to add files and folders that are not used.
+        lenient: Whether to list folders without images, but with other files, as empty classes.
 
     Raises:
         ValueError: If a class folder cannot be read, or holds files of which none is an image.
@@ -111,11 +110,11 @@ def annotated(folder: Folder, passed_over: PassedOver) -> Listing | None:
     """Lists a split as Tiny ImageNet has it: images in one folder, their classes in a table.
 
     Args:
-        folder: Of the split.
-        passed_over: Where to add what is not taken.
+        folder: Folder of the split.
+        passed_over: Where to add files and folders that are not used.
 
     Returns:
-        The images by class; None of a split of another kind.
+        The images by class; None if the split has another layout.
 
     Raises:
         ValueError: If an image is not in the table.
@@ -139,13 +138,13 @@ def annotated(folder: Folder, passed_over: PassedOver) -> Listing | None:
 
 
 def is_unlabelled(test: Folder, train: Folder) -> bool:
-    """Whether no folder of a test split is a class: its images lie together, or in any folders."""
+    """Whether no folder of a test split is a class of train: its images have no labels."""
     classes = {composed(inner.name) for inner in _inner(train)}
     return not classes & {composed(inner.name) for inner in _inner(test)}
 
 
 def joined(train: Folder) -> str:
-    """Names the classes that are made of several folders, with these; empty if there are none."""
+    """Lists the classes made of several folders, with these folders; empty if there are none."""
     inner = {folder.name: [each.name for each in _inner(folder)] for folder in _inner(train)}
     (alike, *others) = {tuple(names) for names in inner.values()}
     if not others and len(alike) == 1:
@@ -154,27 +153,26 @@ def joined(train: Folder) -> str:
 
 
 def inventory(root: Folder) -> str:
-    """Says what is expected, and how many images and which other files were found where."""
-    found = [f"{len(root.images):,} images beside the folders"] if root.images else []
-    holding = _inner(root)
-    found += [f"{count(folder):,} images in {folder.name}" for folder in holding]
-    if len(found) > _MOST_FOLDERS:
-        found[_MOST_FOLDERS:] = [f"{len(found) - _MOST_FOLDERS:,} more folders of images"]
+    """Says which layout is expected, and where how many images and other files were found."""
+    parts = [f"{len(root.images):,} images beside the folders"] if root.images else []
+    parts += [f"{count(folder):,} images in {folder.name}" for folder in _inner(root)]
+    if len(parts) > _MOST_FOLDERS:
+        parts[_MOST_FOLDERS:] = [f"{len(parts) - _MOST_FOLDERS:,} more folders of images"]
     names = [name for folder in (root, *root.folders) for name in folder.others]
     tables = [name for name in names if name.lower().endswith(_TABLES)][:_MOST_TABLES]
     others = PassedOver()
     others.add_files(names)
     others.add_folders(root.never)
-    return f"{_EXPECTED}; found {', '.join(found + tables or others.parts() or ['nothing'])}"
+    return f"{_EXPECTED}; found {', '.join(parts + tables or others.parts() or ['nothing'])}"
 
 
 def count(folder: Folder) -> int:
-    """How many images there are in a folder and below it."""
+    """Number of images in a folder and below it."""
     return sum(1 for _ in folder.members())
 
 
 def _check_classes(train: Folder, data: str, root: Folder) -> None:
-    """Refuses top-level folders that are something else than classes."""
+    """Refuses top-level folders that are not classes."""
     classes = _inner(train)
     if len(classes) == 1 and _inner(classes[0]):
         path = os.path.join(data, classes[0].name)
@@ -200,7 +198,7 @@ def _check_classes(train: Folder, data: str, root: Folder) -> None:
 
 
 def _check_kinds(train: Folder, data: str, root: Folder) -> None:
-    """Refuses classes whose names say what kind of files they are, as images and masks."""
+    """Refuses classes whose names tell the kind of the files, such as images and masks."""
     names = [folder.name for folder in _inner(train)]
     are_all = bool(names) and all(map(_KINDS_OF_FILES.fullmatch, names))
     both = all(

@@ -1,4 +1,4 @@
-"""Sources whose images lie in no files: they are written to a spool file before the conversion."""
+"""Packaged data sets, digits and TFDS: their images are written to a spool file first."""
 
 import contextlib
 import functools
@@ -20,16 +20,16 @@ from data.shards.series import fingerprint
 from data.sources.folders import name_of
 
 DIGITS_FRACTION = 0.2
-_DIGITS_TRAIN = 1437  # images that it leaves
+_DIGITS_TRAIN = 1437  # the other images
 _CAUSE_CHARACTERS = 400
-_INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")  # of TensorFlow, around a message
+_INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")  # TensorFlow's, around a message
 _OF_TFDS = ("dataset_info.json", "features.json")  # in the folder of every version
 
 
 def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
     """Opens scikit-learn's 1,797 handwritten digits of 8 x 8 pixels.
 
-    A stratified fifth is held out, whatever `validation_fraction` says. Source: E. Alpaydin and
+    A stratified fifth is held out; `validation_fraction` is ignored. Source: E. Alpaydin and
     C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
     """
     _refuse_val_data(data, val_data)
@@ -48,19 +48,20 @@ def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) 
 
 
 def is_tfds_folder(data: str | os.PathLike) -> bool:
-    """Whether TFDS has prepared a folder: NAME/VERSION, or a NAME with such folders in it."""
+    """Whether a folder was prepared by TFDS: NAME/VERSION, or NAME with such folders in it."""
     return bool(_versions(data))
 
 
 def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
-    """Opens `tfds:NAME`, or a folder that TFDS has prepared, with images and their classes.
+    """Opens `tfds:NAME`, or a folder that TFDS has prepared.
 
-    These are the features "image" and "label", or the only ones of their types. By its name it is
-    downloaded and prepared if need be. Without a validation split a part of train is held out.
+    Images and classes are the features "image" and "label", or the only ones of their types. A data
+    set named by NAME is downloaded and prepared if necessary. Without a validation split a part of
+    train is held out.
 
     Raises:
-        ValueError: If TFDS does not know it or cannot get it, it lacks these features or a train
-            split, or the folder has several versions.
+        ValueError: If TFDS does not know the data set or cannot get it, it lacks these features or
+            a train split, or the folder has several versions.
     """
     _refuse_val_data(data, val_data)
     files = []
@@ -109,7 +110,7 @@ def _refuse_val_data(data: str, val_data: str | None):
 
 @contextlib.contextmanager
 def _tfds_errors(data: str) -> Iterator[None]:
-    """Makes one line of what stops TFDS: an unknown name, files to fetch by hand, no network."""
+    """Replaces errors of TFDS (unknown name, no network, ...) by a ValueError of one line."""
     try:
         yield
     except Exception as error:  # of any type: its own, AssertionError, those of requests
@@ -134,23 +135,23 @@ def _version(data: str) -> Path:
 
 
 def _built(data: str, how: str, what: str | Path):
-    """What a function of TFDS makes of a name or a folder."""
+    """Calls a function of TFDS, `how`, with a name or a folder."""
     import tensorflow_datasets
 
     with _tfds_errors(data):
         return getattr(tensorflow_datasets, how)(what)
 
 
-def _image_and_label(data: str, found) -> tuple[str, str]:
+def _image_and_label(data: str, available) -> tuple[str, str]:
     """The keys of the images and of their classes among the features of a data set."""
     from tensorflow_datasets import features
 
     keys = []
     for key, kind in (("image", features.Image), ("label", features.ClassLabel)):
-        alike = [name for name in found if isinstance(found[name], kind)]
-        keys += [key] if key in found else alike if len(alike) == 1 else []
-    if len(keys) < 2 or not hasattr(found[keys[1]], "names"):
-        raise ValueError(f"{data}: expected the features image and label, found {list(found)}")
+        alike = [name for name in available if isinstance(available[name], kind)]
+        keys += [key] if key in available else alike if len(alike) == 1 else []
+    if len(keys) < 2 or not hasattr(available[keys[1]], "names"):
+        raise ValueError(f"{data}: expected the features image and label, found {list(available)}")
     return tuple(keys)
 
 

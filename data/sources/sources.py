@@ -1,4 +1,4 @@
-"""Where images come from: `open_source(data)` for whatever `--data` names."""
+"""Opens the images that `--data` names, of any kind: `open_source(data)`."""
 
 import functools
 import os
@@ -22,7 +22,7 @@ __all__ = [
     "open_source",
 ]
 
-KINDS = (  # the first that recognises the data opens it
+KINDS = (  # (recognises, opens); the first that recognises the data opens it
     (lambda data: data == "digits", digits),
     (lambda data: data.startswith("tfds:"), tfds),
     (is_tfds_folder, tfds),
@@ -33,7 +33,7 @@ KINDS = (  # the first that recognises the data opens it
 
 
 def is_path(data: str | os.PathLike) -> bool:
-    """Whether `data` names a place on a disk: not what is built in or TFDS provides."""
+    """Whether `data` is a path, neither built in nor of TFDS."""
     return not os.fspath(data).startswith("tfds:") and data != "digits"
 
 
@@ -45,24 +45,24 @@ def open_source(
     seed: int = 0,
     lenient: bool = False,
 ) -> Source:
-    """Finds out what `data` is and lists its images.
+    """Recognises the kind of `data` and lists its images.
 
     Args:
         data: `digits`, `tfds:NAME`, a folder or an archive of one: class folders, `train`, `val`
             and `test` folders of them, a folder of ILSVRC2012 as folders or archives, or one that
             TFDS has prepared.
         val_data: A separate folder of class folders for validation.
-        validation_fraction: Part of train, 0 <= fraction < 1, held out where there is no
-            validation; 0 for none.
-        seed: Decides which, and the stored order.
-        lenient: As for `image_folder`.
+        validation_fraction: Part of train, 0 <= fraction < 1, to hold out if there is no
+            validation split; 0 for no validation.
+        seed: Seed of the held-out images and of the stored order.
+        lenient: Whether to accept data that is to be examined only, as for `image_folder`.
 
     Returns:
         The source. Classes that are all WordNet ids of ILSVRC2012 have readable names.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no images, one class only, or otherwise not what is expected.
+        ValueError: If there are no images or only one class, or the layout is not supported.
     """
     data = os.fspath(data)
     if not 0 <= validation_fraction < 1:
@@ -95,21 +95,21 @@ def open_source(
 
 
 def open_images(place: str | os.PathLike, passed_over: PassedOver | None = None) -> list[Example]:
-    """Lists images to classify: a file whatever its name, a folder's, or a .tar file's.
+    """Lists images to classify: of a folder, of a .tar file, or a single file of any name.
 
-    In a folder, and below it, files count by their extension; hidden ones are ignored.
+    In a folder, and below it, images are recognised by their extension; hidden files are ignored.
 
     Args:
         place: The file or folder.
-        passed_over: Where to add what is not taken of a folder.
+        passed_over: Where to add files and folders that are not used.
 
     Returns:
-        Unlabelled examples; of files the name is the path.
+        Unlabelled examples; the name of a file is its path.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
         PermissionError: If a folder cannot be opened.
-        ValueError: If a .tar file is not a whole one.
+        ValueError: If a .tar file is damaged.
     """
     if os.path.isdir(place):
         folder = tree.scan(place)

@@ -1,7 +1,7 @@
-"""What lies in a folder: its images and what else there is, without any idea of classes or splits.
+"""Trees of folders with their images and other files; knows nothing of classes or splits.
 
-Names are decided on here, once: hidden files, folders of systems and tools that hold no images of
-the user's, which files are looked at, and what a name that is not UTF-8 is called.
+Decides by names, once for all sources: hidden files, folders of systems and tools that hold no
+images of the user's, extensions of images, and how a name that is not UTF-8 is written.
 """
 
 import os
@@ -12,33 +12,33 @@ from data.images.examples import Member
 from data.images.names import readable
 from data.images.reading import PassedOver
 
-# By these a file counts as an image; what it is, its content decides.
+# Extensions of images; the format is decided by the content.
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     *(".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
 )
-# Thumbnails, bins and the like, of Synology, Windows, Linux and macOS.
+# Folders of thumbnails, bins and the like, of Synology, Windows, Linux and macOS.
 _NEVER = {"@eadir", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 _HIDDEN = {"thumbs.db", "desktop.ini", "icon\r"}  # files that Windows and macOS hide themselves
-# Files by which a folder is known as one that this application writes, and a key of the JSON ones.
+# Files that mark a folder as written by this application, and a key in the JSON files.
 _OURS = {"run.json": b'"flags"', "dataset.json": b'"format_version"', "conversion.lock": b""}
 _EXPORTS = {"model.keras", "model.onnx", "model.tflite", "saved_model.pb"}  # beside labels.txt
-# Files that lie beside classes and are no sign of one.
+# Files that do not make a folder without images a class.
 TEXTS = (".txt", ".md", ".csv", ".json", ".xml", ".pdf", ".html", ".py", ".ipynb")
-_FREE_LEVELS = 3  # root, split, class: a folder may be linked into several of them
+_FREE_LEVELS = 3  # root, split, class: a folder may be linked into several places
 
 
 @dataclass
 class Folder:
-    """A folder, or what an archive has in place of one.
+    """A folder on the disk or in an archive.
 
     Attributes:
-        name: Of the folder, readable.
-        entries: The images and folders in it, in the order of their names.
-        others: The files that are no images, by their names; None of what cannot be read.
-        never: Names of the folders in it that are never looked into.
-        problem: Why it cannot be listed; empty where it can.
-        identity: The same for the same folder, however it is reached.
+        name: Readable name.
+        entries: Images and folders in it, in the order of their names.
+        others: Other files, by their names; None for a file that cannot be read.
+        never: Names of the folders in it that are never listed.
+        problem: Reason why it cannot be listed; empty if it can.
+        identity: Device and inode, the same for each path to the folder; None in an archive.
     """
 
     name: str
@@ -55,11 +55,11 @@ class Folder:
 
     @property
     def images(self) -> list[Member]:
-        """The images in it, not those of its folders."""
+        """The images in it, without those of its folders."""
         return [entry for entry in self.entries if not isinstance(entry, Folder)]
 
     def members(self, prefix: str = "") -> Iterator[Member]:
-        """Yields the images in it and below it, once; names begin with `prefix`."""
+        """Yields each image in it and below it once; names begin with `prefix`."""
         return self._members(prefix, set())
 
     def _members(self, prefix: str, seen: set) -> Iterator[Member]:
@@ -78,26 +78,26 @@ class Folder:
         return any(True for _ in self.members())
 
     def other_files(self) -> Iterator[str]:
-        """Yields the names of all files in it and below it that are no images."""
+        """Yields the names of all other files in it and below it."""
         yield from self.others
         for folder in self.folders:
             yield from folder.other_files()
 
 
 def pass_over_level(folder: Folder, passed_over: PassedOver, *, images: bool = False) -> None:
-    """Notes what is not taken of a folder itself.
+    """Adds the files of a folder that are no images, and the folders that are never listed.
 
     Args:
-        folder: Whose files that are no images, and folders that are never looked into, are noted.
-        passed_over: Where to.
-        images: Whether its images are not taken either.
+        folder: The folder; folders in it are not searched.
+        passed_over: Where to add them.
+        images: Whether to add its images too.
     """
     passed_over.add_files([*folder.others, *(each.name for each in folder.images if images)])
     passed_over.add_folders(folder.never)
 
 
 def pass_over_below(folder: Folder, passed_over: PassedOver) -> None:
-    """Notes what is not taken in a folder and below it, where all images are."""
+    """Adds everything in a folder and below it that is not used; all images are."""
     pass_over_level(folder, passed_over)
     for inner in folder.folders:
         if inner.problem:
@@ -114,7 +114,7 @@ def scan(path: str | os.PathLike) -> Folder:
         OSError: If it does not exist or cannot be opened.
     """
     path = os.fspath(path)
-    with os.scandir(path):  # the only folder whose problem is an error here
+    with os.scandir(path):  # the only folder that must be readable
         pass
     status = os.stat(path)
     name = readable(os.path.basename(os.path.abspath(path)))
@@ -128,8 +128,8 @@ def tree_of(files: Iterable[tuple[str, Member | None]]) -> Folder:
     """Makes the tree of an archive, as `scan` would find it unpacked.
 
     Args:
-        files: Name of every file in the archive, with `/` between folders, and where it lies; None
-            of a link. Of a name that comes again the last counts.
+        files: Name of every file in the archive, with `/` between folders, and its place; None
+            for a link. If a name occurs again, the last one is used.
     """
     root = Folder("")
     folders = {(): root}
@@ -150,10 +150,10 @@ def tree_of(files: Iterable[tuple[str, Member | None]]) -> Folder:
 
 
 def without_ours(folder: Folder, read: Callable[[Member], bytes]) -> Folder:
-    """Takes what this application has written out of a tree: runs, conversions, exports.
+    """Removes folders that this application has written from a tree: runs, conversions, exports.
 
     Args:
-        folder: The tree, which is returned; its top stays.
+        folder: The tree, which is returned; its top folder stays.
         read: Reads a file.
     """
     ours = [inner for inner in folder.folders if _is_ours(inner, read)]
@@ -165,14 +165,14 @@ def without_ours(folder: Folder, read: Callable[[Member], bytes]) -> Folder:
 
 
 def _scan(path: str, folder: Folder, above: tuple, seen: set) -> Folder:
-    """Fills in a folder.
+    """Lists a folder.
 
     Args:
-        path: Where it lies.
-        folder: What to fill in.
-        above: Identity of every folder that it lies in: links in a circle end.
-        seen: Identities of what was entered below the third level, where each folder is entered
-            once: links could lead to it in too many ways.
+        path: Path of the folder.
+        folder: The folder to fill in.
+        above: Identities of all folders above it, to end links in a circle.
+        seen: Identities of folders listed below the third level, where each is listed only once:
+            links could lead to it in too many ways.
     """
     above = (*above, folder.identity)
     try:
@@ -207,7 +207,7 @@ def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> N
 
 
 def _folder_for(folders: dict[tuple, Folder], parents: list[str]) -> Folder | None:
-    """The folder of a file in an archive, made if need be; None where it is not looked into."""
+    """The folder of a file in an archive, made if necessary; None if it is never listed."""
     folder, place = folders[()], ()
     for part in parents:
         if _is_never(part):
@@ -240,8 +240,8 @@ def _is_never(name: str) -> bool:
 def _is_ours(folder: Folder, read: Callable[[Member], bytes]) -> bool:
     if "labels.txt" in folder.others and _EXPORTS & folder.others.keys():
         return True
-    found = ((folder.others.get(name), key) for name, key in _OURS.items())
-    return any(member and key in read(member) for member, key in found)
+    marks = ((folder.others.get(name), key) for name, key in _OURS.items())
+    return any(member and key in read(member) for member, key in marks)
 
 
 def _read(member: Member) -> bytes:
