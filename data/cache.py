@@ -10,40 +10,40 @@ from runtime import console, files
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
 
 
-def _table(found: list[copies.Copy]) -> list[str]:
-    """Lines about copies, and one about all of them."""
-    width = max((len(copy.folder.name) for copy in found), default=0)
-    lines = [f"{'NAME':{width}}  {'SIZE':>9}  {'LAST USED':16}  SOURCE"] if found else []
-    for copy in found:
+def _table(listed: list[copies.Copy]) -> list[str]:
+    """Lines of a table of copies, and one about all of them."""
+    width = max((len(copy.folder.name) for copy in listed), default=0)
+    lines = [f"{'NAME':{width}}  {'SIZE':>9}  {'LAST USED':16}  SOURCE"] if listed else []
+    for copy in listed:
         source = copy.source or ("not known" if copy.is_whole else "a conversion that was stopped")
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.last_used))
         lines.append(
             f"{copy.folder.name:{width}}  {console.size(copy.bytes):>9}  {used:16}  {source}"
         )
-    return [*lines, f"{_sum(found)} in {copies.folder()}"]
+    return [*lines, f"{_sum(listed)} in {copies.folder()}"]
 
 
-def _sum(found: list[copies.Copy]) -> str:
-    noun = "converted copy" if len(found) == 1 else "converted copies"
-    return f"{len(found)} {noun}, {console.size(sum(copy.bytes for copy in found))},"
+def _sum(listed: list[copies.Copy]) -> str:
+    noun = "converted copy" if len(listed) == 1 else "converted copies"
+    return f"{len(listed)} {noun}, {console.size(sum(copy.bytes for copy in listed))},"
 
 
 def _age(text: str) -> float:
     """Reads the value of `--prune`, in seconds."""
-    if found := re.fullmatch(r"([0-9]+)([mhdw])", text):
-        return int(found[1]) * _UNITS[found[2]]
+    if match := re.fullmatch(r"([0-9]+)([mhdw])", text):
+        return int(match[1]) * _UNITS[match[2]]
     raise argparse.ArgumentTypeError(
         f"expected a number with m, h, d or w (minutes to weeks), such as 30d, received {text}"
     )
 
 
-def _chosen(found: list[copies.Copy], names: list[str]) -> list[copies.Copy]:
-    """The copies of some names.
+def _chosen(listed: list[copies.Copy], names: list[str]) -> list[copies.Copy]:
+    """The copies with the given names.
 
     Raises:
-        ValueError: If there is none of a name.
+        ValueError: If there is no copy of a name.
     """
-    known = {copy.folder.name: copy for copy in found}
+    known = {copy.folder.name: copy for copy in listed}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
             f"no converted copy {unknown[0]} in {copies.folder()}; python -m data.cache lists what "
@@ -52,9 +52,9 @@ def _chosen(found: list[copies.Copy], names: list[str]) -> list[copies.Copy]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
-def _remove(found: list[copies.Copy]) -> None:
+def _remove(chosen: list[copies.Copy]) -> None:
     removed = []
-    for copy in found:
+    for copy in chosen:
         try:
             copy.remove()
         except files.BusyError as error:
@@ -69,17 +69,17 @@ def main(argv: list[str] | None = None) -> None:
     """Lists or removes converted copies."""
     parser = console.Parser(prog="python -m data.cache", description=__doc__, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--prune", type=_age, help="remove what was not used for a time, as in 30d")
-    what.add_argument("--remove", action="append", help="remove the copy of this name")
+    what.add_argument("--prune", type=_age, help="remove copies not used for a time, as in 30d")
+    what.add_argument("--remove", action="append", help="remove the copy with this name")
     args = parser.parse_args(argv)
     with console.user_errors():
-        found = copies.listed()
+        listed = copies.listed()
         if args.remove:
-            _remove(_chosen(found, args.remove))
+            _remove(_chosen(listed, args.remove))
         elif args.prune is not None:
-            _remove([copy for copy in found if copy.last_used < time.time() - args.prune])
+            _remove([copy for copy in listed if copy.last_used < time.time() - args.prune])
         else:
-            print(*map(console.printable, _table(found)), sep="\n")
+            print(*map(console.printable, _table(listed)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Converts images to shards once: `python -m data.convert SOURCE OUTPUT`, or train.py by itself.
+"""Converts images to shards: `python -m data.convert SOURCE OUTPUT`; train.py does it by itself.
 
-Worker processes decode, reduce and encode; this process writes the shards, in an order shuffled
-over the whole split. Everything is written into OUTPUT.partial and renamed at the end, so that a
-folder with a dataset.json is complete whatever happened. A conversion that was stopped, in any
-way, goes on after its last whole shard when it is started again. Several tasks, on any machines,
-can make it together. The same source and options give the same bytes, however many workers and
-tasks there are and however often it was stopped.
+Worker processes decode, reduce and encode images; this process writes the shards, in an order
+shuffled over the whole split. Everything is written to OUTPUT.partial, which is renamed at the end:
+a folder with a dataset.json is always complete. A conversion that was stopped in any way continues
+after its last complete shard when it is started again. Several tasks, on any machines, can share a
+conversion. The same source and options give the same bytes, for any number of workers, tasks and
+interruptions.
 """
 
 import argparse
@@ -32,27 +32,47 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = console.Parser(prog="python -m data.convert", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", help="digits, tfds:NAME, a folder of images or an archive of one")
     parser.add_argument("output", help="folder to make")
-    parser.add_argument("--short_side", type=int, help="pixels; 0 keeps every size (256)")
-    parser.add_argument("--quality", type=int, help="1 to 100; stores all images as JPEG")
+    parser.add_argument(
+        "--short_side", type=int, help="shorter side in pixels; 0 keeps every size (default: 256)"
+    )
+    parser.add_argument(
+        "--quality", type=int, help="JPEG quality, 1 to 100; stores all images as JPEG"
+    )
     parser.add_argument(
         "--encoding",
         choices=ENCODINGS,
-        help="jpeg, or raw: decoded squares (auto: JPEG, but without loss what comes without)",
+        help="jpeg; raw: decoded squares; auto: JPEG, but PNG and others without loss (default: auto)",
     )
-    parser.add_argument("--shards", type=int, help="of the train split (1,250 images each)")
-    parser.add_argument("--workers", type=int, help="processes (one per core)")
-    parser.add_argument("--validation_fraction", type=float, default=0.1, help="held out (0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="of split and stored order (0)")
-    parser.add_argument("--max_bad", type=float, default=MAX_BAD, help="tolerated part (0.001)")
-    parser.add_argument("--val_data", help="separate folder for validation")
+    parser.add_argument(
+        "--shards", type=int, help="shards of the train split (default: 1,250 images each)"
+    )
+    parser.add_argument("--workers", type=int, help="processes that decode (default: one per core)")
+    parser.add_argument(
+        "--validation_fraction",
+        type=float,
+        default=0.1,
+        help="part of train to hold out if there is no validation split (default: 0.1)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the split and the stored order (default: 0)"
+    )
+    parser.add_argument(
+        "--max_bad",
+        type=float,
+        default=MAX_BAD,
+        help="part of the images that may be rejected (default: 0.001)",
+    )
+    parser.add_argument("--val_data", help="separate folder of images for validation")
     part = parser.add_mutually_exclusive_group()
-    part.add_argument("--task", type=_task, help="I/N: one of N tasks, from 0; the last publishes")
-    part.add_argument("--finish", action="store_true", help="publish what tasks have made")
+    part.add_argument(
+        "--task", type=_task, help="I/N: run task I of N, from 0; the last to end publishes"
+    )
+    part.add_argument("--finish", action="store_true", help="publish the shards of all tasks")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None):
-    """Converts what the command line names and prints a summary."""
+    """Converts the images that the command line names and prints a summary."""
     args = _parse(argv)
     with console.user_errors():
         start = time.monotonic()
@@ -63,14 +83,14 @@ def main(argv: list[str] | None = None):
             validation_fraction=args.validation_fraction,
             seed=args.seed,
         )
-        given = {name: getattr(args, name) for name in ("short_side", "quality", "encoding")}
-        given = {name: value for name, value in given.items() if value is not None}
+        how = {name: getattr(args, name) for name in ("short_side", "quality", "encoding")}
+        how = {name: value for name, value in how.items() if value is not None}
         if args.quality and not args.encoding:
-            given["encoding"] = "jpeg"
+            how["encoding"] = "jpeg"
         conversion = Conversion(
             source,
             Path(args.output),
-            replace(source.storage or Storage(), **given),
+            replace(source.storage or Storage(), **how),
             shards=args.shards,
             workers=args.workers,
             max_bad=args.max_bad,
@@ -88,8 +108,8 @@ def _work(args: argparse.Namespace) -> Callable[[Conversion], dict | None]:
 
 def _task(text: str) -> Task:
     """Reads the value of `--task`."""
-    if found := re.fullmatch(r"([0-9]+)/([0-9]+)", text):
-        task = Task(*map(int, found.groups()))
+    if match := re.fullmatch(r"([0-9]+)/([0-9]+)", text):
+        task = Task(*map(int, match.groups()))
         if task.index < task.count:
             return task
     raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N-1, received {text}")

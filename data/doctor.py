@@ -1,8 +1,8 @@
-"""Examines images before a training does: `python -m data.doctor IMAGES`, or SHARDS.
+"""Examines images before a training: `python -m data.doctor IMAGES`, or SHARDS.
 
-Decodes every image, counts every class, and looks for what would spoil a training: the same image
-in several classes or splits, classes without images, damaged shards. Nothing is changed. Exit
-codes: 0 nothing found that would spoil a training, 1 something, 2 wrong input.
+Decodes every image, counts every class, and looks for faults that would spoil a training: the same
+image in several classes or splits, classes without images, damaged shards. Changes nothing. Exit
+codes: 0 no such fault, 1 a fault that would spoil a training, 2 wrong input.
 """
 
 import argparse
@@ -38,11 +38,11 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
     """Examines images that are not converted yet.
 
     Args:
-        source: Opened `lenient`, or it would have been refused for some of what can be found.
+        source: The images, opened with `lenient`, so that faults are found and not refused.
         workers: Processes that decode; None for one per core.
 
     Returns:
-        What was found.
+        The report.
 
     Raises:
         RuntimeError: If a worker fails for another reason than an image.
@@ -81,14 +81,14 @@ def examine_shards(dataset: Dataset, *, workers: int | None = None) -> Report:
     """Examines a conversion: its files, its records, its images.
 
     Args:
-        dataset: What should be there.
-        workers: As for `examine_source`.
+        dataset: The data set as described.
+        workers: Processes that decode; None for one per core.
 
     Returns:
-        What was found.
+        The report.
 
     Raises:
-        RuntimeError: As `examine_source`.
+        RuntimeError: If a worker fails for another reason than an image.
     """
     shards = [(shard, split) for split, of in dataset.splits.items() for shard in of]
     with _bar(len(shards), dataset.folder.name, "shards") as bar:
@@ -120,7 +120,7 @@ def _decode(
     workers: int,
     name: str,
 ):
-    """Has all images examined by worker processes."""
+    """Examines all images in worker processes."""
     results = worked(examples, examine, workers)
     with _bar(len(examples), name, "images") as bar, contextlib.closing(results):
         for result in results:
@@ -132,9 +132,9 @@ def _decode(
 
 
 def _expect_tiny(survey: Survey, short_side: int):
-    """Takes back what was said of small images where they are meant to be."""
+    """Removes the findings about small images if the images are meant to be small."""
     if 0 < short_side < TINY:
-        survey.findings = [found for found in survey.findings if found.kind != "tiny"]
+        survey.findings = [each for each in survey.findings if each.kind != "tiny"]
 
 
 def _bar(total: int, name: str, unit: str) -> tqdm:
@@ -150,12 +150,17 @@ def _report(data: str, survey: Survey, *, joined: str, passed_over: Sequence[str
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = console.Parser(prog="python -m data.doctor", description=__doc__, allow_abbrev=False)
     parser.add_argument("data", help="digits, tfds:NAME, a folder of images, or converted shards")
-    parser.add_argument("--json", action="store_true", help="one JSON object with everything")
-    parser.add_argument("--all", action="store_true", help="show all findings of every kind")
-    parser.add_argument("--workers", type=int, help="processes (one per core)")
-    parser.add_argument("--val_data", help="separate folder for validation")
-    parser.add_argument("--validation_fraction", type=float, default=0.1, help="held out (0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (0)")
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.add_argument("--all", action="store_true", help="show all findings of each kind")
+    parser.add_argument("--workers", type=int, help="processes that decode (default: one per core)")
+    parser.add_argument("--val_data", help="separate folder of images for validation")
+    parser.add_argument(
+        "--validation_fraction",
+        type=float,
+        default=0.1,
+        help="part of train to hold out if there is no validation split (default: 0.1)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     return parser.parse_args(argv)
 
 
@@ -182,7 +187,7 @@ def _examine(args: argparse.Namespace) -> Report:
 
 
 def main(argv: list[str] | None = None):
-    """Examines what the command line names and prints the report."""
+    """Examines the data that the command line names and prints the report."""
     args = _parse(argv)
     with console.user_errors():
         report = _examine(args)

@@ -1,7 +1,7 @@
-"""Opens what `--data` names as shards: as they are, or converted into the cache where need be.
+"""Opens the data that `--data` names as shards; converts images into the cache if necessary.
 
-Images are recognised by their content: what was converted from the same ones before is used again,
-and what a run was started with is found for it, wherever the images lie now.
+Images are recognised by their content: an earlier conversion of the same images is used again, and
+a run finds the data it was started with wherever the images lie now.
 """
 
 import contextlib
@@ -26,26 +26,26 @@ from runtime import console
 
 
 class ChangedDataError(ValueError):
-    """The data is not what a run was started with, or it is gone.
+    """The data is not the data that a run was started with, or it is gone.
 
     Attributes:
-        reason: What is wrong.
-        copy: The shards that were converted from what it was; None if they are gone too.
+        reason: Description of the difference.
+        copy: Folder of the shards that the run was started with; None if they are gone too.
     """
 
     def __init__(self, data: str | os.PathLike, reason: str, expected: copies.Expected) -> None:
-        """Looks for the shards.
+        """Looks for the shards that the run was started with.
 
         Args:
-            data: Where the data was expected.
-            reason: As the attribute.
-            expected: What it was.
+            data: The data as named by the user.
+            reason: Description of the difference.
+            expected: The data that the run was started with.
         """
         self.reason, self.copy = reason, expected.copy()
         name = expected.folder or copies.folder() / f"{name_of(data)}-{expected.fingerprint[:16]}"
-        way = f"its converted copy of then is there: go on with --data={self.copy}"
+        there = f"its converted copy of then is there: go on with --data={self.copy}"
         gone = f"its converted copy of then is gone too: {name}"
-        super().__init__(f"{reason}; {way if self.copy else gone}")
+        super().__init__(f"{reason}; {there if self.copy else gone}")
 
 
 def open_dataset(
@@ -55,17 +55,17 @@ def open_dataset(
     verify: bool = False,
     **options,
 ) -> Dataset:
-    """Opens `data` as shards, converted where need be.
+    """Opens `data` as shards, converted if necessary.
 
     Args:
-        data: As for `prepare`.
-        expected: As for `prepare`.
+        data: The data, as for `prepare`.
+        expected: The data that a run was started with; None for any.
         verify: Whether to compare every shard's sha256, which reads all bytes.
-        **options: As for `prepare`.
+        **options: The other arguments of `prepare`.
 
     Raises:
         ChangedDataError: If the data is not the expected one, or gone.
-        ValueError: If a shard is damaged; and as `prepare`.
+        ValueError: If a shard is damaged, or `data` cannot be used.
     """
     folder, source = prepare(data, expected=expected, **options)
     dataset = load(folder, verify=verify)
@@ -73,7 +73,7 @@ def open_dataset(
         if expected and expected.fingerprint not in dataset.fingerprints:
             raise ChangedDataError(data, f"{data} is not what it was then", expected)
         return dataset
-    # What is passed over changes no record: there may be more of it since the conversion.
+    # Files that are passed over change no record: they may be others than at the conversion.
     passed_over = tuple(source.passed_over.parts(dataset.unreadable))
     return replace(dataset, passed_over=passed_over, joined=source.joined)
 
@@ -89,25 +89,25 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[Path, Source | None]:
-    """Finds the folder of shards for `data`, converted into the cache where need be.
+    """Finds the folder of shards for `data`; converts images into the cache if necessary.
 
-    The cache is `$CONVNETS_CACHE`, else `~/.cache/convnets`. A conversion is used again until the
-    images or an option change; says in one line on stdout what it does, in others if there are
-    older ones, and if it waits for a process that is doing the same.
+    The cache is `$CONVNETS_CACHE`, else `~/.cache/convnets`. A conversion is reused until the
+    images or an option change. Prints what it does in one line on stdout, and others about older
+    conversions, or when it waits for a process that makes the same conversion.
 
     Args:
-        data: As for `open_source`, or a folder of shards, which is returned as it is.
-        image_size: Side of the crops it is for, in pixels; images are stored with room for them.
-        val_data: As for `open_source`.
-        validation_fraction: As for `open_source`.
-        check: Called before a conversion, with `Source.train_images`: may raise what would make it
-            useless.
-        expected: What images must be; shards are not looked at.
-        workers: As for `Conversion`.
-        progress: As for `Conversion`.
+        data: The images, as for `open_source`, or a folder of shards, which is returned.
+        image_size: Side of the network's input in pixels, which decides the stored size.
+        val_data: A separate folder of class folders for validation.
+        validation_fraction: Part of train to hold out if there is no validation split.
+        check: Called with `Source.train_images` before a conversion; may raise an error that would
+            make the conversion useless.
+        expected: The images that a run was started with; None for any. Shards are not compared.
+        workers: Processes that decode; None for one per core.
+        progress: Whether to report progress on stderr.
 
     Returns:
-        The folder, and its source; None of a folder of shards.
+        The folder, and the source of its images; None for a folder of shards.
 
     Raises:
         ChangedDataError: If images are not the expected ones, or gone.
@@ -141,11 +141,11 @@ def prepare(
 def _converted_before(
     data: str | os.PathLike, source: Source, storage: Storage, expected: copies.Expected | None
 ) -> Path | None:
-    """The folder that a source was converted into, perhaps by an earlier version; None for none.
+    """The folder that a source was converted into, perhaps by an earlier version; else None.
 
     Raises:
-        ChangedDataError: If it is not the expected one.
-        ValueError: If it is, but only an earlier version could convert it so.
+        ChangedDataError: If the source is not the expected one.
+        ValueError: If it is, but only an earlier version could make the same conversion.
     """
     storages = [storage, _earlier(storage)] if expected else [storage]
     for images in _fingerprints(source):
@@ -172,14 +172,14 @@ def _converted_before(
 
 
 def _fingerprints(source: Source) -> Iterator[str]:
-    """Those of the images of a source: today's, and what earlier versions called them."""
+    """Yields the fingerprint of a source, and that of earlier versions."""
     yield source.fingerprint
     if source.earlier_fingerprint:
         yield source.earlier_fingerprint()
 
 
 def _earlier(storage: Storage) -> Storage:
-    """How earlier versions stored images by default: their runs expect it."""
+    """The storage that earlier versions used by default, which their runs expect."""
     encoding = "jpeg" if storage.encoding == "auto" else storage.encoding
     return Storage(storage.short_side, quality=95, encoding=encoding)
 
@@ -205,7 +205,7 @@ def _convert(data: str | os.PathLike, source: Source, storage: Storage, **option
 
 
 def told(dataset: Dataset) -> list[str]:
-    """Returns the lines that say what a data set was made of."""
+    """Lines for the user about the classes of a data set, and files that are not used."""
     names, counts = dataset.class_names, dataset.class_counts
     lines = reading.taken(
         names, counts.get("train"), joined=dataset.joined, passed_over=dataset.passed_over
@@ -216,17 +216,17 @@ def told(dataset: Dataset) -> list[str]:
 
 
 def is_converted(data: str | os.PathLike) -> bool:
-    """Whether a path is a folder of shards, ours or another tool's, or one of the latter."""
+    """Whether a path is a folder of shards, or a single shard of another tool."""
     if data == "digits" or is_tfds_folder(data):
         return False
     return _is_described(Path(data) / DESCRIPTION) or series.are_shards(Path(data))
 
 
 def _is_described(path: Path) -> bool:
-    """Whether a file is a description of shards, damaged or not: other tools use its name too."""
+    """Whether a file describes shards, damaged or not; other tools use its name too."""
     if not path.is_file():
         return False
     try:
         return "format_version" in json.loads(path.read_bytes())
     except (ValueError, TypeError):
-        return True  # which is said when it is opened
+        return True  # the error comes when it is opened

@@ -1,1 +1,1 @@
-"""Images become shards: planned, written, described, published."""
+"""Converts images to shards: plans, writes, describes and publishes them."""

@@ -1,4 +1,4 @@
-"""What has changed of images since they were converted, told by their names."""
+"""Compares images, by their names, with those that were converted earlier."""
 
 import csv
 import os
@@ -14,16 +14,16 @@ from data.images.names import natural_order
 from data.images.reading import shortened
 from data.shards import datasets, records
 
-_MANY = 200_000  # images: to read the names of more takes minutes on a slow disk
-_NAMES = 3  # of each kind that are told
+_MANY = 200_000  # images; reading the names of more takes minutes on a slow disk
+_NAMES = 3  # to list of each kind
 
 
 def since(source: Source, copy: Path) -> str:
     """Says which images were added, removed or changed, as in "1 added (cat/heron.jpg)".
 
     Args:
-        source: The images of today.
-        copy: The folder of shards that were converted from them.
+        source: The images as they are now.
+        copy: Folder of the shards that were converted from them earlier.
 
     Raises:
         ValueError: If the copy is damaged.
@@ -37,15 +37,15 @@ def since(source: Source, copy: Path) -> str:
     known, here = Counter(_names(dataset)), Counter(example.name for example in examples)
     made = min(os.stat(shard.path).st_mtime for shard in dataset.shards("train"))
     newer = Counter(each.name for each in examples if each.name in known and _time(each) > made)
-    if newer == here & known:  # all that stayed: the images were copied since
+    if newer == here & known:  # all that are left: the images were copied since
         newer.clear()
-    found = {"added": here - known, "removed": known - here, "changed": newer}
-    told = [
-        f"{each.total():,} {what} ({shortened(sorted(each, key=natural_order), _NAMES)})"
-        for what, each in found.items()
-        if each
+    kinds = {"added": here - known, "removed": known - here, "changed": newer}
+    parts = [
+        f"{names.total():,} {kind} ({shortened(sorted(names, key=natural_order), _NAMES)})"
+        for kind, names in kinds.items()
+        if names
     ]
-    return ", ".join(told) or "changed are contents of the same names, or the classes"
+    return ", ".join(parts) or "changed are contents of the same names, or the classes"
 
 
 def _names(dataset: datasets.Dataset) -> Iterator[str]:
@@ -59,6 +59,6 @@ def _names(dataset: datasets.Dataset) -> Iterator[str]:
 
 
 def _time(example: Example) -> float:
-    """When an image's file was written last; 0 where it lies in an archive or is gone."""
+    """Time of last change of an image's file; 0 if it lies in an archive or is gone."""
     is_file = not (example.offset or example.packing) and os.path.exists(example.path)
     return os.stat(example.path).st_mtime if is_file else 0.0

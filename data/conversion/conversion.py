@@ -1,4 +1,4 @@
-"""A conversion at work in its claimed folder: shards are made there, described and published."""
+"""Runs a conversion: makes shards in a claimed folder, describes and publishes them."""
 
 import collections
 import contextlib
@@ -31,26 +31,27 @@ from runtime import console
 from runtime.cores import cores
 from runtime.files import claimed, publish, remove
 
-_MANY = 10_000  # images, the first bytes of which take some time to read
+_MANY = 10_000  # images whose first bytes take some time to read
 MAX_BAD = 0.001  # part of all images that may be rejected
 
 
 class AlreadyConvertedError(ValueError):
-    """The output holds a conversion."""
+    """The output holds a conversion already."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What to convert, into what, and how.
+    """The source, the output and the options of a conversion.
 
     Attributes:
-        source: What to convert; its seed decides the stored order.
+        source: The images; its seed decides the stored order.
         output: Folder to make; it may exist if it is empty.
         storage: How to store the images.
-        shards: Of the train split, the others in proportion; None for about 1,250 images each.
+        shards: Shards of the train split, the others in proportion; None for about 1,250 images
+            each.
         workers: Processes that decode; None for one per core.
         max_bad: Part of all images, 0..1, that may be rejected (10 images always may).
-        progress: Whether to report on stderr: a bar on a terminal, else a line at either end.
+        progress: Whether to report on stderr: a bar on a terminal, else lines at begin and end.
 
     Raises:
         ValueError: If a number is out of range.
@@ -92,11 +93,10 @@ class Conversion:
         """Whether the output holds this conversion.
 
         Raises:
-            ValueError: If it holds something else, as `check_free`.
+            ValueError: If it holds something else.
         """
         if (self.output / DESCRIPTION).is_file():
-            found = described(self.output).fingerprint
-            if found == fingerprint(self.source, self.storage):
+            if described(self.output).fingerprint == fingerprint(self.source, self.storage):
                 return True
         self.check_free()
         return False
@@ -107,14 +107,18 @@ class Conversion:
         return plan(splits, self.storage, seed=self.source.seed, shards=self.shards)
 
     def make(self, folder: Path, task: Task) -> list[Planned]:
-        """Makes, in a claimed folder, a task's shards that it lacks.
+        """Makes a task's shards, except those that exist already.
+
+        Args:
+            folder: The claimed folder.
+            task: Which of the shards to make.
 
         Returns:
             All shards of the conversion.
 
         Raises:
             OSError: If the disk has too little space.
-            PartialError: As `Journal`.
+            PartialError: If the folder is of another conversion, or of other tasks.
             ValueError: If too many images are rejected.
             RuntimeError: If writing fails.
         """
@@ -131,18 +135,18 @@ class Conversion:
         return planned
 
     def finish(self, folder: Path, planned: list[Planned], tasks: int) -> dict:
-        """Describes and publishes, from a folder that no other process has, what was made there.
+        """Describes and publishes the shards of all tasks.
 
         Args:
-            folder: Where the shards were made.
-            planned: All of them.
-            tasks: Number of the tasks that made them.
+            folder: The folder of the shards, claimed by this process alone.
+            planned: All shards of the conversion.
+            tasks: Number of tasks.
 
         Returns:
             The content of dataset.json.
 
         Raises:
-            PartialError: If shards are missing, and as `Journal`.
+            PartialError: If shards are missing, or the folder is of another conversion.
             ValueError: If too many images are rejected, all training images of a class, or all of
                 a split.
         """
@@ -167,12 +171,12 @@ class Conversion:
         return description
 
     def say(self, line: str):
-        """Reports on stderr, if that is wanted."""
+        """Prints a line on stderr, if progress is to be reported."""
         if self.progress:
             _say(line)
 
     def _journal(self, folder: Path, planned: list[Planned], tasks: int) -> Journal:
-        """Opens the journal under all that the bytes of the conversion depend on."""
+        """Opens the journal; its key is everything that the bytes of the shards depend on."""
         key = {
             "fingerprint": fingerprint(self.source, self.storage),
             "shards": dict(collections.Counter(shard.split for shard in planned)),
@@ -187,14 +191,14 @@ class Conversion:
 
     @property
     def _too_many(self) -> Path:
-        """Where the rejected images are listed if they are too many."""
+        """The table of the rejected images if there are too many."""
         return self.output.with_name(f"{self.output.name}.{REJECTED}")
 
     def _limit(self, planned: list[Planned]) -> Limit:
         return Limit(planned, self.max_bad, self._too_many)
 
     def _bits(self, planned: list[Planned]) -> int:
-        """The bits that the training images with 16 bits per channel use."""
+        """Bits in use in training images with 16 bits per channel."""
         if self.source.eight_bit:
             return self.storage.bits
         train = [each for shard in planned if shard.split == "train" for each in shard.examples]
@@ -231,16 +235,16 @@ def convert(
 ) -> dict:
     """Converts every split of a source.
 
-    What `OUTPUT.partial` holds of the same conversion is kept; an error or a signal leaves it there
-    if it holds a whole shard.
+    Shards of the same conversion in `OUTPUT.partial` are used; after an error or a signal that
+    folder stays if it holds a complete shard.
 
     Args:
-        source: As for `Conversion`.
-        output: As for `Conversion`.
-        storage: As for `Conversion`.
+        source: The images.
+        output: Folder to make; it may exist if it is empty.
+        storage: How to store the images.
         on_wait: Called before waiting for another process that is converting into `output`; None
             not to wait.
-        **options: As for `Conversion`.
+        **options: The other attributes of `Conversion`.
 
     Returns:
         The content of dataset.json.
@@ -255,7 +259,7 @@ def convert(
 
 
 def run(conversion: Conversion, on_wait: Callable[[], object] | None = None) -> dict:
-    """Makes all of a conversion; as `convert`."""
+    """Runs a whole conversion, as `convert`."""
     conversion.check_free()
     with claimed(conversion.output, on_wait) as folder, leaving(folder, conversion.output):
         conversion.check_free()  # another process may have made it just now
@@ -265,7 +269,7 @@ def run(conversion: Conversion, on_wait: Callable[[], object] | None = None) -> 
 
 @contextlib.contextmanager
 def scratch_folder(folder: Path, task: Task) -> Iterator[Path]:
-    """Yields a new folder and removes it; one that a killed process left is removed first."""
+    """Yields an empty folder, which is removed afterwards."""
     scratch = folder / f"{SCRATCH}-{task.index}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -277,14 +281,14 @@ def scratch_folder(folder: Path, task: Task) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def leaving(folder: Path, output: Path) -> Iterator[None]:
-    """Removes a folder that no other process has, unless a conversion can go on from there."""
+    """Removes a claimed folder in the end, unless the conversion can be continued from it."""
     try:
         yield
     finally:
-        useless = isinstance(sys.exception(), EmptyClassError)  # the same images would end so again
+        useless = isinstance(sys.exception(), EmptyClassError)  # it would fail again
         if useless or not has_shards(folder) or (output / DESCRIPTION).exists():
             remove(folder)
-        elif not isinstance(sys.exception(), PartialError):  # which says what it is kept for
+        elif not isinstance(sys.exception(), PartialError):  # its message says why
             _say(f"{folder} is kept: started again, the conversion goes on from there")
 
 
@@ -294,7 +298,7 @@ def _say(line: str):
 
 @contextlib.contextmanager
 def _progress(images: int, name: str, wanted: bool) -> Iterator[Callable[[], object]]:
-    """Yields what to call after every image."""
+    """Yields a function to call after every image."""
     terminal = wanted and sys.stderr.isatty()
     start = time.monotonic()
     if wanted and not terminal:

@@ -1,4 +1,4 @@
-"""What a conversion says of itself: `dataset.json` and `rejected.csv`."""
+"""Describes a conversion: `dataset.json` and `rejected.csv`."""
 
 import hashlib
 import json
@@ -23,14 +23,14 @@ REJECTED = "rejected.csv"
 
 
 def fingerprint(source: Source, storage: Storage) -> str:
-    """Digests a source and all options that change the images stored from it."""
-    how = (storage.short_side, storage.quality, storage.encoding)  # bits are found in the images
+    """Digests a source and all options that the stored images depend on."""
+    how = (storage.short_side, storage.quality, storage.encoding)  # bits depend on the images
     options = (FORMAT_VERSION, how, source.seed, source.validation_fraction)
     return hashlib.sha256(f"{source.fingerprint} {options}".encode()).hexdigest()
 
 
 def made_with() -> dict[str, str]:
-    """The versions of all that the stored bytes may depend on."""
+    """Versions of everything that the stored bytes may depend on."""
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,

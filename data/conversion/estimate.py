@@ -1,4 +1,4 @@
-"""How long a conversion will take here and how large its result will be, from a sample."""
+"""Estimates time and size of a conversion on this machine, from a sample."""
 
 import contextlib
 import shutil
@@ -15,24 +15,24 @@ from data.images.workers import stored
 from data.shards import records
 from runtime import console
 
-_MANY_PER_WORKER = 2000  # fewer images are converted before a sample has told anything
+_MANY_PER_WORKER = 2000  # images; fewer are converted as fast as a sample
 _SAMPLE = 0.05  # of all images
-_SAMPLE_PER_WORKER = (512, 2000)  # at least, at most
-_SECONDS = 1.5
-_WARM_UP = 0.25  # of the sample: workers start
-_MARGIN = 1.05
+_SAMPLE_PER_WORKER = (512, 2000)  # images: minimum, maximum
+_SECONDS = 1.5  # of the sample
+_WARM_UP = 0.25  # of the sample, while workers start
+_MARGIN = 1.05  # of the estimated size
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is expected of the images that are left to convert."""
+    """Number of images left to convert, and their estimated time and size."""
 
     images: int
     seconds: float
     bytes: int
 
     def __str__(self) -> str:
-        """Tells it in a line."""
+        """The estimate in one line."""
         time, size = console.duration(self.seconds), console.size(self.bytes)
         return f"{self.images:,} images: about {time}, {size}"
 
@@ -40,16 +40,16 @@ class Estimate:
 def estimate(
     examples: list[Example], storage: Storage, workers: int, scratch: Path
 ) -> Estimate | None:
-    """Stores a sample, as the conversion will, and throws it away.
+    """Converts a sample, which is removed afterwards.
 
     Args:
-        examples: What is left to convert, in stored order, which is a random one.
-        storage: How to store images.
+        examples: The images left to convert, in their (random) stored order.
+        storage: How to store the images.
         workers: Processes that decode.
         scratch: Folder to write to.
 
     Returns:
-        What all examples will take; None where that is soon seen.
+        The estimate for all examples; None for few.
     """
     if len(examples) <= _MANY_PER_WORKER * workers:
         return None
@@ -70,19 +70,19 @@ def estimate(
 def check_space(
     folder: Path, examples: list[Example], storage: Storage, expected: Estimate | None
 ) -> int:
-    """Refuses to begin what the disk cannot hold.
+    """Checks that the disk has space for a conversion.
 
     Args:
-        folder: Where the shards will be.
-        examples: What is left to convert.
-        storage: How to store images.
-        expected: From a sample; None to take as much as the images could take.
+        folder: Folder of the shards.
+        examples: The images left to convert.
+        storage: How to store the images.
+        expected: Estimate from a sample; None to use the maximum that the images can take.
 
     Returns:
         Free space in bytes.
 
     Raises:
-        OSError: If it is too little.
+        OSError: If there is too little space.
     """
     needed = int(_MARGIN * expected.bytes) if expected else bytes_at_most(examples, storage)
     free = shutil.disk_usage(folder).free
@@ -95,7 +95,7 @@ def check_space(
 
 
 def _timed(results: Iterator[Result], times: list[float]) -> Iterator[bytes]:
-    """Yields records for a while and notes when every result came."""
+    """Yields records for `_SECONDS`, and appends the time of each result."""
     for example, image in results:
         times.append(time.perf_counter())
         if isinstance(image, Stored):

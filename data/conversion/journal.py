@@ -1,7 +1,7 @@
-"""What a conversion has finished: beside its shards lies an account of every whole one.
+"""The journal of a conversion: an account of every complete shard, in a file beside the shards.
 
-A conversion that was stopped goes on from here. Every sum is taken shard by shard, so that it does
-not matter in how many goes, or by how many tasks, the shards were written.
+A conversion that was stopped continues from here. Sums are kept per shard, so that the result does
+not depend on how often the conversion was stopped, or on the number of tasks.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtime.files import clear, locked, sync, write
 
-SCRATCH = "scratch"  # so begin the names of the folders for what is of no use afterwards
+SCRATCH = "scratch"  # names of temporary folders begin so
 SHARDS = "shards"
 
 _VERSION = 2
@@ -30,23 +30,23 @@ _MEANINGS = {
 
 
 class PartialError(ValueError):
-    """A folder does not hold what a conversion needs to go on."""
+    """A folder does not hold what a conversion needs to continue."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """What there is to know of a shard that is on the disk.
+    """Facts about a complete shard on the disk.
 
     Attributes:
-        examples: How many it holds; one without any has no file.
-        bytes: Of the file.
-        sha256: Of the file, in hexadecimal.
-        pixels: In all its images.
-        sums: Of every channel (RGB) over these pixels, 0..255 each.
-        squares: Likewise, of their squares.
+        examples: Number of its examples; a shard without any has no file.
+        bytes: Size of the file.
+        sha256: Digest of the file, in hexadecimal.
+        pixels: Number of pixels of all its images.
+        sums: Sum of each channel (RGB) over these pixels, 0..255 each.
+        squares: Sum of the squares of each channel.
         rejected: Name and reason of every image that did not become a record.
-        formats: Of its records, each once.
-        bits: `Storage.bits`, with which they were made.
+        formats: Formats of its records, without repetitions.
+        bits: `Storage.bits` of the conversion.
         small_grey: Whether all its images are grey and of at most 64 x 64 pixels.
     """
 
@@ -66,19 +66,19 @@ class Journal:
     """The accounts of one conversion.
 
     Attributes:
-        shards: The folder of its shards.
+        shards: Folder of the shards.
     """
 
     def __init__(self, folder: Path, key: dict, say: Callable[[str], object]):
         """Opens the journal of a conversion.
 
-        Another conversion's is removed, with its shards; but where one of the two is made by
-        several tasks that is an error, since another task may be at work.
+        The journal of another conversion is removed, with its shards. If one of the two is made by
+        several tasks, this is an error instead, because another task may be running.
 
         Args:
-            folder: A claimed folder; its locks, and what has a name like `SCRATCH`, are left alone.
-            key: All that the bytes of the result depend on, and the number of "tasks".
-            say: Called with a line where the user should know.
+            folder: A claimed folder; its locks and `SCRATCH` folders are left alone.
+            key: Everything that the bytes of the shards depend on, and the number of "tasks".
+            say: Called with lines for the user.
 
         Raises:
             PartialError: If the folder is of another conversion, or of other tasks.
@@ -87,27 +87,27 @@ class Journal:
         self.shards = folder / SHARDS
         key = {**key, "journal_version": _VERSION}
         with locked(folder, "journal", f"{folder} is being opened", on_wait=lambda: None):
-            found = _key(folder)
-            if found != key:
-                _make_way(folder, found, key, say)
+            existing = _key(folder)
+            if existing != key:
+                _make_way(folder, existing, key, say)
                 write(folder / _KEY, json.dumps(key, indent=1).encode() + b"\n")
             self.shards.mkdir(exist_ok=True)
 
     def add(self, file: str, account: Account):
-        """Notes that a shard is complete and on the disk."""
+        """Records that a shard is complete and on the disk."""
         sync(self.shards)
         text = json.dumps(asdict(account)).encode()
         write(_path(self._folder, file), f"{_digest(text)}\n".encode() + text)
 
     def kept(self, files: Iterable[str], say: Callable[[str], object]) -> dict[str, Account]:
-        """Finds the whole ones among some shards, reading all of their bytes, and removes the rest.
+        """Verifies the digests of shards and removes incomplete or damaged ones.
 
         Args:
-            files: Names of the shards; nobody else works on them.
-            say: Called with a line where there are any.
+            files: Names of the shards; no other process works on them.
+            say: Called with lines for the user.
 
         Returns:
-            The accounts of whole shards, by name, in the order of `files`.
+            The accounts of complete shards, by name, in the order of `files`.
         """
         files = list(files)
         accounts = accounts_in(self._folder, files)
@@ -123,13 +123,13 @@ class Journal:
         return accounts
 
     def complete(self, files: Iterable[str]) -> dict[str, Account]:
-        """Finds the shards that are there in full size, and removes all else that is there.
+        """Compares the sizes of shards and removes all other files from their folder.
 
         Args:
             files: Names of all shards of the conversion.
 
         Returns:
-            Their accounts, by name, in the order of `files`.
+            The accounts of the shards of the right size, by name, in the order of `files`.
         """
         accounts = accounts_in(self._folder, files)
         small = {file for file in accounts if not self._has_its_size(file, accounts[file])}
@@ -137,7 +137,7 @@ class Journal:
         return {file: account for file, account in accounts.items() if file not in small}
 
     def _forget(self, files: set[str]):
-        """Removes shards and their accounts, where there are any."""
+        """Removes shards and their accounts, if they exist."""
         for file in files:
             _path(self._folder, file).unlink(missing_ok=True)
             (self.shards / file).unlink(missing_ok=True)
@@ -154,19 +154,19 @@ class Journal:
 
 
 def accounts_in(folder: Path, files: Iterable[str]) -> dict[str, Account]:
-    """Returns the accounts that a folder has of some shards, by name, in the order of `files`."""
+    """The accounts of shards in a folder, by name, in the order of `files`."""
     return {file: account for file in files if (account := _account(_path(folder, file)))}
 
 
 def has_shards(folder: Path) -> bool:
-    """Whether a stopped conversion has left any shard to go on from."""
+    """Whether a stopped conversion has left a complete shard."""
     return any((folder / SHARDS / path.stem).exists() for path in folder.glob(f"*{_ACCOUNT}"))
 
 
 def tasks_of(folder: Path) -> int | None:
-    """By how many tasks the conversion in a folder is made; None if there is none."""
-    found = _key(folder)
-    return found and found["tasks"]
+    """Number of tasks of the conversion in a folder; None if there is no conversion."""
+    key = _key(folder)
+    return key and key["tasks"]
 
 
 def _account(path: Path) -> Account | None:
@@ -178,10 +178,10 @@ def _path(folder: Path, file: str) -> Path:
     return folder / f"{file}{_ACCOUNT}"
 
 
-def _make_way(folder: Path, found: dict | None, key: dict, say: Callable[[str], object]):
-    """Clears a folder for the conversion of a key, or refuses to."""
-    if found and max(key["tasks"], found["tasks"]) > 1:
-        meanings = [_MEANINGS[name] for name, value in key.items() if found.get(name) != value]
+def _make_way(folder: Path, existing: dict | None, key: dict, say: Callable[[str], object]):
+    """Clears a folder for the conversion with a key, or refuses to."""
+    if existing and max(key["tasks"], existing["tasks"]) > 1:
+        meanings = [_MEANINGS[name] for name, value in key.items() if existing.get(name) != value]
         raise PartialError(
             f"{folder} is of a conversion with another {', '.join(meanings)}: expected the same; "
             "remove it to begin anew"
@@ -192,7 +192,7 @@ def _make_way(folder: Path, found: dict | None, key: dict, say: Callable[[str], 
 
 
 def _key(folder: Path) -> dict | None:
-    """What a folder is of; without the rest if that is damaged."""
+    """The key of the conversion in a folder; of a damaged one only "tasks"; None without one."""
     text, whole = _read(folder / _KEY), {"tasks": 1}
     if text is None:
         return None

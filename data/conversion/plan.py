@@ -1,7 +1,4 @@
-"""Which images go into which shard: an order shuffled over the whole split, cut into parts.
-
-And which shards a task makes, where a conversion has several.
-"""
+"""Plans shards: the images of a split in shuffled order, cut into parts, and each task's share."""
 
 import itertools
 import math
@@ -18,20 +15,20 @@ from data.shards import records
 
 _MAX_SHARDS = 1024
 _SHARD_EXAMPLES = 1250
-# A training holds whole shards in memory.
+# Maximum, because a training holds whole shards in memory.
 _SHARD_BYTES = {"auto": 128 << 20, "jpeg": 128 << 20, "raw": 64 << 20}
 _LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")  # files that may be stored as raw pixels
-_PACKED = 8  # times smaller than its pixels such a file is, where it is not a drawing
+_PACKED = 8  # bytes of pixels per byte of such a file, unless it is a drawing
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A shard to be.
+    """A planned shard.
 
     Attributes:
-        file: Its name.
-        split: What it is a part of.
-        examples: What to store in it, in this order.
+        file: File name.
+        split: Split that it is a part of.
+        examples: Examples to store in it, in this order.
     """
 
     file: str
@@ -44,19 +41,19 @@ class Task:
     """A part of a conversion, by default the whole.
 
     Attributes:
-        index: Of the first of its shards.
-        count: Of all tasks; the next of its shards is so many further on.
+        index: Number of the task, and of its first shard.
+        count: Number of tasks; a task makes every `count`-th shard.
     """
 
     index: int = 0
     count: int = 1
 
     def __str__(self) -> str:
-        """As on the command line."""
+        """The task as on the command line."""
         return f"{self.index}/{self.count}"
 
     def share(self, planned: list[Planned]) -> list[Planned]:
-        """Returns the shards that it makes."""
+        """Returns the shards of this task."""
         return planned[self.index :: self.count]
 
 
@@ -64,11 +61,11 @@ def plan(splits: Splits, storage: Storage, *, seed: int, shards: int | None) -> 
     """Plans the shards of all splits.
 
     Args:
-        splits: What to store, "train" among them.
-        storage: How.
-        seed: Decides the stored order.
-        shards: Of the train split, the others in proportion; None for 1,250 examples each, or
-            more for no more than 1,024 shards, but about 128 MiB (64 MiB of raw pixels) at most.
+        splits: Examples of each split, "train" among them.
+        storage: How to store them.
+        seed: Seed of the stored order.
+        shards: Shards of the train split, the others in proportion; None for 1,250 examples each,
+            more if there would be over 1,024 shards, but at most about 128 MiB (64 MiB if raw).
 
     Returns:
         The shards, in the order in which to write them.
@@ -85,12 +82,12 @@ def plan(splits: Splits, storage: Storage, *, seed: int, shards: int | None) -> 
 
 
 def bytes_at_most(examples: Iterable[Example], storage: Storage) -> int:
-    """What stored images take, rather too much than too little."""
+    """An upper estimate of the size of stored images."""
     return sum(_bytes_at_most(example, storage) for example in examples)
 
 
 def _bytes_at_most(example: Example, storage: Storage) -> int:
-    """A JPEG has at most about one byte for a pixel of the square."""
+    """An upper estimate for an image; a JPEG takes at most about one byte per pixel."""
     pixels = storage.short_side**2
     if storage.encoding == "raw":
         return 3 * pixels

@@ -1,9 +1,9 @@
-"""A conversion by several processes, on any machines that share its output's file system.
+"""A conversion by several tasks, on any machines that share the file system of its output.
 
-Every task makes its share of the shards in the same `OUTPUT.partial`. They may run side by side:
-each has a shared claim of that folder, and the lock of its number. Whichever finds at its end that
-no shard is missing claims the folder for itself and publishes; a plain conversion, which has such a
-claim all the time, and tasks keep each other out.
+Every task makes its share of the shards in the same `OUTPUT.partial`. Tasks may run in parallel:
+each holds a shared claim of that folder, and the lock of its number. A task that ends when no shard
+is missing claims the folder exclusively and publishes. A plain conversion holds such a claim all
+the time, so that it and tasks exclude each other.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from runtime.files import BusyError, claimed, locked, partial
 
 
 def run(conversion: Conversion, task: Task) -> dict | None:
-    """Makes a task's share of the shards, and finishes the conversion if no other is missing.
+    """Makes a task's share of the shards, and finishes the conversion if it is the last.
 
-    What the task had made before is kept. Says in a line on stdout what there is.
+    Complete shards of an earlier attempt are kept. Prints a line about the state on stdout.
 
     Returns:
-        The content of dataset.json, if this process has published it.
+        The content of dataset.json if this process has published it, else None.
 
     Raises:
-        BusyError: If another process does the same task, or a plain conversion.
+        BusyError: If another process runs the same task, or a plain conversion.
         PartialError: If `OUTPUT.partial` is of another conversion, or of another number of tasks.
-        ValueError, OSError, RuntimeError: As `Conversion`.
+        ValueError, OSError, RuntimeError: As `Conversion.make`.
     """
     planned = []
     if not conversion.is_published():
@@ -45,18 +45,18 @@ def run(conversion: Conversion, task: Task) -> dict | None:
 
 
 def finish(conversion: Conversion, planned: list[Planned] | None = None) -> dict | None:
-    """Publishes a conversion that tasks have made, after waiting for those that are at work.
+    """Waits for running tasks and publishes the conversion that they have made.
 
     Args:
         conversion: The conversion.
-        planned: Its shards; None to find out.
+        planned: All its shards; None to plan them.
 
     Returns:
-        The content of dataset.json; None if another process has published it, which is said.
+        The content of dataset.json; None if another process has published it, which is printed.
 
     Raises:
         PartialError: If shards are missing or `OUTPUT.partial` is of another conversion.
-        ValueError, OSError, RuntimeError: As `Conversion`.
+        ValueError, OSError, RuntimeError: As `Conversion.finish`.
     """
     output = conversion.output
 

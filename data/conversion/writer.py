@@ -1,4 +1,4 @@
-"""Writes the shards of a conversion, one whole one after the other."""
+"""Writes the shards of a conversion, one after the other."""
 
 import contextlib
 import csv
@@ -22,23 +22,23 @@ from data.images.workers import UNREADABLE, Rejected, stored
 from data.shards import records
 from runtime.files import write
 
-_CHARACTER_SIDE = 64  # pixels at most, of an image of one character
-_TOLERATED = 10  # rejected images, whatever `max_bad` says
+_CHARACTER_SIDE = 64  # maximum pixels of an image of one character
+_TOLERATED = 10  # rejected images, for any `max_bad`
 
 Result = tuple[Example, Stored | Rejected]
 
 
 @dataclass(frozen=True)
 class Written:
-    """What has been written.
+    """Facts about all shards of a conversion, for dataset.json.
 
     Attributes:
-        splits: Entry of every split in dataset.json.
-        mean: Of every channel (RGB) of the train split's stored pixels, 0..255.
-        std: Likewise, at least 1.
+        splits: Entry of each split in dataset.json.
+        mean: Mean of each channel (RGB) of the train split's stored pixels, 0..255.
+        std: Standard deviation of each channel, at least 1.
         rejected: Name and reason of every image that did not become a record.
-        bits: `Storage.bits`, with which they were made.
-        small_grey: Whether all images are grey and of at most 64 x 64 pixels, as characters are.
+        bits: `Storage.bits` of the conversion.
+        small_grey: Whether all images are grey and of at most 64 x 64 pixels, like characters.
     """
 
     splits: dict[str, dict]
@@ -50,29 +50,29 @@ class Written:
 
     @property
     def unreadable(self) -> int:
-        """How many of the rejected images could not be opened."""
+        """Number of the rejected images that could not be opened."""
         return sum(reason.startswith(UNREADABLE) for _, reason in self.rejected)
 
 
 def allowed_bad(images: int, max_bad: float) -> float:
-    """How many of `images` a conversion may reject, a part `max_bad` of them but always 10."""
+    """Number of images that a conversion may reject: the part `max_bad` of them, at least 10."""
     return max(_TOLERATED, max_bad * images)
 
 
 class EmptyClassError(ValueError):
-    """A class has no training image that can be used, or a split no image."""
+    """A class has no usable training image, or a split no usable image."""
 
 
 class Limit:
-    """Stops a conversion of which too many images are rejected."""
+    """Stops a conversion when too many images are rejected."""
 
     def __init__(self, planned: list[Planned], max_bad: float, listed: Path):
-        """Counts from nothing.
+        """Starts with no rejected images.
 
         Args:
             planned: All shards of the conversion.
             max_bad: Part of all images, 0..1, that may be rejected; 10 always may.
-            listed: Table to write the rejected images to if they are too many.
+            listed: Table to list the rejected images in if there are too many.
         """
         self._listed = listed
         self._images = sum(len(shard.examples) for shard in planned)
@@ -83,7 +83,7 @@ class Limit:
         """Counts rejected images.
 
         Raises:
-            ValueError: If they are too many.
+            ValueError: If there are too many.
         """
         self._rejected += rejected
         if len(self._rejected) > self._allowed:
@@ -107,11 +107,11 @@ def write_shards(
     """Writes shards.
 
     Args:
-        journal: Where to; has the account of every shard when it is complete.
+        journal: Journal of the conversion, in whose folder the shards are written.
         planned: The shards to write.
-        storage: How to store images.
+        storage: How to store the images.
         workers: Processes that decode.
-        limit: Is told of every image that is rejected.
+        limit: Counts the rejected images.
         advance: Called after every image.
 
     Raises:
@@ -136,7 +136,7 @@ def write_shards(
 
 
 def record(example: Example, image: Stored) -> bytes:
-    """Serialises an example and the image stored for it."""
+    """Serialises an example and its stored image."""
     return records.example_bytes(
         encoded=image.encoded,
         format=image.format,
@@ -149,7 +149,7 @@ def record(example: Example, image: Stored) -> bytes:
 
 @dataclass
 class _Tally:
-    """What has been seen of a shard so far."""
+    """Counts and sums of a shard while it is written."""
 
     counts_pixels: bool
     limit: Limit
@@ -187,13 +187,13 @@ class _Tally:
 
 
 def _is_small_grey(image: Stored) -> bool:
-    """Whether it is of a character's size, and its channels have the same moments."""
+    """Whether an image is as small as a character, and its channels have the same moments."""
     alike = len(set(image.mean)) == len(set(image.mean_of_squares)) == 1
     return alike and max(image.height, image.width) <= _CHARACTER_SIDE
 
 
 def _write(path: Path, tally: _Tally, results: Iterator[Result]):
-    """Writes a shard, or nothing if it is not written to the end or has no records."""
+    """Writes a shard; leaves no file after an error, or without records."""
     try:
         records.write_records(path, tally.records(results))
     except BaseException:
@@ -204,7 +204,7 @@ def _write(path: Path, tally: _Tally, results: Iterator[Result]):
 
 
 def _seal(journal: Journal, file: str, tally: _Tally) -> Account:
-    """Makes sure that a shard is on the disk, and says so in the journal."""
+    """Makes sure that a shard is on the disk, and adds its account to the journal."""
     size, digest = records.seal(journal.shards / file) if tally.examples else (0, "")
     account = Account(
         tally.examples,
@@ -228,7 +228,7 @@ def _seal(journal: Journal, file: str, tally: _Tally) -> Account:
 def collected(
     folder: Path, planned: list[Planned], accounts: dict[str, Account], class_names: Sequence[str]
 ) -> Written:
-    """Puts together what is known of all shards, in their order, and gives them their last names.
+    """Adds up the accounts of all shards, in their order, and gives the shards their final names.
 
     Raises:
         EmptyClassError: If a class has no training image left, or a split no image.
@@ -252,7 +252,7 @@ def collected(
 
 
 def _class_counts(shards: list[tuple[Planned, Account]], classes: int) -> list[int]:
-    """How many images of each class became records; none of those without a label."""
+    """Number of images of each class that became records; images without a label do not count."""
     counts = [0] * classes
     for shard, account in shards:
         lost = Counter(name for name, _ in account.rejected)
@@ -267,7 +267,7 @@ def _class_counts(shards: list[tuple[Planned, Account]], classes: int) -> list[i
 def _check_classes(
     shards: list[tuple[Planned, Account]], counts: list[int], class_names: Sequence[str]
 ):
-    """Refuses classes of which all images were rejected; a source may have names without images."""
+    """Refuses classes whose images were all rejected; a source may name classes without images."""
     if all(counts):
         return
     labels = {example.name: example.label for shard, _ in shards for example in shard.examples}
@@ -282,7 +282,7 @@ def _check_classes(
 
 
 def _entry(folder: Path, shards: list[tuple[Planned, Account]]) -> dict:
-    """Numbers the shards of a split, where empty ones are left out, and describes them."""
+    """Renames the non-empty shards of a split, numbering them, and describes them."""
     rows = []
     for i, (shard, account) in enumerate(shards):
         name = records.shard_name(shard.split, i, len(shards))
@@ -299,7 +299,7 @@ def _entry(folder: Path, shards: list[tuple[Planned, Account]]) -> dict:
 
 
 def _moments(accounts: list[Account]) -> tuple[list[float], list[float]]:
-    """Mean, and deviation of at least 1: images of one colour stay finite when divided by it."""
+    """Mean, and standard deviation of at least 1, by which images of one colour can be divided."""
     pixels, sums, squares = 0, np.zeros(3), np.zeros(3)
     for account in accounts:
         pixels += account.pixels
