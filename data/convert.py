@@ -41,7 +41,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--encoding",
         choices=ENCODINGS,
-        help="jpeg; raw: decoded squares; auto: JPEG, but PNG and others without loss (default: auto)",
+        help="jpeg; raw: decoded squares; auto: JPEG, but PNG and others lossless (default: auto)",
     )
     parser.add_argument(
         "--shards", type=int, help="shards of the train split (default: 1,250 images each)"

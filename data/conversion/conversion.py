@@ -111,7 +111,7 @@ class Conversion:
 
         Args:
             folder: The claimed folder.
-            task: Which of the shards to make.
+            task: The task, which has a share of the shards.
 
         Returns:
             All shards of the conversion.

@@ -29,7 +29,7 @@ class Share(NamedTuple):
 
     Attributes:
         index: Number of the part, from 0.
-        parts: How many parts there are.
+        parts: Number of parts.
         batch_size: Examples per step, over all parts.
     """
 

@@ -34,13 +34,13 @@ def test_batches(
         crops: Number of views, V, a key of `views.VIEWS`.
         batch_size: Images per batch, b.
         threads: Size of the pipeline's thread pool.
-        replicas: The number of batches, of all shares together, is a multiple of it.
+        replicas: Divisor of the number of batches of all shares together.
         share: (i, n): of `replicas` batches in a row only the i-th of n equal parts.
-        cache: As for `train_batches`.
+        cache: One of `decoded.CACHES`: whether all images are decoded to memory first.
 
     Returns:
         Batches (views uint8 [b, V, S, S, 3], labels int32 [b], -1 for an image without one,
-        weights float32 [b], 0 for what fills up the last batches, else 1).
+        weights float32 [b], 0 for the padding of the last batches, else 1).
 
     Raises:
         ValueError: No such split, or no examples in it.

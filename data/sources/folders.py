@@ -89,7 +89,7 @@ def _listings(
     Args:
         folders: Folder of each split.
         places: For messages: the path that each split was found in, and its tree.
-        passed_over: Where to add files and folders that are not used.
+        passed_over: List to add unused files and folders to.
         lenient: Whether to accept classes without images.
     """
     listings = {}
@@ -115,7 +115,7 @@ def list_class_folders(root: str | Path, passed_over: PassedOver | None = None) 
 
     Args:
         root: Folder of the class folders.
-        passed_over: Where to add files and folders that are not used.
+        passed_over: List to add unused files and folders to.
 
     Raises:
         FileNotFoundError: If there is no such folder.

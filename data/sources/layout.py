@@ -39,7 +39,7 @@ def split_folders(root: Folder, data: str, passed_over: PassedOver) -> dict[str,
     Args:
         root: Tree of `data`.
         data: Path, for messages.
-        passed_over: Where to add files and folders that are not used.
+        passed_over: List to add unused files and folders to.
 
     Returns:
         The folders whose folders are classes, "train" among them.
@@ -80,7 +80,7 @@ def class_folders(
     Args:
         folder: Folder of the class folders.
         data: Path, for messages.
-        passed_over: Where to add files and folders that are not used.
+        passed_over: List to add unused files and folders to.
         lenient: Whether to list folders without images, but with other files, as empty classes.
 
     Raises:
@@ -111,7 +111,7 @@ def annotated(folder: Folder, passed_over: PassedOver) -> Listing | None:
 
     Args:
         folder: Folder of the split.
-        passed_over: Where to add files and folders that are not used.
+        passed_over: List to add unused files and folders to.
 
     Returns:
         The images by class; None if the split has another layout.

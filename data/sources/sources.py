@@ -101,7 +101,7 @@ def open_images(place: str | os.PathLike, passed_over: PassedOver | None = None)
 
     Args:
         place: The file or folder.
-        passed_over: Where to add files and folders that are not used.
+        passed_over: List to add unused files and folders to.
 
     Returns:
         Unlabelled examples; the name of a file is its path.

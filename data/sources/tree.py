@@ -89,7 +89,7 @@ def pass_over_level(folder: Folder, passed_over: PassedOver, *, images: bool = F
 
     Args:
         folder: The folder; folders in it are not searched.
-        passed_over: Where to add them.
+        passed_over: List to add them to.
         images: Whether to add its images too.
     """
     passed_over.add_files([*folder.others, *(each.name for each in folder.images if images)])
