@@ -1,1 +1,1 @@
-"""What every process needs; imports nothing of ours."""
+"""Needs of every process, such as errors, files and seeds; imports nothing else of ours."""

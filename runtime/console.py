@@ -1,8 +1,7 @@
-"""What every command shares: a quiet start, one error line for a mistake, exit codes, signals.
+"""The command line of every program: quiet start, one line per error, exit codes, signals.
 
-Exit codes: 0 done; 1 the work failed part-way; 2 the user's input is wrong; 75 another process that
-takes part has ended, so that all have to be started again; 128 + n stopped by signal n. A leaf: it
-knows nothing of models, data or training.
+Exit codes: 0 done; 1 the work failed part-way; 2 the user's input is wrong; 75 another process of
+the same training has ended, so that all must be started again; 128 + n stopped by signal n.
 """
 
 import argparse
@@ -33,18 +32,18 @@ if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:  # before syntax that th
     sys.stderr.write(f"error: expected Python 3.11 to 3.13, received {received}\n")
     sys.exit(WRONG_INPUT)
 
-# oneDNN's kernels also on processors for which TensorFlow would not choose them (those without
-# AVX-512): there cifar_resnet20 trains 1.9 times as fast.
+# oneDNN's kernels even on processors without AVX-512, for which TensorFlow does not choose them:
+# there cifar_resnet20 trains 1.9 times as fast.
 _TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
 _LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # of str.splitlines
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # no mistake of the user
-_UNREAD = {errno.EPIPE, errno.EIO}  # of a closed pipe, of a terminal that has hung up
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # not the user's mistake
+_UNREAD = {errno.EPIPE, errno.EIO}  # a closed pipe, a terminal that has hung up
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it remarks on fonts and on its cache
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # hides remarks on fonts and its cache
 
 
 def prepare_tensorflow() -> None:
-    """Sets what TensorFlow reads from the environment at its import, where the user has not."""
+    """Sets environment variables that TensorFlow reads at its import, unless the user has."""
     os.environ.update(_TENSORFLOW | os.environ)
 
 
@@ -52,8 +51,8 @@ def prepare_tensorflow() -> None:
 def quiet_import() -> Iterator[None]:
     """Hides what TensorFlow's C++ code writes to stderr while it is imported.
 
-    No environment variable turns these lines off: they are written before its logging starts. An
-    import that fails shows them.
+    No environment variable turns these lines off, because they are written before its logging
+    starts. They are shown if the import fails.
     """
     prepare_tensorflow()
     sys.stderr.flush()
@@ -80,7 +79,7 @@ def fail(message: object, code: int = WRONG_INPUT) -> NoReturn:
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Ends the process at once after this, or with the code of an exit in it; cleans up nothing."""
+    """Ends the process after the block, with the code of an exit in it, without any clean-up."""
     code = 0
     try:
         yield
@@ -91,25 +90,25 @@ def leaving() -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """The text, with escapes for what would move the cursor: names may be a stranger's."""
+    """The text with escapes for unprintable characters: names may be a stranger's."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str) -> str:
-    """The text on one line that UTF-8 can hold, for files and pictures: names may be a stranger's.
+    """The text on one line of valid UTF-8, for files and pictures: names may be a stranger's.
 
-    Line breaks become blanks, and lone surrogates, which stand for bytes that are no text, escapes.
+    Line breaks become blanks; lone surrogates, which stand for undecodable bytes, become escapes.
     """
     return _LINE_BREAKS.sub(" ", text).encode("utf-8", "backslashreplace").decode()
 
 
 def size(bytes: int) -> str:
-    """Tells a size in bytes."""
+    """Formats a size in bytes, as in "1.2 GB" or "34.5 MB"."""
     return f"{bytes / 1e9:,.1f} GB" if bytes >= 1e9 else f"{bytes / 1e6:,.1f} MB"
 
 
 def duration(seconds: float) -> str:
-    """Tells a time, as in "3 h 25 min", "5 min 1 s" or "45 s"."""
+    """Formats a time, as in "3 h 25 min", "5 min 1 s" or "45 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -118,18 +117,18 @@ def duration(seconds: float) -> str:
 
 
 def stops() -> list[int]:
-    """The signals that ask this process to stop; SIGHUP unless it is ignored, as nohup has it."""
+    """The signals that ask this process to stop; SIGHUP unless it is ignored, as under nohup."""
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
 
 
 class _Stopped(KeyboardInterrupt):
-    """A signal, its number, as an exception, so that what was begun is cleaned up."""
+    """A signal, by its number, as an exception, so that unfinished work is cleaned up."""
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Ends the process with one error line: for wrong input, work that failed, a signal."""
+    """Ends the process with one error line for wrong input, failed work or a signal."""
 
     def stop(number: int, frame: object) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes may send it again
@@ -153,11 +152,11 @@ def user_errors() -> Iterator[None]:
 
 
 class Parser(argparse.ArgumentParser):
-    """For modules that run with `-m`: a wrong argument is a user error, `~` is expanded."""
+    """Parser of modules that run with `-m`: a wrong argument is a user error, `~` is expanded."""
 
     def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # noqa: D102
-        found = super().parse_args(args)
-        return argparse.Namespace(**{name: expanded(value) for name, value in vars(found).items()})
+        values = vars(super().parse_args(args))
+        return argparse.Namespace(**{name: expanded(value) for name, value in values.items()})
 
     def error(self, message: str) -> None:
         """Prints the error line and exits with 2."""
@@ -176,8 +175,8 @@ def parse(
 
     Args:
         argv: The command line, the program's name first.
-        headings: Of the flags, in `--help`; those of `runtime.flags.define`.
-        flag_values: The flags to set; they may have been parsed before and start over.
+        flag_values: The flags to set; values of an earlier parse are reset.
+        headings: Headings of the flags in `--help`, as `runtime.flags.define` has them.
 
     Returns:
         The positional arguments.
@@ -201,15 +200,15 @@ def parse(
 
 
 def refuse_ambiguous(value: str | None, word: str, flag: str = "") -> None:
-    """Refuses a value that may mean what is built in or a path.
+    """Refuses a value that may mean built-in data or a path.
 
     Args:
-        value: What was given.
-        word: Means something built in.
-        flag: What was given it, as "--data=".
+        value: The user's value.
+        word: Name of the built-in data.
+        flag: The flag of the value, as "--data=".
 
     Raises:
-        ValueError: If the value is the word and there is a path of that name.
+        ValueError: If the value is the word and a path of that name exists.
     """
     if value == word and os.path.exists(word):
         raise ValueError(
@@ -219,7 +218,7 @@ def refuse_ambiguous(value: str | None, word: str, flag: str = "") -> None:
 
 
 def expanded(value: object) -> object:
-    """The value of a flag or argument, with the home folder in place of a leading `~`."""
+    """The value of a flag or argument, with a leading `~` replaced by the home folder."""
     if isinstance(value, list):
         return list(map(expanded, value))
     is_path = isinstance(value, str) and value.startswith("~")
@@ -227,15 +226,20 @@ def expanded(value: object) -> object:
 
 
 class _Output(io.FileIO):
-    """A stream's file: where nobody reads it any more, it becomes the one that nobody reads."""
+    """The file of an output stream; once nobody reads it any more, it becomes /dev/null."""
 
     def __init__(self, descriptor: int, *, ends: bool) -> None:
-        """Takes the file, and whether the process ends when it is a closed pipe."""
+        """Wraps a file descriptor.
+
+        Args:
+            descriptor: The file.
+            ends: Whether the process ends when it is a closed pipe.
+        """
         super().__init__(descriptor, "w", closefd=False)
         self._ends = ends
 
     def write(self, data: bytes) -> int:
-        """Writes what the file takes of the data; returns how much that is."""
+        """Writes data; returns the number of bytes written."""
         try:
             return super().write(data)
         except OSError as error:
@@ -250,10 +254,10 @@ class _Output(io.FileIO):
 
 
 def open_streams(*, ends: bool = False) -> None:
-    """Prepares stdout and stderr: what happens to their readers does not disturb the work.
+    """Prepares stdout and stderr: the work goes on when their readers end.
 
     Every line is written at once and whole, also with PYTHONUNBUFFERED: processes may share a log.
-    Names of files may be anything: what is no text has escapes.
+    Undecodable bytes in names of files are written as escapes.
 
     Args:
         ends: Whether the process ends, quietly, when nobody reads its stdout any more (`| head`).
@@ -269,8 +273,8 @@ def run(main: Callable[[list[str]], None], *, ends: bool = False) -> None:
     """Runs a script's main; Ctrl-C and TensorFlow's own errors end it with one line.
 
     Args:
-        main: Gets the command line.
-        ends: As for `open_streams`.
+        main: Function of the command line.
+        ends: Whether the process ends when nobody reads its stdout any more.
     """
     open_streams(ends=ends)
     try:
@@ -282,7 +286,7 @@ def run(main: Callable[[list[str]], None], *, ends: bool = False) -> None:
 
 @contextlib.contextmanager
 def tensorflow_errors() -> Iterator[None]:
-    """Ends the process with one line for an error of TensorFlow: too little memory, ..."""
+    """Ends the process with one line for an error of TensorFlow (out of memory, ...)."""
     try:
         yield
     except sys.modules["tensorflow"].errors.OpError as error:
@@ -290,17 +294,16 @@ def tensorflow_errors() -> Iterator[None]:
 
 
 class Interrupts:
-    """Notes a signal that stops, so that the step can be finished.
+    """Records a signal to stop, so that the step can be finished.
 
-    A second one ends the process at once; SIGHUP does not: a terminal that closes may send it
-    twice.
+    A second one ends the process at once, except SIGHUP, which a closing terminal may send twice.
     """
 
     def __init__(self, line: str = "") -> None:
-        """Takes over the signals.
+        """Sets the handlers of the signals.
 
         Args:
-            line: Written to stderr when the first one arrives.
+            line: Line to write to stderr when the first signal arrives.
         """
         self.received: int | None = None
         self._line = line

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: what the machine and its control groups leave it."""
+"""Free memory of this process, by the machine and by its control groups."""
 
 import contextlib
 import math
@@ -11,12 +11,12 @@ _PROC = Path("/proc")
 
 
 class _Kind(NamedTuple):
-    """A version of control groups: what its files are called.
+    """The names of files in a version of control groups.
 
     Attributes:
-        limit: Bytes that a group and those below it may use.
-        used: Bytes that they use.
-        dropped: In memory.stat, those of files that the system drops first where it needs memory.
+        limit: File of the bytes that a group and those below it may use.
+        used: File of the bytes that they use.
+        dropped: Row of memory.stat: cached bytes that the system drops first if it needs memory.
     """
 
     limit: str
@@ -31,7 +31,7 @@ _KINDS = {  # by type of file system
 
 
 def free_memory() -> int:
-    """Bytes that this process can take: no more than its group, and each above it, has left."""
+    """Bytes that this process can allocate: what the machine and all its groups have left."""
     left = (_left(folder, kind) for folder, kind in _groups())
     return max(0, int(min(_of_machine(), *left, math.inf)))
 
@@ -44,13 +44,13 @@ def _of_machine() -> int:
 
 
 def _row(path: Path, name: str) -> int:
-    """The number behind a name in a table; 0 where it is not there."""
+    """The number after a name in a table; 0 if the name is missing."""
     rows = (line.split() for line in path.read_text().splitlines())
     return next((int(row[1]) for row in rows if row[0] == name), 0)
 
 
 def _left(folder: Path, kind: _Kind) -> float:
-    """Bytes that a group has left; infinite where it has no limit."""
+    """Bytes that a group has left; infinite without a limit."""
     try:
         limit = float((folder / kind.limit).read_text().replace("max", "inf"))
         used = int((folder / kind.used).read_text())
@@ -60,7 +60,7 @@ def _left(folder: Path, kind: _Kind) -> float:
 
 
 def _groups() -> Iterator[tuple[Path, _Kind]]:
-    """Yields the folders of the groups with limits in which this process is, and their version."""
+    """Yields the folders of the groups that limit this process, and their version."""
     with contextlib.suppress(OSError):
         own = dict(_own_groups())
         for line in (_PROC / "self" / "mountinfo").read_text().splitlines():
@@ -86,5 +86,5 @@ def _own_groups() -> Iterator[tuple[str, Path]]:
 
 
 def _below(top: Path, root: Path, group: Path) -> Path:
-    """Where a group lies: a container may see its own at the top, or none but the top."""
+    """The folder of a group; a container may see its own group, or only the top one, at the top."""
     return top / group.relative_to(root) if group.is_relative_to(root) else top
