@@ -12,8 +12,8 @@ import tensorflow as tf
 
 import models
 from benchmarks.simulation.cluster import Sums
-from data.images import decode
 from data import pipeline
+from data.images import decode
 from data.pipeline import augment
 from data.shards import datasets, records
 from engine import losses, optimizers, steps

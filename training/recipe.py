@@ -233,9 +233,7 @@ class Running:
         False, "Histograms of weights and gradients for TensorBoard, every epoch."
     )
 
-    threads: int = _running(
-        cores(), "CPU threads.", heading="Machine", low=1, of_worker=True
-    )
+    threads: int = _running(cores(), "CPU threads.", heading="Machine", low=1, of_worker=True)
     devices: str = _running(
         "all", "Number of GPUs or of parts of the CPU, or GPUs as in 0,2.", of_worker=True
     )
