@@ -29,6 +29,7 @@ with console.quiet_import():  # `python -m models` runs this file before any oth
         nin,
         overfeat,
         preresnet,
+        registry,
         resnet,
         resnext,
         squeezenet,
@@ -169,7 +170,7 @@ def build(
     ):
         if number < 1:
             raise ValueError(f"{what} is not positive, expected 1 or more, received {number}")
-    layers.require_one_of("preprocessing", preprocessing, PREPROCESSINGS)
+    registry.require_one_of("preprocessing", preprocessing, PREPROCESSINGS)
     images = keras.Input((size, size, channels), name="images")
     x = _preprocessed(images, variant, preprocessing, mean, std)
     outputs = variant.graph(x, num_classes, **_checked(name, options, aux_heads))
@@ -188,8 +189,8 @@ def _preprocessed(images, variant, preprocessing, mean, std):
     }
     channels, (own_mean, own_std) = images.shape[-1], fixed[preprocessing]
     return layers.Normalize(
-        _pixel("mean", own_mean, mean, layers.IMAGENET_MEAN, channels),
-        _pixel("std", own_std, std, layers.IMAGENET_STD, channels),
+        _pixel("mean", own_mean, mean, registry.IMAGENET_MEAN, channels),
+        _pixel("std", own_std, std, registry.IMAGENET_STD, channels),
         name="normalize",
     )(images)
 

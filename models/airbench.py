@@ -10,7 +10,7 @@ Departures: the whitening's bias is trained to the end, not for three epochs.
 import keras
 import numpy as np
 
-from models import layers
+from models import layers, ops, registry
 
 WIDTHS = (64, 256, 256)
 SCALE = 1 / 9  # of what the logits are computed from
@@ -32,19 +32,19 @@ def airbench(x, num_classes: int):
         # 15 x 15 x 64, 7 x 7 x 256, 3 x 3 x 256
         name = f"stage{number}"
         x = _conv(x, width, f"{name}_conv1")
-        x = layers.pool(x, 2, 2, name=f"{name}_pool")
+        x = ops.pool(x, 2, 2, name=f"{name}_pool")
         x = _normalised(x, f"{name}_norm1")
         x = _conv(x, width, f"{name}_conv2")
         x = _normalised(x, f"{name}_norm2")
-    x = layers.pool(x, x.shape[1], 1, name="pool")
+    x = ops.pool(x, x.shape[1], 1, name="pool")
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Rescaling(SCALE, name="scale")(x)
-    return {"logits": layers.logits(x, num_classes, kernel_initializer=_uniform(), name="fc")}
+    return {"logits": ops.logits(x, num_classes, kernel_initializer=_uniform(), name="fc")}
 
 
 def _conv(x, filters, name):
     options = {"use_bias": False, "kernel_initializer": Identity()}
-    return layers.conv(x, filters, 3, padding=1, name=name, **options)
+    return ops.conv(x, filters, 3, padding=1, name=name, **options)
 
 
 def _normalised(x, name):
@@ -74,7 +74,7 @@ class Identity(keras.initializers.Initializer):
 
 
 VARIANTS = {
-    "airbench94": layers.Variant(
+    "airbench94": registry.Variant(
         airbench,
         image_size=32,
         policy="cifar",

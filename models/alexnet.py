@@ -18,7 +18,7 @@ from functools import partial
 
 import keras
 
-from models import layers
+from models import layers, ops, registry
 
 PAPER_LRN = {"radius": 2, "bias": 2.0, "alpha": 1e-4}
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
@@ -48,9 +48,9 @@ def alexnet(
         filters: Channels of the convolutions, over all towers.
         towers: 2 for the paper's two GPUs, which exchange maps only at conv3 and the dense layers.
         padding: Zeros around the image, pixels on each side.
-        activation: One of `layers.ACTIVATIONS`.
+        activation: One of `registry.ACTIVATIONS`.
         norm: "lrn" after conv1 and conv2, "batch" after all five convolutions, or "none".
-        pooling: One of `layers.POOLINGS`; the paper's overlap (section 3.4).
+        pooling: One of `registry.POOLINGS`; the paper's overlap (section 3.4).
         lrn: Arguments of `layers.LocalResponseNorm`.
         pool_first: Whether to pool before local response normalisation.
         conv_stddev: Of the convolutions' initial weights.
@@ -63,7 +63,7 @@ def alexnet(
     Raises:
         ValueError: If `activation`, `norm` or `pooling` is unknown.
     """
-    layers.require_one_of("norm", norm, layers.NORMS)
+    registry.require_one_of("norm", norm, registry.NORMS)
     conv = partial(
         _conv,
         filters=filters,
@@ -83,15 +83,15 @@ def alexnet(
     x = conv(x, 3, 3, padding=1, bias=0.0)  # 13 x 13 x 384
     x = conv(x, 4, 3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 384
     x = conv(x, 5, 3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 256
-    x = layers.halve(x, pooling, name="pool5")  # 6 x 6 x 256
+    x = ops.halve(x, pooling, name="pool5")  # 6 x 6 x 256
     x = keras.layers.Flatten(name="flatten")(x)
     x = dense(x, 6)
     x = dense(x, 7)
-    return {"logits": layers.logits(x, num_classes, kernel_initializer=_normal(0.01), name="fc8")}
+    return {"logits": ops.logits(x, num_classes, kernel_initializer=_normal(0.01), name="fc8")}
 
 
 def _conv(x, number, kernel_size, *, filters, stddev, bias, activation, batch_norm, **options):
-    x = layers.conv(
+    x = ops.conv(
         x,
         filters[number - 1],
         kernel_size,
@@ -103,14 +103,14 @@ def _conv(x, number, kernel_size, *, filters, stddev, bias, activation, batch_no
     )
     if batch_norm:
         x = layers.BatchNorm(name=f"norm{number}")(x)
-    return layers.activation(x, activation, name=f"{activation}{number}")
+    return ops.activation(x, activation, name=f"{activation}{number}")
 
 
 def _shrink(x, number, *, lrn, pooling, pool_first):
     """Normalises and pools, in the order asked for."""
     if lrn and not pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
-    x = layers.halve(x, pooling, name=f"pool{number}")
+    x = ops.halve(x, pooling, name=f"pool{number}")
     if lrn and pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
     return x
@@ -120,7 +120,7 @@ def _dense(x, number, *, stddev, activation, dropout):
     x = keras.layers.Dense(
         4096, kernel_initializer=_normal(stddev), bias_initializer="ones", name=f"fc{number}"
     )(x)
-    x = layers.activation(x, activation, name=f"{activation}{number}")
+    x = ops.activation(x, activation, name=f"{activation}{number}")
     return keras.layers.Dropout(dropout, name=f"drop{number}")(x)
 
 
@@ -129,7 +129,7 @@ def _normal(stddev):
 
 
 _row = partial(
-    layers.Variant,
+    registry.Variant,
     image_size=227,
     policy="alexnet",
     std=1.0,

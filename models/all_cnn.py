@@ -10,7 +10,7 @@ pad, as in the public Caffe form. Weights start as in He et al. (2015), the pape
 
 import keras
 
-from models import layers
+from models import ops, registry
 
 #         filters, kernel, stride, padding; one filter of 1 x 1 for each class follows
 CONVOLUTIONS = (
@@ -31,7 +31,7 @@ def all_cnn(x, num_classes: int, *, activation: str = "relu", dropout: float = 0
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
-        activation: One of `layers.ACTIVATIONS`; the class maps are always rectified.
+        activation: One of `registry.ACTIVATIONS`; the class maps are always rectified.
         dropout: Fraction dropped of the maps that have been halved; of the image, two fifths of it.
 
     Returns:
@@ -42,7 +42,7 @@ def all_cnn(x, num_classes: int, *, activation: str = "relu", dropout: float = 0
     """
     x = keras.layers.Dropout(0.4 * dropout, name="drop0")(x)
     for number, (filters, kernel_size, stride, padding) in enumerate(CONVOLUTIONS, start=1):
-        x = layers.conv(
+        x = ops.conv(
             x,
             filters,
             kernel_size,
@@ -51,12 +51,10 @@ def all_cnn(x, num_classes: int, *, activation: str = "relu", dropout: float = 0
             kernel_initializer=_he(),
             name=f"conv{number}",
         )
-        x = layers.activation(x, activation, name=f"{activation}{number}")
+        x = ops.activation(x, activation, name=f"{activation}{number}")
         if stride == 2:
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
-    return {
-        "logits": layers.class_average(x, num_classes, kernel_initializer=_he(), name="classes")
-    }
+    return {"logits": ops.class_average(x, num_classes, kernel_initializer=_he(), name="classes")}
 
 
 def _he():
@@ -64,7 +62,7 @@ def _he():
 
 
 VARIANTS = {
-    "all_cnn_c": layers.Variant(
+    "all_cnn_c": registry.Variant(
         all_cnn,
         image_size=32,
         policy="cifar",

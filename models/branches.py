@@ -16,7 +16,7 @@ Average pools divide by the pixels of the image inside their window, as TensorFl
 
 import keras
 
-from models import layers
+from models import layers, ops
 
 VALID = "valid"
 
@@ -72,7 +72,7 @@ def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=T
     Returns:
         [B, H', W', filters].
     """
-    x = layers.conv(
+    x = ops.conv(
         x,
         filters,
         kernel_size,
@@ -83,7 +83,7 @@ def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=T
         name=f"{name}_conv",
     )
     x = layers.BatchNorm(epsilon=1e-3, scale=scale, name=f"{name}_norm")(x)
-    return layers.relu(x, name=f"{name}_relu")
+    return ops.relu(x, name=f"{name}_relu")
 
 
 def pool(x, kind: str, size: int, stride: int = 1, padding: str = "same", *, name: str):
@@ -104,7 +104,7 @@ def pool(x, kind: str, size: int, stride: int = 1, padding: str = "same", *, nam
         ValueError: If no whole window fits where only whole ones count.
     """
     if padding == VALID:
-        return layers.pool(x, size, stride, kind=kind, name=name)
+        return ops.pool(x, size, stride, kind=kind, name=name)
     pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
     return pools[kind](size, stride, padding="same", name=name)(x)
 

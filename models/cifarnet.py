@@ -8,7 +8,7 @@ Departures: images are standardised with the data's mean and deviation, not each
 
 import keras
 
-from models import layers
+from models import layers, ops, registry
 
 LRN = {"radius": 4, "bias": 1.0, "alpha": 0.001 / 9}
 
@@ -27,9 +27,9 @@ def cifarnet(
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
-        activation: One of `layers.ACTIVATIONS`.
+        activation: One of `registry.ACTIVATIONS`.
         norm: "lrn" around the pools, "batch" after both convolutions, or "none".
-        pooling: One of `layers.POOLINGS`.
+        pooling: One of `registry.POOLINGS`.
         dropout: Fraction of fc3's outputs that is dropped.
 
     Returns:
@@ -38,10 +38,10 @@ def cifarnet(
     Raises:
         ValueError: If `activation`, `norm` or `pooling` is unknown.
     """
-    layers.require_one_of("norm", norm, layers.NORMS)
+    registry.require_one_of("norm", norm, registry.NORMS)
 
     def active(x, number):
-        return layers.activation(x, activation, name=f"{activation}{number}")
+        return ops.activation(x, activation, name=f"{activation}{number}")
 
     def convolve(x, number):
         x = _conv(x, f"conv{number}", use_bias=norm != "batch")
@@ -53,22 +53,20 @@ def cifarnet(
         return layers.LocalResponseNorm(**LRN, name=f"norm{number}")(x) if norm == "lrn" else x
 
     x = convolve(x, 1)  # 32 x 32 x 64
-    x = layers.halve(x, pooling, name="pool1")  # 16 x 16 x 64
+    x = ops.halve(x, pooling, name="pool1")  # 16 x 16 x 64
     x = respond(x, 1)
     x = convolve(x, 2)  # 16 x 16 x 64
     x = respond(x, 2)
-    x = layers.halve(x, pooling, name="pool2")  # 8 x 8 x 64
+    x = ops.halve(x, pooling, name="pool2")  # 8 x 8 x 64
     x = keras.layers.Flatten(name="flatten")(x)
     x = active(_dense(x, 384, "fc3"), 3)
     x = keras.layers.Dropout(dropout, name="drop3")(x)
     x = active(_dense(x, 192, "fc4"), 4)
-    return {
-        "logits": layers.logits(x, num_classes, kernel_initializer=_normal(1 / 192), name="fc5")
-    }
+    return {"logits": ops.logits(x, num_classes, kernel_initializer=_normal(1 / 192), name="fc5")}
 
 
 def _conv(x, name, use_bias):
-    return layers.conv(
+    return ops.conv(
         x, 64, 5, padding=2, use_bias=use_bias, kernel_initializer=_normal(0.05), name=name
     )
 
@@ -87,7 +85,7 @@ def _normal(stddev):
 
 
 VARIANTS = {
-    "cifarnet": layers.Variant(
+    "cifarnet": registry.Variant(
         cifarnet, image_size=32, policy="cifar", paper="Krizhevsky 2011", year=2011
     )
 }

@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from models import layers
+from models import initializers, layers, ops, registry
 
 #             layers in each dense block: table 1
 DEPTHS_121 = (6, 12, 24, 16)
@@ -67,15 +67,15 @@ def densenet(
             name = f"transition{block}"
             x = activate(x, name=name)
             x = conv(x, int(x.shape[-1] * compression), 1, name=name)
-            x = layers.pool(x, 2, 2, kind="average", name=f"{name}_pool")
+            x = ops.pool(x, 2, 2, kind="average", name=f"{name}_pool")
     x = activate(x, name="final")
-    return {"logits": layers.pooled_logits(x, num_classes)}
+    return {"logits": ops.pooled_logits(x, num_classes)}
 
 
 def imagenet_stem(x, *, conv, activate, filters: int):
     """7 x 7 convolution, activation and 3 x 3 pool."""
     x = activate(conv(x, filters, 7, stride=2, name="stem"), name="stem")  # 112 x 112 x 64
-    return layers.pool(x, 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
+    return ops.pool(x, 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
 
 
 def cifar_stem(x, *, conv, activate, filters: int):
@@ -95,24 +95,24 @@ def _layer(x, *, conv, activate, growth_rate, bottleneck, name):
 
 def _activate(x, *, epsilon, name, number=""):
     x = layers.BatchNorm(momentum=0.9, epsilon=epsilon, name=f"{name}_norm{number}")(x)
-    return layers.relu(x, name=f"{name}_relu{number}")
+    return ops.relu(x, name=f"{name}_relu{number}")
 
 
 def _conv(x, filters, kernel_size, *, dropout, stride=1, name, number=""):
-    x = layers.conv(
+    x = ops.conv(
         x,
         filters,
         kernel_size,
         stride=stride,
         padding=kernel_size // 2,
         use_bias=False,
-        kernel_initializer=layers.he_normal("fan_out"),
+        kernel_initializer=initializers.he_normal("fan_out"),
         name=f"{name}_conv{number}",
     )
     return keras.layers.Dropout(dropout, name=f"{name}_dropout{number}")(x) if dropout else x
 
 
-_row = partial(layers.Variant, paper="Huang et al. 2017", year=2016)
+_row = partial(registry.Variant, paper="Huang et al. 2017", year=2016)
 
 
 def _imagenet(depths, growth_rate, error):

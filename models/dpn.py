@@ -12,9 +12,8 @@ from functools import partial
 from typing import NamedTuple
 
 import keras
-from keras import ops
 
-from models import layers
+from models import initializers, layers, ops, registry
 
 WIDTHS_68 = (64, 128, 256, 512)
 WIDTHS = (256, 512, 1024, 2048)
@@ -53,7 +52,7 @@ def dpn(x, num_classes: int, *, table: Table, depths=None):
     """
     kernel_size, filters = table.stem
     x = _conv(x, filters, kernel_size, stride=2, name="stem_conv")  # 112 x 112 x 64
-    x = layers.pool(_activate(x, name="stem"), 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
+    x = ops.pool(_activate(x, name="stem"), 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
     paths = None
     rows = zip(depths or table.depths, table.widths, table.increments, strict=True)
     for stage, (depth, width, increment) in enumerate(rows, start=1):
@@ -74,14 +73,14 @@ def dpn(x, num_classes: int, *, table: Table, depths=None):
             else:
                 paths = block(x, paths, stride=1, name=name)
             x = keras.layers.Concatenate(name=f"{name}_concat")(paths)
-    return {"logits": layers.pooled_logits(_activate(x, name="final"), num_classes)}
+    return {"logits": ops.pooled_logits(_activate(x, name="final"), num_classes)}
 
 
 def _project(x, width, increment, *, stride, name):
     """Starts a stage: the residual path [B, H, W, width] and the dense one, two increments."""
     x = _activate(x, name=f"{name}_project")
     x = _conv(x, width + 2 * increment, 1, stride=stride, name=f"{name}_project_conv")
-    return ops.split(x, [width], axis=-1)
+    return keras.ops.split(x, [width], axis=-1)
 
 
 def _block(x, paths, *, filters, width, increment, groups, stride, name):
@@ -91,7 +90,7 @@ def _block(x, paths, *, filters, width, increment, groups, stride, name):
     y = _activate(y, name=name, number=2)
     y = _conv(y, filters, 3, stride=stride, groups=groups, name=f"{name}_conv2")
     y = _activate(y, name=name, number=3)
-    added, appended = ops.split(
+    added, appended = keras.ops.split(
         _conv(y, width + increment, 1, name=f"{name}_conv3"), [width], axis=-1
     )
     return (
@@ -102,11 +101,11 @@ def _block(x, paths, *, filters, width, increment, groups, stride, name):
 
 def _activate(x, *, name, number=""):
     x = layers.BatchNorm(momentum=0.9, epsilon=1e-3, name=f"{name}_norm{number}")(x)
-    return layers.relu(x, name=f"{name}_relu{number}")
+    return ops.relu(x, name=f"{name}_relu{number}")
 
 
 def _conv(x, filters, kernel_size, *, stride=1, groups=1, name):
-    return layers.conv(
+    return ops.conv(
         x,
         filters,
         kernel_size,
@@ -114,13 +113,13 @@ def _conv(x, filters, kernel_size, *, stride=1, groups=1, name):
         padding=kernel_size // 2,
         groups=groups,
         use_bias=False,
-        kernel_initializer=layers.he_normal("fan_in"),
+        kernel_initializer=initializers.he_normal("fan_in"),
         name=name,
     )
 
 
 def _row(table, error):
-    return layers.Variant(
+    return registry.Variant(
         partial(dpn, table=table),
         image_size=224,
         policy="inception",

@@ -10,7 +10,7 @@ paper whitens them.
 
 import keras
 
-from models import layers
+from models import ops, registry
 
 #   kernel of a convolution; filters of it and of the 1 x 1 ones after it. The last block's last one
 #   has one filter for each class.
@@ -36,8 +36,8 @@ def dsn(
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
         aux_heads: Whether to add the companions.
-        activation: One of `layers.ACTIVATIONS`; the class maps are always rectified.
-        pooling: One of `layers.POOLINGS`.
+        activation: One of `registry.ACTIVATIONS`; the class maps are always rectified.
+        pooling: One of `registry.POOLINGS`.
         dropout: Fraction of the pooled maps that is dropped.
 
     Returns:
@@ -51,22 +51,20 @@ def dsn(
         for index, width in enumerate(filters):
             name = f"mlp{number}_{index}" if index else f"conv{number}"
             size = 1 if index else kernel_size
-            x = layers.conv(
-                x, width, size, padding=size // 2, kernel_initializer=_normal(), name=name
-            )
+            x = ops.conv(x, width, size, padding=size // 2, kernel_initializer=_normal(), name=name)
             if aux_heads and index == 0:
                 companions[f"aux{number}"] = _companion(x, num_classes, f"aux{number}")
-            x = layers.activation(x, activation, name=f"{name}_{activation}")
+            x = ops.activation(x, activation, name=f"{name}_{activation}")
         if number < len(BLOCKS):
-            x = layers.halve(x, pooling, name=f"pool{number}")
+            x = ops.halve(x, pooling, name=f"pool{number}")
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
-    logits = layers.class_average(x, num_classes, kernel_initializer=_normal(), name="classes")
+    logits = ops.class_average(x, num_classes, kernel_initializer=_normal(), name="classes")
     return {"logits": logits, **companions}
 
 
 def _companion(x, num_classes, name):
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)
-    return layers.logits(x, num_classes, kernel_initializer=_normal(), name=name)
+    return ops.logits(x, num_classes, kernel_initializer=_normal(), name=name)
 
 
 def _normal():
@@ -74,7 +72,7 @@ def _normal():
 
 
 VARIANTS = {
-    "dsn": layers.Variant(
+    "dsn": registry.Variant(
         dsn,
         image_size=32,
         policy="cifar",

@@ -14,9 +14,8 @@ over the incoming connections (Caffe's "xavier").
 from functools import partial
 
 import keras
-from keras import ops
 
-from models import layers
+from models import layers, ops, registry
 
 FILTERS_21 = (64, 128, 256, 512, 512)  # of each block
 
@@ -51,7 +50,7 @@ def fractalnet(
         rate = dropout * index / max(1, len(filters) - 1)
         unit = partial(_unit, filters=channels, dropout=rate)
         x = _block(x, columns, unit=unit, join=join, name=f"block{index + 1}")
-    return {"logits": layers.pooled_logits(x, num_classes)}
+    return {"logits": ops.pooled_logits(x, num_classes)}
 
 
 def _block(x, columns, *, unit, join, name):
@@ -65,7 +64,7 @@ def _block(x, columns, *, unit, join, name):
             maps[c] = unit(maps[c], name=f"{name}_column{c + 1}_row{row}")
         if row == rows:
             maps = [
-                layers.pool(y, 2, 2, name=f"{name}_column{c + 1}_pool") for c, y in enumerate(maps)
+                ops.pool(y, 2, 2, name=f"{name}_column{c + 1}_pool") for c, y in enumerate(maps)
             ]
         joined = join([maps[c] for c in ending], name=f"{name}_join{row}")
         for c in ending:
@@ -76,11 +75,11 @@ def _block(x, columns, *, unit, join, name):
 def _unit(x, *, filters, dropout, name):
     """Convolution, dropout, batch normalisation, ReLU."""
     xavier = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-    x = layers.conv(x, filters, 3, padding=1, kernel_initializer=xavier, name=f"{name}_conv")
+    x = ops.conv(x, filters, 3, padding=1, kernel_initializer=xavier, name=f"{name}_conv")
     if dropout:
         x = keras.layers.Dropout(dropout, name=f"{name}_dropout")(x)
     x = layers.BatchNorm(name=f"{name}_norm")(x)
-    return layers.relu(x, name=f"{name}_relu")
+    return ops.relu(x, name=f"{name}_relu")
 
 
 def _join(maps, *, column, drop_path, name):
@@ -108,10 +107,10 @@ class PathChoice(keras.layers.Layer):
     def call(self, x, training=False):
         """Returns float32 [C]: 1 at the column that is kept; zeros when local or not training."""
         if not training:
-            return ops.zeros((self.columns,), "float32")
+            return keras.ops.zeros((self.columns,), "float32")
         draw = keras.random.uniform((), dtype="float32", seed=self.seed_generator)
-        kept = ops.cast(ops.floor(2 * self.columns * draw), "int32")  # C and above: local
-        return ops.one_hot(kept, self.columns, dtype="float32")
+        kept = keras.ops.floor(2 * self.columns * draw)  # C and above: local
+        return keras.ops.one_hot(keras.ops.cast(kept, "int32"), self.columns, dtype="float32")
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the result."""
@@ -140,10 +139,11 @@ class DropPathJoin(keras.layers.Layer):
         if not training:
             return sum(maps) / len(maps)
         draws = keras.random.uniform((len(maps),), dtype="float32", seed=self.seed_generator)
-        local = ops.cast(draws <= ops.maximum(1 - self.rate, ops.min(draws)), "float32")
-        chosen = ops.cast(column[-len(maps) :], "float32")
-        kept = ops.where(ops.any(chosen > 0), chosen, local)
-        weights = ops.cast(kept / ops.sum(kept), self.compute_dtype)
+        threshold = keras.ops.maximum(1 - self.rate, keras.ops.min(draws))
+        local = keras.ops.cast(draws <= threshold, "float32")
+        chosen = keras.ops.cast(column[-len(maps) :], "float32")
+        kept = keras.ops.where(keras.ops.any(chosen > 0), chosen, local)
+        weights = keras.ops.cast(kept / keras.ops.sum(kept), self.compute_dtype)
         return sum(weights[i] * each for i, each in enumerate(maps))
 
     def compute_output_shape(self, maps_shape, column_shape):
@@ -152,7 +152,7 @@ class DropPathJoin(keras.layers.Layer):
 
 
 VARIANTS = {
-    "fractalnet21": layers.Variant(
+    "fractalnet21": registry.Variant(
         fractalnet,
         image_size=32,
         policy="cifar",

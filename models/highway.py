@@ -10,7 +10,7 @@ as in He et al. (2015), the gates' biases at -2 as in the authors' configuration
 
 import keras
 
-from models import layers
+from models import ops, registry
 
 #        filters, highway layers
 STAGES = (
@@ -18,7 +18,7 @@ STAGES = (
     (80, 5),  # 16 x 16, pooled to 8 x 8
     (128, 5),  # 8 x 8
 )
-ACTIVATIONS = tuple(kind for kind in layers.ACTIVATIONS if kind != "crelu")
+ACTIVATIONS = tuple(kind for kind in registry.ACTIVATIONS if kind != "crelu")
 
 
 class Gate(keras.layers.Layer):
@@ -42,8 +42,8 @@ def highway(
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
-        activation: One of `layers.ACTIVATIONS` but crelu, which has no channel to carry.
-        pooling: One of `layers.POOLINGS`.
+        activation: One of `registry.ACTIVATIONS` but crelu, which has no channel to carry.
+        pooling: One of `registry.POOLINGS`.
         dropout: Fraction dropped of the image, of the first pooled maps and of the last maps.
 
     Returns:
@@ -52,7 +52,7 @@ def highway(
     Raises:
         ValueError: If `activation` or `pooling` is unknown.
     """
-    layers.require_one_of("activation", activation, ACTIVATIONS)
+    registry.require_one_of("activation", activation, ACTIVATIONS)
     x = keras.layers.Dropout(dropout, name="drop0")(x)
     for stage, (filters, depth) in enumerate(STAGES, start=1):
         x = _conv(x, filters, 3, activation, f"conv{stage}")
@@ -62,17 +62,17 @@ def highway(
             gate = _conv(x, filters, 3, "sigmoid", f"{name}_gate", bias=-2.0)
             x = Gate(name=name)(transformed, gate, x)
         if stage < len(STAGES):
-            x = layers.halve(x, pooling, name=f"pool{stage}")
+            x = ops.halve(x, pooling, name=f"pool{stage}")
         if stage == 1:
             x = keras.layers.Dropout(dropout, name="drop1")(x)
     x = _conv(x, 100, 1, activation, "conv4")  # 8 x 8 x 100
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     x = keras.layers.Dropout(dropout, name="drop4")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc5")}
+    return {"logits": ops.logits(x, num_classes, name="fc5")}
 
 
 def _conv(x, filters, kernel_size, activation, name, *, bias=0.0):
-    x = layers.conv(
+    x = ops.conv(
         x,
         filters,
         kernel_size,
@@ -81,11 +81,11 @@ def _conv(x, filters, kernel_size, activation, name, *, bias=0.0):
         bias_initializer=keras.initializers.Constant(bias),
         name=name,
     )
-    return layers.activation(x, activation, name=f"{name}_{activation}")
+    return ops.activation(x, activation, name=f"{name}_{activation}")
 
 
 VARIANTS = {
-    "highway19": layers.Variant(
+    "highway19": registry.Variant(
         highway,
         image_size=32,
         policy="cifar",

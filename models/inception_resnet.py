@@ -19,7 +19,7 @@ from functools import partial
 
 import keras
 
-from models import branches, layers
+from models import branches, ops, registry
 from models.branches import VALID
 
 STEM = (
@@ -108,21 +108,21 @@ def inception_resnet(
         x = branches.chain(x, after, conv=conv, name=f"stage{stage}_after")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc")}
+    return {"logits": ops.logits(x, num_classes, name="fc")}
 
 
 def _block(x, table, factor, *, conv, name):
     """Branches, a 1 x 1 convolution without normalisation, and the shortcut (figure 20)."""
     y = branches.module(x, table, conv=conv, name=name)
-    y = layers.conv(y, x.shape[-1], 1, kernel_initializer="he_normal", name=f"{name}_up")
+    y = ops.conv(y, x.shape[-1], 1, kernel_initializer="he_normal", name=f"{name}_up")
     if factor is not None:
         y = keras.layers.Rescaling(factor, name=f"{name}_scale")(y)
     x = keras.layers.Add(name=f"{name}_add")([x, y])
-    return x if factor is None else layers.relu(x, name=f"{name}_relu")
+    return x if factor is None else ops.relu(x, name=f"{name}_relu")
 
 
 _row = partial(
-    layers.Variant,
+    registry.Variant,
     image_size=299,
     policy="inception",
     mean=127.5,

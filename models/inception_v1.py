@@ -19,7 +19,7 @@ from functools import partial
 
 import keras
 
-from models import branches, layers
+from models import branches, layers, ops, registry
 
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
 
@@ -57,7 +57,7 @@ def googlenet(
     Raises:
         ValueError: If `norm` is unknown.
     """
-    layers.require_one_of("norm", norm, layers.NORMS)
+    registry.require_one_of("norm", norm, registry.NORMS)
     conv = branches.conv_norm_relu if norm == "batch" else _conv_relu
     x = _stem(x, conv, lrn=norm == "lrn")  # 28 x 28 x 192
     outputs = {}
@@ -69,7 +69,7 @@ def googlenet(
             x = branches.pool(x, "max", 3, 2, name=f"pool_{key}")  # 14 x 14 x 480, 7 x 7 x 832
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    outputs["logits"] = layers.logits(x, num_classes, kernel_initializer=_xavier(), name="fc")
+    outputs["logits"] = ops.logits(x, num_classes, kernel_initializer=_xavier(), name="fc")
     return outputs
 
 
@@ -97,7 +97,7 @@ def _module(one, three_reduce, three, five_reduce, five, projection):
 
 def _head(x, num_classes, conv, name):
     """Section 5: a pool, a 1 x 1 convolution and two dense layers."""
-    x = layers.pool(x, min(5, *x.shape[1:3]), 3, kind="average", name=f"{name}_pool")  # 4 x 4
+    x = ops.pool(x, min(5, *x.shape[1:3]), 3, kind="average", name=f"{name}_pool")  # 4 x 4
     x = conv(x, 128, 1, name=name)
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)
     x = keras.layers.Dense(
@@ -108,11 +108,11 @@ def _head(x, num_classes, conv, name):
         name=f"{name}_dense",
     )(x)
     x = keras.layers.Dropout(0.7, name=f"{name}_drop")(x)
-    return layers.logits(x, num_classes, kernel_initializer=_xavier(), name=f"{name}_fc")
+    return ops.logits(x, num_classes, kernel_initializer=_xavier(), name=f"{name}_fc")
 
 
 def _conv_relu(x, filters, kernel_size, stride=1, padding="same", *, name):
-    x = layers.conv(
+    x = ops.conv(
         x,
         filters,
         kernel_size,
@@ -122,7 +122,7 @@ def _conv_relu(x, filters, kernel_size, stride=1, padding="same", *, name):
         bias_initializer=_bias(),
         name=f"{name}_conv",
     )
-    return layers.relu(x, name=f"{name}_relu")
+    return ops.relu(x, name=f"{name}_relu")
 
 
 def _xavier():
@@ -134,7 +134,7 @@ def _bias():
 
 
 _row = partial(
-    layers.Variant,
+    registry.Variant,
     image_size=224,
     policy="inception",
     std=1.0,

@@ -17,7 +17,7 @@ from functools import partial
 
 import keras
 
-from models import branches, layers
+from models import branches, ops, registry
 
 STEM = (
     (64, 7, 2),  # 112 x 112 x 64
@@ -59,7 +59,7 @@ def inception_v2(x, num_classes: int, *, dropout: float = 0.0):
         x = branches.module(x, _module(*row), conv=conv, name=f"inception_{key}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc")}
+    return {"logits": ops.logits(x, num_classes, name="fc")}
 
 
 def _module(one, three_reduce, three, double_reduce, double, pool, projection):
@@ -78,7 +78,7 @@ def _module(one, three_reduce, three, double_reduce, double, pool, projection):
     }
 
 
-_row = partial(layers.Variant, image_size=224, policy="inception", std=1.0)
+_row = partial(registry.Variant, image_size=224, policy="inception", std=1.0)
 
 VARIANTS = {
     "inception_v2": _row(

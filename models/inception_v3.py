@@ -17,7 +17,7 @@ from functools import partial
 
 import keras
 
-from models import branches, layers
+from models import branches, ops, registry
 from models.branches import VALID
 
 STEM = (
@@ -110,21 +110,21 @@ def inception_v3(
             outputs["aux1"] = _head(x, num_classes, conv)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    outputs["logits"] = layers.logits(x, num_classes, name="fc")
+    outputs["logits"] = ops.logits(x, num_classes, name="fc")
     return outputs
 
 
 def _head(x, num_classes, conv):
     """Figure 8, with batch normalisation (section 7)."""
-    x = layers.pool(x, min(5, *x.shape[1:3]), 3, kind="average", name="aux1_pool")  # 5 x 5 x 768
+    x = ops.pool(x, min(5, *x.shape[1:3]), 3, kind="average", name="aux1_pool")  # 5 x 5 x 768
     x = conv(x, 128, 1, name="aux1_1")
     x = conv(x, 768, min(5, *x.shape[1:3]), 1, VALID, name="aux1_2")  # 1 x 1 x 768
     x = keras.layers.Flatten(name="aux1_flatten")(x)
-    return layers.logits(x, num_classes, name="aux1_fc")
+    return ops.logits(x, num_classes, name="aux1_fc")
 
 
 VARIANTS = {
-    "inception_v3": layers.Variant(
+    "inception_v3": registry.Variant(
         inception_v3,
         image_size=299,
         policy="inception",

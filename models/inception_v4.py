@@ -16,7 +16,7 @@ from functools import partial
 
 import keras
 
-from models import branches, layers
+from models import branches, ops, registry
 from models.branches import VALID
 
 FIGURE_3 = (
@@ -91,11 +91,11 @@ def inception_v4(
             x = branches.module(x, table, conv=conv, name=f"{name}{number}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc")}
+    return {"logits": ops.logits(x, num_classes, name="fc")}
 
 
 VARIANTS = {
-    "inception_v4": layers.Variant(
+    "inception_v4": registry.Variant(
         inception_v4,
         image_size=299,
         policy="inception",

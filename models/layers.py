@@ -1,6 +1,6 @@
-"""What several families share: a row of their tables, and the layers Keras lacks or runs slowly.
+"""Layers that Keras lacks or runs slowly.
 
-Pure Keras 3, except for two fast paths that are taken only on the TensorFlow backend: batch
+Pure Keras 3, except for two fast paths that are taken on the TensorFlow backend only: batch
 normalisation (one kernel instead of a dozen) and grouped convolution.
 """
 
@@ -8,72 +8,14 @@ import contextlib
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
-from runtime import randomness
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-
-Pixel = float | tuple[float, ...]
-
-# The options that several families share; what they mean is the same in all of them.
-ACTIVATIONS = {
-    "relu": "relu",
-    "tanh": "tanh",
-    "abs_tanh": lambda x: ops.abs(ops.tanh(x)),
-    "sigmoid": "sigmoid",
-    "elu": "elu",
-    "swish": "silu",
-    "crelu": None,
-}
-# Of kernels; all but the first two keep the variance of what goes through them.
-INITIALIZERS = {
-    "normal": functools.partial(keras.initializers.RandomNormal, stddev=0.01),
-    "uniform": functools.partial(keras.initializers.RandomUniform, -0.05, 0.05),
-    "lecun_normal": keras.initializers.LecunNormal,
-    "lecun_uniform": keras.initializers.LecunUniform,
-    "glorot_normal": keras.initializers.GlorotNormal,
-    "glorot_uniform": keras.initializers.GlorotUniform,
-    "he_normal": keras.initializers.HeNormal,
-    "he_uniform": keras.initializers.HeUniform,
-}
-NORMS = ("none", "lrn", "batch")
-POOLINGS = ("max_overlapping", "max", "average_overlapping", "average")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One network: a row of a family's `VARIANTS`.
-
-    Attributes:
-        graph: Function `(x, num_classes, **options) -> {"logits": ..., "aux1": ...}` of the
-            normalised images x, float32 [B, S, S, C]. Its keyword-only arguments are the network's
-            options; a row is usually a `functools.partial` of the family's one graph.
-        image_size: S of the paper, pixels.
-        policy: Name of the augmentation that the paper's recipe calls for.
-        mean: What the paper subtracts, in 0..255; None: the mean of the data.
-        std: What the paper divides by, in 0..255; None: the standard deviation of the data.
-        paper: Short citation, e.g. "Krizhevsky et al. 2012".
-        year: Of the paper's first appearance.
-        error: Published error in % with its protocol, e.g. "40.7/18.2 top-1/top-5"; "" if none.
-        aux_weight: Weight of every auxiliary head's loss in the paper; 0: it has none.
-    """
-
-    graph: Callable
-    image_size: int
-    policy: str
-    mean: Pixel | None = None
-    std: Pixel | None = None
-    paper: str = ""
-    year: int = 0
-    error: str = ""
-    aux_weight: float = 0.0
+from models.initializers import INITIALIZERS, initialise  # noqa: F401
+from models.registry import ACTIVATIONS, IMAGENET_MEAN, IMAGENET_STD, NORMS, Pixel  # noqa: F401
 
 
 class Normalize(keras.layers.Layer):
@@ -291,236 +233,6 @@ class GroupedConv2D(keras.layers.Conv2D):
         return tf.concat(maps, axis=-1)
 
 
-def conv(
-    x,
-    filters: int,
-    kernel_size: int | tuple[int, int],
-    *,
-    stride: int = 1,
-    padding: int | tuple[int, int] = 0,
-    groups: int = 1,
-    use_bias: bool = True,
-    kernel_initializer="glorot_uniform",
-    bias_initializer="zeros",
-    name: str,
-):
-    """Convolves with the symmetric padding of Caffe and Torch.
-
-    Keras' "same" samples other positions when a stride meets an even size.
-
-    Args:
-        x: [B, H, W, C].
-        filters: Channels of the result.
-        kernel_size: Height and width of the kernel; one number for both.
-        stride: Step in pixels.
-        padding: Rows and columns of zeros on each side; one number for both.
-        groups: Independent groups of channels, contiguous.
-        use_bias: Whether a bias is added.
-        kernel_initializer: As for Keras. An initializer object belongs to one layer only: used
-            twice it gives equal weights to equal shapes.
-        bias_initializer: The same.
-        name: Name of the layer.
-
-    Returns:
-        [B, H', W', filters] with H' = floor((H + 2 padding - kernel_size) / stride) + 1.
-
-    Raises:
-        ValueError: If x is smaller than the kernel.
-    """
-    kernel, border = np.broadcast_to(kernel_size, 2), np.broadcast_to(padding, 2)
-    _require(x, (kernel - 2 * border).max(), 0, name)
-    same = stride == 1 and (2 * border == kernel - 1).all()
-    if border.any() and not same:
-        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
-    layer = GroupedConv2D if groups > 1 else keras.layers.Conv2D
-    return layer(
-        filters,
-        kernel_size,
-        strides=stride,
-        padding="same" if same else "valid",
-        groups=groups,
-        use_bias=use_bias,
-        kernel_initializer=kernel_initializer,
-        bias_initializer=bias_initializer,
-        name=name,
-    )(x)
-
-
-def separable(x, filters: int, kernel_size: int, *, stride: int = 1, name: str):
-    """Convolves each channel by itself, then every pixel, with TensorFlow's "same" padding.
-
-    Weights start so that both keep the variance; Keras' default for the first is far too small.
-
-    Args:
-        x: [B, H, W, C].
-        filters: Channels of the result.
-        kernel_size: Height and width of the kernel of each channel.
-        stride: Step in pixels.
-        name: Name of the layer.
-
-    Returns:
-        [B, ceil(H / stride), ceil(W / stride), filters].
-    """
-    return keras.layers.SeparableConv2D(
-        filters,
-        kernel_size,
-        strides=stride,
-        padding="same",
-        use_bias=False,
-        depthwise_initializer=keras.initializers.RandomNormal(stddev=1 / kernel_size),
-        pointwise_initializer="he_normal",
-        name=name,
-    )(x)
-
-
-def pool(x, size: int, stride: int, *, kind="max", padding: int = 0, ceil=False, name: str):
-    """Pools over square windows.
-
-    Args:
-        x: [B, H, W, C].
-        size: Height and width of the window.
-        stride: Step in pixels.
-        kind: "max" or "average".
-        padding: Zeros on each side as in Torch: right for a maximum after a ReLU, and for an
-            average that counts them.
-        ceil: Rounds the size of the result up as Caffe does, by a last window that is cut off at
-            the border. Exact for a stride of 2.
-        name: Name of the layer.
-
-    Returns:
-        [B, H', W', C].
-
-    Raises:
-        ValueError: If x is smaller than the window, or `kind` is unknown.
-    """
-    layers = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-    require_one_of("pooling", kind, layers)
-    _require(x, size, padding, name)
-    if padding:
-        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
-    rest = (x.shape[1] - size) % stride
-    return layers[kind](size, stride, padding="same" if ceil and rest else "valid", name=name)(x)
-
-
-def relu(x, name: str):
-    """Rectifies x."""
-    return keras.layers.Activation("relu", name=name)(x)
-
-
-def activation(x, kind: str, *, name: str):
-    """Applies one of the activations that the papers compare.
-
-    Args:
-        x: [..., C].
-        kind: One of `ACTIVATIONS`: abs_tanh is |tanh x| (Jarrett et al. 2009), crelu keeps the
-            rectified negative too (Shang et al. 2016, arXiv:1603.05201), swish is x sigmoid(x).
-        name: Name of the layer.
-
-    Returns:
-        The same shape; for crelu [..., 2 C].
-
-    Raises:
-        ValueError: If `kind` is unknown.
-    """
-    require_one_of("activation", kind, ACTIVATIONS)
-    if kind == "crelu":
-        return ConcatenatedReLU(name=name)(x)
-    return keras.layers.Activation(ACTIVATIONS[kind], name=name)(x)
-
-
-def halve(x, kind: str, *, name: str):
-    """Halves the maps by one of the poolings that the papers compare.
-
-    Args:
-        x: [B, H, W, C].
-        kind: One of `POOLINGS`. Overlapping windows are 3 x 3, cut off at the border as in Caffe,
-            the others 2 x 2; both have a stride of 2.
-        name: Name of the layer.
-
-    Returns:
-        [B, floor(H / 2), floor(W / 2), C].
-
-    Raises:
-        ValueError: If x is smaller than the window, or `kind` is unknown.
-    """
-    require_one_of("pooling", kind, POOLINGS)
-    function, _, overlapping = kind.partition("_")
-    return pool(x, 3 if overlapping else 2, 2, kind=function, ceil=bool(overlapping), name=name)
-
-
-def initialise(model: keras.Model, kind: str, seed: int):
-    """Draws every kernel of a model anew; what is not a kernel stays.
-
-    Args:
-        model: Its weights exist.
-        kind: One of `INITIALIZERS`.
-        seed: With the kernel's path, decides the draws.
-
-    Raises:
-        ValueError: If `kind` is unknown.
-    """
-    require_one_of("initializer", kind, INITIALIZERS)
-    for weight in model.trainable_weights:
-        if len(weight.shape) < 2:
-            continue
-        draw = INITIALIZERS[kind](seed=randomness.named_key(seed, weight.path))
-        *window, channels, multiplier = weight.shape
-        if "depthwise" in weight.path and multiplier == 1:  # each channel has a kernel of its own
-            weight.assign(ops.reshape(draw((*window, 1, channels)), weight.shape))
-        else:
-            weight.assign(draw(weight.shape))
-
-
-def require_one_of(what: str, given, known):
-    """Refuses an option that is not in its table.
-
-    Raises:
-        ValueError: If `given` is not in `known`.
-    """
-    if given not in known:
-        raise ValueError(f"unknown {what}, expected one of {', '.join(known)}, received {given!r}")
-
-
-def logits(x, num_classes: int, *, kernel_initializer="glorot_uniform", name: str):
-    """Ends a network or an auxiliary head: [B, F] to float32 [B, K] under every policy."""
-    return keras.layers.Dense(
-        num_classes, kernel_initializer=kernel_initializer, dtype="float32", name=name
-    )(x)
-
-
-def class_average(x, num_classes: int, *, padding: int = 0, kernel_initializer, name: str):
-    """Ends a network as Network in Network does: rectified maps of the classes, averaged.
-
-    Args:
-        x: [B, H, W, C].
-        num_classes: Number of classes K.
-        padding: Of the 1 x 1 convolution.
-        kernel_initializer: As for Keras.
-        name: Name of the 1 x 1 convolution.
-
-    Returns:
-        float32 [B, K] under every policy.
-    """
-    x = conv(x, num_classes, 1, padding=padding, kernel_initializer=kernel_initializer, name=name)
-    x = relu(x, name=f"{name}_relu")
-    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="average")(x)
-
-
-def he_normal(fan: str = "fan_out"):
-    """He et al. (2015), not truncated as `keras.initializers.HeNormal` is; a new one per layer."""
-    return keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal")
-
-
-def pooled_logits(x, num_classes: int):
-    """Ends a network: averages every map [B, H, W, C], then float32 logits [B, K].
-
-    The weights start uniform in 1 / sqrt(C), as in Torch's published training code.
-    """
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    return logits(x, num_classes, kernel_initializer=uniform, name="fc")
-
-
 @contextlib.contextmanager
 def deep_recursion() -> Iterator[None]:
     """Keras walks a graph by recursion, a call for each layer; Python allows a thousand."""
@@ -530,16 +242,6 @@ def deep_recursion() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(usual)
-
-
-def _require(x, window, padding, name):
-    """Refuses an image that has shrunk below the next window."""
-    height, width = x.shape[1:3]
-    if min(height, width) + 2 * padding < window:
-        raise ValueError(
-            f"image_size is too small, expected at least {window - 2 * padding} pixels to be left "
-            f"at {name}, received {height} x {width}"
-        )
 
 
 def _one_replica():

@@ -12,7 +12,7 @@ Glorot and Bengio (2010), because the paper's smaller ones belong to its scaled 
 
 import keras
 
-from models import layers
+from models import ops, registry
 
 
 def lenet5(
@@ -28,8 +28,8 @@ def lenet5(
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
-        activation: One of `layers.ACTIVATIONS`.
-        pooling: One of `layers.POOLINGS`.
+        activation: One of `registry.ACTIVATIONS`.
+        pooling: One of `registry.POOLINGS`.
         dropout: Fraction of F6's outputs that is dropped.
 
     Returns:
@@ -40,21 +40,21 @@ def lenet5(
     """
 
     def active(x, number):
-        return layers.activation(x, activation, name=f"{activation}{number}")
+        return ops.activation(x, activation, name=f"{activation}{number}")
 
-    x = active(layers.conv(x, 6, 5, name="conv1"), 1)  # 28 x 28 x 6
-    x = layers.halve(x, pooling, name="pool2")  # 14 x 14 x 6
-    x = active(layers.conv(x, 16, 5, name="conv3"), 3)  # 10 x 10 x 16
-    x = layers.halve(x, pooling, name="pool4")  # 5 x 5 x 16
-    x = active(layers.conv(x, 120, 5, name="conv5"), 5)  # 1 x 1 x 120
+    x = active(ops.conv(x, 6, 5, name="conv1"), 1)  # 28 x 28 x 6
+    x = ops.halve(x, pooling, name="pool2")  # 14 x 14 x 6
+    x = active(ops.conv(x, 16, 5, name="conv3"), 3)  # 10 x 10 x 16
+    x = ops.halve(x, pooling, name="pool4")  # 5 x 5 x 16
+    x = active(ops.conv(x, 120, 5, name="conv5"), 5)  # 1 x 1 x 120
     x = keras.layers.Flatten(name="flatten")(x)
     x = active(keras.layers.Dense(84, name="fc6")(x), 6)
     x = keras.layers.Dropout(dropout, name="drop6")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc7")}
+    return {"logits": ops.logits(x, num_classes, name="fc7")}
 
 
 VARIANTS = {
-    "lenet5": layers.Variant(
+    "lenet5": registry.Variant(
         lenet5,
         image_size=32,
         policy="cifar",

@@ -16,7 +16,7 @@ from functools import partial
 
 import keras
 
-from models import layers
+from models import layers, ops, registry
 
 #   pointwise filters, stride of the depthwise convolution before them: table 1
 BLOCKS = (
@@ -68,7 +68,7 @@ def mobilenet(x, num_classes: int, *, width: float = 1.0, dropout: float = 0.001
         x = _conv(x, int(filters * width), 1, f"{name}_pointwise")
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    return {"logits": layers.logits(x, num_classes, kernel_initializer=_normal(), name="fc")}
+    return {"logits": ops.logits(x, num_classes, kernel_initializer=_normal(), name="fc")}
 
 
 def _conv(x, filters, kernel_size, name, *, stride=1):
@@ -94,7 +94,7 @@ def _normal():
 
 
 def _row(width, error):
-    return layers.Variant(
+    return registry.Variant(
         partial(mobilenet, width=width),
         image_size=224,
         policy="inception",

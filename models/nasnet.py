@@ -18,7 +18,7 @@ from functools import partial
 
 import keras
 
-from models import branches, layers
+from models import branches, layers, ops, registry
 
 # Figure 4: each block adds two operations (kind, size of the window, what it reads). h is the
 # output of the cell before, p of the one before that, both reduced to the cell's filters; a to e
@@ -71,10 +71,10 @@ def nasnet(
             x, p = _reduction(x, p, width, name=f"stage{stage}_reduction")
         for number in range(1, cells + 1):
             x, p = _normal(x, p, width, name=f"stage{stage}_cell{number}")
-    x = layers.relu(x, name="relu")
+    x = ops.relu(x, name="relu")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc")}
+    return {"logits": ops.logits(x, num_classes, name="fc")}
 
 
 def _normal(x, p, filters, *, name):
@@ -92,7 +92,7 @@ def _reduction(x, p, filters, *, name):
 def _cell(x, p, filters, table, stride, name):
     """Returns h, p and the sums of all blocks."""
     p = _adjust(p, x, filters, f"{name}_p")
-    h = layers.relu(x, name=f"{name}_h_relu")
+    h = ops.relu(x, name=f"{name}_h_relu")
     maps = {"h": _conv_norm(h, filters, 1, name=f"{name}_h"), "p": p}
     for block, pair in table.items():
         terms = [
@@ -120,12 +120,12 @@ def _operation(x, kind, size, filters, *, stride, name):
         return branches.pool(x, kind, size, name=name)
     border = [(length % 2, 1) for length in x.shape[1:3]]
     x = keras.layers.ZeroPadding2D(border, name=f"{name}_pad")(x)
-    return layers.pool(x, size, stride, kind=kind, name=name)
+    return ops.pool(x, size, stride, kind=kind, name=name)
 
 
 def _separable(x, filters, kernel_size, *, stride=1, name):
-    x = layers.relu(x, name=f"{name}_relu")
-    x = layers.separable(x, filters, kernel_size, stride=stride, name=f"{name}_conv")
+    x = ops.relu(x, name=f"{name}_relu")
+    x = ops.separable(x, filters, kernel_size, stride=stride, name=f"{name}_conv")
     return _norm(x, name)
 
 
@@ -134,7 +134,7 @@ def _adjust(p, x, filters, name):
     same_size = p.shape[1:3] == x.shape[1:3]
     if p is x or (same_size and p.shape[-1] == filters):
         return p
-    p = layers.relu(p, name=f"{name}_relu")
+    p = ops.relu(p, name=f"{name}_relu")
     if same_size:
         return _conv_norm(p, filters, 1, name=name)
     return _norm(_halve(p, filters, name), name)
@@ -155,7 +155,7 @@ def _conv_norm(x, filters, kernel_size, *, stride=1, name):
     return _norm(_conv(x, filters, kernel_size, stride=stride, name=f"{name}_conv"), name)
 
 
-_conv = partial(layers.conv, use_bias=False, kernel_initializer="he_normal")
+_conv = partial(ops.conv, use_bias=False, kernel_initializer="he_normal")
 
 
 def _norm(x, name):
@@ -163,7 +163,7 @@ def _norm(x, name):
 
 
 VARIANTS = {
-    "nasnet_mobile": layers.Variant(
+    "nasnet_mobile": registry.Variant(
         nasnet,
         image_size=224,
         policy="inception",

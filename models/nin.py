@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from models import layers
+from models import ops, registry
 
 #   kernel, stride, padding of a convolution; filters of it and of the 1 x 1 ones after it. The last
 #   block's last one has one filter for each class.
@@ -49,8 +49,8 @@ def nin(
         blocks: Rows as in `IMAGENET`; a pool stands between two of them.
         fine: Layers whose weights start from N(0, 0.01), the others from N(0, 0.05).
         drop_after: Numbers of the pools that dropout follows.
-        activation: One of `layers.ACTIVATIONS`; the class maps are always rectified.
-        pooling: One of `layers.POOLINGS`.
+        activation: One of `registry.ACTIVATIONS`; the class maps are always rectified.
+        pooling: One of `registry.POOLINGS`.
         dropout: Fraction of the pooled maps that is dropped.
 
     Returns:
@@ -68,19 +68,17 @@ def nin(
             name = f"mlp{number}_{index}" if index else f"conv{number}"
             first = {"stride": stride, "padding": padding} if index == 0 else {}
             size = 1 if index else kernel_size
-            x = layers.conv(x, width, size, **first, kernel_initializer=normal(name), name=name)
-            x = layers.activation(x, activation, name=f"{name}_{activation}")
+            x = ops.conv(x, width, size, **first, kernel_initializer=normal(name), name=name)
+            x = ops.activation(x, activation, name=f"{name}_{activation}")
         if number < len(blocks):
-            x = layers.halve(x, pooling, name=f"pool{number}")
+            x = ops.halve(x, pooling, name=f"pool{number}")
         if number in drop_after:
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
-    logits = layers.class_average(
-        x, num_classes, kernel_initializer=normal("classes"), name="classes"
-    )
+    logits = ops.class_average(x, num_classes, kernel_initializer=normal("classes"), name="classes")
     return {"logits": logits}
 
 
-_row = partial(layers.Variant, paper="Lin et al. 2014", year=2013)
+_row = partial(registry.Variant, paper="Lin et al. 2014", year=2013)
 
 VARIANTS = {
     "nin": _row(

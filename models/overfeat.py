@@ -13,7 +13,7 @@ Departures: none in the network. The paper slides it over whole images, here a t
 
 from functools import partial
 
-from models import layers, zfnet
+from models import registry, zfnet
 
 #         filters, kernel, stride, padding: table 1
 CONVOLUTIONS = (
@@ -26,7 +26,7 @@ CONVOLUTIONS = (
 DENSE = (3072, 4096)
 
 VARIANTS = {
-    "overfeat_fast": layers.Variant(
+    "overfeat_fast": registry.Variant(
         partial(zfnet.zfnet, convolutions=CONVOLUTIONS, normalized=(), dense=DENSE, pooling="max"),
         image_size=231,
         policy="alexnet",

@@ -14,7 +14,7 @@ from functools import partial
 
 import keras
 
-from models import layers, resnet
+from models import initializers, layers, ops, registry, resnet
 
 #            units in conv2_x, conv3_x, conv4_x, conv5_x
 DEPTHS_50 = (3, 4, 6, 3)
@@ -65,13 +65,13 @@ def preresnet(
                 activated=activated and stage == index == 1,
             )
     x = activate(x, name="final")
-    return {"logits": layers.pooled_logits(x, num_classes)}
+    return {"logits": ops.pooled_logits(x, num_classes)}
 
 
 def imagenet_stem(x, *, conv):
     """7 x 7 convolution, activation and 3 x 3 pool."""
     x = activate(conv(x, 64, 7, stride=2, name="stem_conv"), name="stem")  # 112 x 112 x 64
-    return layers.pool(x, 3, 2, padding=1, name="stem_pool")
+    return ops.pool(x, 3, 2, padding=1, name="stem_pool")
 
 
 def cifar_stem(x, *, conv):
@@ -149,7 +149,7 @@ def bottleneck(
 
 def activate(x, *, name: str, number=""):
     """Batch normalisation and ReLU."""
-    return layers.relu(layers.BatchNorm(name=f"{name}_norm{number}")(x), f"{name}_relu{number}")
+    return ops.relu(layers.BatchNorm(name=f"{name}_norm{number}")(x), f"{name}_relu{number}")
 
 
 def _split(x, filters, stride, name, activated, shortcut):
@@ -165,19 +165,19 @@ def _project(x, filters, *, stride, name, conv):
 
 
 def _conv(x, filters, kernel_size, *, fan, stride=1, name):
-    return layers.conv(
+    return ops.conv(
         x,
         filters,
         kernel_size,
         stride=stride,
         padding=kernel_size // 2,
         use_bias=False,
-        kernel_initializer=layers.he_normal(fan),
+        kernel_initializer=initializers.he_normal(fan),
         name=name,
     )
 
 
-_row = partial(layers.Variant, paper="He et al. 2016b", year=2016)
+_row = partial(registry.Variant, paper="He et al. 2016b", year=2016)
 
 
 def _imagenet(depths, error=""):

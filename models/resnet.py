@@ -17,9 +17,8 @@ subtracted, standard deviation 1, and channels in the order blue, green, red.
 from functools import partial
 
 import keras
-from keras import ops
 
-from models import layers
+from models import initializers, layers, ops, registry
 
 #            blocks in conv2_x, conv3_x, conv4_x, conv5_x: table 1
 DEPTHS_18 = (2, 2, 2, 2)
@@ -66,19 +65,19 @@ def resnet(
             stride = 2 if stage > 1 and index == 1 else 1
             name = f"stage{stage}_block{index}"
             x = block(x, filters * 2 ** (stage - 1), stride=stride, name=name, conv=conv)
-    return {"logits": layers.pooled_logits(x, num_classes)}
+    return {"logits": ops.pooled_logits(x, num_classes)}
 
 
 def imagenet_stem(x, filters: int, *, conv):
     """7 x 7 convolution and 3 x 3 pool, both with stride 2."""
     x = conv(x, filters, 7, stride=2, name="stem")  # 112 x 112 x 64
-    x = layers.relu(x, name="stem_relu")
-    return layers.pool(x, 3, 2, padding=1, name="stem_pool")
+    x = ops.relu(x, name="stem_relu")
+    return ops.pool(x, 3, 2, padding=1, name="stem_pool")
 
 
 def cifar_stem(x, filters: int, *, conv):
     """One 3 x 3 convolution."""
-    return layers.relu(conv(x, filters, 3, name="stem"), name="stem_relu")
+    return ops.relu(conv(x, filters, 3, name="stem"), name="stem_relu")
 
 
 def projection(x, filters: int, *, stride: int, name: str, conv):
@@ -116,7 +115,7 @@ class SubsampleAndPad(keras.layers.Layer):
     def call(self, x):
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), filters]."""
         x = x[:, :: self.stride, :: self.stride]
-        return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.filters - x.shape[-1])))
+        return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.filters - x.shape[-1])))
 
 
 def basic(x, filters: int, *, stride: int, name: str, conv, shortcut=projection, gate=None):
@@ -135,7 +134,7 @@ def basic(x, filters: int, *, stride: int, name: str, conv, shortcut=projection,
         [B, H / stride, W / stride, filters].
     """
     y = conv(x, filters, 3, stride=stride, name=name, number=1)
-    y = layers.relu(y, name=f"{name}_relu1")
+    y = ops.relu(y, name=f"{name}_relu1")
     y = conv(y, filters, 3, name=name, number=2)
     y = gate(y) if gate else y
     return _add(y, shortcut(x, filters, stride=stride, name=name, conv=conv), name)
@@ -172,9 +171,9 @@ def bottleneck(
     width = filters * group_width // 64 * groups
     first, second = (stride, 1) if strided == 1 else (1, stride)
     y = conv(x, width, 1, stride=first, name=name, number=1)
-    y = layers.relu(y, name=f"{name}_relu1")
+    y = ops.relu(y, name=f"{name}_relu1")
     y = conv(y, width, 3, stride=second, groups=groups, name=name, number=2)
-    y = layers.relu(y, name=f"{name}_relu2")
+    y = ops.relu(y, name=f"{name}_relu2")
     y = conv(y, 4 * filters, 1, name=name, number=3)
     return _add(y, shortcut(x, 4 * filters, stride=stride, name=name, conv=conv), name)
 
@@ -207,7 +206,7 @@ def conv_norm(
     Returns:
         [B, ceil(H / stride), ceil(W / stride), filters].
     """
-    x = layers.conv(
+    x = ops.conv(
         x,
         filters,
         kernel_size,
@@ -215,7 +214,7 @@ def conv_norm(
         padding=kernel_size // 2,
         groups=groups,
         use_bias=use_bias,
-        kernel_initializer=layers.he_normal("fan_out"),
+        kernel_initializer=initializers.he_normal("fan_out"),
         name=f"{name}_conv{number}",
     )
     return norm(x, name=f"{name}_norm{number}")
@@ -230,10 +229,10 @@ def _add(residual, shortcut, name):
     x = residual
     if shortcut is not None:
         x = keras.layers.Add(name=f"{name}_add")([residual, shortcut])
-    return layers.relu(x, name=f"{name}_relu")
+    return ops.relu(x, name=f"{name}_relu")
 
 
-_row = partial(layers.Variant, paper="He et al. 2016", year=2015)
+_row = partial(registry.Variant, paper="He et al. 2016", year=2015)
 _wide = {"paper": "Zagoruyko & Komodakis 2016", "year": 2016}
 
 bottleneck_v1 = partial(bottleneck, strided=1)

@@ -11,14 +11,14 @@ convolution, as the authors' code does, where the paper's first version did so b
 
 from functools import partial
 
-from models import layers, resnet
+from models import registry, resnet
 
 #            blocks in conv2_x, conv3_x, conv4_x, conv5_x: table 1
 DEPTHS_50 = (3, 4, 6, 3)
 DEPTHS_101 = (3, 4, 23, 3)
 DEPTHS_29 = (3, 3, 3)
 
-_row = partial(layers.Variant, paper="Xie et al. 2017", year=2016)
+_row = partial(registry.Variant, paper="Xie et al. 2017", year=2016)
 
 
 def _imagenet(depths, groups, group_width, error):

@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from models import layers
+from models import ops, registry
 
 #   squeeze filters, expand filters of each kind; a pool stands before every row
 FIRES_1_0 = (
@@ -45,12 +45,12 @@ def squeezenet(x, num_classes: int, *, stem, fires, class_padding: int = 0, drop
     x = _conv(x, *stem, "conv1", stride=2)  # 111 x 111
     number = 1
     for group in fires:
-        x = layers.halve(x, "max_overlapping", name=f"pool{number}")
+        x = ops.halve(x, "max_overlapping", name=f"pool{number}")
         for squeeze, expand in group:
             number += 1
             x = fire(x, squeeze, expand, name=f"fire{number}")
     x = keras.layers.Dropout(dropout, name="drop9")(x)
-    logits = layers.class_average(
+    logits = ops.class_average(
         x,
         num_classes,
         padding=class_padding,
@@ -80,12 +80,12 @@ def fire(x, squeeze: int, expand: int, *, name: str):
 
 def _conv(x, filters, kernel_size, name, **options):
     xavier = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-    x = layers.conv(x, filters, kernel_size, kernel_initializer=xavier, name=name, **options)
-    return layers.relu(x, name=f"{name}_relu")
+    x = ops.conv(x, filters, kernel_size, kernel_initializer=xavier, name=name, **options)
+    return ops.relu(x, name=f"{name}_relu")
 
 
 _row = partial(
-    layers.Variant,
+    registry.Variant,
     policy="alexnet",
     mean=(123.0, 117.0, 104.0),
     std=1.0,

@@ -12,9 +12,8 @@ standardised per channel, where the authors divide by one number.
 from functools import partial
 
 import keras
-from keras import ops
 
-from models import layers, resnet
+from models import layers, ops, registry, resnet
 
 
 def stochastic_depth(x, num_classes: int, *, depths, survival: float = 0.5):
@@ -57,7 +56,7 @@ def linear_decay(blocks: int, last: float) -> list[float]:
 def average_and_pad(x, filters: int, *, stride: int, name: str, conv=None):
     """Averages 2 x 2 pixels and appends channels of zeros where the shape changes (section 4)."""
     if stride > 1:
-        x = layers.pool(x, 2, stride, kind="average", ceil=True, name=f"{name}_shortcut_pool")
+        x = ops.pool(x, 2, stride, kind="average", ceil=True, name=f"{name}_shortcut_pool")
     return resnet.zero_padding(x, filters, stride=1, name=name)
 
 
@@ -77,9 +76,9 @@ class Survival(keras.layers.Layer):
     def call(self, x, training=False):
         """Returns float32 [1]: 1 or 0 when training, else the probability."""
         if not training:
-            return ops.full((1,), self.probability, "float32")
+            return keras.ops.full((1,), self.probability, "float32")
         draw = keras.random.uniform((1,), dtype="float32", seed=self.seed_generator)
-        return ops.cast(draw < self.probability, "float32")
+        return keras.ops.cast(draw < self.probability, "float32")
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the result."""
@@ -104,18 +103,18 @@ class HeldBatchNorm(layers.BatchNorm):
     def call(self, inputs, alive, training=None):
         """Maps [B, H, W, C] and what `Survival` drew, [1], to [B, H, W, C]."""
         statistics = (self.moving_mean, self.moving_variance)
-        before = [ops.copy(each) for each in statistics]
+        before = [keras.ops.copy(each) for each in statistics]
         y = super().call(inputs, training=training)
         if training:
             for each, old in zip(statistics, before, strict=True):
-                each.assign(ops.where(alive > 0, each.value, old))
+                each.assign(keras.ops.where(alive > 0, each.value, old))
         return y
 
 
 def _cifar(n, error):
     """The network of 6n + 2 layers."""
     graph = partial(stochastic_depth, depths=(n, n, n))
-    row = partial(layers.Variant, paper="Huang et al. 2016", year=2016)
+    row = partial(registry.Variant, paper="Huang et al. 2016", year=2016)
     return row(graph, image_size=32, policy="cifar", error=f"{error} CIFAR-10+")
 
 

@@ -14,7 +14,7 @@ from functools import partial
 
 import keras
 
-from models import layers
+from models import layers, ops, registry
 
 FILTERS = (32, 64, 128)
 
@@ -42,9 +42,9 @@ def plain(
         num_classes: Number of classes K.
         kernels: Kernel sizes of each stage's convolutions.
         width: Multiplies all channels.
-        activation: One of `layers.ACTIVATIONS`.
+        activation: One of `registry.ACTIVATIONS`.
         norm: "lrn" before each pool, "batch" after every convolution, or "none".
-        pooling: One of `layers.POOLINGS`.
+        pooling: One of `registry.POOLINGS`.
         dropout: Fraction of the averaged maps that is dropped.
 
     Returns:
@@ -55,23 +55,23 @@ def plain(
     """
     if int(FILTERS[0] * width) < 1:
         raise ValueError(f"width is too small, expected at least 1/32, received {width}")
-    layers.require_one_of("norm", norm, layers.NORMS)
+    registry.require_one_of("norm", norm, registry.NORMS)
     for stage, (sizes, filters) in enumerate(zip(kernels, FILTERS, strict=True), start=1):
         # 32 x 32 x 32, 16 x 16 x 64, 8 x 8 x 128
         if stage > 1:
             if norm == "lrn":
                 x = layers.LocalResponseNorm(name=f"norm{stage - 1}")(x)
-            x = layers.halve(x, pooling, name=f"pool{stage - 1}")
+            x = ops.halve(x, pooling, name=f"pool{stage - 1}")
         for index, size in enumerate(sizes, start=1):
             number = f"{stage}_{index}"
             x = _conv(x, int(filters * width), size, number, activation, norm == "batch")
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc")}
+    return {"logits": ops.logits(x, num_classes, name="fc")}
 
 
 def _conv(x, filters, kernel_size, number, activation, batch_norm):
-    x = layers.conv(
+    x = ops.conv(
         x,
         filters,
         kernel_size,
@@ -82,11 +82,11 @@ def _conv(x, filters, kernel_size, number, activation, batch_norm):
     )
     if batch_norm:
         x = layers.BatchNorm(name=f"norm{number}")(x)
-    return layers.activation(x, activation, name=f"{activation}{number}")
+    return ops.activation(x, activation, name=f"{activation}{number}")
 
 
 def _row(kernels):
-    return layers.Variant(
+    return registry.Variant(
         partial(plain, kernels=kernels),
         image_size=32,
         policy="cifar",

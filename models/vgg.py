@@ -15,7 +15,7 @@ from functools import partial
 
 import keras
 
-from models import layers
+from models import layers, ops, registry
 
 FILTERS = (64, 128, 256, 512, 512)
 
@@ -41,7 +41,7 @@ def vgg(
         x: Mean-subtracted images on the scale of 0..255, float32 [B, 224, 224, C].
         num_classes: Number of classes K.
         depths: Convolutions in each stage.
-        activation: One of `layers.ACTIVATIONS`.
+        activation: One of `registry.ACTIVATIONS`.
         norm: "lrn" after the first convolution (A-LRN in the paper), "batch" after all, or "none".
         dropout: Fraction of fc6's and fc7's outputs that is dropped.
 
@@ -51,7 +51,7 @@ def vgg(
     Raises:
         ValueError: If `activation` or `norm` is unknown.
     """
-    layers.require_one_of("norm", norm, layers.NORMS)
+    registry.require_one_of("norm", norm, registry.NORMS)
     for stage, (depth, filters) in enumerate(zip(depths, FILTERS, strict=True), start=1):
         # after the pools: 112 x 112 x 64, 56 x 56 x 128, 28 x 28 x 256, 14 x 14 x 512, 7 x 7 x 512
         for index in range(1, depth + 1):
@@ -59,24 +59,24 @@ def vgg(
             x = _conv(x, filters, number, activation=activation, batch_norm=norm == "batch")
             if norm == "lrn" and number == "1_1":
                 x = layers.LocalResponseNorm(name="norm1_1")(x)
-        x = layers.halve(x, "max", name=f"pool{stage}")
+        x = ops.halve(x, "max", name=f"pool{stage}")
     x = keras.layers.Flatten(name="flatten")(x)
     for number in (6, 7):
         x = keras.layers.Dense(4096, name=f"fc{number}")(x)
-        x = layers.activation(x, activation, name=f"{activation}{number}")
+        x = ops.activation(x, activation, name=f"{activation}{number}")
         x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc8")}
+    return {"logits": ops.logits(x, num_classes, name="fc8")}
 
 
 def _conv(x, filters, number, *, activation, batch_norm):
-    x = layers.conv(x, filters, 3, padding=1, use_bias=not batch_norm, name=f"conv{number}")
+    x = ops.conv(x, filters, 3, padding=1, use_bias=not batch_norm, name=f"conv{number}")
     if batch_norm:
         x = layers.BatchNorm(name=f"norm{number}")(x)
-    return layers.activation(x, activation, name=f"{activation}{number}")
+    return ops.activation(x, activation, name=f"{activation}{number}")
 
 
 def _row(depths, norm, error):
-    return layers.Variant(
+    return registry.Variant(
         partial(vgg, depths=depths, norm=norm),
         image_size=224,
         policy="alexnet",

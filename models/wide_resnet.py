@@ -10,7 +10,7 @@ Departures: none in the graph. The reflected borders of the authors' augmentatio
 
 from functools import partial
 
-from models import layers, preresnet
+from models import preresnet, registry
 
 
 def wide_resnet(x, num_classes: int, *, depth: int = 28, width: float = 10, dropout: float = 0.0):
@@ -45,7 +45,7 @@ def wide_resnet(x, num_classes: int, *, depth: int = 28, width: float = 10, drop
 
 def _wrn(depth, width, error=""):
     graph = partial(wide_resnet, depth=depth, width=width)
-    row = partial(layers.Variant, paper="Zagoruyko & Komodakis 2016", year=2016)
+    row = partial(registry.Variant, paper="Zagoruyko & Komodakis 2016", year=2016)
     return row(graph, image_size=32, policy="cifar", error=error and f"{error} CIFAR-10+")
 
 

@@ -13,7 +13,7 @@ layers before the classifier are left out.
 
 import keras
 
-from models import branches, layers
+from models import branches, layers, ops, registry
 
 # Channels of each block's separable convolutions. All but the middle blocks halve the maps.
 ENTRY = ((128, 128), (256, 256), (728, 728))  # 74 x 74 x 128, 37 x 37 x 256, 19 x 19 x 728
@@ -42,10 +42,10 @@ def xception(x, num_classes: int, *, middle=MIDDLE, dropout: float = 0.5):
     for number, filters in enumerate(LAST, start=1):
         name = f"block{len(blocks) + 2}_{number}"
         x = _separable_norm(x, filters, name)
-        x = layers.relu(x, name=f"{name}_relu")
+        x = ops.relu(x, name=f"{name}_relu")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
-    return {"logits": layers.logits(x, num_classes, name="fc")}
+    return {"logits": ops.logits(x, num_classes, name="fc")}
 
 
 def _block(x, filters, *, halve, name):
@@ -53,11 +53,11 @@ def _block(x, filters, *, halve, name):
     y = x
     for number, channels in enumerate(filters, start=1):
         if (name, number) != ("block2", 1):
-            y = layers.relu(y, name=f"{name}_{number}_relu")
+            y = ops.relu(y, name=f"{name}_{number}_relu")
         y = _separable_norm(y, channels, f"{name}_{number}")
     if halve:
         y = keras.layers.MaxPooling2D(3, 2, padding="same", name=f"{name}_pool")(y)
-        x = layers.conv(
+        x = ops.conv(
             x,
             filters[-1],
             1,
@@ -71,7 +71,7 @@ def _block(x, filters, *, halve, name):
 
 
 def _separable_norm(x, filters, name):
-    return _norm(layers.separable(x, filters, 3, name=f"{name}_conv"), name)
+    return _norm(ops.separable(x, filters, 3, name=f"{name}_conv"), name)
 
 
 def _norm(x, name):
@@ -79,7 +79,7 @@ def _norm(x, name):
 
 
 VARIANTS = {
-    "xception": layers.Variant(
+    "xception": registry.Variant(
         xception,
         image_size=299,
         policy="inception",

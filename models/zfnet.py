@@ -15,7 +15,7 @@ from functools import partial
 
 import keras
 
-from models import layers
+from models import layers, ops, registry
 
 #         filters, kernel, stride, padding: figure 3
 CONVOLUTIONS = (
@@ -48,7 +48,7 @@ def zfnet(
         convolutions: Rows as in `CONVOLUTIONS`.
         normalized: Numbers of the pools that local response normalisation follows.
         dense: Units of fc6 and fc7.
-        pooling: One of `layers.POOLINGS`.
+        pooling: One of `registry.POOLINGS`.
         dropout: Fraction of fc6's and fc7's outputs that is dropped.
 
     Returns:
@@ -58,7 +58,7 @@ def zfnet(
         ValueError: If `pooling` is unknown.
     """
     for number, (filters, kernel_size, stride, padding) in enumerate(convolutions, start=1):
-        x = layers.conv(
+        x = ops.conv(
             x,
             filters,
             kernel_size,
@@ -67,23 +67,23 @@ def zfnet(
             kernel_initializer=_normal(),
             name=f"conv{number}",
         )
-        x = layers.relu(x, name=f"relu{number}")
+        x = ops.relu(x, name=f"relu{number}")
         if number in POOLED:
-            x = layers.halve(x, pooling, name=f"pool{number}")
+            x = ops.halve(x, pooling, name=f"pool{number}")
         if number in normalized:
             x = layers.LocalResponseNorm(name=f"norm{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     for number, units in enumerate(dense, start=6):
         x = keras.layers.Dense(units, kernel_initializer=_normal(), name=f"fc{number}")(x)
-        x = layers.relu(x, name=f"relu{number}")
+        x = ops.relu(x, name=f"relu{number}")
         x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
-    return {"logits": layers.logits(x, num_classes, kernel_initializer=_normal(), name="fc8")}
+    return {"logits": ops.logits(x, num_classes, kernel_initializer=_normal(), name="fc8")}
 
 
 _normal = partial(keras.initializers.RandomNormal, stddev=0.01)
 
 VARIANTS = {
-    "zfnet": layers.Variant(
+    "zfnet": registry.Variant(
         zfnet,
         image_size=224,
         policy="alexnet",

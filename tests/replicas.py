@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine import averages, checkpoints, cluster, devices, losses, mixing, optimizers, steps
-from models import layers
+from models import layers, ops
 
 BATCH, STEPS, RATE = 16, 20, 0.01
 TESTED = 12  # the last of them is filling
@@ -32,15 +32,15 @@ def network():
     """
     images = keras.Input((32, 32, 3), name="images")
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalize")(images)
-    x = layers.conv(x, 16, 5, stride=2, name="conv1")
+    x = ops.conv(x, 16, 5, stride=2, name="conv1")
     x = layers.LocalResponseNorm(name="norm1")(keras.layers.Activation("tanh")(x))
-    x = layers.conv(layers.pool(x, 3, 2, name="pool1"), 32, 3, groups=2, name="conv2")
+    x = ops.conv(ops.pool(x, 3, 2, name="pool1"), 32, 3, groups=2, name="conv2")
     x = keras.layers.Activation("tanh")(layers.BatchNorm(name="norm2")(x))
     aux = keras.layers.GlobalAveragePooling2D(name="aux_pool")(x)
     x = keras.layers.Conv2D(16, 3, strides=2, use_bias=False, name="conv3")(x)
     x = keras.layers.Activation("tanh")(layers.BatchNorm(name="norm3")(x))
     x = keras.layers.Flatten(name="flatten")(x)
-    logits = {"logits": layers.logits(x, 10, name="fc"), "aux1": layers.logits(aux, 10, name="aux")}
+    logits = {"logits": ops.logits(x, 10, name="fc"), "aux1": ops.logits(aux, 10, name="aux")}
     return keras.Model(images, logits)
 
 

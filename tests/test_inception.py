@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import models
-from models import branches, inception_resnet, inception_v1, inception_v4, nasnet, xception
+from models import branches, inception_resnet, inception_v1, inception_v4, nasnet, ops, xception
 
 # Every kind of module once: what the full networks repeat has equal shapes.
 SHORT_V4 = tuple((name, table, 1) for name, table, _ in inception_v4.FIGURE_9)
@@ -153,7 +153,7 @@ def run(graph, x):
 def plain(x, filters, kernel_size, stride=1, padding="same", *, name):
     """A convolution that adds up its window, in place of the networks' own."""
     zeros = branches.border(kernel_size, padding)
-    return models.layers.conv(
+    return ops.conv(
         x, filters, kernel_size, stride=stride, padding=zeros, kernel_initializer="ones", name=name
     )
 
@@ -308,7 +308,7 @@ def test_factors_of_the_stages():
 def test_separable_convolutions_keep_the_variance():
     keras.utils.set_random_seed(1)
     x = np.random.default_rng(1).normal(size=(1, 32, 32, 64)).astype("float32")
-    y = run(lambda x: models.layers.separable(x, 64, 3, name="s"), x)
+    y = run(lambda x: ops.separable(x, 64, 3, name="s"), x)
     assert np.var(y[:, 1:-1, 1:-1]) == pytest.approx(2, rel=0.3)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import layers
+from models import layers, ops
 
 RANDOM = np.random.default_rng(0)
 
@@ -184,7 +184,7 @@ def test_grouped_convolution(way, groups, dtype, monkeypatch):
 
 def test_conv_with_groups_takes_the_fast_path():
     model_input = keras.Input((9, 9, 4))
-    result = layers.conv(model_input, 4, 3, groups=2, name="conv")
+    result = ops.conv(model_input, 4, 3, groups=2, name="conv")
     assert isinstance(keras.Model(model_input, result).get_layer("conv"), layers.GroupedConv2D)
 
 
@@ -194,7 +194,7 @@ def test_conv_with_groups_takes_the_fast_path():
 def test_conv_pads_symmetrically(size, stride, padding):
     images = keras.Input((16, 16, 3))
     model = keras.Model(
-        images, layers.conv(images, 4, size, stride=stride, padding=padding, name="conv")
+        images, ops.conv(images, 4, size, stride=stride, padding=padding, name="conv")
     )
     x, sides = normal(2, 16, 16, 3), [padding, padding]
     expected = tf.nn.conv2d(
@@ -205,7 +205,7 @@ def test_conv_pads_symmetrically(size, stride, padding):
 
 def pooled(x, *arguments, **options):
     images = keras.Input(x.shape[1:])
-    return keras.Model(images, layers.pool(images, *arguments, **options, name="pool"))(x)
+    return keras.Model(images, ops.pool(images, *arguments, **options, name="pool"))(x)
 
 
 @pytest.mark.parametrize("n", [12, 13])

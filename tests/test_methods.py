@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from engine import averages, checkpoints, losses, optimizers, steps
 from engine.mixing import Mixing
-from models import layers
+from models import initializers, layers
 
 BATCH, SIZE, CLASSES, RATE = 8, 4, 5, 0.1
 RANDOM = np.random.default_rng(0)
@@ -247,15 +247,15 @@ def test_decoupled_decay_is_beside_the_gradient_and_spares_biases(name):
             np.testing.assert_allclose(with_decay.numpy(), without.numpy() - shrunk, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", layers.INITIALIZERS)
+@pytest.mark.parametrize("kind", initializers.INITIALIZERS)
 def test_kernels_start_as_asked(kind):
     images = keras.Input((8, 8, 16))
     x = keras.layers.DepthwiseConv2D(3, name="depthwise", bias_initializer="ones")(images)
     x = keras.layers.Conv2D(64, 3, name="conv")(x)
     model = keras.Model(images, x)
-    layers.initialise(model, kind, seed=1)
+    initializers.initialise(model, kind, seed=1)
     first = [weight.numpy() for weight in model.weights]
-    layers.initialise(model, kind, seed=1)
+    initializers.initialise(model, kind, seed=1)
     for weight, value in zip(model.weights, first, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
     assert (model.get_layer("depthwise").bias.numpy() == 1).all()

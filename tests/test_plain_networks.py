@@ -8,7 +8,7 @@ import pytest
 from outlines import NETWORKS, outline
 
 import models
-from models import layers, study2017
+from models import ops, registry, study2017
 
 X = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype("float32")
 
@@ -23,25 +23,25 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("kind", layers.ACTIVATIONS)
+@pytest.mark.parametrize("kind", registry.ACTIVATIONS)
 def test_activations(kind):
     x = keras.Input(X.shape[1:])
-    model = keras.Model(x, layers.activation(x, kind, name=kind))
+    model = keras.Model(x, ops.activation(x, kind, name=kind))
     assert model.output.shape[1:] == FORMULAS[kind].shape[1:]
     np.testing.assert_allclose(model(X), FORMULAS[kind], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", layers.POOLINGS)
+@pytest.mark.parametrize("kind", registry.POOLINGS)
 @pytest.mark.parametrize("size", [55, 26, 8])
 def test_poolings_halve(kind, size):
     x = keras.Input((size, size, 1))
-    assert layers.halve(x, kind, name="pool").shape == (None, size // 2, size // 2, 1)
+    assert ops.halve(x, kind, name="pool").shape == (None, size // 2, size // 2, 1)
 
 
 def test_overlapping_averages_are_of_the_pixels_there_are():
     x = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
     images = keras.Input((4, 4, 1))
-    pooled = keras.Model(images, layers.halve(images, "average_overlapping", name="pool"))(x)
+    pooled = keras.Model(images, ops.halve(images, "average_overlapping", name="pool"))(x)
     np.testing.assert_allclose(np.ravel(pooled), [5, 6.5, 11, 12.5])
 
 
@@ -90,7 +90,7 @@ def fingerprint(model):
 def test_norms(name):
     kinds = {
         norm: {type(layer).__name__ for layer in outline(name, 10, norm=norm).layers}
-        for norm in layers.NORMS
+        for norm in registry.NORMS
     }
     added = {norm: kinds[norm] & {"BatchNorm", "LocalResponseNorm"} for norm in kinds}
     assert added == {"none": set(), "lrn": {"LocalResponseNorm"}, "batch": {"BatchNorm"}}

@@ -114,6 +114,14 @@ def test_families_are_pure_keras():
         assert not roots & {"tensorflow", "torch", "jax"} - allowed, path.name
 
 
+def test_a_family_knows_what_families_share_and_one_other_family():
+    shared = {"initializers", "layers", "ops", "registry"}
+    for path in (ROOT / "models").glob("*.py"):
+        if path.stem not in {*shared, "__init__", "__main__"}:
+            ours = {name.split(".")[1] for name in imports(path) if name.startswith("models.")}
+            assert len(ours - shared) <= 1, path.name
+
+
 def test_what_reads_strangers_bytes_does_not_import_tensorflow():
     for name, path in modules("data/images").items():
         roots = {each.split(".")[0] for each in imports(path)}

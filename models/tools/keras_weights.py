@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from models import layers
+from models import layers, registry
 from models.tools import graphs, hdf5
 
 DOWNLOAD = "keras"
@@ -50,7 +50,7 @@ class Origin:
 
 
 _CAFFE = {"mean": (123.68, 116.779, 103.939), "std": (1.0, 1.0, 1.0), "bgr": True}
-_TORCH = {"mean": layers.IMAGENET_MEAN, "std": layers.IMAGENET_STD}
+_TORCH = {"mean": registry.IMAGENET_MEAN, "std": registry.IMAGENET_STD}
 _SYMMETRIC = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 
 
