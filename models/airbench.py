@@ -10,10 +10,12 @@ Departures: the whitening's bias is trained to the end, not for three epochs.
 import keras
 import numpy as np
 
-from models import layers, ops, registry
+from models import initializers, layers, ops, registry
 
 WIDTHS = (64, 256, 256)
-SCALE = 1 / 9  # of what the logits are computed from
+SCALE = 1 / 9  # factor of the features before the logits
+
+_uniform = initializers.torch_uniform
 
 
 def airbench(x, num_classes: int):
@@ -54,10 +56,6 @@ def _normalised(x, name):
 
 def _gelu(x, name):
     return keras.layers.Activation("gelu", name=name)(x)
-
-
-def _uniform():
-    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
 class Identity(keras.initializers.Initializer):

@@ -20,6 +20,16 @@ import keras
 
 from models import layers, ops, registry
 
+#  filters of conv1 to conv5, over both towers
+PAPER_FILTERS = (96, 256, 384, 384, 256)
+ONE_GPU_FILTERS = (48, 128, 192, 192, 256)
+OWT_FILTERS = (64, 192, 384, 256, 256)
+
+#  standard deviations of the initial weights of conv1 to conv5, fc6 and fc7
+PAPER_STDDEV = (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
+OWT_STDDEV = (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01)
+CAFFE_STDDEV = (0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005)
+
 PAPER_LRN = {"radius": 2, "bias": 2.0, "alpha": 1e-4}
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
 
@@ -28,7 +38,7 @@ def alexnet(
     x,
     num_classes: int,
     *,
-    filters=(96, 256, 384, 384, 256),
+    filters=PAPER_FILTERS,
     towers: int = 2,
     padding: int = 0,
     activation: str = "relu",
@@ -36,25 +46,23 @@ def alexnet(
     pooling: str = "max_overlapping",
     lrn=PAPER_LRN,
     pool_first: bool = False,
-    conv_stddev=(0.01, 0.01, 0.01, 0.01, 0.01),
-    dense_stddev: float = 0.01,
+    stddev=PAPER_STDDEV,
     dropout: float = 0.5,
 ):
-    """Five convolutions and three dense layers.
+    """Five convolutions, pools after the first, second and fifth, and three dense layers.
 
     Args:
         x: Mean-subtracted images on the scale of 0..255, float32 [B, 227, 227, C].
         num_classes: Number of classes K.
         filters: Channels of the convolutions, over all towers.
         towers: 2 for the paper's two GPUs, which exchange maps only at conv3 and the dense layers.
-        padding: Zeros around the image, pixels on each side.
+        padding: Zeros on each side of the image, pixels.
         activation: One of `registry.ACTIVATIONS`.
         norm: "lrn" after conv1 and conv2, "batch" after all five convolutions, or "none".
-        pooling: One of `registry.POOLINGS`; the paper's overlap (section 3.4).
+        pooling: One of `registry.POOLINGS`; the paper's windows overlap (section 3.4).
         lrn: Arguments of `layers.LocalResponseNorm`.
         pool_first: Whether to pool before local response normalisation.
-        conv_stddev: Of the convolutions' initial weights.
-        dense_stddev: Of fc6's and fc7's initial weights.
+        stddev: Standard deviations of the initial weights of the first seven layers.
         dropout: Fraction of fc6's and fc7's outputs that is dropped.
 
     Returns:
@@ -64,50 +72,34 @@ def alexnet(
         ValueError: If `activation`, `norm` or `pooling` is unknown.
     """
     registry.require_one_of("norm", norm, registry.NORMS)
-    conv = partial(
-        _conv,
-        filters=filters,
-        stddev=conv_stddev,
-        activation=activation,
-        batch_norm=norm == "batch",
-    )
-    shrink = partial(
-        _shrink, lrn=lrn if norm == "lrn" else None, pooling=pooling, pool_first=pool_first
-    )
-    dense = partial(_dense, stddev=dense_stddev, activation=activation, dropout=dropout)
+    conv = partial(_conv, stddev=stddev, norm=norm, activation=activation)
+    dense = partial(_dense, stddev=stddev, activation=activation, dropout=dropout)
+    lrn_pool = partial(_lrn_pool, lrn=norm == "lrn" and lrn, pooling=pooling, pool_first=pool_first)
+    c1, c2, c3, c4, c5 = filters
 
-    x = conv(x, 1, 11, stride=4, padding=padding, bias=0.0)  # 55 x 55 x 96
-    x = shrink(x, 1)  # 27 x 27 x 96
-    x = conv(x, 2, 5, padding=2, groups=towers, bias=1.0)  # 27 x 27 x 256
-    x = shrink(x, 2)  # 13 x 13 x 256
-    x = conv(x, 3, 3, padding=1, bias=0.0)  # 13 x 13 x 384
-    x = conv(x, 4, 3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 384
-    x = conv(x, 5, 3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 256
+    x = conv(x, 1, filters=c1, kernel_size=11, stride=4, padding=padding)  # 55 x 55 x 96
+    x = lrn_pool(x, 1)  # 27 x 27 x 96
+    x = conv(x, 2, filters=c2, kernel_size=5, padding=2, groups=towers, bias=1.0)  # 27 x 27 x 256
+    x = lrn_pool(x, 2)  # 13 x 13 x 256
+    x = conv(x, 3, filters=c3, kernel_size=3, padding=1)  # 13 x 13 x 384
+    x = conv(x, 4, filters=c4, kernel_size=3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 384
+    x = conv(x, 5, filters=c5, kernel_size=3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 256
     x = ops.halve(x, pooling, name="pool5")  # 6 x 6 x 256
     x = keras.layers.Flatten(name="flatten")(x)
-    x = dense(x, 6)
-    x = dense(x, 7)
+    x = dense(x, 6, units=4096)
+    x = dense(x, 7, units=4096)
     return {"logits": ops.logits(x, num_classes, kernel_initializer=_normal(0.01), name="fc8")}
 
 
-def _conv(x, number, kernel_size, *, filters, stddev, bias, activation, batch_norm, **options):
-    x = ops.conv(
-        x,
-        filters[number - 1],
-        kernel_size,
-        use_bias=not batch_norm,
-        kernel_initializer=_normal(stddev[number - 1]),
-        bias_initializer=keras.initializers.Constant(bias),
-        name=f"conv{number}",
-        **options,
-    )
-    if batch_norm:
-        x = layers.BatchNorm(name=f"norm{number}")(x)
-    return ops.activation(x, activation, name=f"{activation}{number}")
+def _conv(x, number, *, stddev, bias=0.0, **options):
+    """Convolution, batch normalisation if chosen, and activation."""
+    options["kernel_initializer"] = _normal(stddev[number - 1])
+    options["bias_initializer"] = keras.initializers.Constant(bias)
+    return ops.conv_norm_act(x, number, **options)
 
 
-def _shrink(x, number, *, lrn, pooling, pool_first):
-    """Normalises and pools, in the order asked for."""
+def _lrn_pool(x, number, *, lrn, pooling, pool_first):
+    """Local response normalisation if chosen, and a pool, in the paper's or Caffe's order."""
     if lrn and not pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
     x = ops.halve(x, pooling, name=f"pool{number}")
@@ -116,12 +108,10 @@ def _shrink(x, number, *, lrn, pooling, pool_first):
     return x
 
 
-def _dense(x, number, *, stddev, activation, dropout):
-    x = keras.layers.Dense(
-        4096, kernel_initializer=_normal(stddev), bias_initializer="ones", name=f"fc{number}"
-    )(x)
-    x = ops.activation(x, activation, name=f"{activation}{number}")
-    return keras.layers.Dropout(dropout, name=f"drop{number}")(x)
+def _dense(x, number, *, stddev, **options):
+    """Dense layer whose biases start at 1, activation and dropout."""
+    options["kernel_initializer"] = _normal(stddev[number - 1])
+    return ops.dense(x, number, bias_initializer="ones", **options)
 
 
 def _normal(stddev):
@@ -141,15 +131,15 @@ VARIANTS = {
     "alexnet": _row(alexnet, error="40.7/18.2 top-1/top-5, 10 crops"),
     "alexnet_bn": _row(partial(alexnet, norm="batch")),
     "alexnet_one_tower": _row(partial(alexnet, towers=1)),
-    "alexnet_one_gpu": _row(partial(alexnet, towers=1, filters=(48, 128, 192, 192, 256))),
+    "alexnet_one_gpu": _row(partial(alexnet, towers=1, filters=ONE_GPU_FILTERS)),
     "alexnet_owt": _row(
         partial(
             alexnet,
             towers=1,
-            filters=(64, 192, 384, 256, 256),
+            filters=OWT_FILTERS,
             padding=2,
             norm="none",
-            conv_stddev=(0.01, 0.01, 0.03, 0.03, 0.03),
+            stddev=OWT_STDDEV,
         ),
         image_size=224,
         paper="Krizhevsky 2014",
@@ -157,7 +147,7 @@ VARIANTS = {
         error="42.33 top-1 (recalled)",
     ),
     "caffenet": _row(
-        partial(alexnet, lrn=CAFFE_LRN, pool_first=True, dense_stddev=0.005),
+        partial(alexnet, lrn=CAFFE_LRN, pool_first=True, stddev=CAFFE_STDDEV),
         paper="Jia et al. 2014",
         year=2014,
         error="42.6/19.6 top-1/top-5, 1 crop",

@@ -8,9 +8,11 @@ Departures: images are standardised where the paper whitens them. The seventh co
 pad, as in the public Caffe form. Weights start as in He et al. (2015), the paper says nothing.
 """
 
+from functools import partial
+
 import keras
 
-from models import ops, registry
+from models import initializers, ops, registry
 
 #         filters, kernel, stride, padding; one filter of 1 x 1 for each class follows
 CONVOLUTIONS = (
@@ -42,24 +44,22 @@ def all_cnn(x, num_classes: int, *, activation: str = "relu", dropout: float = 0
     """
     x = keras.layers.Dropout(0.4 * dropout, name="drop0")(x)
     for number, (filters, kernel_size, stride, padding) in enumerate(CONVOLUTIONS, start=1):
-        x = ops.conv(
+        x = ops.conv_norm_act(
             x,
+            number,
             filters,
             kernel_size,
             stride=stride,
             padding=padding,
+            activation=activation,
             kernel_initializer=_he(),
-            name=f"conv{number}",
         )
-        x = ops.activation(x, activation, name=f"{activation}{number}")
         if stride == 2:
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
     return {"logits": ops.class_average(x, num_classes, kernel_initializer=_he(), name="classes")}
 
 
-def _he():
-    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
-
+_he = partial(initializers.he_normal, "fan_in")
 
 VARIANTS = {
     "all_cnn_c": registry.Variant(

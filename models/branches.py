@@ -16,7 +16,7 @@ Average pools divide by the pixels of the image inside their window, as TensorFl
 
 import keras
 
-from models import layers, ops
+from models import ops
 
 VALID = "valid"
 
@@ -82,8 +82,7 @@ def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=T
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )
-    x = layers.BatchNorm(epsilon=1e-3, scale=scale, name=f"{name}_norm")(x)
-    return ops.relu(x, name=f"{name}_relu")
+    return ops.norm_relu(x, epsilon=1e-3, scale=scale, name=name)
 
 
 def pool(x, kind: str, size: int, stride: int = 1, padding: str = "same", *, name: str):

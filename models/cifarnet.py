@@ -6,6 +6,8 @@ tutorial and TF-slim made common. Transcribes TF-slim's `cifarnet`; there is no 
 Departures: images are standardised with the data's mean and deviation, not each with its own.
 """
 
+from functools import partial
+
 import keras
 
 from models import layers, ops, registry
@@ -40,44 +42,31 @@ def cifarnet(
     """
     registry.require_one_of("norm", norm, registry.NORMS)
 
-    def active(x, number):
-        return ops.activation(x, activation, name=f"{activation}{number}")
+    conv = partial(_conv, norm=norm, activation=activation)
+    dense = partial(_dense, activation=activation)
 
-    def convolve(x, number):
-        x = _conv(x, f"conv{number}", use_bias=norm != "batch")
-        if norm == "batch":
-            x = layers.BatchNorm(name=f"norm{number}")(x)
-        return active(x, number)
-
-    def respond(x, number):
+    def lrn(x, number):
         return layers.LocalResponseNorm(**LRN, name=f"norm{number}")(x) if norm == "lrn" else x
 
-    x = convolve(x, 1)  # 32 x 32 x 64
+    x = conv(x, 1, filters=64, kernel_size=5, padding=2)  # 32 x 32 x 64
     x = ops.halve(x, pooling, name="pool1")  # 16 x 16 x 64
-    x = respond(x, 1)
-    x = convolve(x, 2)  # 16 x 16 x 64
-    x = respond(x, 2)
+    x = lrn(x, 1)
+    x = conv(x, 2, filters=64, kernel_size=5, padding=2)  # 16 x 16 x 64
+    x = lrn(x, 2)
     x = ops.halve(x, pooling, name="pool2")  # 8 x 8 x 64
     x = keras.layers.Flatten(name="flatten")(x)
-    x = active(_dense(x, 384, "fc3"), 3)
-    x = keras.layers.Dropout(dropout, name="drop3")(x)
-    x = active(_dense(x, 192, "fc4"), 4)
+    x = dense(x, 3, units=384, dropout=dropout)
+    x = dense(x, 4, units=192, dropout=None)
     return {"logits": ops.logits(x, num_classes, kernel_initializer=_normal(1 / 192), name="fc5")}
 
 
-def _conv(x, name, use_bias):
-    return ops.conv(
-        x, 64, 5, padding=2, use_bias=use_bias, kernel_initializer=_normal(0.05), name=name
-    )
+def _conv(x, number, **options):
+    return ops.conv_norm_act(x, number, kernel_initializer=_normal(0.05), **options)
 
 
-def _dense(x, units, name):
-    return keras.layers.Dense(
-        units,
-        kernel_initializer=_normal(0.04),
-        bias_initializer=keras.initializers.Constant(0.1),
-        name=name,
-    )(x)
+def _dense(x, number, **options):
+    bias = keras.initializers.Constant(0.1)
+    return ops.dense(x, number, kernel_initializer=_normal(0.04), bias_initializer=bias, **options)
 
 
 def _normal(stddev):

@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from models import initializers, layers, ops, registry
+from models import ops, registry
 
 #             layers in each dense block: table 1
 DEPTHS_121 = (6, 12, 24, 16)
@@ -52,7 +52,7 @@ def densenet(
         {"logits": float32 [B, K]}.
     """
     conv = partial(_conv, dropout=dropout)
-    activate = partial(_activate, epsilon=epsilon)
+    activate = partial(ops.norm_relu, epsilon=epsilon)
     grow = partial(_layer, growth_rate=growth_rate, bottleneck=bottleneck)
     x = stem(x, conv=partial(conv, dropout=0.0), activate=activate)
     for block, depth in enumerate(depths, start=1):
@@ -93,22 +93,8 @@ def _layer(x, *, conv, activate, growth_rate, bottleneck, name):
     return keras.layers.Concatenate(name=f"{name}_concat")([x, y])
 
 
-def _activate(x, *, epsilon, name, number=""):
-    x = layers.BatchNorm(momentum=0.9, epsilon=epsilon, name=f"{name}_norm{number}")(x)
-    return ops.relu(x, name=f"{name}_relu{number}")
-
-
 def _conv(x, filters, kernel_size, *, dropout, stride=1, name, number=""):
-    x = ops.conv(
-        x,
-        filters,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        use_bias=False,
-        kernel_initializer=initializers.he_normal("fan_out"),
-        name=f"{name}_conv{number}",
-    )
+    x = ops.padded_conv(x, filters, kernel_size, stride=stride, name=f"{name}_conv{number}")
     return keras.layers.Dropout(dropout, name=f"{name}_dropout{number}")(x) if dropout else x
 
 

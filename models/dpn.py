@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import keras
 
-from models import initializers, layers, ops, registry
+from models import ops, registry
 
 WIDTHS_68 = (64, 128, 256, 512)
 WIDTHS = (256, 512, 1024, 2048)
@@ -99,23 +99,8 @@ def _block(x, paths, *, filters, width, increment, groups, stride, name):
     )
 
 
-def _activate(x, *, name, number=""):
-    x = layers.BatchNorm(momentum=0.9, epsilon=1e-3, name=f"{name}_norm{number}")(x)
-    return ops.relu(x, name=f"{name}_relu{number}")
-
-
-def _conv(x, filters, kernel_size, *, stride=1, groups=1, name):
-    return ops.conv(
-        x,
-        filters,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        groups=groups,
-        use_bias=False,
-        kernel_initializer=initializers.he_normal("fan_in"),
-        name=name,
-    )
+_activate = partial(ops.norm_relu, epsilon=1e-3)
+_conv = partial(ops.padded_conv, fan="fan_in")
 
 
 def _row(table, error):

@@ -54,7 +54,7 @@ def dsn(
             x = ops.conv(x, width, size, padding=size // 2, kernel_initializer=_normal(), name=name)
             if aux_heads and index == 0:
                 companions[f"aux{number}"] = _companion(x, num_classes, f"aux{number}")
-            x = ops.activation(x, activation, name=f"{name}_{activation}")
+            x = ops.activate(x, activation, name=f"{name}_{activation}")
         if number < len(BLOCKS):
             x = ops.halve(x, pooling, name=f"pool{number}")
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)

@@ -15,7 +15,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry
+from models import initializers, ops, registry
 
 FILTERS_21 = (64, 128, 256, 512, 512)  # of each block
 
@@ -74,12 +74,11 @@ def _block(x, columns, *, unit, join, name):
 
 def _unit(x, *, filters, dropout, name):
     """Convolution, dropout, batch normalisation, ReLU."""
-    xavier = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+    xavier = initializers.caffe_xavier()
     x = ops.conv(x, filters, 3, padding=1, kernel_initializer=xavier, name=f"{name}_conv")
     if dropout:
         x = keras.layers.Dropout(dropout, name=f"{name}_dropout")(x)
-    x = layers.BatchNorm(name=f"{name}_norm")(x)
-    return ops.relu(x, name=f"{name}_relu")
+    return ops.norm_relu(x, name=name)
 
 
 def _join(maps, *, column, drop_path, name):

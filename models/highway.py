@@ -10,7 +10,7 @@ as in He et al. (2015), the gates' biases at -2 as in the authors' configuration
 
 import keras
 
-from models import ops, registry
+from models import initializers, ops, registry
 
 #        filters, highway layers
 STAGES = (
@@ -77,11 +77,11 @@ def _conv(x, filters, kernel_size, activation, name, *, bias=0.0):
         filters,
         kernel_size,
         padding=kernel_size // 2,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal"),
+        kernel_initializer=initializers.he_normal("fan_in"),
         bias_initializer=keras.initializers.Constant(bias),
         name=name,
     )
-    return ops.activation(x, activation, name=f"{name}_{activation}")
+    return ops.activate(x, activation, name=f"{name}_{activation}")
 
 
 VARIANTS = {

@@ -19,7 +19,7 @@ from functools import partial
 
 import keras
 
-from models import branches, layers, ops, registry
+from models import branches, initializers, layers, ops, registry
 
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
 
@@ -125,8 +125,7 @@ def _conv_relu(x, filters, kernel_size, stride=1, padding="same", *, name):
     return ops.relu(x, name=f"{name}_relu")
 
 
-def _xavier():
-    return keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+_xavier = initializers.caffe_xavier
 
 
 def _bias():

@@ -3,12 +3,11 @@
 import functools
 
 import keras
-from keras import ops
 
 from models import registry
 from runtime import randomness
 
-# All but the first two keep the variance of what passes through the kernel.
+# All but the first two keep the variance of the signal that passes through the kernel.
 INITIALIZERS = {
     "normal": functools.partial(keras.initializers.RandomNormal, stddev=0.01),
     "uniform": functools.partial(keras.initializers.RandomUniform, -0.05, 0.05),
@@ -21,18 +20,29 @@ INITIALIZERS = {
 }
 
 
+# Each call returns a new initializer: one object used twice gives equal weights to equal shapes.
 def he_normal(fan: str = "fan_out"):
-    """He et al. (2015), not truncated as `keras.initializers.HeNormal` is; a new one per layer."""
+    """He et al. (2015), not truncated as `keras.initializers.HeNormal` is."""
     return keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal")
 
 
+def caffe_xavier():
+    """Caffe's "xavier": uniform, with variance 1 / fan-in."""
+    return keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+
+
+def torch_uniform():
+    """Torch's default for convolutions and dense layers: uniform within 1 / sqrt(fan-in)."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
 def initialise(model: keras.Model, kind: str, seed: int):
-    """Draws every kernel of a model anew; what is not a kernel stays.
+    """Redraws every kernel of a model; biases and normalisation keep their values.
 
     Args:
-        model: Its weights exist.
+        model: Model whose weights exist.
         kind: One of `INITIALIZERS`.
-        seed: With the kernel's path, decides the draws.
+        seed: Seed of the draws, combined with each kernel's path.
 
     Raises:
         ValueError: If `kind` is unknown.
@@ -44,6 +54,6 @@ def initialise(model: keras.Model, kind: str, seed: int):
         draw = INITIALIZERS[kind](seed=randomness.named_key(seed, weight.path))
         *window, channels, multiplier = weight.shape
         if "depthwise" in weight.path and multiplier == 1:  # each channel has a kernel of its own
-            weight.assign(ops.reshape(draw((*window, 1, channels)), weight.shape))
+            weight.assign(keras.ops.reshape(draw((*window, 1, channels)), weight.shape))
         else:
             weight.assign(draw(weight.shape))

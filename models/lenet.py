@@ -10,6 +10,8 @@ standardised, which is what the paper's grey levels of -0.1 and 1.175 are for; w
 Glorot and Bengio (2010), because the paper's smaller ones belong to its scaled tanh.
 """
 
+from functools import partial
+
 import keras
 
 from models import ops, registry
@@ -38,18 +40,14 @@ def lenet5(
     Raises:
         ValueError: If `activation` or `pooling` is unknown.
     """
-
-    def active(x, number):
-        return ops.activation(x, activation, name=f"{activation}{number}")
-
-    x = active(ops.conv(x, 6, 5, name="conv1"), 1)  # 28 x 28 x 6
+    conv = partial(ops.conv_norm_act, kernel_size=5, activation=activation)
+    x = conv(x, 1, filters=6)  # 28 x 28 x 6
     x = ops.halve(x, pooling, name="pool2")  # 14 x 14 x 6
-    x = active(ops.conv(x, 16, 5, name="conv3"), 3)  # 10 x 10 x 16
+    x = conv(x, 3, filters=16)  # 10 x 10 x 16
     x = ops.halve(x, pooling, name="pool4")  # 5 x 5 x 16
-    x = active(ops.conv(x, 120, 5, name="conv5"), 5)  # 1 x 1 x 120
+    x = conv(x, 5, filters=120)  # 1 x 1 x 120
     x = keras.layers.Flatten(name="flatten")(x)
-    x = active(keras.layers.Dense(84, name="fc6")(x), 6)
-    x = keras.layers.Dropout(dropout, name="drop6")(x)
+    x = ops.dense(x, 6, units=84, activation=activation, dropout=dropout)
     return {"logits": ops.logits(x, num_classes, name="fc7")}
 
 

@@ -69,7 +69,7 @@ def nin(
             first = {"stride": stride, "padding": padding} if index == 0 else {}
             size = 1 if index else kernel_size
             x = ops.conv(x, width, size, **first, kernel_initializer=normal(name), name=name)
-            x = ops.activation(x, activation, name=f"{name}_{activation}")
+            x = ops.activate(x, activation, name=f"{name}_{activation}")
         if number < len(blocks):
             x = ops.halve(x, pooling, name=f"pool{number}")
         if number in drop_after:

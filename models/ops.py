@@ -1,9 +1,15 @@
-"""Operations that families share: convolutions, pools, activations and the ends of networks."""
+"""Operations that families share: convolutions, pools, activations and classifiers.
+
+Each applies a few Keras layers to a tensor [B, H, W, C]; the names of the layers are the paths of
+their weights in checkpoints.
+"""
 
 import keras
 import numpy as np
 
-from models import layers, registry
+from models import initializers, layers, registry
+
+POOLS = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
 
 
 def conv(
@@ -19,9 +25,9 @@ def conv(
     bias_initializer="zeros",
     name: str,
 ):
-    """Convolves with the symmetric padding of Caffe and Torch.
+    """Convolves with symmetric padding, as Caffe and Torch do.
 
-    Keras' "same" samples other positions when a stride meets an even size.
+    Keras' "same" padding samples other positions where a stride meets an even size.
 
     Args:
         x: [B, H, W, C].
@@ -31,9 +37,8 @@ def conv(
         padding: Rows and columns of zeros on each side; one number for both.
         groups: Independent groups of channels, contiguous.
         use_bias: Whether a bias is added.
-        kernel_initializer: As for Keras. An initializer object belongs to one layer only: used
-            twice it gives equal weights to equal shapes.
-        bias_initializer: The same.
+        kernel_initializer: Keras initializer; an object must not be used for two layers.
+        bias_initializer: Keras initializer.
         name: Name of the layer.
 
     Returns:
@@ -61,15 +66,57 @@ def conv(
     )(x)
 
 
-def separable(x, filters: int, kernel_size: int, *, stride: int = 1, name: str):
-    """Convolves each channel by itself, then every pixel, with TensorFlow's "same" padding.
+def padded_conv(
+    x,
+    filters: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    use_bias: bool = False,
+    fan: str = "fan_out",
+    name: str,
+):
+    """Convolves without bias, with the padding that keeps the size at stride 1.
 
-    Weights start so that both keep the variance; Keras' default for the first is far too small.
+    Weights start as in He et al. (2015).
 
     Args:
         x: [B, H, W, C].
         filters: Channels of the result.
-        kernel_size: Height and width of the kernel of each channel.
+        kernel_size: Height and width of the kernel, odd.
+        stride: Step in pixels.
+        groups: Independent groups of channels.
+        use_bias: Whether a bias is added after all.
+        fan: Connections that scale the initial weights, "fan_in" or "fan_out".
+        name: Name of the layer.
+
+    Returns:
+        [B, ceil(H / stride), ceil(W / stride), filters].
+    """
+    return conv(
+        x,
+        filters,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        use_bias=use_bias,
+        kernel_initializer=initializers.he_normal(fan),
+        name=name,
+    )
+
+
+def separable(x, filters: int, kernel_size: int, *, stride: int = 1, name: str):
+    """Convolves each channel by itself, then each pixel, with TensorFlow's "same" padding.
+
+    Both kernels start so that they keep the variance; Keras' default for the first is far too
+    small.
+
+    Args:
+        x: [B, H, W, C].
+        filters: Channels of the result.
+        kernel_size: Height and width of each channel's kernel.
         stride: Step in pixels.
         name: Name of the layer.
 
@@ -86,6 +133,55 @@ def separable(x, filters: int, kernel_size: int, *, stride: int = 1, name: str):
         pointwise_initializer="he_normal",
         name=name,
     )(x)
+
+
+def norm_relu(x, *, epsilon: float = 1e-5, scale: bool = True, name: str, number=""):
+    """Batch normalisation and ReLU.
+
+    Args:
+        x: [B, H, W, C].
+        epsilon: Number added to the variance.
+        scale: Whether the normalisation has a gamma.
+        name: Prefix of the layers' names, "NAME_norm1" and "NAME_relu1".
+        number: Suffix of the layers' names.
+
+    Returns:
+        The shape of x.
+    """
+    x = layers.BatchNorm(epsilon=epsilon, scale=scale, name=f"{name}_norm{number}")(x)
+    return relu(x, name=f"{name}_relu{number}")
+
+
+def conv_norm_act(
+    x,
+    number: int | str,
+    filters: int,
+    kernel_size: int,
+    *,
+    norm: str = "none",
+    activation: str = "relu",
+    **options,
+):
+    """Convolution, batch normalisation where chosen, and activation: "conv1", "norm1", "relu1".
+
+    Args:
+        x: [B, H, W, C].
+        number: Suffix of the layers' names.
+        filters: Channels of the convolution.
+        kernel_size: Height and width of the kernel.
+        norm: "batch" normalises, and leaves out the bias, which normalisation would cancel; the
+            other `registry.NORMS` do nothing here.
+        activation: One of `registry.ACTIVATIONS`.
+        **options: Further arguments of `conv`.
+
+    Returns:
+        [B, H', W', filters] as `conv` does; twice the channels for crelu.
+    """
+    batch = norm == "batch"
+    x = conv(x, filters, kernel_size, use_bias=not batch, name=f"conv{number}", **options)
+    if batch:
+        x = layers.BatchNorm(name=f"norm{number}")(x)
+    return activate(x, activation, name=f"{activation}{number}")
 
 
 def pool(x, size: int, stride: int, *, kind="max", padding: int = 0, ceil=False, name: str):
@@ -108,17 +204,16 @@ def pool(x, size: int, stride: int, *, kind="max", padding: int = 0, ceil=False,
     Raises:
         ValueError: If x is smaller than the window, or `kind` is unknown.
     """
-    kinds = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-    registry.require_one_of("pooling", kind, kinds)
+    registry.require_one_of("pooling", kind, POOLS)
     _require(x, size, padding, name)
     if padding:
         x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
     rest = (x.shape[1] - size) % stride
-    return kinds[kind](size, stride, padding="same" if ceil and rest else "valid", name=name)(x)
+    return POOLS[kind](size, stride, padding="same" if ceil and rest else "valid", name=name)(x)
 
 
 def halve(x, kind: str, *, name: str):
-    """Halves the maps by one of the poolings that the papers compare.
+    """Halves the maps with one of the poolings that the papers compare.
 
     Args:
         x: [B, H, W, C].
@@ -142,7 +237,7 @@ def relu(x, name: str):
     return keras.layers.Activation("relu", name=name)(x)
 
 
-def activation(x, kind: str, *, name: str):
+def activate(x, kind: str, *, name: str):
     """Applies one of the activations that the papers compare.
 
     Args:
@@ -153,7 +248,7 @@ def activation(x, kind: str, *, name: str):
         name: Name of the layer.
 
     Returns:
-        The same shape; for crelu [..., 2 C].
+        The shape of x; for crelu [..., 2 C].
 
     Raises:
         ValueError: If `kind` is unknown.
@@ -164,21 +259,59 @@ def activation(x, kind: str, *, name: str):
     return keras.layers.Activation(registry.ACTIVATIONS[kind], name=name)(x)
 
 
+def dense(x, number: int, units: int, *, activation="relu", dropout: float | None, **options):
+    """Dense layer, activation and dropout: "fc6", "relu6", "drop6".
+
+    Args:
+        x: [B, F].
+        number: Suffix of the layers' names.
+        units: Number of outputs.
+        activation: One of `registry.ACTIVATIONS`.
+        dropout: Fraction of the outputs that is dropped; None: no dropout layer.
+        **options: Further arguments of `keras.layers.Dense`.
+
+    Returns:
+        [B, units]; for crelu [B, 2 units].
+    """
+    x = keras.layers.Dense(units, **options, name=f"fc{number}")(x)
+    x = activate(x, activation, name=f"{activation}{number}")
+    return x if dropout is None else keras.layers.Dropout(dropout, name=f"drop{number}")(x)
+
+
 def logits(x, num_classes: int, *, kernel_initializer="glorot_uniform", name: str):
-    """Ends a network or an auxiliary head: [B, F] to float32 [B, K] under every policy."""
+    """Dense layer that ends a network or an auxiliary head, in float32 under every policy.
+
+    Args:
+        x: [B, F].
+        num_classes: Number of classes K.
+        kernel_initializer: Keras initializer.
+        name: Name of the layer.
+
+    Returns:
+        float32 [B, K].
+    """
     return keras.layers.Dense(
         num_classes, kernel_initializer=kernel_initializer, dtype="float32", name=name
     )(x)
 
 
+def pooled_logits(x, num_classes: int):
+    """Global average pooling [B, H, W, C], then float32 logits [B, K].
+
+    The weights start uniform within 1 / sqrt(C), as in Torch's published training code.
+    """
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return logits(x, num_classes, kernel_initializer=initializers.torch_uniform(), name="fc")
+
+
 def class_average(x, num_classes: int, *, padding: int = 0, kernel_initializer, name: str):
-    """Ends a network as Network in Network does: rectified maps of the classes, averaged.
+    """Averages one rectified map per class, as Network in Network does.
 
     Args:
         x: [B, H, W, C].
         num_classes: Number of classes K.
-        padding: Of the 1 x 1 convolution.
-        kernel_initializer: As for Keras.
+        padding: Zeros on each side of the 1 x 1 convolution, pixels.
+        kernel_initializer: Keras initializer.
         name: Name of the 1 x 1 convolution.
 
     Returns:
@@ -189,18 +322,8 @@ def class_average(x, num_classes: int, *, padding: int = 0, kernel_initializer, 
     return keras.layers.GlobalAveragePooling2D(dtype="float32", name="average")(x)
 
 
-def pooled_logits(x, num_classes: int):
-    """Ends a network: averages every map [B, H, W, C], then float32 logits [B, K].
-
-    The weights start uniform in 1 / sqrt(C), as in Torch's published training code.
-    """
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    return logits(x, num_classes, kernel_initializer=uniform, name="fc")
-
-
 def _require(x, window, padding, name):
-    """Refuses an image that has shrunk below the next window."""
+    """Raises ValueError if x is smaller than the next window."""
     height, width = x.shape[1:3]
     if min(height, width) + 2 * padding < window:
         raise ValueError(

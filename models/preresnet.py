@@ -14,7 +14,7 @@ from functools import partial
 
 import keras
 
-from models import initializers, layers, ops, registry, resnet
+from models import ops, registry, resnet
 
 #            units in conv2_x, conv3_x, conv4_x, conv5_x
 DEPTHS_50 = (3, 4, 6, 3)
@@ -49,7 +49,7 @@ def preresnet(
     Returns:
         {"logits": float32 [B, K]}.
     """
-    conv = partial(_conv, fan=fan)
+    conv = partial(ops.padded_conv, fan=fan)
     x = stem(x, conv=conv)  # 56 x 56 x 64; cifar 32 x 32 x 16
     for stage, depth in enumerate(depths, start=1):
         # preresnet50:         56 x 56 x 256, 28 x 28 x 512, 14 x 14 x 1024, 7 x 7 x 2048
@@ -64,13 +64,13 @@ def preresnet(
                 conv=conv,
                 activated=activated and stage == index == 1,
             )
-    x = activate(x, name="final")
+    x = ops.norm_relu(x, name="final")
     return {"logits": ops.pooled_logits(x, num_classes)}
 
 
 def imagenet_stem(x, *, conv):
     """7 x 7 convolution, activation and 3 x 3 pool."""
-    x = activate(conv(x, 64, 7, stride=2, name="stem_conv"), name="stem")  # 112 x 112 x 64
+    x = ops.norm_relu(conv(x, 64, 7, stride=2, name="stem_conv"), name="stem")  # 112 x 112 x 64
     return ops.pool(x, 3, 2, padding=1, name="stem_pool")
 
 
@@ -108,7 +108,7 @@ def basic(
     """
     y, short = _split(x, filters, stride, name, activated, shortcut or partial(_project, conv=conv))
     y = conv(y, filters, 3, stride=stride, name=f"{name}_conv1")
-    y = activate(y, name=name, number=2)
+    y = ops.norm_relu(y, name=name, number=2)
     if dropout:
         y = keras.layers.Dropout(dropout, name=f"{name}_dropout")(y)
     y = conv(y, filters, 3, name=f"{name}_conv2")
@@ -142,19 +142,14 @@ def bottleneck(
     first, second = (stride, 1) if strided == 1 else (1, stride)
     y, short = _split(x, 4 * filters, stride, name, activated, partial(_project, conv=conv))
     y = conv(y, filters, 1, stride=first, name=f"{name}_conv1")
-    y = conv(activate(y, name=name, number=2), filters, 3, stride=second, name=f"{name}_conv2")
-    y = conv(activate(y, name=name, number=3), 4 * filters, 1, name=f"{name}_conv3")
+    y = conv(ops.norm_relu(y, name=name, number=2), filters, 3, stride=second, name=f"{name}_conv2")
+    y = conv(ops.norm_relu(y, name=name, number=3), 4 * filters, 1, name=f"{name}_conv3")
     return keras.layers.Add(name=f"{name}_add")([y, short])
-
-
-def activate(x, *, name: str, number=""):
-    """Batch normalisation and ReLU."""
-    return ops.relu(layers.BatchNorm(name=f"{name}_norm{number}")(x), f"{name}_relu{number}")
 
 
 def _split(x, filters, stride, name, activated, shortcut):
     """Returns the residual's input and the shortcut, which share it where the shape changes."""
-    y = x if activated else activate(x, name=name, number=1)
+    y = x if activated else ops.norm_relu(x, name=name, number=1)
     if stride == 1 and x.shape[-1] == filters:
         return y, x
     return y, shortcut(y, filters, stride=stride, name=name)
@@ -162,19 +157,6 @@ def _split(x, filters, stride, name, activated, shortcut):
 
 def _project(x, filters, *, stride, name, conv):
     return conv(x, filters, 1, stride=stride, name=f"{name}_shortcut_conv")
-
-
-def _conv(x, filters, kernel_size, *, fan, stride=1, name):
-    return ops.conv(
-        x,
-        filters,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        use_bias=False,
-        kernel_initializer=initializers.he_normal(fan),
-        name=name,
-    )
 
 
 _row = partial(registry.Variant, paper="He et al. 2016b", year=2016)

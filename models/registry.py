@@ -1,4 +1,4 @@
-"""What a family declares of its networks: a row for each, and the choices that families share."""
+"""Rows that describe networks, and the option values that families share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from keras import ops
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-Pixel = float | tuple[float, ...]
+Pixel = float | tuple[float, ...]  # one number, or one per channel
 
-# Options that several families have, with the same meaning in each.
+# Options that several families have mean the same in each of them.
 ACTIVATIONS = {
     "relu": "relu",
     "tanh": "tanh",
@@ -31,15 +31,15 @@ class Variant:
     Attributes:
         graph: Function `(x, num_classes, **options) -> {"logits": ..., "aux1": ...}` of the
             normalised images x, float32 [B, S, S, C]. Its keyword-only arguments are the network's
-            options; a row is usually a `functools.partial` of the family's one graph.
-        image_size: S of the paper, pixels.
-        policy: Name of the augmentation that the paper's recipe calls for.
-        mean: What the paper subtracts, in 0..255; None: the mean of the data.
-        std: What the paper divides by, in 0..255; None: the standard deviation of the data.
+            options. Usually a `functools.partial` of the family's one graph.
+        image_size: Height and width S of the paper's images, pixels.
+        policy: Name of the augmentation policy that matches the paper's recipe.
+        mean: Mean that the paper subtracts, in 0..255; None: the mean of the data.
+        std: Number that the paper divides by, in 0..255; None: the standard deviation of the data.
         paper: Short citation, e.g. "Krizhevsky et al. 2012".
-        year: Of the paper's first appearance.
+        year: Year of the paper's first appearance.
         error: Published error in % with its protocol, e.g. "40.7/18.2 top-1/top-5"; "" if none.
-        aux_weight: Weight of every auxiliary head's loss in the paper; 0: it has none.
+        aux_weight: Weight of each auxiliary head's loss in the paper; 0 without such heads.
     """
 
     graph: Callable
@@ -54,7 +54,7 @@ class Variant:
 
 
 def require_one_of(what: str, given, known):
-    """Refuses an option that is not in its table.
+    """Raises an error that lists the known values if an option has another value.
 
     Raises:
         ValueError: If `given` is not in `known`.

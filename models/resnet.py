@@ -18,7 +18,7 @@ from functools import partial
 
 import keras
 
-from models import initializers, layers, ops, registry
+from models import layers, ops, registry
 
 #            blocks in conv2_x, conv3_x, conv4_x, conv5_x: table 1
 DEPTHS_18 = (2, 2, 2, 2)
@@ -206,23 +206,14 @@ def conv_norm(
     Returns:
         [B, ceil(H / stride), ceil(W / stride), filters].
     """
-    x = ops.conv(
-        x,
-        filters,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        groups=groups,
-        use_bias=use_bias,
-        kernel_initializer=initializers.he_normal("fan_out"),
-        name=f"{name}_conv{number}",
-    )
+    geometry = {"stride": stride, "groups": groups, "use_bias": use_bias}
+    x = ops.padded_conv(x, filters, kernel_size, **geometry, name=f"{name}_conv{number}")
     return norm(x, name=f"{name}_norm{number}")
 
 
 def batch_norm(x, *, name: str, epsilon: float):
     """Normalises over the batch."""
-    return layers.BatchNorm(momentum=0.9, epsilon=epsilon, name=name)(x)
+    return layers.BatchNorm(epsilon=epsilon, name=name)(x)
 
 
 def _add(residual, shortcut, name):

@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from models import ops, registry
+from models import initializers, ops, registry
 
 #   squeeze filters, expand filters of each kind; a pool stands before every row
 FIRES_1_0 = (
@@ -79,7 +79,7 @@ def fire(x, squeeze: int, expand: int, *, name: str):
 
 
 def _conv(x, filters, kernel_size, name, **options):
-    xavier = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+    xavier = initializers.caffe_xavier()
     x = ops.conv(x, filters, kernel_size, kernel_initializer=xavier, name=name, **options)
     return ops.relu(x, name=f"{name}_relu")
 

@@ -14,7 +14,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry
+from models import initializers, layers, ops, registry
 
 FILTERS = (32, 64, 128)
 
@@ -63,26 +63,19 @@ def plain(
                 x = layers.LocalResponseNorm(name=f"norm{stage - 1}")(x)
             x = ops.halve(x, pooling, name=f"pool{stage - 1}")
         for index, size in enumerate(sizes, start=1):
-            number = f"{stage}_{index}"
-            x = _conv(x, int(filters * width), size, number, activation, norm == "batch")
+            x = ops.conv_norm_act(
+                x,
+                f"{stage}_{index}",
+                int(filters * width),
+                size,
+                padding=size // 2,
+                norm=norm,
+                activation=activation,
+                kernel_initializer=initializers.he_normal("fan_in"),
+            )
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     return {"logits": ops.logits(x, num_classes, name="fc")}
-
-
-def _conv(x, filters, kernel_size, number, activation, batch_norm):
-    x = ops.conv(
-        x,
-        filters,
-        kernel_size,
-        padding=kernel_size // 2,
-        use_bias=not batch_norm,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal"),
-        name=f"conv{number}",
-    )
-    if batch_norm:
-        x = layers.BatchNorm(name=f"norm{number}")(x)
-    return ops.activation(x, activation, name=f"{activation}{number}")
 
 
 def _row(kernels):

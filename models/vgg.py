@@ -52,27 +52,20 @@ def vgg(
         ValueError: If `activation` or `norm` is unknown.
     """
     registry.require_one_of("norm", norm, registry.NORMS)
+    conv = partial(ops.conv_norm_act, kernel_size=3, padding=1, norm=norm, activation=activation)
+    dense = partial(ops.dense, units=4096, activation=activation, dropout=dropout)
     for stage, (depth, filters) in enumerate(zip(depths, FILTERS, strict=True), start=1):
         # after the pools: 112 x 112 x 64, 56 x 56 x 128, 28 x 28 x 256, 14 x 14 x 512, 7 x 7 x 512
         for index in range(1, depth + 1):
             number = f"{stage}_{index}"
-            x = _conv(x, filters, number, activation=activation, batch_norm=norm == "batch")
+            x = conv(x, number, filters)
             if norm == "lrn" and number == "1_1":
                 x = layers.LocalResponseNorm(name="norm1_1")(x)
         x = ops.halve(x, "max", name=f"pool{stage}")
     x = keras.layers.Flatten(name="flatten")(x)
-    for number in (6, 7):
-        x = keras.layers.Dense(4096, name=f"fc{number}")(x)
-        x = ops.activation(x, activation, name=f"{activation}{number}")
-        x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
+    x = dense(x, 6)
+    x = dense(x, 7)
     return {"logits": ops.logits(x, num_classes, name="fc8")}
-
-
-def _conv(x, filters, number, *, activation, batch_norm):
-    x = ops.conv(x, filters, 3, padding=1, use_bias=not batch_norm, name=f"conv{number}")
-    if batch_norm:
-        x = layers.BatchNorm(name=f"norm{number}")(x)
-    return ops.activation(x, activation, name=f"{activation}{number}")
 
 
 def _row(depths, norm, error):

@@ -58,25 +58,17 @@ def zfnet(
         ValueError: If `pooling` is unknown.
     """
     for number, (filters, kernel_size, stride, padding) in enumerate(convolutions, start=1):
-        x = ops.conv(
-            x,
-            filters,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            kernel_initializer=_normal(),
-            name=f"conv{number}",
+        geometry = {"stride": stride, "padding": padding}
+        x = ops.conv_norm_act(
+            x, number, filters, kernel_size, **geometry, kernel_initializer=_normal()
         )
-        x = ops.relu(x, name=f"relu{number}")
         if number in POOLED:
             x = ops.halve(x, pooling, name=f"pool{number}")
         if number in normalized:
             x = layers.LocalResponseNorm(name=f"norm{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     for number, units in enumerate(dense, start=6):
-        x = keras.layers.Dense(units, kernel_initializer=_normal(), name=f"fc{number}")(x)
-        x = ops.relu(x, name=f"relu{number}")
-        x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
+        x = ops.dense(x, number, units, dropout=dropout, kernel_initializer=_normal())
     return {"logits": ops.logits(x, num_classes, kernel_initializer=_normal(), name="fc8")}
 
 

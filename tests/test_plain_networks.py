@@ -26,7 +26,7 @@ FORMULAS = {
 @pytest.mark.parametrize("kind", registry.ACTIVATIONS)
 def test_activations(kind):
     x = keras.Input(X.shape[1:])
-    model = keras.Model(x, ops.activation(x, kind, name=kind))
+    model = keras.Model(x, ops.activate(x, kind, name=kind))
     assert model.output.shape[1:] == FORMULAS[kind].shape[1:]
     np.testing.assert_allclose(model(X), FORMULAS[kind], rtol=1e-5, atol=1e-6)
 
