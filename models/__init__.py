@@ -4,7 +4,7 @@ import inspect
 
 from runtime import console
 
-with console.quiet_import():  # `python -m models` runs this file before any other
+with console.quiet_import():  # `python -m models` starts here
     import keras
 
     from models import (
@@ -78,12 +78,12 @@ VARIANTS = {name: row for family in FAMILIES for name, row in family.VARIANTS.it
 
 
 def names() -> list[str]:
-    """Returns the names that `build` knows, in alphabetical order."""
+    """Returns the names of all networks in alphabetical order."""
     return sorted(VARIANTS)
 
 
 def policy(name: str) -> str:
-    """Returns the name of the augmentation policy that the paper of network `name` calls for.
+    """Returns the name of the augmentation policy that matches the paper of network `name`.
 
     Raises:
         ValueError: If `name` is unknown.
@@ -92,7 +92,7 @@ def policy(name: str) -> str:
 
 
 def image_size(name: str) -> int:
-    """Returns the height and width in pixels of the images of network `name` in its paper.
+    """Returns the height and width in pixels of the images in the paper of network `name`.
 
     Raises:
         ValueError: If `name` is unknown.
@@ -101,7 +101,7 @@ def image_size(name: str) -> int:
 
 
 def aux_weight(name: str) -> float:
-    """Returns the weight of each auxiliary head's loss in the paper of network `name`; 0: none.
+    """Returns the weight of each auxiliary head's loss in network `name`'s paper; 0 without heads.
 
     Raises:
         ValueError: If `name` is unknown.
@@ -110,10 +110,11 @@ def aux_weight(name: str) -> float:
 
 
 def owners(option: str) -> str:
-    """Returns whose networks have an option: files of families, "lenet, nin" or "all but dpn".
+    """Returns the families whose networks have an option: "lenet, nin" or "all but dpn".
 
     Args:
-        option: A keyword argument of graphs. Of a family that has it in part, networks are named.
+        option: Keyword argument of graphs. If only some networks of a family have it, they are
+            named instead of the family.
     """
     having, lacking = [], []
     for family in FAMILIES:
@@ -143,13 +144,14 @@ def build(
     Args:
         name: One of `names()`.
         num_classes: Number of classes K.
-        image_size: Height and width S in pixels; None: the paper's.
-        channels: Channels C of the images.
-        aux_heads: Whether to add the paper's auxiliary heads; no effect where it has none.
-        mean: Per channel, in 0..255, of the training images; None: ImageNet's.
-        std: The same. A network whose paper fixes either keeps its own.
-        preprocessing: One of `PREPROCESSINGS`, in place of the paper's: "mean" subtracts the mean
-            colour, "mean_image" an image that the caller gives to the layer "normalize",
+        image_size: Height and width S in pixels (default: the paper's).
+        channels: Number of channels C of the images.
+        aux_heads: Whether to add the paper's auxiliary heads, if it has any.
+        mean: Mean of the training images per channel, in 0..255 (default: ImageNet's).
+        std: Standard deviation per channel, likewise. Where the paper fixes mean or std, its value
+            is used instead.
+        preprocessing: One of `PREPROCESSINGS`: "paper" is the paper's, "mean" subtracts the mean
+            colour, "mean_image" subtracts an image that the caller sets in the layer "normalize",
             "standardised" subtracts the mean colour and divides by `std`.
         **options: Keyword arguments of the network's graph, e.g. `dropout=0.2`.
 
@@ -179,7 +181,7 @@ def build(
 
 
 def _preprocessed(images, variant, preprocessing, mean, std):
-    """The first layer: what becomes of images [B, S, S, C] in 0..255."""
+    """Applies the first layer, which normalises images [B, S, S, C] in 0..255."""
     if preprocessing == "mean_image":
         return layers.SubtractMeanImage(name="normalize")(images)
     fixed = {
@@ -202,13 +204,13 @@ def _variant(name):
 
 
 def _options(name):
-    """Returns the names of the options that the graph of network `name` has."""
+    """Returns the names of the options of network `name`."""
     parameters = inspect.signature(_variant(name).graph).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def _checked(name, options, aux_heads):
-    """Returns the keyword arguments for the graph of network `name`."""
+    """Returns the options of network `name`; raises ValueError if one is unknown."""
     known = _options(name)
     if "aux_heads" in known:
         options = options | {"aux_heads": aux_heads}
@@ -222,7 +224,7 @@ def _checked(name, options, aux_heads):
 
 
 def _pixel(what, fixed, given, default, channels):
-    """Chooses a mean or std: the paper's, the caller's, or ImageNet's (its average for grey)."""
+    """Returns the paper's mean or std, else the caller's, else ImageNet's (grey: its average)."""
     if fixed is not None:
         return fixed
     if given is None:

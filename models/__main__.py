@@ -1,15 +1,16 @@
 """Shows the networks: `python -m models [NAME ...] [--batch_size=N] [--markdown]`.
 
 One row for each network: the paper and what it reports, and what the built network costs, for 10
-classes where the images have 32 pixels, else for 1000. With names only those, and below the table
-the layers of each with the shapes they put out. `NAME --plot=FILE` draws one instead.
+classes where the images have 32 pixels, otherwise for 1000. Given names, it shows only their rows,
+and below the table each network's layers with their output shapes. `NAME --plot=FILE` draws one
+network instead.
 
-- paper, year: the citation, and when it first appeared
-- error: in %, of a single network on the validation images, as the paper reports it
-- parameters: those that are trained
-- MB: all weights as float32, in millions of bytes, those that are not trained included
-- multiply-adds: of convolutions and dense layers, for one image, in millions
-- memory: in millions of bytes, for one training step of N images in float32,
+- paper, year: the citation, and the year of its first appearance
+- error: published error of a single network on the validation images, in %
+- parameters: number of trainable parameters
+- MB: size of all weights, trainable or not, as float32, in millions of bytes
+- multiply-adds: millions of multiply-adds of convolutions and dense layers for one image
+- memory: millions of bytes for one training step of N images in float32,
   4 x (weights + 2 x parameters + N x activations): gradients and one optimizer slot such as
   momentum's are as large as the parameters; activations are the outputs of all layers, of which
   a framework may keep fewer
@@ -30,7 +31,7 @@ _FLOAT = 4  # bytes of a float32
 
 
 class Column(NamedTuple):
-    """A column of a table; text is set to the left, numbers to the right."""
+    """A column of a table: text aligns left, numbers align right."""
 
     title: str
     width: int
@@ -92,14 +93,14 @@ def _layer_rows(model: keras.Model) -> list[list[str]]:
 
 
 def _outline(name: str) -> keras.Model:
-    """The network without memory or values for its weights: the whole table in a minute."""
+    """Builds a network whose weights take no memory, so that the whole table takes a minute."""
     keras.backend.clear_session()
     with keras.StatelessScope(initialize_variables=False):
         return models.build(name, 10 if models.image_size(name) == 32 else 1000)
 
 
 def _print(columns: list[Column], rows: Iterable[list[str]], markdown: bool):
-    """Prints each row as soon as it is known."""
+    """Prints each row as soon as it is computed."""
     edge, between = ("| ", " | ") if markdown else ("", "  ")
 
     def line(cells):
@@ -123,10 +124,17 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="networks; none: all")
-    parser.add_argument("--batch_size", type=int, default=128, help="N of the memory (128)")
-    parser.add_argument("--plot", metavar="FILE", help="draw one network: .svg, .png or .pdf")
-    parser.add_argument("--markdown", action="store_true", help="as docs/networks.md has it")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks to show (default: all)")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=128,
+        help="images per step, N of the memory column (default: 128)",
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw one network into a .svg, .png or .pdf file"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         parser.error(f"wrong batch_size, expected 1 or more, received {args.batch_size}")
@@ -136,7 +144,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None):
-    """Prints what the command line asks for."""
+    """Prints the table of networks, or draws one network."""
     args = _parse(argv)
     with console.user_errors():
         names = args.names or list(models.VARIANTS)

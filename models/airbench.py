@@ -1,4 +1,4 @@
-"""The network of airbench94, made to reach 94 % on CIFAR-10 in the shortest training.
+"""airbench94, a network made to reach 94 % on CIFAR-10 in the shortest possible training.
 
 Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv:2404.00498, sections
 3.1 (the network), 3.2 (whitening) and 3.3 (identity). The first layer is not trained: it whitens
@@ -19,7 +19,7 @@ _uniform = initializers.torch_uniform
 
 
 def airbench(x, num_classes: int):
-    """A whitening layer, three blocks of two convolutions, the largest of each map, logits.
+    """Whitening, three stages of two convolutions, global max pooling and logits.
 
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
@@ -59,7 +59,7 @@ def _gelu(x, name):
 
 
 class Identity(keras.initializers.Initializer):
-    """The first filters pass their channel on as it is (section 3.3), the others are random."""
+    """Kernels whose first filters copy one channel each (section 3.3); the others are random."""
 
     def __call__(self, shape, dtype=None):
         """Returns a kernel [k, k, C, filters]."""

@@ -4,8 +4,8 @@ Alex Krizhevsky, Ilya Sutskever, Geoffrey Hinton, "ImageNet classification with 
 neural networks", NIPS 2012. Transcribes section 3.5 and figure 2; `alexnet_owt` follows Alex
 Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997.
 
-Images are mean-subtracted and stay on the 0..255 scale: on a smaller one local response
-normalisation would have nothing to divide by.
+Images are mean-subtracted and stay on the 0..255 scale: on a smaller scale local response
+normalisation would have no effect.
 
 Departures: figure 2 says 224 pixels, but its 55 x 55 maps need 227 without padding (Caffe's
 reading) or 224 with 2 pixels on each side (`alexnet_owt`, as in torchvision). `alexnet_owt` has no

@@ -5,7 +5,7 @@ simplicity: the all convolutional net", ICLR 2015 workshop, arXiv:1412.6806. Tra
 and 2, model C.
 
 Departures: images are standardised where the paper whitens them. The seventh convolution does not
-pad, as in the public Caffe form. Weights start as in He et al. (2015), the paper says nothing.
+pad, as in the public Caffe form. Weights start as in He et al. (2015); the paper does not say how.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ import keras
 
 from models import initializers, ops, registry
 
-#         filters, kernel, stride, padding; one filter of 1 x 1 for each class follows
+#         filters, kernel, stride, padding; a 1 x 1 convolution with a filter per class follows
 CONVOLUTIONS = (
     (96, 3, 1, 1),
     (96, 3, 1, 1),
@@ -28,13 +28,13 @@ CONVOLUTIONS = (
 
 
 def all_cnn(x, num_classes: int, *, activation: str = "relu", dropout: float = 0.5):
-    """Nine convolutions, of which two halve the maps, and averaged class maps.
+    """Nine convolutions, two of which halve the maps, and averaged class maps.
 
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
         activation: One of `registry.ACTIVATIONS`; the class maps are always rectified.
-        dropout: Fraction dropped of the maps that have been halved; of the image, two fifths of it.
+        dropout: Fraction of the halved maps that is dropped; two fifths of it for the images.
 
     Returns:
         {"logits": float32 [B, K]}.

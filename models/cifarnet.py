@@ -3,7 +3,8 @@
 Alex Krizhevsky's cuda-convnet layer definitions for CIFAR-10 (2011) in the form that TensorFlow's
 tutorial and TF-slim made common. Transcribes TF-slim's `cifarnet`; there is no paper.
 
-Departures: images are standardised with the data's mean and deviation, not each with its own.
+Departures: images are standardised with the mean and standard deviation of the data set, not
+each with its own.
 """
 
 from functools import partial
@@ -30,7 +31,7 @@ def cifarnet(
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
         activation: One of `registry.ACTIVATIONS`.
-        norm: "lrn" around the pools, "batch" after both convolutions, or "none".
+        norm: "lrn" after pool1 and before pool2, "batch" after both convolutions, or "none".
         pooling: One of `registry.POOLINGS`.
         dropout: Fraction of fc3's outputs that is dropped.
 

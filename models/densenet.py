@@ -5,8 +5,8 @@ networks", CVPR 2017, arXiv:1608.06993. Transcribes table 1 (ImageNet) and secti
 bottlenecks of four times the growth rate and transitions that halve the channels).
 
 Departures: none in the graph. With `epsilon=1.001e-5` DenseNet-121, -169 and -201 are the networks
-of Keras Applications. Weights start as in He et al. (2015) over the outgoing connections, as in
-the authors' code.
+of Keras Applications. Weights start as in He et al. (2015), scaled by the outgoing connections,
+as in the authors' code.
 """
 
 from functools import partial
@@ -39,14 +39,14 @@ def densenet(
     Args:
         x: Standardised images, float32 [B, S, S, C].
         num_classes: Number of classes K.
-        stem: Function `(x, *, conv, activate)`: what comes before the blocks.
+        stem: Function `(x, *, conv, activate)` that applies the layers before the blocks.
         depths: Layers in each block.
         growth_rate: Channels k that each layer adds.
         bottleneck: Whether a 1 x 1 convolution to 4 k channels precedes each 3 x 3 ("B").
         compression: Fraction of the channels that a transition keeps ("C").
-        dropout: Fraction dropped after every convolution but the first: the paper's 0.2 where it
-            does not augment.
-        epsilon: Of batch normalisation.
+        dropout: Fraction dropped after every convolution but the first; 0.2 in the paper for data
+            without augmentation.
+        epsilon: Number added to batch normalisation's variances.
 
     Returns:
         {"logits": float32 [B, K]}.
@@ -79,7 +79,7 @@ def imagenet_stem(x, *, conv, activate, filters: int):
 
 
 def cifar_stem(x, *, conv, activate, filters: int):
-    """One bare 3 x 3 convolution."""
+    """A 3 x 3 convolution alone."""
     return conv(x, filters, 3, name="stem")
 
 

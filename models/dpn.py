@@ -1,11 +1,11 @@
-"""Dual path networks: a residual path that is added to beside a dense path that is appended to.
+"""Dual path networks: every block adds to a residual path and appends to a dense path.
 
 Yunpeng Chen, Jianan Li, Huaxin Xiao, Xiaojie Jin, Shuicheng Yan, Jiashi Feng, "Dual path
 networks", NIPS 2017, arXiv:1707.01629. Transcribes table 1 (DPN-92, DPN-98) and table 6 (DPN-131);
 DPN-68 and DPN-107 follow the authors' code, and so do the colour constants.
 
 Departures: none in the graph. DPN-107's published error comes after training on 5000 classes more.
-Weights start as in He et al. (2015) over the incoming connections.
+Weights start as in He et al. (2015), scaled by the incoming connections.
 """
 
 from functools import partial
@@ -45,7 +45,7 @@ def dpn(x, num_classes: int, *, table: Table, depths=None):
         x: Standardised images, float32 [B, S, S, C].
         num_classes: Number of classes K.
         table: Column of the paper's table.
-        depths: Blocks in each stage; None: the table's.
+        depths: Blocks in each stage (default: the table's).
 
     Returns:
         {"logits": float32 [B, K]}.
@@ -77,14 +77,14 @@ def dpn(x, num_classes: int, *, table: Table, depths=None):
 
 
 def _project(x, width, increment, *, stride, name):
-    """Starts a stage: the residual path [B, H, W, width] and the dense one, two increments."""
+    """Starts a stage with a residual path of `width` channels and a dense one of two increments."""
     x = _activate(x, name=f"{name}_project")
     x = _conv(x, width + 2 * increment, 1, stride=stride, name=f"{name}_project_conv")
     return keras.ops.split(x, [width], axis=-1)
 
 
 def _block(x, paths, *, filters, width, increment, groups, stride, name):
-    """Returns both paths after one block; x is the concatenation of those before."""
+    """Returns both paths after one block; x is the concatenation of the paths before it."""
     residual, dense = paths
     y = _conv(_activate(x, name=name, number=1), filters, 1, name=f"{name}_conv1")
     y = _activate(y, name=name, number=2)

@@ -1,4 +1,4 @@
-"""Deeply supervised network: Network in Network for CIFAR with a head at every convolution.
+"""Deeply supervised network: Network in Network for CIFAR with a head after each convolution.
 
 Chen-Yu Lee, Saining Xie, Patrick Gallagher, Zhengyou Zhang, Zhuowen Tu, "Deeply-supervised nets",
 AISTATS 2015, arXiv:1409.5185. Transcribes section 4.1 as in the authors' configuration.
@@ -12,8 +12,8 @@ import keras
 
 from models import ops, registry
 
-#   kernel of a convolution; filters of it and of the 1 x 1 ones after it. The last block's last one
-#   has one filter for each class.
+#   kernel of a convolution; filters of it and of the 1 x 1 convolutions after it. The last block
+#   ends with a 1 x 1 convolution that has one filter per class.
 BLOCKS = (
     (5, (192, 160, 96)),  # 32 x 32, pooled to 16 x 16
     (5, (192, 192, 192)),  # 16 x 16, pooled to 8 x 8
@@ -30,12 +30,12 @@ def dsn(
     pooling: str = "max_overlapping",
     dropout: float = 0.5,
 ):
-    """Three blocks and averaged class maps; the companions classify what conv1, 2 and 3 return.
+    """Three blocks and averaged class maps, and a companion head at conv1, conv2 and conv3.
 
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
-        aux_heads: Whether to add the companions.
+        aux_heads: Whether to add the companion heads.
         activation: One of `registry.ACTIVATIONS`; the class maps are always rectified.
         pooling: One of `registry.POOLINGS`.
         dropout: Fraction of the pooled maps that is dropped.

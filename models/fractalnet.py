@@ -1,4 +1,4 @@
-"""FractalNet: great depth without residuals, by columns that double in depth and join in means.
+"""FractalNet: depth without residuals, by columns of doubling depth whose outputs are averaged.
 
 Gustav Larsson, Michael Maire, Gregory Shakhnarovich, "FractalNet: ultra-deep neural networks
 without residuals", ICLR 2017, arXiv:1605.07648. Transcribes figure 1 and section 4: 5 blocks of
@@ -17,7 +17,7 @@ import keras
 
 from models import initializers, ops, registry
 
-FILTERS_21 = (64, 128, 256, 512, 512)  # of each block
+FILTERS_21 = (64, 128, 256, 512, 512)  # channels of each block
 
 
 def fractalnet(
@@ -37,8 +37,8 @@ def fractalnet(
         filters: Channels of each block.
         columns: Columns C of a block; column c has 2 ** (c - 1) convolutions.
         dropout: Fraction dropped in the last block; rises linearly from 0 in the first.
-        drop_path: Fraction of a join's inputs that is dropped in local mini-batches; 0: no
-            drop-path at all.
+        drop_path: Fraction of a join's inputs that is dropped in local mini-batches; 0 switches
+            drop-path off, global mini-batches included.
 
     Returns:
         {"logits": float32 [B, K]}.
@@ -54,7 +54,7 @@ def fractalnet(
 
 
 def _block(x, columns, *, unit, join, name):
-    """Figure 1, right: the columns that end in a row are joined, and all go on from the mean."""
+    """Figure 1, right: columns that end in the same row are averaged and continue from the mean."""
     rows = 2 ** (columns - 1)
     maps = [x] * columns
     for row in range(1, rows + 1):
@@ -82,7 +82,7 @@ def _unit(x, *, filters, dropout, name):
 
 
 def _join(maps, *, column, drop_path, name):
-    """The mean of the maps; with drop-path, of those that are kept."""
+    """Averages the maps, or with drop-path the maps that are kept."""
     if len(maps) == 1:
         return maps[0]
     if not drop_path:
@@ -91,7 +91,7 @@ def _join(maps, *, column, drop_path, name):
 
 
 class PathChoice(keras.layers.Layer):
-    """Draws once per mini-batch whether drop-path is global, and which column it keeps then.
+    """Draws once per mini-batch whether drop-path is global, and the column it then keeps.
 
     Args:
         columns: Number of columns C.
@@ -117,10 +117,10 @@ class PathChoice(keras.layers.Layer):
 
 
 class DropPathJoin(keras.layers.Layer):
-    """The mean of those inputs that drop-path keeps; of all when not training.
+    """Averages the inputs that drop-path keeps; outside training, all inputs.
 
     Args:
-        rate: Fraction that is dropped when drop-path is local.
+        rate: Fraction of the inputs that is dropped when drop-path is local.
         name: Name of the layer.
     """
 
@@ -132,8 +132,8 @@ class DropPathJoin(keras.layers.Layer):
     def call(self, maps, column, training=False):
         """Maps k tensors [B, H, W, F], of the k deepest columns, to one.
 
-        A global column that does not reach this join leaves nothing that counts: the join then
-        drops as if local, and the joins after it do not look at the result.
+        Where the global column does not reach this join, the result never reaches the logits; the
+        join then drops as if drop-path were local.
         """
         if not training:
             return sum(maps) / len(maps)

@@ -22,7 +22,7 @@ ACTIVATIONS = tuple(kind for kind in registry.ACTIVATIONS if kind != "crelu")
 
 
 class Gate(keras.layers.Layer):
-    """Equation 3: lets through what was transformed where the gate is open, else what came in."""
+    """Equation 3: passes the transformed maps where the gate is open, else the carried maps."""
 
     def call(self, transformed, gate, carried):
         """Mixes `transformed` and `carried` by `gate` in 0..1, all three [B, H, W, C]."""
@@ -42,9 +42,9 @@ def highway(
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
         num_classes: Number of classes K.
-        activation: One of `registry.ACTIVATIONS` but crelu, which has no channel to carry.
+        activation: One of `registry.ACTIVATIONS` except crelu, which changes the channels.
         pooling: One of `registry.POOLINGS`.
-        dropout: Fraction dropped of the image, of the first pooled maps and of the last maps.
+        dropout: Fraction of the image, the first pooled maps and the last maps that is dropped.
 
     Returns:
         {"logits": float32 [B, K]}.

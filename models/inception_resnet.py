@@ -69,7 +69,7 @@ def reduction_b(first: int, second: int, middle: int, last: int) -> dict:
     }
 
 
-# Number of blocks, their table, the factor of their residuals, and what comes after them.
+#   blocks, their table, the factor of their residuals, steps after the blocks
 STAGES_V1 = (
     (5, A_V1, 0.17, (reduction_a(192, 192, 256, 384),)),  # 35 x 35 x 256, then 17 x 17 x 896
     (10, B_V1, 0.10, (reduction_b(384, 256, 256, 256),)),  # 17 x 17 x 896, then 8 x 8 x 1792
@@ -92,8 +92,8 @@ def inception_resnet(
         x: Images scaled to -1..1, float32 [B, 299, 299, C].
         num_classes: Number of classes K.
         stem: Steps before the blocks.
-        stages: Rows like those of `STAGES_V1`; a factor of None: the residual as it is, and nothing
-            rectified after it.
+        stages: Rows as in `STAGES_V1`; a factor of None leaves the residual unscaled and the sum
+            unrectified.
         dropout: Fraction of the last features that is dropped.
         scale: Whether batch normalisation has a gamma.
 
@@ -112,7 +112,7 @@ def inception_resnet(
 
 
 def _block(x, table, factor, *, conv, name):
-    """Branches, a 1 x 1 convolution without normalisation, and the shortcut (figure 20)."""
+    """Branches, a 1 x 1 convolution without normalisation, and a shortcut (figure 20)."""
     y = branches.module(x, table, conv=conv, name=name)
     y = ops.conv(y, x.shape[-1], 1, kernel_initializer="he_normal", name=f"{name}_up")
     if factor is not None:

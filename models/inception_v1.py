@@ -12,7 +12,7 @@ border, local response normalisation has k = 1 and alpha divided by its window o
 uniform over the incoming connections, biases at 0.2. The average pool covers the whole map, and
 the heads' windows shrink with it, whatever the size of the image. `googlenet_bn` is the row
 "BN-GoogLeNet" of arXiv:1512.00567: batch normalisation after every convolution, whose bias it makes
-superfluous, none of them 3 x 3 where table 1 says 5 x 5.
+superfluous, and the 5 x 5 convolutions of table 1 kept.
 """
 
 from functools import partial

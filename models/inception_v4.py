@@ -9,7 +9,7 @@ shorter side, and for 12 and 144 crops.
 
 Departures: the order of 1 x 7 and 7 x 1 convolutions is that of the authors' published model, and
 so are the initial weights (He et al. 2015); its normalisation has no gamma, which is `scale=False`
-here. Its auxiliary head, of which the paper does not speak, is left out.
+here. Its auxiliary head, which the paper does not mention, is left out.
 """
 
 from functools import partial

@@ -19,11 +19,11 @@ from models.registry import ACTIVATIONS, IMAGENET_MEAN, IMAGENET_STD, NORMS, Pix
 
 
 class Normalize(keras.layers.Layer):
-    """`(images - mean) / std`, without variables, in float32 whatever the precision policy.
+    """`(images - mean) / std`, without variables, in float32 under every precision policy.
 
     Args:
         mean: One number or one per channel, in the units of the images (0..255).
-        std: The same.
+        std: One number or one per channel, in the same units.
         name: Name of the layer.
     """
 
@@ -38,7 +38,7 @@ class Normalize(keras.layers.Layer):
 
 
 class SubtractMeanImage(keras.layers.Layer):
-    """`images - mean image`, which is a weight that nobody trains, set from the training images.
+    """`images - mean image`; the mean image is a fixed weight, measured on the training images.
 
     Args:
         name: Name of the layer.
@@ -48,12 +48,12 @@ class SubtractMeanImage(keras.layers.Layer):
         super().__init__(dtype="float32", trainable=False, name=name)
 
     def build(self, input_shape):
-        """Makes the mean image, all zero."""
+        """Creates the mean image, all zero."""
         shape = input_shape[1:]
         self.mean = self.add_weight(shape=shape, initializer="zeros", name="mean", trainable=False)
 
     def measure(self, batches: Iterable[np.ndarray]):
-        """Sets the mean image: that of images [B, H, W, C]."""
+        """Sets the mean image to the average of images, batches of [B, H, W, C]."""
         total, count = 0.0, 0
         for images in batches:
             total, count = total + images.sum(axis=0, dtype=np.float64), count + len(images)
@@ -65,14 +65,14 @@ class SubtractMeanImage(keras.layers.Layer):
 
 
 class Whitening(keras.layers.Conv2D):
-    """A convolution that makes patches of the training images white; only its bias is trained.
+    """A convolution that whitens patches of the training images; only its bias is trained.
 
-    For every principal axis of the patches it has two filters, the axis and its negative, divided
-    by the standard deviation along it (Jordan 2024, arXiv:2404.00498, section 3.2). Random until
-    `measure` is called.
+    It has two filters per principal axis of the patches: the axis and its negative, divided by the
+    standard deviation along it (Jordan 2024, arXiv:2404.00498, section 3.2). The filters are random
+    until `measure` is called.
 
     Args:
-        kernel_size: Side of the patches, in pixels.
+        kernel_size: Height and width of the patches, pixels.
         name: Name of the layer.
     """
 
@@ -82,13 +82,13 @@ class Whitening(keras.layers.Conv2D):
         super().__init__(1, kernel_size, name=name)
 
     def build(self, input_shape):
-        """Makes the weights: the number of filters depends on that of the channels."""
+        """Creates the weights; the number of filters follows from the number of channels."""
         self.filters = 2 * math.prod(self.kernel_size) * input_shape[-1]
         super().build(input_shape)
         self.kernel.trainable = False
 
     def measure(self, batches: Iterable[np.ndarray]):
-        """Sets the filters for the patches of what the layer gets, [B, H, W, C]."""
+        """Sets the filters from the patches of batches of the layer's input, [B, H, W, C]."""
         covariance, count = 0.0, 0
         for x in batches:
             patches = np.lib.stride_tricks.sliding_window_view(x, self.kernel_size, axis=(1, 2))
@@ -106,14 +106,14 @@ class LocalResponseNorm(keras.layers.Layer):
 
     `y_i = x_i / (bias + alpha * sum_j x_j^2) ** 0.75`, j from i - radius to i + radius. alpha is
     not divided by the window: Caffe's `local_size 5, alpha 1e-4` is `radius=2, alpha=2e-5` here.
-    The sum is a product with a band matrix, in float32 under every policy: on a CPU it costs what
-    TensorFlow's own kernel does, and it runs on every backend.
+    The sum is a product with a band matrix, in float32 under every policy: on a CPU it is as fast
+    as TensorFlow's own kernel, and it runs on every backend.
 
     Args:
         radius: Neighbours on each side; the paper's n = 5 is radius 2.
         bias: The paper's k.
         alpha: The paper's alpha.
-        **options: As for every Keras layer: name, dtype.
+        **options: Options of every Keras layer: name, dtype.
     """
 
     def __init__(self, *, radius: int = 2, bias: float = 2.0, alpha: float = 1e-4, **options):
@@ -131,17 +131,17 @@ class LocalResponseNorm(keras.layers.Layer):
 
 
 class BatchNorm(keras.layers.BatchNormalization):
-    """Batch normalisation: Keras' results, trained through TensorFlow's fused kernel.
+    """Batch normalisation with Keras' results, trained through TensorFlow's fused kernel.
 
-    The kernel sees one replica only. Above one, the statistics of all are summed at once; Keras
-    has three sums for them, one after another, and each waits for the network. The kernel returns
-    the unbiased variance n / (n - 1); Keras keeps the biased one and so do we. At inference it
-    gains little, and TensorFlow fails where it fuses it with a tanh.
+    The kernel sees one replica only. With several replicas, one all-reduce sums their statistics,
+    where Keras has three in a row that each wait for the network. The kernel returns the unbiased
+    variance, n / (n - 1) times the biased one, which Keras keeps and so do we. At inference the
+    kernel gains little, and TensorFlow fails where it fuses it with a tanh.
 
     Args:
-        momentum: Weight that the moving averages keep at each step.
-        epsilon: Added to the variance.
-        **options: As for `keras.layers.BatchNormalization`.
+        momentum: Fraction of the moving averages that is kept at each step.
+        epsilon: Number added to the variance.
+        **options: Further options of `keras.layers.BatchNormalization`.
     """
 
     def __init__(self, *, momentum: float = 0.9, epsilon: float = 1e-5, **options):
@@ -149,29 +149,31 @@ class BatchNorm(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **options)
 
     def call(self, inputs, training=None, mask=None):
-        """Maps [B, H, W, C] to the same shape; updates the moving statistics when training."""
-        learning = training and self.trainable and mask is None
-        if not learning or len(inputs.shape) != 4 or keras.backend.backend() != "tensorflow":
+        """Maps [B, H, W, C] to the same shape; updates the moving statistics during training."""
+        in_training = training and self.trainable and mask is None
+        if not in_training or len(inputs.shape) != 4 or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
-        return self._learn(inputs) if _one_replica() else self._learn_together(inputs)
+        return self._train(inputs) if _one_replica() else self._train_replicas(inputs)
 
-    def _learn_together(self, x):
+    def _train_replicas(self, x):
         import tensorflow as tf
 
         wide = tf.cast(x, tf.float32)
-        near = wide - tf.stop_gradient(self.moving_mean.value)  # less is lost in the difference
-        own = tf.stack([tf.reduce_mean(power, axis=[0, 1, 2]) for power in (near, tf.square(near))])
+        near = wide - tf.stop_gradient(self.moving_mean.value)  # small numbers: exact variance
+        moments = tf.stack(
+            [tf.reduce_mean(power, axis=[0, 1, 2]) for power in (near, tf.square(near))]
+        )
         replica = tf.distribute.get_replica_context()
-        offset, squares = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.MEAN, own))
+        offset, squares = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.MEAN, moments))
         mean = offset + tf.stop_gradient(self.moving_mean.value)
         variance = tf.maximum(squares - tf.square(offset), 0.0)
-        self._follow(self.moving_mean, mean)
-        self._follow(self.moving_variance, variance)
+        self._update(self.moving_mean, mean)
+        self._update(self.moving_variance, variance)
         beta, gamma = self.beta, self.gamma
         y = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, self.epsilon)
         return tf.cast(y, x.dtype)
 
-    def _learn(self, x):
+    def _train(self, x):
         import tensorflow as tf
 
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -184,18 +186,18 @@ class BatchNorm(keras.layers.BatchNormalization):
             is_training=True,
         )
         n = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-        self._follow(self.moving_mean, mean)
-        self._follow(self.moving_variance, variance * ((n - 1) / n))
+        self._update(self.moving_mean, mean)
+        self._update(self.moving_variance, variance * ((n - 1) / n))
         return y
 
-    def _follow(self, average, value):
+    def _update(self, average, value):
         average.assign(average * self.momentum + value * (1 - self.momentum))
 
 
 class ConcatenatedReLU(keras.layers.Layer):
     """The rectified x and the rectified -x of every channel, next to each other.
 
-    So groups of contiguous channels, AlexNet's towers, stay together.
+    Groups of contiguous channels, such as AlexNet's towers, stay contiguous.
     """
 
     def call(self, x):
@@ -205,7 +207,7 @@ class ConcatenatedReLU(keras.layers.Layer):
 
 
 class GroupedConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with groups, without Keras' XLA function for them.
+    """`keras.layers.Conv2D` with groups, without the XLA function that Keras uses for them.
 
     Measured on 2 CPU cores, forward and backward, milliseconds; the results are equal:
 
@@ -213,8 +215,8 @@ class GroupedConv2D(keras.layers.Conv2D):
         27 x 27 x 96 -> 256, 5 x 5, g 2      1471              144              135   (batch 32)
         28 x 28 x 128, 3 x 3, g 32           4413               32               13   (batch 16)
 
-    oneDNN and cuDNN take the grouped kernel; where TensorFlow has neither it fails, and the
-    convolution is split.
+    oneDNN and cuDNN have the grouped kernel; where TensorFlow has neither, the convolution is
+    split.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -235,7 +237,7 @@ class GroupedConv2D(keras.layers.Conv2D):
 
 @contextlib.contextmanager
 def deep_recursion() -> Iterator[None]:
-    """Keras walks a graph by recursion, a call for each layer; Python allows a thousand."""
+    """Raises Python's limit of 1000 nested calls: Keras walks graphs by a call per layer."""
     usual = sys.getrecursionlimit()
     sys.setrecursionlimit(max(usual, 20_000))
     try:
@@ -245,7 +247,7 @@ def deep_recursion() -> Iterator[None]:
 
 
 def _one_replica():
-    """Whether TensorFlow has one replica, whose examples are all that is normalised over."""
+    """Whether TensorFlow runs on one replica, which then holds the whole batch."""
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
@@ -253,9 +255,9 @@ def _one_replica():
 
 @functools.cache
 def _grouped_kernels_run(dtype):
-    """Whether TensorFlow's kernels here take groups in the backward pass too: tried once.
+    """Whether TensorFlow's kernels on this machine support groups in the backward pass.
 
-    oneDNN knows bfloat16 on processors with AVX-512 only.
+    Tried once per dtype: oneDNN supports bfloat16 only on processors with AVX-512.
     """
     import tensorflow as tf
 

@@ -20,9 +20,9 @@ import keras
 
 from models import branches, layers, ops, registry
 
-# Figure 4: each block adds two operations (kind, size of the window, what it reads). h is the
-# output of the cell before, p of the one before that, both reduced to the cell's filters; a to e
-# are the cell's own blocks. In the reduction cell whatever reads h or p has a stride of 2.
+# Figure 4: each block adds two operations (kind, size of the window, input). h is the output
+# of the previous cell, p of the cell before that, both reduced to the cell's filters; a to e are
+# the cell's own blocks. In the reduction cell, operations on h or p have a stride of 2.
 NORMAL = {
     "a": (("separable", 5, "h"), ("separable", 3, "p")),
     "b": (("separable", 5, "p"), ("separable", 3, "p")),
@@ -54,7 +54,7 @@ def nasnet(
         x: Images scaled to -1..1, float32 [B, 224, 224, C].
         num_classes: Number of classes K.
         cells: Normal cells in each stage, the paper's N.
-        filters: Of a cell of the first stage; the last stage ends with 24 times as many channels.
+        filters: Filters of a cell in the first stage; the last stage ends with 24 times as many.
         stem_filters: Channels of the first convolution.
         dropout: Fraction of the last features that is dropped.
 
@@ -130,7 +130,7 @@ def _separable(x, filters, kernel_size, *, stride=1, name):
 
 
 def _adjust(p, x, filters, name):
-    """Brings the maps of the cell before the last to the size of x and to `filters`."""
+    """Brings the output of the cell before the last to the size of x and to `filters` channels."""
     same_size = p.shape[1:3] == x.shape[1:3]
     if p is x or (same_size and p.shape[-1] == filters):
         return p
@@ -141,7 +141,7 @@ def _adjust(p, x, filters, name):
 
 
 def _halve(x, filters, name):
-    """Every second pixel and, in the other half of the channels, their neighbours below right."""
+    """Convolves every second pixel and, for half of the channels, its lower right neighbour."""
     shifted = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pad")(x)
     shifted = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop")(shifted)
     halves = [

@@ -15,8 +15,8 @@ import keras
 
 from models import ops, registry
 
-#   kernel, stride, padding of a convolution; filters of it and of the 1 x 1 ones after it. The last
-#   block's last one has one filter for each class.
+#   kernel, stride, padding of a convolution; filters of it and of the 1 x 1 convolutions after it.
+#   The last block ends with a 1 x 1 convolution that has one filter per class.
 IMAGENET = (
     (11, 4, 0, (96, 96, 96)),  # 54 x 54, pooled to 27 x 27
     (5, 1, 2, (256, 256, 256)),  # 27 x 27, pooled to 13 x 13
@@ -47,7 +47,7 @@ def nin(
         x: Images, float32 [B, S, S, C].
         num_classes: Number of classes K.
         blocks: Rows as in `IMAGENET`; a pool stands between two of them.
-        fine: Layers whose weights start from N(0, 0.01), the others from N(0, 0.05).
+        fine: Names of layers whose weights start from N(0, 0.01); the others from N(0, 0.05).
         drop_after: Numbers of the pools that dropout follows.
         activation: One of `registry.ACTIVATIONS`; the class maps are always rectified.
         pooling: One of `registry.POOLINGS`.

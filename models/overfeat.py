@@ -4,7 +4,7 @@ Pierre Sermanet, David Eigen, Xiang Zhang, Michael Mathieu, Rob Fergus, Yann LeC
 integrated recognition, localization and detection using convolutional networks", ICLR 2014,
 arXiv:1312.6229. Transcribes table 1.
 
-Images are standardised with one mean and one deviation for all channels, the released code's.
+Images are standardised with the released code's one mean and standard deviation for all channels.
 
 The graph is that of ZFNet, with pools that do not overlap and no normalisation.
 

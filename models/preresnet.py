@@ -1,4 +1,4 @@
-"""Pre-activation ResNet ("v2"): normalise and rectify before each convolution, add undisturbed.
+"""Pre-activation ResNet ("v2"): batch normalisation and ReLU come before each convolution.
 
 Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun, "Identity mappings in deep residual networks",
 ECCV 2016, arXiv:1603.05027. Transcribes figure 4 (e), the appendix, and the depths of the authors'
@@ -6,8 +6,8 @@ code. Where the shape changes, shortcut and residual share one pre-activation.
 
 Departures: the ImageNet networks stride in the 3 x 3 convolution and normalise and rectify in the
 stem, which serves as the first unit's pre-activation, both as in Torch's published code; the CIFAR
-ones stride in the first convolution as in the authors'. Images are standardised, where the paper
-subtracts the mean of every pixel. Weights start as in models/resnet.py.
+networks stride in the first convolution as in the authors' code. Images are standardised, where
+the paper subtracts the mean of every pixel. Weights start as in models/resnet.py.
 """
 
 from functools import partial
@@ -39,12 +39,12 @@ def preresnet(
     Args:
         x: Standardised images, float32 [B, S, S, C].
         num_classes: Number of classes K.
-        stem: Function `(x, *, conv)`: what comes before the stages.
-        unit: Function `(x, filters, *, stride, name, conv, activated)`: one residual unit.
+        stem: Function `(x, *, conv)` that applies the layers before the stages.
+        unit: Function `(x, filters, *, stride, name, conv, activated)`, one residual unit.
         depths: Units in each stage.
         filters: Channels of the 3 x 3 convolutions of the first stage.
         activated: Whether the stem ends in an activation, which then serves the first unit.
-        fan: The connections that scale the initial weights: "fan_in" or "fan_out".
+        fan: Connections that scale the initial weights, "fan_in" or "fan_out".
 
     Returns:
         {"logits": float32 [B, K]}.
@@ -75,7 +75,7 @@ def imagenet_stem(x, *, conv):
 
 
 def cifar_stem(x, *, conv):
-    """One bare 3 x 3 convolution."""
+    """A 3 x 3 convolution alone."""
     return conv(x, 16, 3, name="stem_conv")
 
 
@@ -98,10 +98,10 @@ def basic(
         stride: Step of the first convolution, pixels.
         name: Prefix of the layers' names.
         conv: Function `(x, filters, kernel_size, *, stride, name)`.
-        activated: Whether x has been activated already.
+        activated: Whether x is already activated.
         dropout: Fraction dropped between the convolutions.
-        shortcut: Function `(x, filters, *, stride, name)` where the shape changes; None: a bare
-            1 x 1 convolution.
+        shortcut: Function `(x, filters, *, stride, name)` where the shape changes (default: a
+            1 x 1 convolution).
 
     Returns:
         [B, H / stride, W / stride, filters].
@@ -133,7 +133,7 @@ def bottleneck(
         stride: Step of the strided convolution, pixels.
         name: Prefix of the layers' names.
         conv: Function `(x, filters, kernel_size, *, stride, name)`.
-        activated: Whether x has been activated already.
+        activated: Whether x is already activated.
         strided: Number of the strided convolution, 1 or 2.
 
     Returns:
@@ -148,7 +148,7 @@ def bottleneck(
 
 
 def _split(x, filters, stride, name, activated, shortcut):
-    """Returns the residual's input and the shortcut, which share it where the shape changes."""
+    """Returns the activated input of the residual, and the shortcut."""
     y = x if activated else ops.norm_relu(x, name=name, number=1)
     if stride == 1 and x.shape[-1] == filters:
         return y, x

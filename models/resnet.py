@@ -1,4 +1,4 @@
-"""ResNet, for ImageNet and for CIFAR, with the plain networks that it cures and its wide form.
+"""ResNet for ImageNet and for CIFAR, its plain counterparts and its wide form.
 
 Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun, "Deep residual learning for image recognition",
 CVPR 2016, arXiv:1512.03385. Transcribes table 1 (ImageNet) and section 4.2 (CIFAR, 6n + 2 layers;
@@ -7,8 +7,8 @@ Komodakis, "Wide residual networks", BMVC 2016, arXiv:1605.07146: 3 x 3 convolut
 
 Departures: bottlenecks stride in the 3 x 3 convolution ("v1.5", as in Torch) except in the "_v1"
 rows, which stride in the first 1 x 1 as the paper does. Images are standardised, where the paper
-subtracts the mean of every pixel. Weights start as in He et al. (2015), normal over the outgoing
-connections, and the classifier's uniform in 1 / sqrt(features), both as in Torch's published
+subtracts the mean of every pixel. Weights start as in He et al. (2015), scaled by the outgoing
+connections, and the classifier's uniform within 1 / sqrt(features), both as in Torch's published
 training code. The convolutions have no biases; with `use_bias=True, epsilon=1.001e-5` the "_v1"
 rows are the networks of Keras Applications, whose images have the mean (123.68, 116.779, 103.939)
 subtracted, standard deviation 1, and channels in the order blue, green, red.
@@ -44,13 +44,13 @@ def resnet(
     Args:
         x: Standardised images, float32 [B, S, S, C].
         num_classes: Number of classes K.
-        stem: Function `(x, filters, *, conv)`: what comes before the stages.
-        block: Function `(x, filters, *, stride, name, conv)`: one residual block, whose
-            convolutions are made by `conv`, a partial `conv_norm`.
+        stem: Function `(x, filters, *, conv)` that applies the layers before the stages.
+        block: Function `(x, filters, *, stride, name, conv)`, one residual block; `conv` is a
+            partial `conv_norm`.
         depths: Blocks in each stage.
         filters: Channels of the stem and of the 3 x 3 convolutions of the first stage.
-        use_bias: Whether convolutions have biases, which batch normalisation makes superfluous.
-        epsilon: Of batch normalisation.
+        use_bias: Whether convolutions have biases, which batch normalisation would cancel.
+        epsilon: Number added to batch normalisation's variances.
 
     Returns:
         {"logits": float32 [B, K]}.
@@ -81,7 +81,7 @@ def cifar_stem(x, filters: int, *, conv):
 
 
 def projection(x, filters: int, *, stride: int, name: str, conv):
-    """Option B: a 1 x 1 convolution where the shape changes, else the identity."""
+    """Option B: a 1 x 1 convolution where the shape changes, otherwise the identity."""
     if stride == 1 and x.shape[-1] == filters:
         return x
     return conv(x, filters, 1, stride=stride, name=f"{name}_shortcut")
@@ -95,7 +95,7 @@ def zero_padding(x, filters: int, *, stride: int, name: str, conv=None):
 
 
 def no_shortcut(x, filters: int, *, stride: int, name: str, conv=None):
-    """None, for the plain networks (section 3.3)."""
+    """Returns None: the plain networks (section 3.3) have no shortcuts."""
     return None
 
 
@@ -126,9 +126,9 @@ def basic(x, filters: int, *, stride: int, name: str, conv, shortcut=projection,
         filters: Channels of the result.
         stride: Step of the first convolution, pixels.
         name: Prefix of the layers' names.
-        conv: A partial `conv_norm`.
-        shortcut: `projection`, `zero_padding`, `no_shortcut` or one with their arguments.
-        gate: Function of the residual before it is added; None: the identity.
+        conv: Partial `conv_norm`.
+        shortcut: `projection`, `zero_padding`, `no_shortcut` or a function like them.
+        gate: Function applied to the residual before the sum (default: none).
 
     Returns:
         [B, H / stride, W / stride, filters].
@@ -159,11 +159,11 @@ def bottleneck(
         filters: Channels of the plain 3 x 3 convolution; a quarter of the result's.
         stride: Step of the strided convolution, pixels.
         name: Prefix of the layers' names.
-        conv: A partial `conv_norm`.
+        conv: Partial `conv_norm`.
         strided: Number of the strided convolution: 1 in the paper, 2 in "v1.5".
         groups: Groups of the 3 x 3 convolution (ResNeXt's cardinality).
         group_width: Channels of a group in the first stage; 128 with one group is a "wide" ResNet.
-        shortcut: As for `basic`.
+        shortcut: `projection` or a function like it.
 
     Returns:
         [B, H / stride, W / stride, 4 filters].
@@ -201,7 +201,7 @@ def conv_norm(
         stride: Step in pixels.
         groups: Independent groups of channels.
         name: Prefix of the layers' names.
-        number: Their suffix.
+        number: Suffix of the layers' names.
 
     Returns:
         [B, ceil(H / stride), ceil(W / stride), filters].
@@ -212,7 +212,7 @@ def conv_norm(
 
 
 def batch_norm(x, *, name: str, epsilon: float):
-    """Normalises over the batch."""
+    """Batch normalisation, the default `norm` of `conv_norm`."""
     return layers.BatchNorm(epsilon=epsilon, name=name)(x)
 
 
@@ -243,8 +243,8 @@ def _cifar(n, error="", shortcut=zero_padding):
     return _row(graph, image_size=32, policy="cifar", error=error and f"{error} CIFAR-10+")
 
 
-# Errors: "v1.5" as the published Torch code reproduces them, "_v1" of the authors' own weights,
-# wide_resnet101_2 of torchvision's.
+# Errors of the "v1.5" rows are those of Torch's published code, of the "_v1" rows those of the
+# authors' weights, of wide_resnet101_2 those of torchvision's weights.
 VARIANTS = {
     "resnet18": _imagenet(basic, DEPTHS_18, "30.43/10.76"),
     "resnet34": _imagenet(basic, DEPTHS_34, "26.73/8.74"),

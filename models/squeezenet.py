@@ -15,7 +15,7 @@ import keras
 
 from models import initializers, ops, registry
 
-#   squeeze filters, expand filters of each kind; a pool stands before every row
+#   squeeze filters, expand filters of each kind; a pool precedes every row
 FIRES_1_0 = (
     ((16, 64), (16, 64), (32, 128)),  # 55 x 55 x 256
     ((32, 128), (48, 192), (48, 192), (64, 256)),  # 27 x 27 x 512

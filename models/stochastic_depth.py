@@ -1,12 +1,12 @@
-"""Stochastic depth: a CIFAR ResNet that leaves out whole blocks while it learns.
+"""Stochastic depth: a CIFAR ResNet that skips whole blocks at random during training.
 
 Gao Huang, Yu Sun, Zhuang Liu, Daniel Sedra, Kilian Weinberger, "Deep networks with stochastic
 depth", ECCV 2016, arXiv:1603.09382. Transcribes equations 2 to 5: block l of L survives a
-mini-batch with probability p_l = 1 - l / L (1 - p_L), p_L = 0.5; testing weighs it with p_l.
+mini-batch with probability p_l = 1 - l / L (1 - p_L), p_L = 0.5; a test multiplies it by p_l.
 
-Departures: a block that is left out is computed and multiplied by zero, so that every replica may
-leave out others; its batch statistics stay as they were, but no time is saved. Images are
-standardised per channel, where the authors divide by one number.
+Departures: a skipped block is computed and multiplied by zero, so that replicas may skip different
+blocks; its moving statistics stay as they were, but no time is saved. Images are standardised per
+channel, where the authors divide by one number.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from models import layers, ops, registry, resnet
 
 
 def stochastic_depth(x, num_classes: int, *, depths, survival: float = 0.5):
-    """The CIFAR ResNet with blocks that survive by chance.
+    """The CIFAR ResNet with blocks that survive at random.
 
     Args:
         x: Standardised images, float32 [B, 32, 32, C].
@@ -49,7 +49,7 @@ def stochastic_depth(x, num_classes: int, *, depths, survival: float = 0.5):
 
 
 def linear_decay(blocks: int, last: float) -> list[float]:
-    """Returns the probability that each of `blocks` survives, down to `last` (equation 4)."""
+    """Returns the survival probability of each of `blocks` blocks, down to `last` (equation 4)."""
     return [1 - (1 - last) * number / blocks for number in range(1, blocks + 1)]
 
 
@@ -64,7 +64,7 @@ class Survival(keras.layers.Layer):
     """Draws once per mini-batch whether a block survives.
 
     Args:
-        probability: That it does, in [0, 1].
+        probability: Probability of survival, in [0, 1].
         name: Name of the layer.
     """
 
@@ -74,7 +74,7 @@ class Survival(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator()
 
     def call(self, x, training=False):
-        """Returns float32 [1]: 1 or 0 when training, else the probability."""
+        """Returns float32 [1]: 1 or 0 during training, otherwise the probability."""
         if not training:
             return keras.ops.full((1,), self.probability, "float32")
         draw = keras.random.uniform((1,), dtype="float32", seed=self.seed_generator)
@@ -86,7 +86,7 @@ class Survival(keras.layers.Layer):
 
 
 class Gate(keras.layers.Layer):
-    """Multiplies a residual with what `Survival` drew."""
+    """Multiplies a residual by the result of `Survival`."""
 
     def call(self, x, alive):
         """Maps [B, H, W, C] and [1] to [B, H, W, C]."""
@@ -98,10 +98,10 @@ class Gate(keras.layers.Layer):
 
 
 class HeldBatchNorm(layers.BatchNorm):
-    """Batch normalisation that keeps its moving statistics while its block is left out."""
+    """Batch normalisation that keeps its moving statistics while its block is skipped."""
 
     def call(self, inputs, alive, training=None):
-        """Maps [B, H, W, C] and what `Survival` drew, [1], to [B, H, W, C]."""
+        """Maps [B, H, W, C] and the result of `Survival`, [1], to [B, H, W, C]."""
         statistics = (self.moving_mean, self.moving_variance)
         before = [keras.ops.copy(each) for each in statistics]
         y = super().call(inputs, training=training)

@@ -1,9 +1,9 @@
 """Plain CIFAR networks of 14 and 19 layers that differ in their kernels only.
 
-From the 2017 study of the application that this one succeeds, unpublished: 19 layers of 3 x 3, 19
+From an unpublished study of 2017 with the predecessor of this application: 19 layers of 3 x 3, 19
 layers of 5 x 5, and 14 layers in which 3 x 3, 7 x 7, 3 x 3 and 5 x 5 take turns. The activations,
-poolings and normalisations that it compares are options here, and so they are in LeNet, AlexNet
-and VGG.
+poolings and normalisations that it compares are options here, as they are in LeNet, AlexNet and
+VGG.
 
 Departures: the study records numbers of layers and kernels, not widths: 32, 64 and 128 channels
 here, doubled where a pool halves the maps, and averaged maps before the one dense layer. The 14

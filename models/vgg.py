@@ -7,8 +7,8 @@ Images are mean-subtracted and stay on the 0..255 scale. Weights start as in Glo
 (2010), which the paper found to work without first training configuration A.
 
 Departures: table 3 lists the errors of dense evaluation, here a test takes crops. The `_bn`
-networks, which are not in the paper, normalise after every convolution, whose bias that makes
-superfluous; Torch keeps it.
+networks, which are not in the paper, normalise after every convolution and leave out its bias,
+which Torch keeps.
 """
 
 from functools import partial

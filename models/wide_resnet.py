@@ -2,10 +2,10 @@
 
 Sergey Zagoruyko, Nikos Komodakis, "Wide residual networks", BMVC 2016, arXiv:1605.07146.
 Transcribes table 1: WRN-d-k is a convolution of 16 channels and three groups of (d - 4) / 6
-pre-activated basic blocks of 16 k, 32 k and 64 k channels; dropout stands between the two
+pre-activated basic blocks of 16 k, 32 k and 64 k channels; dropout lies between the two
 convolutions of a block. The ImageNet networks are in models/resnet.py.
 
-Departures: none in the graph. The reflected borders of the authors' augmentation are zeros here.
+Departures: none in the graph. The authors' augmentation pads with reflections, ours with zeros.
 """
 
 from functools import partial

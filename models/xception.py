@@ -49,7 +49,7 @@ def xception(x, num_classes: int, *, middle=MIDDLE, dropout: float = 0.5):
 
 
 def _block(x, filters, *, halve, name):
-    """Rectified separable convolutions and a shortcut; the first block's input already is."""
+    """ReLUs, separable convolutions and a shortcut; block2's input is already rectified."""
     y = x
     for number, channels in enumerate(filters, start=1):
         if (name, number) != ("block2", 1):

@@ -6,8 +6,8 @@ arXiv:1311.2901. Transcribes figure 3.
 Images are mean-subtracted and stay on the 0..255 scale, as for AlexNet.
 
 Departures: the first convolution pads 1 pixel, the pools round up as Caffe's and the fourth to
-sixth layers pad too, which the figure's sizes of maps ask for. The contrast is normalised with
-AlexNet's constants, the paper gives none. Filters of the first layer are not rescaled during
+sixth layers pad too, as the figure's map sizes require. The contrast is normalised with AlexNet's
+constants, because the paper gives none. Filters of the first layer are not rescaled during
 training.
 """
 

@@ -1,1 +1,1 @@
-"""What is done with networks: measured, drawn, given the weights of others."""
+"""Tools for built networks: costs, drawings, and weights from Keras Applications."""

@@ -1,8 +1,8 @@
-"""Draws a network: its layers from the images down to the logits, as a picture.
+"""Draws a network as a picture, from the images at the top to the logits at the bottom.
 
-igraph lays the graph out (K. Sugiyama et al., 1981), matplotlib draws it. A layer without weights
-stands in the box of the layer before it where nothing else needs that one: a convolution with its
-normalisation and activation is one box.
+igraph computes the layout (K. Sugiyama et al., 1981), matplotlib draws it. A layer without a box of
+its own shares the box of the layer before it if it is that layer's only user: a convolution with
+its normalisation and activation is one box.
 """
 
 import os
@@ -18,9 +18,9 @@ from matplotlib import pyplot
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
 
-_WIDTH, _HEIGHT, _ROW, _COLUMN = 2.6, 0.5, 0.85, 2.85  # inches: of a box, and between centres
-_MOST_INCHES = 600  # of the picture's height
-_COLOURS = {  # of a box, by the kind of its first layer
+_WIDTH, _HEIGHT, _ROW, _COLUMN = 2.6, 0.5, 0.85, 2.85  # inches: size of a box, distances of centres
+_MOST_INCHES = 600  # limit of the picture's height
+_COLOURS = {  # colour of a box by the class of its first layer
     "Conv": "#cfe2f6",
     "Dense": "#f7dcc3",
     "Pool": "#d6ecd2",
@@ -30,11 +30,11 @@ _COLOURS = {  # of a box, by the kind of its first layer
 
 
 class Box(NamedTuple):
-    """Some layers, one after the other.
+    """A box of the picture: consecutive layers.
 
     Attributes:
-        layers: The layers.
-        inputs: Places of the boxes that feed them.
+        layers: Layers from first to last.
+        inputs: Indices of the boxes that feed this one.
     """
 
     layers: list[keras.Layer]
@@ -42,27 +42,27 @@ class Box(NamedTuple):
 
 
 def boxes(model: keras.Model) -> list[Box]:
-    """The layers of a network in boxes; each comes after those that feed it."""
-    users, made, found = {}, {}, []
+    """Returns the boxes of a network, each after the boxes that feed it."""
+    users, makers, nodes = {}, {}, []
     for layer in model.layers:
         for tensor in _inputs(layer):
             users[id(tensor)] = users.get(id(tensor), 0) + 1
     for layer in model.layers:
-        sources = [made[id(tensor)] for tensor in _inputs(layer)]
+        sources = [makers[id(tensor)] for tensor in _inputs(layer)]
         only = len(sources) == 1 and users[id(_inputs(layer)[0])] == 1
         if only and not _begins(layer) and sources[0]:
             place = sources[0]
-            found[place].layers.append(layer)
+            nodes[place].layers.append(layer)
         else:
-            place = len(found)
-            found.append(Box([layer], sorted(set(sources))))
+            place = len(nodes)
+            nodes.append(Box([layer], sorted(set(sources))))
         for tensor in keras.tree.flatten(layer.output):
-            made[id(tensor)] = place
-    return found
+            makers[id(tensor)] = place
+    return nodes
 
 
 def _begins(layer):
-    """Whether a layer has a box of its own."""
+    """Whether a layer begins a box."""
     kind = type(layer).__name__
     return any(word in kind for word in _COLOURS)
 
@@ -72,23 +72,23 @@ def _inputs(layer):
 
 
 def draw(model: keras.Model, path: str | os.PathLike) -> None:
-    """Draws a network into a file, whose extension says what kind (.svg, .png, .pdf).
+    """Draws a network into a file of the kind that its extension says (.svg, .png, .pdf).
 
     Raises:
-        ValueError: If matplotlib does not know the kind, or the network is too deep for a picture.
+        ValueError: If matplotlib does not know the extension, or the network is too deep.
         OSError: If the file cannot be written.
     """
-    found = boxes(model)
-    edges = [(source, place) for place, box in enumerate(found) for source in box.inputs]
-    graph = igraph.Graph(len(found), edges, directed=True)
-    layout = graph.layout_sugiyama(layers=_depths(found))
+    nodes = boxes(model)
+    edges = [(source, place) for place, box in enumerate(nodes) for source in box.inputs]
+    graph = igraph.Graph(len(nodes), edges, directed=True)
+    layout = graph.layout_sugiyama(layers=_depths(nodes))
     bends, layout = layout.edge_routing, _apart(list(map(tuple, layout)))
     size = [
         spacing * (max(axis) - min(axis) + 1)
         for axis, spacing in zip(zip(*layout, strict=True), (_COLUMN, _ROW), strict=True)
     ]
     if size[1] > _MOST_INCHES:
-        raise ValueError(f"{model.name} has {len(found)} boxes: too many for a picture")
+        raise ValueError(f"{model.name} has {len(nodes)} boxes: too many for a picture")
     figure = pyplot.figure(figsize=size)
     panel = figure.add_axes((0, 0, 1, 1))
     panel.axis("off")
@@ -96,7 +96,7 @@ def draw(model: keras.Model, path: str | os.PathLike) -> None:
     panel.set_ylim(max(y for _, y in layout) + 0.5, -0.5)
     for (source, place), way in zip(edges, bends, strict=True):
         panel.add_patch(_edge([layout[source], *way, layout[place]]))
-    for box, centre in zip(found, layout, strict=True):
+    for box, centre in zip(nodes, layout, strict=True):
         _draw_box(panel, box, centre)
     try:
         figure.savefig(path, dpi=100)
@@ -104,16 +104,16 @@ def draw(model: keras.Model, path: str | os.PathLike) -> None:
         pyplot.close(figure)
 
 
-def _depths(found):
-    """The longest way from the images to each box."""
+def _depths(nodes):
+    """Returns the length of the longest path from the images to each box."""
     depths = []
-    for box in found:
+    for box in nodes:
         depths.append(1 + max((depths[source] for source in box.inputs), default=-1))
     return depths
 
 
 def _apart(centres):
-    """Moves boxes to the right that igraph lays over each other."""
+    """Moves boxes that overlap in igraph's layout to the right."""
     ends, moved = {}, list(centres)
     for place in sorted(range(len(centres)), key=lambda place: centres[place]):
         x, y = centres[place]
@@ -123,7 +123,7 @@ def _apart(centres):
 
 
 def _edge(points):
-    """A smooth line through points, which leaves and arrives upright."""
+    """Returns a smooth line through points, vertical at both ends."""
     vertices, codes = [points[0]], [Path.MOVETO]
     for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
         middle = (y + to_y) / 2
@@ -144,12 +144,12 @@ def _draw_box(panel, box, centre):
     )
     shape = " x ".join(map(str, keras.tree.flatten(last.output)[0].shape[1:]))
     text = {"ha": "center", "va": "center", "color": "#1d2430", "zorder": 3}
-    panel.text(x, y - 0.18 * height, _described(box.layers), fontsize=7.5, **text)
+    panel.text(x, y - 0.18 * height, _label(box.layers), fontsize=7.5, **text)
     panel.text(x, y + 0.24 * height, shape, fontsize=7, **text | {"color": "#5c6675"})
 
 
-def _described(layers):
-    """What a box does: "conv2: 5 x 5, / 2, relu, drop"."""
+def _label(layers):
+    """Returns the label of a box: "conv2, 5 x 5, / 2, relu, dropout"."""
     first, *others = layers
     words = [first.name]
     if kernel := getattr(first, "kernel_size", None):
@@ -162,8 +162,8 @@ def _described(layers):
     return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
 
 
-_LETTERS = 44  # of a line in a box
-_SHORT = {  # what is said of layers after the first of a box
+_LETTERS = 44  # limit of a label
+_SHORT = {  # label of a layer that is not the first of its box
     "BatchNorm": "norm",
     "LocalResponseNorm": "LRN",
     "Activation": "relu",

@@ -1,4 +1,4 @@
-"""What can be read off a built network: its cost, and which layers of another one are the same."""
+"""Analyses of built networks: cost, stages, classifier, layers in common with another network."""
 
 import math
 import re
@@ -8,9 +8,9 @@ import keras
 
 
 class Pair(NamedTuple):
-    """A layer with weights in each of two graphs of one network, and the layers that feed them.
+    """Corresponding layers with weights in two graphs of one network, and the layers before them.
 
-    `before` counts too: it has weights or several inputs, or is the input.
+    The layer before has weights or several inputs, or is the input; others are skipped.
     """
 
     ours: keras.Layer
@@ -20,15 +20,15 @@ class Pair(NamedTuple):
 
 
 def parameters(weights) -> int:
-    """Returns the number of elements of some variables."""
+    """Returns the number of elements of variables."""
     return sum(math.prod(weight.shape) for weight in weights)
 
 
 def layer_multiply_adds(layer: keras.Layer) -> int:
-    """Returns the multiply-adds of one layer for one image: convolutions of any kind, and dense.
+    """Returns the multiply-adds of a convolution or dense layer for one image; 0 for other layers.
 
-    Biases, normalisation, pooling and activations are not counted. A kernel's shape already holds
-    only the channels of its group, and a depthwise kernel's one channel per map.
+    Biases, normalisation, pooling and activations are not counted. A kernel's shape has
+    the channels of one group only, and a depthwise kernel's shape one channel per map.
     """
     kernels = [weight for weight in layer.weights if weight.name.endswith("kernel")]
     return parameters(kernels) * math.prod(layer.output.shape[1:-1]) if kernels else 0
@@ -40,13 +40,13 @@ def multiply_adds(model: keras.Model) -> int:
 
 
 def activations(model: keras.Model) -> int:
-    """Returns how many numbers the layers of a model put out for one image, the input included."""
+    """Returns the number of values in all layers' outputs for one image, the input included."""
     outputs = keras.tree.flatten([layer.output for layer in model.layers])
     return sum(math.prod(output.shape[1:]) for output in outputs)
 
 
 def classifiers(model: keras.Model) -> list[keras.Layer]:
-    """Returns the layers whose weights make the logits: the last ones before every output."""
+    """Returns the layers that compute the logits: the last with weights before each output."""
     graph = _Graph(model)
     return [graph.origin(output) for output in keras.tree.flatten(model.output)]
 
@@ -58,10 +58,10 @@ def norm_biases(model: keras.Model) -> list[str]:
 
 
 def last_maps(model: keras.Model) -> keras.KerasTensor:
-    """The maps [B, H, W, C] from which the logits are computed, and from nothing else.
+    """Returns the last maps [B, H, W, C] from which alone the logits are computed.
 
-    Of those the last of more than one pixel: before global pooling, or before the dense layers.
-    The last of one pixel where branches meet after all larger ones.
+    These are the last of more than one pixel: before global pooling, or before the dense layers.
+    If branches merge after all larger maps, they are the last maps of one pixel.
     """
     graph, tensor, maps = _Graph(model), model.output["logits"], model.input
     while True:
@@ -76,20 +76,20 @@ def last_maps(model: keras.Model) -> keras.KerasTensor:
 
 
 def classifier_input(model: keras.Model) -> keras.KerasTensor:
-    """What the layer gets whose weights make the logits."""
+    """Returns the input of the layer that computes the logits."""
     return _Graph(model).origin(model.output["logits"]).input
 
 
 def stage_ends(model: keras.Model) -> list[int]:
-    """Returns the place in `model.layers` of the last layer of each stage, in their order.
+    """Returns the index in `model.layers` of the last layer of each stage, in order.
 
-    Stages are what layers are named after ("stage2_block1_conv1"). Where none is, a stage ends
-    before the maps on the way to the logits get smaller than they ever were.
+    Stages are read from the layers' names ("stage2_block1_conv1"). Without such names, a stage ends
+    before each layer whose maps are smaller than all before it on the way to the logits.
     """
     named = {}
     for place, layer in enumerate(model.layers):
-        if found := re.match(r"stage(\d+)_", layer.name):
-            named[int(found[1])] = place
+        if match := re.match(r"stage(\d+)_", layer.name):
+            named[int(match[1])] = place
     if named:
         return [named[number] for number in sorted(named)]
     way = _Graph(model).way_to(model.output["logits"])
@@ -113,17 +113,17 @@ def stage_ends(model: keras.Model) -> list[int]:
 
 
 def same_layers(ours: keras.Model, theirs: keras.Model, output: str = "logits") -> list[Pair]:
-    """Pairs the layers with weights of two graphs of the same network, whatever their names.
+    """Pairs the layers with weights of two graphs of the same network, regardless of names.
 
-    Walks back from an output of each. Layers without weights are passed over, so padding,
-    activations and dropout may be arranged differently. The inputs of a concatenation are taken
-    in order (nested ones as one); those of a sum by the kernels on the way to them, because
-    `x + y` may be written `y + x`.
+    Walks back from an output of each. Layers without weights are skipped, so padding, activations
+    and dropout may be arranged differently. Inputs of a concatenation are paired in order (nested
+    concatenations as one), inputs of a sum by the kernels that lead to them, because `x + y` may be
+    written `y + x`.
 
     Args:
         ours: The first graph.
-        theirs: The second, with a single output.
-        output: Which output of `ours` is the other's.
+        theirs: The second graph, with a single output.
+        output: Name of the output of `ours` that corresponds to it.
 
     Returns:
         The pairs, from the outputs back to the inputs.
@@ -150,11 +150,11 @@ def same_layers(ours: keras.Model, theirs: keras.Model, output: str = "logits") 
 
 
 def require_size(model: keras.Model, side: int) -> None:
-    """Raises ValueError if a network cannot see images of another side than it was made for.
+    """Raises ValueError if a network cannot process images of another size than it was built for.
 
     Args:
-        model: Its weights must not depend on the size of the maps.
-        side: Of the images, in pixels.
+        model: Network whose weights must not depend on the size of the maps.
+        side: Height and width of the images, pixels.
     """
     try:
         model.call(keras.ops.zeros([1, side, side, model.input_shape[-1]]))
@@ -166,13 +166,13 @@ def require_size(model: keras.Model, side: int) -> None:
 
 
 def frozen_end(model: keras.Model) -> keras.KerasTensor | None:
-    """The tensor at which what never changes ends: only from there on layers learn or are random.
+    """Returns the output of the frozen part: no layer before it is trained or random.
 
     Returns:
-        It, or None where there are several such tensors, or no weights before it.
+        The tensor; None if there are several such tensors, or no weights before it.
     """
     graph, fixed, ends = _Graph(model), set(), {}
-    for layer in model.layers:  # those that feed a layer come before it
+    for layer in model.layers:  # in topological order
         inputs = _inputs(layer)
         known = [tensor for tensor in inputs if graph.maker(tensor) in fixed]
         if len(known) == len(inputs) and not _changes(layer):
@@ -188,7 +188,10 @@ def _changes(layer):
 
 
 class _Graph:
-    """The layers of a model that count: with weights, with several inputs, or an input itself."""
+    """The layers of a model by their output tensors.
+
+    Nodes are layers with weights or several inputs, and the input.
+    """
 
     def __init__(self, model):
         self._layers = {
@@ -198,18 +201,18 @@ class _Graph:
         }
 
     def origin(self, tensor):
-        """The layer that counts from which a tensor comes."""
+        """Returns the nearest node on the way back from a tensor."""
         layer = self._layers[id(tensor)]
         while not layer.weights and len(inputs := _inputs(layer)) == 1:
             layer = self._layers[id(inputs[0])]
         return layer
 
     def maker(self, tensor):
-        """The layer whose output a tensor is."""
+        """Returns the layer whose output a tensor is."""
         return self._layers[id(tensor)]
 
     def way_to(self, tensor):
-        """All layers that a tensor is computed from, and its own."""
+        """Returns all layers on the way to a tensor, its own included."""
         way, waiting = set(), [tensor]
         while waiting:
             layer = self._layers[id(waiting.pop())]
@@ -219,7 +222,7 @@ class _Graph:
         return way
 
     def sources(self, layer):
-        """The layers that count from which a layer's inputs come, in a canonical order."""
+        """Returns the nodes that feed a layer, in a canonical order."""
         if isinstance(layer, keras.layers.Concatenate):
             return [self.origin(tensor) for tensor in self._parts(layer)]
         return sorted(map(self.origin, _inputs(layer)), key=self._way)
@@ -231,7 +234,7 @@ class _Graph:
             yield from self._parts(before) if nested else [tensor]
 
     def _way(self, layer):
-        """Shapes of the kernels from a layer back to where graphs meet: the same for any naming."""
+        """Returns the shapes of the kernels from a layer back to the next merge."""
         way = []
         while layer.weights:
             way.append(max((_shape(weight) for weight in layer.weights), key=len))
@@ -246,7 +249,7 @@ def _inputs(layer):
 
 
 def _shape(weight):
-    """Without leading ones: a 1 x 1 convolution of one pixel is a dense layer."""
+    """Returns a shape without leading ones: a 1 x 1 convolution of one pixel is a dense layer."""
     shape = list(weight.shape)
     while shape[:1] == [1]:
         del shape[0]

@@ -1,7 +1,7 @@
 """Reads weights files that Keras wrote: `.weights.h5` of Keras 3 and `.h5` of Keras 1 and 2.
 
-Such files come from outside, so nothing in them is trusted: the network that is expected says
-which arrays there are and of what shape, and only plain arrays of that very file are read.
+Such files are not trusted: the expected network determines the names and shapes of the arrays, and
+only plain arrays stored in the file itself are read.
 """
 
 import os
@@ -26,16 +26,16 @@ def read(path: str | os.PathLike, model: keras.Model, head: str) -> dict[str, li
     """Reads the weights of a model from a file.
 
     Args:
-        path: The file.
-        model: The network as Keras builds it; its variables are not changed.
-        head: Name of the layer that is left out if the file has another number of classes.
+        path: Path of the file.
+        model: Network as Keras builds it; its variables stay unchanged.
+        head: Name of the classifier, which is left out if the file has another number of classes.
 
     Returns:
         Float32 arrays in the order of `layer.weights`, by the names of the model's layers.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no file of Keras weights, or holds those of another network.
+        ValueError: If it is not a Keras weights file, or belongs to another network.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,21 +53,21 @@ def read(path: str | os.PathLike, model: keras.Model, head: str) -> dict[str, li
 def _read(file, model, head):
     arrays = {}
     for layer, places in _places(file, model):
-        found = [_dataset(file, where) for where in places]
+        datasets = [_dataset(file, where) for where in places]
         shapes = [
-            (data.shape, tuple(w.shape)) for data, w in zip(found, layer.weights, strict=True)
+            (data.shape, tuple(w.shape)) for data, w in zip(datasets, layer.weights, strict=True)
         ]
         if layer.name == head and all(a != b and a[:-1] == b[:-1] for a, b in shapes):
             continue
         for where, (shape, expected) in zip(places, shapes, strict=True):
             if shape != expected:
                 raise ValueError(f"{where} has shape {shape} instead of {expected}")
-        arrays[layer.name] = [data[()].astype("float32") for data in found]
+        arrays[layer.name] = [data[()].astype("float32") for data in datasets]
     return arrays
 
 
 def _places(file, model) -> Iterator[tuple[keras.Layer, list[str]]]:
-    """Yields every layer with weights and where the file keeps them."""
+    """Yields every layer with weights and the paths of its arrays in the file."""
     if _has(file, "layers"):
         return _keras3_places(model)
     return _keras2_places(file, "model_weights" if _has(file, "model_weights") else "", model)
@@ -85,7 +85,7 @@ def _keras3_places(model):
 
 
 def _keras2_places(file, folder, model):
-    """By order: names that Keras made up itself differ from one session to the next."""
+    """Pairs layers by order, because Keras' automatic names differ between sessions."""
     names = [f"{folder}/{name}" for name in _strings(_item(file, folder), "layer_names")]
     stored = [(name, _strings(_item(file, name), "weight_names")) for name in names]
     stored = [(name, weights) for name, weights in stored if weights]
@@ -99,7 +99,7 @@ def _keras2_places(file, folder, model):
 
 
 def _strings(group, key):
-    """A list of names; where it is long Keras cuts it into `key0`, `key1`, ..."""
+    """Returns a list of names; Keras splits long lists into `key0`, `key1`, ..."""
     if key in group.attrs:
         pieces = [group.attrs[key]]
     else:
@@ -111,7 +111,7 @@ def _strings(group, key):
 
 
 def _item(group, where):
-    """What lies at a path inside this very file: links may lead to any other."""
+    """Returns the item at a path of this file, refusing links, which may lead to other files."""
     for part in filter(None, where.split("/")):
         if not isinstance(group, h5py.Group) or not _has(group, part):
             raise ValueError(f"{where} is missing")
@@ -122,7 +122,7 @@ def _item(group, where):
 
 
 def _has(group, name):
-    """Like `name in group`, which would open the file that a link leads to."""
+    """Whether a group has a name; `name in group` would open the file that a link leads to."""
     return group.id.links.exists(name.encode())
 
 

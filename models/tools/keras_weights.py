@@ -1,16 +1,16 @@
-"""Starts our networks from the weights of Keras Applications, exactly.
+"""Copies the weights of Keras Applications into our networks, exactly.
 
 The same network is built twice, as `models.build` and as `keras.applications` do; their graphs are
-walked side by side (`graphs.same_layers`) and every layer's weights are copied. Where the two
-differ, the weights make up for it, so that the logits at inference are equal:
+walked side by side (`graphs.same_layers`) and every layer's weights are copied. Where the graphs
+differ, the weights are adjusted so that the logits at inference are equal:
 
 - a bias before batch normalisation (Keras' ResNets) is subtracted from the moving mean;
-- another epsilon is the difference added to the moving variance;
-- a missing gamma (Keras' Inception networks) is a gamma of one;
-- BGR images (Keras' VGG and ResNets) are an RGB first kernel with its channels reversed;
-- a classifier that is a 1 x 1 convolution (Keras' MobileNet) is a dense layer.
+- a difference of epsilon is added to the moving variance;
+- a missing gamma (Keras' Inception networks) becomes a gamma of one;
+- for BGR images (Keras' VGG and ResNets) the first kernel's channels are reversed;
+- a classifier that is a 1 x 1 convolution (Keras' MobileNet) becomes a dense layer.
 
-Padding, strides and the scale of the images cannot be made up for: `options` says how to build.
+Padding, strides and the scale of the images cannot be adjusted so: build with `options(name)`.
 """
 
 import os
@@ -30,15 +30,15 @@ _NONE = np.empty(0)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the weights of one of our networks come from.
+    """The network of Keras Applications that has the weights of one of our networks.
 
     Attributes:
-        constructor: Name in `keras.applications`.
-        mean: What Keras subtracts from RGB images in 0..255.
-        std: What it then divides by.
-        bgr: Whether it reverses the channels.
+        constructor: Name of the constructor in `keras.applications`.
+        mean: Mean that Keras subtracts from RGB images in 0..255.
+        std: Standard deviation that Keras then divides by.
+        bgr: Whether Keras reverses the channels.
         arguments: Further arguments of the constructor.
-        head: Keras' name of the classifier.
+        head: Name of the classifier in Keras.
     """
 
     constructor: str
@@ -84,7 +84,7 @@ def names() -> list[str]:
 
 
 def options(name: str) -> dict:
-    """Returns the arguments of `models.build` with which network `name` can take Keras' weights.
+    """Returns the arguments of `models.build` that make network `name` fit Keras' weights.
 
     Raises:
         ValueError: If Keras has no weights for it.
@@ -97,14 +97,14 @@ def load(name: str, model: keras.Model, source: str | os.PathLike) -> list[str]:
     """Copies weights of Keras Applications into one of our networks.
 
     Args:
-        name: Network, one of `names()`.
-        model: What `models.build(name, K, **options(name))` returned, with heads or without.
-        source: "keras" for the ImageNet weights that Keras downloads and caches; else the path of
-            a `.weights.h5` or `.h5` file that Keras wrote for the same network.
+        name: Name of the network, one of `names()`.
+        model: Result of `models.build(name, K, **options(name))`, with or without auxiliary heads.
+        source: "keras" for the ImageNet weights that Keras downloads and caches, or the path of a
+            `.weights.h5` or `.h5` file that Keras wrote for the same network.
 
     Returns:
-        The layers that kept their weights: auxiliary heads, which Keras does not have, and the
-        classifier if the source has another number of classes.
+        Names of the layers that kept their weights: auxiliary heads, which Keras does not have, and
+        the classifier if the source has another number of classes.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -129,19 +129,19 @@ def _origin(name):
 
 
 def _check_images(name, model, origin):
-    """Refuses a model that sees the images on another scale than its weights will expect."""
+    """Raises ValueError if a model scales images otherwise than Keras' weights expect."""
     normalize = next(layer for layer in model.layers if isinstance(layer, layers.Normalize))
     for what in ("mean", "std"):
-        expected, found = getattr(origin, what), getattr(normalize, what)
-        if model.input_shape[-1] != 3 or not np.allclose(found, expected, rtol=1e-5):
+        expected, received = getattr(origin, what), getattr(normalize, what)
+        if model.input_shape[-1] != 3 or not np.allclose(received, expected, rtol=1e-5):
             raise ValueError(
                 f"Keras' weights of {name} need other images, expected {what} {expected} of RGB, "
-                f"received {what} {found.tolist()} and {model.input_shape[-1]} channels"
+                f"received {what} {received.tolist()} and {model.input_shape[-1]} channels"
             )
 
 
 def _build(origin, model, *, downloaded):
-    """Keras' own network: with its weights, or with as many pixels and classes as ours."""
+    """Builds Keras' network with its weights, or with the image size and classes of ours."""
     construct = getattr(keras.applications, origin.constructor)
     if not downloaded:
         classes = model.output["logits"].shape[-1]
@@ -170,7 +170,7 @@ def _copy(model, theirs, arrays, origin):
 
 
 def _values(pair, arrays, origin):
-    """What the weights of our layer must be; None for a classifier of other classes."""
+    """Returns the weights for our layer; None for a classifier with other classes."""
     given = _named(pair.theirs, arrays)
     if pair.theirs.name == origin.head and given.get("bias", _NONE).shape != pair.ours.bias.shape:
         return None
@@ -184,7 +184,7 @@ def _values(pair, arrays, origin):
 
 
 def _named(layer, arrays):
-    """Copies of a layer's arrays by the names of its weights; none if they were left out."""
+    """Returns copies of a layer's arrays by the names of its weights; empty if left out."""
     values = arrays.get(layer.name, ())
     return {
         weight.name: np.array(value) for weight, value in zip(layer.weights, values, strict=False)
@@ -192,7 +192,7 @@ def _named(layer, arrays):
 
 
 def _lost_bias(pair, arrays):
-    """The bias that their convolution adds before normalisation and ours does not."""
+    """Returns the bias that Keras' convolution adds before normalisation and ours does not."""
     if getattr(pair.ours_before, "use_bias", True):
         return 0.0
     return _named(pair.theirs_before, arrays).get("bias", 0.0)
