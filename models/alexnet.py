@@ -11,7 +11,7 @@ Departures: figure 2 says 224 pixels, but its 55 x 55 maps need 227 without padd
 reading) or 224 with 2 pixels on each side (`alexnet_owt`, as in torchvision). `alexnet_owt` has no
 local response normalisation. `alexnet_bn` puts batch normalisation after every convolution, whose
 bias it makes superfluous. `alexnet_one_tower` and `caffenet` (Caffe's reference network: it pools
-before it normalises, alpha and k as in Caffe, fc6 and fc7 from N(0, 0.005)) are not in the papers.
+before it normalises, with its own alpha and k, fc6 and fc7 from N(0, 0.005)) are not in the papers.
 """
 
 from functools import partial
@@ -19,16 +19,6 @@ from functools import partial
 import keras
 
 from models import layers, ops, registry
-
-#  filters of conv1 to conv5, over both towers
-PAPER_FILTERS = (96, 256, 384, 384, 256)
-ONE_GPU_FILTERS = (48, 128, 192, 192, 256)
-OWT_FILTERS = (64, 192, 384, 256, 256)
-
-#  standard deviations of the initial weights of conv1 to conv5, fc6 and fc7
-PAPER_STDDEV = (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
-OWT_STDDEV = (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01)
-CAFFE_STDDEV = (0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005)
 
 PAPER_LRN = {"radius": 2, "bias": 2.0, "alpha": 1e-4}
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
@@ -38,7 +28,7 @@ def alexnet(
     x,
     num_classes: int,
     *,
-    filters=PAPER_FILTERS,
+    filters=(96, 256, 384, 384, 256),
     towers: int = 2,
     padding: int = 0,
     activation: str = "relu",
@@ -46,7 +36,7 @@ def alexnet(
     pooling: str = "max_overlapping",
     lrn=PAPER_LRN,
     pool_first: bool = False,
-    stddev=PAPER_STDDEV,
+    stddev=(0.01,) * 7,
     dropout: float = 0.5,
 ):
     """Five convolutions, pools after the first, second and fifth, and three dense layers.
@@ -54,15 +44,15 @@ def alexnet(
     Args:
         x: Mean-subtracted images on the scale of 0..255, float32 [B, 227, 227, C].
         num_classes: Number of classes K.
-        filters: Channels of the convolutions, over all towers.
+        filters: Channels of the convolutions, of both towers together.
         towers: 2 for the paper's two GPUs, which exchange maps only at conv3 and the dense layers.
         padding: Zeros on each side of the image, pixels.
         activation: One of `registry.ACTIVATIONS`.
         norm: "lrn" after conv1 and conv2, "batch" after all five convolutions, or "none".
         pooling: One of `registry.POOLINGS`; the paper's windows overlap (section 3.4).
-        lrn: Arguments of `layers.LocalResponseNorm`.
+        lrn: Arguments of `layers.LocalResponseNorm` (section 3.3).
         pool_first: Whether to pool before local response normalisation.
-        stddev: Standard deviations of the initial weights of the first seven layers.
+        stddev: Standard deviations of the initial weights of conv1 to conv5, fc6 and fc7.
         dropout: Fraction of fc6's and fc7's outputs that is dropped.
 
     Returns:
@@ -99,7 +89,7 @@ def _conv(x, number, *, stddev, bias=0.0, **options):
 
 
 def _lrn_pool(x, number, *, lrn, pooling, pool_first):
-    """Local response normalisation if chosen, and a pool, in the paper's or Caffe's order."""
+    """Local response normalisation if chosen, and a pool, which comes first with `pool_first`."""
     if lrn and not pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
     x = ops.halve(x, pooling, name=f"pool{number}")
@@ -131,15 +121,15 @@ VARIANTS = {
     "alexnet": _row(alexnet, error="40.7/18.2 top-1/top-5, 10 crops"),
     "alexnet_bn": _row(partial(alexnet, norm="batch")),
     "alexnet_one_tower": _row(partial(alexnet, towers=1)),
-    "alexnet_one_gpu": _row(partial(alexnet, towers=1, filters=ONE_GPU_FILTERS)),
+    "alexnet_one_gpu": _row(partial(alexnet, towers=1, filters=(48, 128, 192, 192, 256))),
     "alexnet_owt": _row(
         partial(
             alexnet,
             towers=1,
-            filters=OWT_FILTERS,
+            filters=(64, 192, 384, 256, 256),
             padding=2,
             norm="none",
-            stddev=OWT_STDDEV,
+            stddev=(0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01),
         ),
         image_size=224,
         paper="Krizhevsky 2014",
@@ -147,7 +137,7 @@ VARIANTS = {
         error="42.33 top-1 (recalled)",
     ),
     "caffenet": _row(
-        partial(alexnet, lrn=CAFFE_LRN, pool_first=True, stddev=CAFFE_STDDEV),
+        partial(alexnet, lrn=CAFFE_LRN, pool_first=True, stddev=(*(0.01,) * 5, 0.005, 0.005)),
         paper="Jia et al. 2014",
         year=2014,
         error="42.6/19.6 top-1/top-5, 1 crop",

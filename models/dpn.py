@@ -66,12 +66,10 @@ def dpn(x, num_classes: int, *, table: Table, depths=None):
         )
         for index in range(1, depth + 1):
             name = f"stage{stage}_block{index}"
+            stride = 2 if stage > 1 and index == 1 else 1
             if index == 1:
-                stride = 1 if stage == 1 else 2
                 paths = _project(x, width, increment, stride=stride, name=name)
-                paths = block(x, paths, stride=stride, name=name)
-            else:
-                paths = block(x, paths, stride=1, name=name)
+            paths = block(x, paths, stride=stride, name=name)
             x = keras.layers.Concatenate(name=f"{name}_concat")(paths)
     return {"logits": ops.pooled_logits(_activate(x, name="final"), num_classes)}
 
