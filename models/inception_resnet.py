@@ -19,8 +19,8 @@ from functools import partial
 
 import keras
 
-from models import branches, ops, registry
-from models.branches import VALID
+from models import inception_tables, ops, registry
+from models.inception_tables import VALID
 
 STEM = (
     (32, 3, 2, VALID),  # 149 x 149 x 32
@@ -100,12 +100,12 @@ def inception_resnet(
     Returns:
         {"logits": float32 [B, K]}.
     """
-    conv = partial(branches.conv_norm_relu, scale=scale)
-    x = branches.chain(x, stem, conv=conv, name="stem")
+    conv = partial(inception_tables.conv_norm_relu, scale=scale)
+    x = inception_tables.chain(x, stem, conv=conv, name="stem")
     for stage, (count, table, factor, after) in enumerate(stages, start=1):
         for number in range(1, count + 1):
             x = _block(x, table, factor, conv=conv, name=f"stage{stage}_block{number}")
-        x = branches.chain(x, after, conv=conv, name=f"stage{stage}_after")
+        x = inception_tables.chain(x, after, conv=conv, name=f"stage{stage}_after")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     return {"logits": ops.logits(x, num_classes, name="fc")}
@@ -113,7 +113,7 @@ def inception_resnet(
 
 def _block(x, table, factor, *, conv, name):
     """Branches, a 1 x 1 convolution without normalisation, and a shortcut (figure 20)."""
-    y = branches.module(x, table, conv=conv, name=name)
+    y = inception_tables.module(x, table, conv=conv, name=name)
     y = ops.conv(y, x.shape[-1], 1, kernel_initializer="he_normal", name=f"{name}_up")
     if factor is not None:
         y = keras.layers.Rescaling(factor, name=f"{name}_scale")(y)

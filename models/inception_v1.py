@@ -19,7 +19,7 @@ from functools import partial
 
 import keras
 
-from models import branches, initializers, layers, ops, registry
+from models import inception_tables, initializers, layers, ops, registry
 
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
 
@@ -58,15 +58,16 @@ def googlenet(
         ValueError: If `norm` is unknown.
     """
     registry.require_one_of("norm", norm, registry.NORMS)
-    conv = branches.conv_norm_relu if norm == "batch" else _conv_relu
+    conv = inception_tables.conv_norm_relu if norm == "batch" else _conv_relu
     x = _stem(x, conv, lrn=norm == "lrn")  # 28 x 28 x 192
     outputs = {}
     for key, row in TABLE_1.items():
-        x = branches.module(x, _module(*row), conv=conv, name=f"inception_{key}")
+        x = inception_tables.module(x, _module(*row), conv=conv, name=f"inception_{key}")
         if aux_heads and key in HEADS:
             outputs[HEADS[key]] = _head(x, num_classes, conv, HEADS[key])
         if key in POOLED:
-            x = branches.pool(x, "max", 3, 2, name=f"pool_{key}")  # 14 x 14 x 480, 7 x 7 x 832
+            # 14 x 14 x 480, 7 x 7 x 832
+            x = inception_tables.pool(x, "max", 3, 2, name=f"pool_{key}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     outputs["logits"] = ops.logits(x, num_classes, kernel_initializer=_xavier(), name="fc")
@@ -75,14 +76,14 @@ def googlenet(
 
 def _stem(x, conv, *, lrn):
     x = conv(x, 64, 7, 2, name="conv1")  # 112 x 112 x 64
-    x = branches.pool(x, "max", 3, 2, name="pool1")  # 56 x 56 x 64
+    x = inception_tables.pool(x, "max", 3, 2, name="pool1")  # 56 x 56 x 64
     if lrn:
         x = layers.LocalResponseNorm(**CAFFE_LRN, name="norm1")(x)
     x = conv(x, 64, 1, name="conv2_reduce")
     x = conv(x, 192, 3, name="conv2")  # 56 x 56 x 192
     if lrn:
         x = layers.LocalResponseNorm(**CAFFE_LRN, name="norm2")(x)
-    return branches.pool(x, "max", 3, 2, name="pool2")
+    return inception_tables.pool(x, "max", 3, 2, name="pool2")
 
 
 def _module(one, three_reduce, three, five_reduce, five, projection):
@@ -117,7 +118,7 @@ def _conv_relu(x, filters, kernel_size, stride=1, padding="same", *, name):
         filters,
         kernel_size,
         stride=stride,
-        padding=branches.border(kernel_size, padding),
+        padding=inception_tables.border(kernel_size, padding),
         kernel_initializer=_xavier(),
         bias_initializer=_bias(),
         name=f"{name}_conv",

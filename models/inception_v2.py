@@ -17,7 +17,7 @@ from functools import partial
 
 import keras
 
-from models import branches, ops, registry
+from models import inception_tables, ops, registry
 
 STEM = (
     (64, 7, 2),  # 112 x 112 x 64
@@ -53,10 +53,10 @@ def inception_v2(x, num_classes: int, *, dropout: float = 0.0):
     Returns:
         {"logits": float32 [B, K]}.
     """
-    conv = branches.conv_norm_relu
-    x = branches.chain(x, STEM, conv=conv, name="stem")
+    conv = inception_tables.conv_norm_relu
+    x = inception_tables.chain(x, STEM, conv=conv, name="stem")
     for key, row in FIGURE_5.items():
-        x = branches.module(x, _module(*row), conv=conv, name=f"inception_{key}")
+        x = inception_tables.module(x, _module(*row), conv=conv, name=f"inception_{key}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     return {"logits": ops.logits(x, num_classes, name="fc")}

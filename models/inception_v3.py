@@ -17,8 +17,8 @@ from functools import partial
 
 import keras
 
-from models import branches, ops, registry
-from models.branches import VALID
+from models import inception_tables, ops, registry
+from models.inception_tables import VALID
 
 STEM = (
     (32, 3, 2, VALID),  # 149 x 149 x 32
@@ -101,11 +101,11 @@ def inception_v3(
     Returns:
         {"logits": float32 [B, K]}, with the head also "aux1".
     """
-    conv = partial(branches.conv_norm_relu, scale=scale)
-    x = branches.chain(x, STEM, conv=conv, name="stem")
+    conv = partial(inception_tables.conv_norm_relu, scale=scale)
+    x = inception_tables.chain(x, STEM, conv=conv, name="stem")
     outputs = {}
     for key, table in MODULES.items():
-        x = branches.module(x, table, conv=conv, name=f"mixed_{key}")
+        x = inception_tables.module(x, table, conv=conv, name=f"mixed_{key}")
         if aux_heads and key == HEAD:
             outputs["aux1"] = _head(x, num_classes, conv)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)

@@ -16,8 +16,8 @@ from functools import partial
 
 import keras
 
-from models import branches, ops, registry
-from models.branches import VALID
+from models import inception_tables, ops, registry
+from models.inception_tables import VALID
 
 FIGURE_3 = (
     (32, 3, 2, VALID),  # 149 x 149 x 32
@@ -84,11 +84,11 @@ def inception_v4(
     Returns:
         {"logits": float32 [B, K]}.
     """
-    conv = partial(branches.conv_norm_relu, scale=scale)
-    x = branches.chain(x, FIGURE_3, conv=conv, name="stem")
+    conv = partial(inception_tables.conv_norm_relu, scale=scale)
+    x = inception_tables.chain(x, FIGURE_3, conv=conv, name="stem")
     for name, table, count in modules:
         for number in range(1, count + 1):
-            x = branches.module(x, table, conv=conv, name=f"{name}{number}")
+            x = inception_tables.module(x, table, conv=conv, name=f"{name}{number}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     return {"logits": ops.logits(x, num_classes, name="fc")}

@@ -18,7 +18,7 @@ from functools import partial
 
 import keras
 
-from models import branches, layers, ops, registry
+from models import inception_tables, layers, ops, registry
 
 # Figure 4: each block adds two operations (kind, size of the window, input). h is the output
 # of the previous cell, p of the cell before that, both reduced to the cell's filters; a to e are
@@ -117,7 +117,7 @@ def _operation(x, kind, size, filters, *, stride, name):
         x = _separable(x, filters, size, stride=stride, name=f"{name}_1")
         return _separable(x, filters, size, name=f"{name}_2")
     if stride == 1:
-        return branches.pool(x, kind, size, name=name)
+        return inception_tables.pool(x, kind, size, name=name)
     border = [(length % 2, 1) for length in x.shape[1:3]]
     x = keras.layers.ZeroPadding2D(border, name=f"{name}_pad")(x)
     return ops.pool(x, size, stride, kind=kind, name=name)

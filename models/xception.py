@@ -13,7 +13,8 @@ layers before the classifier are left out.
 
 import keras
 
-from models import branches, layers, ops, registry
+from models import layers, ops, registry
+from models.inception_tables import VALID, conv_norm_relu
 
 # Channels of each block's separable convolutions. All but the middle blocks halve the maps.
 ENTRY = ((128, 128), (256, 256), (728, 728))  # 74 x 74 x 128, 37 x 37 x 256, 19 x 19 x 728
@@ -34,8 +35,8 @@ def xception(x, num_classes: int, *, middle=MIDDLE, dropout: float = 0.5):
     Returns:
         {"logits": float32 [B, K]}.
     """
-    x = branches.conv_norm_relu(x, 32, 3, 2, branches.VALID, name="block1_1")  # 149 x 149 x 32
-    x = branches.conv_norm_relu(x, 64, 3, 1, branches.VALID, name="block1_2")  # 147 x 147 x 64
+    x = conv_norm_relu(x, 32, 3, 2, VALID, name="block1_1")  # 149 x 149 x 32
+    x = conv_norm_relu(x, 64, 3, 1, VALID, name="block1_2")  # 147 x 147 x 64
     blocks = (*ENTRY, *middle, *EXIT)
     for number, filters in enumerate(blocks, start=2):
         x = _block(x, filters, halve=filters not in middle, name=f"block{number}")

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 import models
-from models import branches, inception_resnet, inception_v1, inception_v4, nasnet, ops, xception
+from models import (
+    inception_resnet,
+    inception_tables,
+    inception_v1,
+    inception_v4,
+    nasnet,
+    ops,
+    xception,
+)
 
 # Every kind of module once: what the full networks repeat has equal shapes.
 SHORT_V4 = tuple((name, table, 1) for name, table, _ in inception_v4.FIGURE_9)
@@ -152,7 +160,7 @@ def run(graph, x):
 
 def plain(x, filters, kernel_size, stride=1, padding="same", *, name):
     """A convolution that adds up its window, in place of the networks' own."""
-    zeros = branches.border(kernel_size, padding)
+    zeros = inception_tables.border(kernel_size, padding)
     return ops.conv(
         x, filters, kernel_size, stride=stride, padding=zeros, kernel_initializer="ones", name=name
     )
@@ -170,7 +178,7 @@ def test_a_module_concatenates_its_branches_in_order():
     table = {"one": ((2, 1),), "split": ((1, 1), {"wide": ((1, (1, 3)),), "high": ((1, (3, 1)),)})}
     x = np.zeros((1, 3, 4, 1), "float32")
     x[0, 1, 1] = 1
-    y = run(lambda x: branches.module(x, table, conv=plain, name="m"), x)[0]
+    y = run(lambda x: inception_tables.module(x, table, conv=plain, name="m"), x)[0]
     assert y.shape == (3, 4, 4)
     np.testing.assert_array_equal(y[..., 0], x[0, ..., 0])
     np.testing.assert_array_equal(y[1, :, 2], [1, 1, 1, 0])
@@ -182,14 +190,14 @@ def test_a_module_concatenates_its_branches_in_order():
     ("step", "expected"),
     [
         ((1, 3, 2), [[10, 24], [51, 90]]),  # one zero on each side
-        ((1, 3, 2, branches.VALID), [[45]]),
+        ((1, 3, 2, inception_tables.VALID), [[45]]),
         (("max", 3, 2), [[10, 11], [14, 15]]),  # the last windows are cut off
-        (("max", 3, 2, branches.VALID), [[10]]),
+        (("max", 3, 2, inception_tables.VALID), [[10]]),
     ],
 )
 def test_strided_steps_sample_as_in_caffe(step, expected):
     x = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
-    y = run(lambda x: branches.chain(x, (step,), conv=plain, name="c"), x)
+    y = run(lambda x: inception_tables.chain(x, (step,), conv=plain, name="c"), x)
     np.testing.assert_array_equal(y[0, ..., 0], expected)
 
 
@@ -197,13 +205,13 @@ def test_strided_steps_sample_as_in_caffe(step, expected):
 def test_branches_of_a_reduction_fit_together(length):
     table = {"3x3": ((2, 3, 2),), "7x7": ((2, 7, 2),), "pool": (("max", 3, 2),)}
     x = np.ones((1, length, length, 1), "float32")
-    y = run(lambda x: branches.module(x, table, conv=plain, name="m"), x)
+    y = run(lambda x: inception_tables.module(x, table, conv=plain, name="m"), x)
     assert y.shape == (1, (length + 1) // 2, (length + 1) // 2, 5)
 
 
 def test_average_pools_count_the_pixels_of_the_image_only():
     ones = np.ones((1, 5, 5, 2), "float32")
-    y = run(lambda x: branches.chain(x, (("average", 3),), conv=plain, name="c"), ones)
+    y = run(lambda x: inception_tables.chain(x, (("average", 3),), conv=plain, name="c"), ones)
     np.testing.assert_allclose(y, ones)
 
 

@@ -1,17 +1,17 @@
-"""Inception modules from tables: branches of convolutions and pools, side by side.
+"""Builds Inception modules from tables of parallel branches of convolutions and pools.
 
 A branch is a tuple of steps, a module a dict of branches by name. The steps:
 
-    (64, 3)              64 filters of 3 x 3, as many pixels as before
+    (64, 3)              64 filters of 3 x 3, which keep the size
     (64, (1, 7))         the same, 1 pixel high and 7 wide
     (64, 3, 2)           with a stride of 2
     (64, 3, 2, VALID)    without padding: the papers' "V"
-    ("max", 3)           the largest of 3 x 3 pixels; also "average", stride and VALID
-    {...}                a module: its branches are concatenated
+    ("max", 3)           max pool of 3 x 3 pixels; "average" likewise; also with stride and VALID
+    {...}                a module, whose branches are concatenated
 
-Without VALID a stride of 2 leaves ceil(n / 2) of n pixels. Convolutions have `kernel // 2` zeros on
-each side, pools windows that are cut off at the border: where n is even, both sample as in Caffe.
-Average pools divide by the pixels of the image inside their window, as TensorFlow's do.
+Without VALID, a stride of 2 maps n pixels to ceil(n / 2): convolutions have `kernel // 2` zeros on
+each side, and windows of pools are cut off at the border. Where n is even, both sample as in Caffe.
+Average pools divide by the number of pixels inside the image, as in TensorFlow.
 """
 
 import keras
@@ -22,11 +22,11 @@ VALID = "valid"
 
 
 def module(x, branches: dict, *, conv, name: str):
-    """Concatenates what the branches make of x.
+    """Applies parallel branches to x and concatenates their results.
 
     Args:
         x: [B, H, W, C].
-        branches: Steps by the name of the branch.
+        branches: Steps of each branch, by its name.
         conv: Function `(x, filters, kernel_size, stride=1, padding="same", *, name)`, e.g.
             `conv_norm_relu`.
         name: Prefix of the layers' names.
@@ -39,12 +39,12 @@ def module(x, branches: dict, *, conv, name: str):
 
 
 def chain(x, steps: tuple, *, conv, name: str):
-    """Takes steps one after another; the layers of step i are called `name_i_...`.
+    """Applies steps one after another; the names of step i's layers begin with "NAME_i".
 
     Args:
         x: [B, H, W, C].
-        steps: As above.
-        conv: As for `module`.
+        steps: Rows as in the module's docstring.
+        conv: Function as in `module`.
         name: Prefix of the layers' names.
 
     Returns:
@@ -56,9 +56,9 @@ def chain(x, steps: tuple, *, conv, name: str):
 
 
 def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=True, name: str):
-    """Convolves, normalises and rectifies: the unit of every Inception from the second on.
+    """Convolution, batch normalisation and ReLU, the unit of every Inception from v2 on.
 
-    Moving averages keep 0.9 at each step; the 0.9997 of the published models needs their long runs.
+    Moving averages keep 0.9 at each step; the 0.9997 of the published models needs long training.
 
     Args:
         x: [B, H, W, C].
@@ -93,23 +93,22 @@ def pool(x, kind: str, size: int, stride: int = 1, padding: str = "same", *, nam
         kind: "max" or "average".
         size: Height and width of the window.
         stride: Step in pixels.
-        padding: "same" for windows that are cut off at the border, VALID for whole ones only.
+        padding: "same" cuts windows off at the border, VALID takes whole windows only.
         name: Name of the layer.
 
     Returns:
         [B, H', W', C].
 
     Raises:
-        ValueError: If no whole window fits where only whole ones count.
+        ValueError: If padding is VALID and x is smaller than the window.
     """
     if padding == VALID:
         return ops.pool(x, size, stride, kind=kind, name=name)
-    pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-    return pools[kind](size, stride, padding="same", name=name)(x)
+    return ops.POOLS[kind](size, stride, padding="same", name=name)(x)
 
 
 def border(kernel_size: int | tuple[int, int], padding: str) -> tuple[int, int]:
-    """Returns the rows and columns of zeros on each side that `padding` stands for."""
+    """Returns the rows and columns of zeros on each side for a padding, "same" or VALID."""
     if padding == VALID:
         return (0, 0)
     height, width = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
@@ -119,7 +118,7 @@ def border(kernel_size: int | tuple[int, int], padding: str) -> tuple[int, int]:
 def _step(x, step, conv, name):
     if isinstance(step, dict):
         return module(x, step, conv=conv, name=name)
-    what, *geometry = step
-    if isinstance(what, int):
-        return conv(x, what, *geometry, name=name)
-    return pool(x, what, *geometry, name=f"{name}_{what}")
+    first, *geometry = step
+    if isinstance(first, int):
+        return conv(x, first, *geometry, name=name)
+    return pool(x, first, *geometry, name=f"{name}_{first}")
