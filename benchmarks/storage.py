@@ -48,7 +48,7 @@ with console.quiet_import():
     from data.shards import datasets, records
     from data.sources import imagenet
     from engine import devices, steps
-    from models import layers
+    from models import registry
     from models.tools import keras_weights
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -157,7 +157,7 @@ def network(name: str, path: str) -> keras.Model:
         model = models.build(name, classes, **keras_weights.options(name))
         keras_weights.load(name, model, path)
         return model
-    pixel = {"mean": layers.IMAGENET_MEAN, "std": layers.IMAGENET_STD}
+    pixel = {"mean": registry.IMAGENET_MEAN, "std": registry.IMAGENET_STD}
     model = models.build(name, classes, preprocessing="standardised", **pixel)
     _load_squeezenet(model, safetensors.numpy.load_file(path))
     return model
@@ -317,8 +317,8 @@ def write_shards(
         "format_version": datasets.FORMAT_VERSION,
         **dataclasses.asdict(decode.Storage(SHORT_SIDE, way.quality, "jpeg")),
         "class_names": list(imagenet.class_names()),
-        "mean": layers.IMAGENET_MEAN,
-        "std": layers.IMAGENET_STD,
+        "mean": registry.IMAGENET_MEAN,
+        "std": registry.IMAGENET_STD,
         "fingerprint": "",
         "splits": {"train": {"examples": shard[0], "shards": [entry]}},
     }

@@ -1,6 +1,9 @@
 """Image classifiers by name: `build("resnet50", num_classes=1000)`."""
 
+import contextlib
 import inspect
+import sys
+from collections.abc import Iterator
 
 from runtime import console
 
@@ -176,8 +179,19 @@ def build(
     images = keras.Input((size, size, channels), name="images")
     x = _preprocessed(images, variant, preprocessing, mean, std)
     outputs = variant.graph(x, num_classes, **_checked(name, options, aux_heads))
-    with layers.deep_recursion():
+    with deep_recursion():
         return keras.Model(images, outputs, name=name)
+
+
+@contextlib.contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Raises Python's limit of 1000 nested calls: Keras walks graphs by a call per layer."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(usual, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 def _preprocessed(images, variant, preprocessing, mean, std):

@@ -4,18 +4,15 @@ Pure Keras 3, except for two fast paths that are taken on the TensorFlow backend
 normalisation (one kernel instead of a dozen) and grouped convolution.
 """
 
-import contextlib
 import functools
 import math
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import ops
 
-from models.initializers import INITIALIZERS, initialise  # noqa: F401
-from models.registry import ACTIVATIONS, IMAGENET_MEAN, IMAGENET_STD, NORMS, Pixel  # noqa: F401
+from models import registry
 
 
 class Normalize(keras.layers.Layer):
@@ -27,7 +24,7 @@ class Normalize(keras.layers.Layer):
         name: Name of the layer.
     """
 
-    def __init__(self, mean: Pixel, std: Pixel, *, name: str):
+    def __init__(self, mean: registry.Pixel, std: registry.Pixel, *, name: str):
         super().__init__(dtype="float32", trainable=False, name=name)
         self.mean = np.asarray(mean, "float32")
         self.std = np.asarray(std, "float32")
@@ -233,17 +230,6 @@ class GroupedConv2D(keras.layers.Conv2D):
             for pair in zip(images, kernels, strict=True)
         ]
         return tf.concat(maps, axis=-1)
-
-
-@contextlib.contextmanager
-def deep_recursion() -> Iterator[None]:
-    """Raises Python's limit of 1000 nested calls: Keras walks graphs by a call per layer."""
-    usual = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(usual, 20_000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(usual)
 
 
 def _one_replica():

@@ -10,7 +10,7 @@ import models
 from data.pipeline import augment
 from data.shards import datasets
 from engine import averages, checkpoints, cluster, devices, optimizers, schedules, steps
-from models import layers
+from models import initializers
 from models.tools import graphs, keras_weights
 from training import finetune, frozen, parts
 from training.batches import Batches
@@ -193,7 +193,7 @@ def build(
     with strategy.scope():
         model = models.build(**network, aux_heads=True)
         if recipe.init:
-            layers.initialise(model, recipe.init, recipe.seed)
+            initializers.initialise(model, recipe.init, recipe.seed)
         new_layers = begun.get("new_layers")
         if new_layers is None:
             new_layers = take_weights(recipe, model, batches)

@@ -10,7 +10,7 @@ import functools
 import models
 from data.pipeline import augment, decoded
 from engine import devices, optimizers, schedules
-from models import layers
+from models import initializers, registry
 from runtime import flags
 from runtime.cores import cores
 
@@ -50,7 +50,7 @@ class Recipe:
     )
     norm: str | None = flag(
         None,
-        f"Normalisation ({', '.join(layers.NORMS)}) of {models.owners('norm')} "
+        f"Normalisation ({', '.join(registry.NORMS)}) of {models.owners('norm')} "
         "(default: the paper's).",
     )
     pooling: str | None = flag(
@@ -75,7 +75,7 @@ class Recipe:
     init: str | None = flag(
         None,
         "Initialiser of the kernels (default: the paper's).",
-        choices=tuple(layers.INITIALIZERS),
+        choices=tuple(initializers.INITIALIZERS),
     )
 
     batch_size: int | None = flag(

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from models import fractalnet, highway, layers, resnet, stochastic_depth
+import models
+from models import fractalnet, highway, layers, registry, resnet, stochastic_depth
 
 
 def classifier(model: keras.Model, temperature: float = 1.0) -> keras.Model:
@@ -26,7 +27,7 @@ def classifier(model: keras.Model, temperature: float = 1.0) -> keras.Model:
         ValueError: If the network has a layer of ours that is not in `EQUIVALENTS`.
     """
     images = keras.Input(model.input_shape[1:], dtype="uint8", name="images")
-    with layers.deep_recursion():
+    with models.deep_recursion():
         x = keras.models.clone_model(
             keras.Model(model.input, model.output["logits"]),
             images,
@@ -131,7 +132,7 @@ def _carried(layer, transformed, gate, carried):
 
 
 def _activation(layer, x):
-    if layer.activation is layers.ACTIVATIONS["abs_tanh"]:
+    if layer.activation is registry.ACTIVATIONS["abs_tanh"]:
         return ops.absolute(keras.layers.Activation("tanh", name=layer.name)(x))
     return _as(keras.layers.Activation)(layer, x)
 
