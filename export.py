@@ -33,7 +33,8 @@ with console.quiet_import():
     from data.images import workers
     from data.pipeline import views
     from data.sources import sources
-    from engine import checkpoints, devices, steps
+    from engine import checkpoints, devices
+    from engine.evaluator import predict
     from inference import loading
     from inference.export import card, formats
     from models.tools import graphs
@@ -229,7 +230,7 @@ def agreement_on_files(
 
 def probabilities(network: loading.Trained, images: np.ndarray) -> np.ndarray:
     """What the trained network says of images uint8 [B, S, S, 3]: float32 [B, K]."""
-    return np.exp(steps.predict(network.model, images[:, np.newaxis], network.temperature))
+    return np.exp(predict(network.model, images[:, np.newaxis], network.temperature))
 
 
 def facts(network: loading.Trained, format: str, found: dict) -> dict:

@@ -27,7 +27,9 @@ with console.quiet_import():
     import tensorflow as tf
 
     from data.checks import integrity
-    from engine import checkpoints, cluster, optimizers, runs, steps
+    from engine import checkpoints, cluster, optimizers, runs
+    from engine.totals import Totals
+    from engine.trainer import MAX_STEPS, NotFinite
     from models.tools import keras_weights
     from training import find_lr, meter, seeds, show_step
     from training.agreement import slowest_and_signal, wait_for_all
@@ -113,7 +115,7 @@ def go(setup: Setup, log: Log, state: State) -> None:
         with integrity.named(setup.dataset):
             try:
                 stop = train(setup, log, state, interrupts)
-            except steps.NotFinite as error:
+            except NotFinite as error:
                 state = rolled_back(setup, log, state, error)
                 stop = train(setup, log, state, interrupts)
         log.saving.wait()
@@ -121,7 +123,7 @@ def go(setup: Setup, log: Log, state: State) -> None:
         if log.last.examples and has_ended(setup, state):
             log.draw(setup.trainer.step)
         wait_for_all(setup)
-    except steps.NotFinite as error:
+    except NotFinite as error:
         with contextlib.suppress(OSError):  # one error is enough
             log.saving.wait()
         advice = "the checkpoints are from before: try a smaller --learning_rate"
@@ -142,7 +144,7 @@ def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) 
     something is due.
 
     Raises:
-        steps.NotFinite: If the loss or a weight is not finite; no checkpoint holds it.
+        NotFinite: If the loss or a weight is not finite; no checkpoint holds it.
     """
     trainer, epoch = setup.trainer, setup.steps_per_epoch
     step = same_side_until = trainer.step
@@ -164,13 +166,13 @@ def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) 
         if due(step, epoch, SUMMARY_STEPS):
             norms = {"gradient_norm": done.gradient_norm, "weight_norm": trainer.weight_norm()}
             log.point(step, {**state.recent.means, "learning_rate": rates[-1], **norms})
-            state.recent = steps.Totals()
+            state.recent = Totals()
 
         seconds, stop = slowest_and_signal(setup, seconds, interrupts.received)
         validates = step == setup.end or due(step, epoch)
         saves = validates or stop or due(step, setup.running.checkpoint_steps)
         if saves and not math.isfinite(trainer.weight_norm()):  # before it is validated
-            raise steps.NotFinite(step - 1, rates[-1])
+            raise NotFinite(step - 1, rates[-1])
         is_best = validates and validate(setup, log, state, rates[-1])
         if saves:
             save(setup, log, state, best=is_best)
@@ -189,7 +191,7 @@ def call_size(setup: Setup, step: int, wanted: int) -> int:
         return 1
     periods = (setup.steps_per_epoch, SUMMARY_STEPS, setup.running.checkpoint_steps)
     left = min([setup.end - step, *(period - step % period for period in periods if period)])
-    return max(1, min(left, steps.MAX_STEPS, wanted))
+    return max(1, min(left, MAX_STEPS, wanted))
 
 
 def has_ended(setup: Setup, state: State) -> bool:

@@ -16,7 +16,8 @@ from data import pipeline
 from data.images import decode
 from data.pipeline import augment
 from data.shards import datasets, records
-from engine import losses, optimizers, steps
+from engine import losses, optimizers
+from engine.trainer import Trainer
 from models.tools import graphs
 
 CLASSES = 1000
@@ -98,7 +99,7 @@ def step(name: str, *, batch_size: int, seconds: float) -> Step:
 
 def _step_times(name: str, model: keras.Model, batch_size: int, seconds: float) -> list[float]:
     """Seconds of every step; the first two, one of which is traced, do not count."""
-    trainer = steps.Trainer(
+    trainer = Trainer(
         tf.distribute.get_strategy(),
         model,
         optimizers.build("momentum", 0.0, 0.9),

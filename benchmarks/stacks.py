@@ -29,12 +29,13 @@ def of_a_run(
     setting: Setting, *, network: dict, optimizer: str, batch_size: int, precision: str
 ) -> Iterator[range]:
     """Our explicit step, several in a call; the network is described as in run.json."""
-    from engine import optimizers, steps
+    from engine import optimizers
+    from engine.trainer import Trainer
 
     tf, model, batches = _prepared(setting, network, batch_size, precision)
     optimizer = optimizers.build(optimizer, RATE, MOMENTUM)
     strategy = tf.distribute.get_strategy()
-    trainer = steps.Trainer(strategy, model, optimizer, batch_size=batch_size, seed=0)
+    trainer = Trainer(strategy, model, optimizer, batch_size=batch_size, seed=0)
     iterator = trainer.iterate(batches)
     return _calls(lambda count: trainer.train(iterator, [RATE] * count), batch_size)
 

@@ -47,7 +47,8 @@ with console.quiet_import():
     from data.images import decode
     from data.shards import datasets, records
     from data.sources import imagenet
-    from engine import devices, steps
+    from engine import devices
+    from engine.evaluator import predict
     from models import registry
     from models.tools import keras_weights
 
@@ -205,7 +206,7 @@ def judged(model: keras.Model, seen: np.ndarray, labels: np.ndarray) -> np.ndarr
         float64 [2, n]: whether it is right, and the log probability of the right class.
     """
     parts = range(0, len(seen), _VIEWS)
-    found = np.concatenate([steps.predict(model, seen[i : i + _VIEWS]) for i in parts])
+    found = np.concatenate([predict(model, seen[i : i + _VIEWS]) for i in parts])
     right = found.argmax(axis=1) == labels
     return np.stack([right, found[np.arange(len(labels)), labels]]).astype(np.float64)
 

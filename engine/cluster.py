@@ -1,35 +1,24 @@
-"""Several processes, on one machine or many, that train one network: who they are, how they meet.
+"""Several processes, on one machine or many, that train one network: who they are.
 
-Every one of them, a worker, runs the same command. Who the others are stands in its environment:
-in TF_CONFIG, TensorFlow's convention, or in what Slurm sets. The first is the chief. TensorFlow
-itself waits for a missing worker without a word, and no signal ends that; so the workers meet at
-the chief's address before TensorFlow joins them, and compare what they are about to do.
+Each of them, a worker, runs the same command. The environment says who the others are: TF_CONFIG,
+TensorFlow's convention, or what Slurm sets. The first is the chief.
 """
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import re
-import selectors
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from runtime import console
 
-_MOST_BYTES = 1 << 20  # of what a worker says when it comes
-_PATIENCE = 5.0  # seconds for a worker that is there to say something
-_RETRY = 0.2
-_QUIET, _REPEAT = 2.0, 30.0  # seconds before a worker says for whom it waits, and says it again
 _SLURM_PORTS = range(10_000, 30_000, 16)  # first ones: jobs that share a machine have others
 _CAUSE = re.compile(r"aborted by: (.*)")  # in a message of many lines
 _ERRORS = (  # what TensorFlow raises when another worker is gone
@@ -47,12 +36,6 @@ if not select.select([sys.stdin], [], [], float(seconds))[0]:
     print(line, file=sys.stderr, flush=True)
     os.kill(int(process), signal.SIGKILL)
 """
-
-Say = Callable[[str], object]
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 class PeerLost(Exception):
@@ -227,206 +210,3 @@ def _from_slurm() -> Cluster:
             f"SLURM_LOCALID={place}, among them"
         )
     return Cluster(tuple(workers), workers.index(mine))
-
-
-def meet(cluster: Cluster, word: Mapping, timeout: float, say: Say = _say) -> list[dict]:
-    """Waits until all workers are there.
-
-    Args:
-        cluster: Who they are.
-        word: What this one tells the others: JSON objects by name.
-        timeout: Seconds to wait at most.
-        say: Is told for whom it waits.
-
-    Returns:
-        What each worker tells.
-
-    Raises:
-        PeerLost: If one does not come in time.
-        ValueError: If a worker that comes was told of other workers.
-        OSError: If the chief's port is taken.
-    """
-    waiting = _Waiting(cluster, timeout, say)
-    return (_receive if cluster.is_chief else _report)(cluster, word, waiting)
-
-
-class _Waiting:
-    """Says now and then for whom a worker waits, and ends it in time."""
-
-    def __init__(self, cluster: Cluster, timeout: float, say: Say) -> None:
-        self._cluster, self._say = cluster, say
-        self._timeout = timeout
-        self._end = time.monotonic() + timeout
-        self._speaks = time.monotonic() + _QUIET
-
-    def for_workers(self, missing: Sequence[int]) -> None:
-        """Called again and again, with whom it waits for."""
-        names = ", ".join(map(self._cluster.name, missing))
-        if time.monotonic() > self._end:
-            raise PeerLost(
-                f"worker {self._cluster.index} of {self._cluster.size}: {names} did not come "
-                f"within {self._timeout:g} s (--cluster_timeout)"
-            )
-        if time.monotonic() > self._speaks:
-            self._say(f"waiting for {names}")
-            self._speaks = time.monotonic() + _REPEAT
-
-
-def _receive(cluster: Cluster, word: Mapping, waiting: _Waiting) -> list[dict]:
-    """The chief's part: takes down who comes, and tells all of them when they are complete."""
-    _, port = _host_and_port(cluster.workers[0])
-    with contextlib.ExitStack() as open_sockets:
-        try:
-            server = open_sockets.enter_context(_server(port))
-        except OSError as error:
-            raise OSError(f"the chief cannot listen on port {port}: {error.strerror}") from None
-        door = open_sockets.enter_context(_Door(cluster, word, server))
-        while door.missing:
-            waiting.for_workers(door.missing)
-            door.attend()
-        return door.close()
-
-
-class _Door:
-    """Where workers come in; strangers are sent away, whatever they say or do not say."""
-
-    def __init__(self, cluster: Cluster, word: Mapping, server: socket.socket) -> None:
-        self._cluster, self._server = cluster, server
-        self._words = {0: json.loads(json.dumps(word))}
-        self._there: dict[int, socket.socket] = {}
-        self._said: dict[socket.socket, tuple[bytearray, float]] = {}  # so far, until when
-        self._selector = selectors.DefaultSelector()
-        server.setblocking(False)
-        self._selector.register(server, selectors.EVENT_READ)
-
-    def __enter__(self) -> "_Door":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for connection in [*self._said, *self._there.values()]:
-            connection.close()
-        self._selector.close()
-
-    @property
-    def missing(self) -> list[int]:
-        """Who has not come yet, or has gone again."""
-        return [index for index in range(self._cluster.size) if index not in self._words]
-
-    def attend(self) -> None:
-        """Lets in who comes, listens to who speaks, and tells those who wait for whom."""
-        for key, _ in self._selector.select(_RETRY):
-            if key.fileobj is self._server:
-                self._let_in()
-            elif key.fileobj.fileno() >= 0:  # not sent away just now, when its worker came again
-                self._listen(key.fileobj)
-        for connection in [each for each, (_, end) in self._said.items() if end < time.monotonic()]:
-            self._send_away(connection)
-        for connection in self._there.values():
-            _tell(connection, {"missing": self.missing})
-
-    def close(self) -> list[dict]:
-        """Tells all what all bring, and returns it."""
-        found = [self._words[index] for index in range(self._cluster.size)]
-        for connection in self._there.values():
-            _tell(connection, {"words": found})
-        return found
-
-    def _let_in(self) -> None:
-        with contextlib.suppress(OSError):  # gone again; or too many are open, for a while
-            connection, _ = self._server.accept()
-            connection.settimeout(_PATIENCE)
-            self._selector.register(connection, selectors.EVENT_READ)
-            self._said[connection] = bytearray(), time.monotonic() + _PATIENCE
-
-    def _listen(self, connection: socket.socket) -> None:
-        """Hears more of who it is; a worker that is known says no more but ends."""
-        data = b""
-        with contextlib.suppress(OSError):
-            data = connection.recv(_MOST_BYTES)
-        said, _ = self._said.get(connection, (None, 0.0))
-        if said is None or not data or len(said) > _MOST_BYTES:
-            return self._send_away(connection)
-        said += data
-        if b"\n" in said:
-            self._recognise(connection, bytes(said))
-
-    def _recognise(self, connection: socket.socket, line: bytes) -> None:
-        """Notes what a worker brings."""
-        told = _introduction(line)
-        if told is None or told["index"] not in range(1, self._cluster.size):
-            return self._send_away(connection)
-        if told["workers"] != list(self._cluster.workers):
-            _tell(connection, {"error": f"the chief knows the workers {self._cluster.workers}"})
-            return self._send_away(connection)
-        if told["index"] in self._there:  # it was started again
-            self._send_away(self._there[told["index"]])
-        del self._said[connection]
-        self._there[told["index"]], self._words[told["index"]] = connection, told["word"]
-
-    def _send_away(self, connection: socket.socket) -> None:
-        self._selector.unregister(connection)
-        self._said.pop(connection, None)
-        for index in [index for index, each in self._there.items() if each is connection]:
-            del self._there[index], self._words[index]
-        connection.close()
-
-
-def _introduction(line: bytes) -> dict | None:
-    """What a worker says when it comes; None if it is none."""
-    try:
-        told = json.loads(line)
-        is_one = type(told["index"]) is int and all(
-            type(each) is dict for each in (told["word"], *told["word"].values())
-        )
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        return None
-    return told if is_one else None
-
-
-def _tell(connection: socket.socket, message: Mapping) -> None:
-    with contextlib.suppress(OSError):  # it has gone, which is seen elsewhere
-        connection.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _server(port: int) -> socket.socket:
-    """Listens on all interfaces, as TensorFlow will at the same port."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
-
-
-def _connection(address: str) -> socket.socket:
-    return socket.create_connection(_host_and_port(address), _PATIENCE)
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def _report(cluster: Cluster, word: Mapping, waiting: _Waiting) -> list[dict]:
-    """What a worker does that is not the chief: comes, again and again until the chief is there."""
-    told = {"workers": cluster.workers, "index": cluster.index, "word": word}
-    while True:
-        waiting.for_workers([0])
-        with contextlib.suppress(OSError), _connection(cluster.workers[0]) as chief:
-            _tell(chief, told)
-            for message in _messages(chief):
-                if "error" in message:
-                    _disagree(cluster, message["error"])
-                if "words" in message:
-                    return message["words"]
-                waiting.for_workers(message["missing"])
-        time.sleep(_RETRY)
-
-
-def _messages(connection: socket.socket) -> Iterator[dict]:
-    """What the chief says; ends when it says nothing more, or something else."""
-    connection.settimeout(_PATIENCE)
-    with connection.makefile("rb") as lines, contextlib.suppress(ValueError):
-        for line in iter(functools.partial(lines.readline, _MOST_BYTES), b""):
-            yield json.loads(line)
-
-
-def _disagree(cluster: Cluster, why: str) -> NoReturn:
-    raise ValueError(f"worker {cluster.index} was told of the workers {cluster.workers}, but {why}")

@@ -14,7 +14,7 @@ from data.images import video, workers
 from data.images.decode import Stored
 from data.pipeline import ahead, views
 from data.sources import sources
-from engine import steps
+from engine.evaluator import averaged, outputs
 from inference import grad_cam, loading
 from models.tools import graphs
 from report import overlay
@@ -192,12 +192,12 @@ class Classifier:
 
     def _predict_graph(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
         count = seen.shape[1]
-        outputs = steps.outputs(self._model, seen)
-        logits = tf.cast(outputs["logits"], tf.float32)
-        found = {"probabilities": tf.exp(steps.averaged(logits, count, self._network.temperature))}
-        if "features" in outputs:
-            flat = [tf.shape(seen)[0], count, np.prod(outputs["features"].shape[1:])]
-            features = tf.reshape(tf.cast(outputs["features"], tf.float32), flat)
+        heads = outputs(self._model, seen)
+        logits = tf.cast(heads["logits"], tf.float32)
+        found = {"probabilities": tf.exp(averaged(logits, count, self._network.temperature))}
+        if "features" in heads:
+            flat = [tf.shape(seen)[0], count, np.prod(heads["features"].shape[1:])]
+            features = tf.reshape(tf.cast(heads["features"], tf.float32), flat)
             found["features"] = tf.reduce_mean(features, axis=1)
         if self._explained:
             centre = tf.cast(seen[:, _CENTRE[count]], tf.float32)

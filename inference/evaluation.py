@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from engine import steps, summaries
+from engine import summaries
+from engine.evaluator import Evaluator, averaged
 from inference import loading, testsets, whole_images
 from report import plots, scores
 from runtime import files
@@ -92,7 +93,7 @@ def test(
                 threads=how.threads,
                 replicas=how.replicas,
             )
-            results = steps.Evaluator(strategy, network.model).predictions(batches)
+            results = Evaluator(strategy, network.model).predictions(batches)
         columns = [np.concatenate(column) for column in zip(*speed.timed(results), strict=True)]
         if not columns:
             raise ValueError(f"no image of {images.name} could be read")
@@ -116,7 +117,7 @@ def _of_whole_images(
     @functools.partial(tf.function, autograph=False, reduce_retracing=True)
     def predict(views):
         logits = model(tf.cast(views, tf.float32), training=False)["logits"]
-        return steps.averaged(logits, count)
+        return averaged(logits, count)
 
     count = 2 if mirrored else 1
     for image, label in images:

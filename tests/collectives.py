@@ -12,7 +12,8 @@ import tensorflow as tf
 
 import models
 from benchmarks import needs
-from engine import devices, optimizers, steps
+from engine import devices, optimizers
+from engine.trainer import MAX_STEPS, Trainer
 
 CLASSES, BATCH, REPLICAS = 10, 4, 2
 
@@ -22,7 +23,7 @@ def traced(trainer, model):
     shape = [BATCH // REPLICAS, *model.input_shape[1:]]
     batch = (tf.zeros(shape, tf.uint8), tf.zeros(shape[:1], tf.int32), tf.ones(shape[:1]))
     iterator = trainer.iterate(tf.data.Dataset.from_tensors(batch).repeat())
-    rates = tf.zeros([steps.MAX_STEPS])
+    rates = tf.zeros([MAX_STEPS])
     graph = trainer._train.get_concrete_function(iterator, rates, tf.constant(1)).graph
     graphs = [graph, *(graph._get_function(name).graph for name in graph._functions)]
     sums = [
@@ -46,7 +47,7 @@ def main(names):
         with strategy.scope():
             model = models.build(name, CLASSES, aux_heads=True)
             optimizer = optimizers.build("momentum", 0.01, 0.9)
-        trainer = steps.Trainer(strategy, model, optimizer, batch_size=BATCH, seed=0)
+        trainer = Trainer(strategy, model, optimizer, batch_size=BATCH, seed=0)
         derived = [needs.gradient_sums(model), needs.norm_sums(model)]
         total = [sum(column) for column in zip(*derived, strict=True)]
         print(json.dumps({"name": name, "traced": traced(trainer, model), "derived": total}))

@@ -138,7 +138,7 @@ def main():
     import models  # noqa: F401
     from data import convert, pipeline  # noqa: F401
     from data.sources import sources  # noqa: F401
-    from engine import runs, schedules, steps, summaries  # noqa: F401
+    from engine import runs, schedules, summaries, trainer  # noqa: F401
     from training import progress  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")

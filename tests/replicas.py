@@ -10,7 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from engine import averages, checkpoints, cluster, devices, losses, mixing, optimizers, steps
+from engine import averages, checkpoints, cluster, devices, losses, mixing, optimizers
+from engine.dropout_seeds import DropoutSeeds
+from engine.evaluator import Evaluator
+from engine.trainer import Trainer
 from models import layers, ops
 
 BATCH, STEPS, RATE = 16, 20, 0.01
@@ -51,7 +54,7 @@ def masks(strategy):
         step = tf.Variable(3, dtype=tf.int64)
     model = keras.Sequential([layer])
     model(tf.ones([1, 1]))
-    steps.Clock(model, seed=0, step=step)
+    DropoutSeeds(model, seed=0, step=step)
     draw = tf.function(lambda: strategy.run(lambda: layer(tf.ones([1000]), training=True)))
     drawn = [strategy.experimental_local_results(draw()) for _ in range(2)]
     return np.array([[mask.numpy() > 0 for mask in each] for each in drawn])
@@ -82,7 +85,7 @@ def main(count, file):
         optimizer = optimizers.build("momentum", RATE, 0.9)
     average = averages.Average(strategy, model, 0.9)
     factors = {model.trainable_variables[0].path: 0.5}
-    trainer = steps.Trainer(
+    trainer = Trainer(
         strategy,
         model,
         optimizer,
@@ -113,7 +116,7 @@ def main(count, file):
     padded = np.array([1] * (TESTED - 1) + [0], np.float32)
     batches = mine(TESTED, images[:TESTED, None], labels[:TESTED], padded)
     confusion = np.zeros([10, 10], np.int64)
-    totals = steps.Evaluator(strategy, model).evaluate(batches, confusion)
+    totals = Evaluator(strategy, model).evaluate(batches, confusion)
     tensors = checkpoints.values(checkpoints.named_variables(model, optimizer, average.variables))
     np.savez(
         file,

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-from engine import cluster, devices
+from engine import cluster, devices, rendezvous
 from runtime import console, flags
 from tests.stress.workers import free_ports
 from training import agreement
@@ -90,7 +90,7 @@ def meeting(workers, said, timeout=20.0, words=None):
     words = words or [{"n": {"i": each.index}} for each in workers]
     return [
         pool.submit(
-            cluster.meet, each, word, timeout, lambda line, i=each.index: said.append((i, line))
+            rendezvous.meet, each, word, timeout, lambda line, i=each.index: said.append((i, line))
         )
         for each, word in zip(workers, words, strict=True)
     ]
@@ -104,7 +104,7 @@ def test_all_workers_learn_what_all_bring():
 
 
 def test_who_waits_says_for_whom(monkeypatch):
-    monkeypatch.setattr(cluster, "_QUIET", 0.1)
+    monkeypatch.setattr(rendezvous, "_QUIET", 0.1)
     said, workers = [], workers_of(3)
     early = meeting(workers[:2], said)
     while {index for index, _ in said} != {0, 1}:
@@ -165,8 +165,8 @@ def test_a_worker_that_goes_and_comes_again_is_one():
 def test_a_worker_comes_again_in_the_moment_in_which_its_old_end_is_seen():
     workers = workers_of(2)
     with (
-        cluster._server(0) as server,
-        cluster._Door(workers[0], {}, server) as door,
+        rendezvous._server(0) as server,
+        rendezvous._Door(workers[0], {}, server) as door,
         contextlib.ExitStack() as ends,
     ):
 
@@ -245,7 +245,7 @@ def test_many_and_slow_strangers_do_not_keep_the_workers_apart():
 
 
 def test_a_stranger_does_not_put_off_the_end(monkeypatch):
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.3)
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 0.3)
     workers = workers_of(2)
     (chief,) = meeting(workers[:1], [], timeout=1.5)
     with connected(workers) as slow, pytest.raises(cluster.PeerLost):
@@ -297,7 +297,7 @@ def test_a_taken_port_is_named():
     first, _ = workers_of(2)
     port = int(first.workers[0].rpartition(":")[2])
     with socket.create_server(("", port)), pytest.raises(OSError, match=f"listen on port {port}"):
-        cluster.meet(first, {}, 1)
+        rendezvous.meet(first, {}, 1)
 
 
 def words(**changes):

@@ -20,7 +20,8 @@ from conftest import PIPES, ROOT, photograph
 import models
 from data.images import decode
 from data.pipeline import pixels
-from engine import checkpoints, runs, steps
+from engine import checkpoints, runs
+from engine.evaluator import predict
 from inference import loading
 from inference.export import decode_graph, keras_equivalents, onnx_graph
 
@@ -93,7 +94,7 @@ def test_an_export_needs_nothing_of_this_project(exported, run, tmp_path):
     assert done.returncode == 0, done.stderr
     network = loading.open_network(str(run), "best")
     assert network.temperature == TEMPERATURE
-    expected = np.exp(steps.predict(network.model, images[:, np.newaxis], TEMPERATURE))
+    expected = np.exp(predict(network.model, images[:, np.newaxis], TEMPERATURE))
     np.testing.assert_allclose(np.load(alone / "answers.npy"), expected, rtol=0, atol=1e-4)
     percent, name = done.stdout.splitlines()[0].split(" %  ")
     assert name in network.class_names and 10 < float(percent) < 100
@@ -306,7 +307,7 @@ def run_onnx(model, images):
 def test_a_network_of_keras_own_layers_says_the_same(name, options):
     model = stirred(reduced.build(name, **options))
     images = np.stack([photograph(seed, *model.input_shape[1:3]) for seed in range(3)])
-    expected = np.exp(steps.predict(model, images[:, np.newaxis], TEMPERATURE))
+    expected = np.exp(predict(model, images[:, np.newaxis], TEMPERATURE))
     same = keras_equivalents.classifier(model, TEMPERATURE)
     assert not [op for op in same.operations if not type(op).__module__.startswith("keras.")]
     np.testing.assert_allclose(same(images), expected, rtol=0, atol=1e-5)

@@ -18,7 +18,8 @@ from data.images import decode
 from data.pipeline import augment, encoded
 from data.shards import datasets
 from data.sources import sources
-from engine import optimizers, steps
+from engine import optimizers
+from engine.trainer import Trainer
 from training import meter, progress
 from training.log import Log
 from training.recipe import Recipe, Running
@@ -51,7 +52,7 @@ def training(folder, *, cache="none", storage=None, seconds=0.0):
     conversion.convert(source, shards, storage or decode.Storage(short_side=SIZE), progress=False)
     options = {"batch_size": BATCH, "seed": 0, "threads": 2}
     dataset, policy = datasets.load(shards), augment.POLICIES["none"]
-    trainer = steps.Trainer(
+    trainer = Trainer(
         tf.distribute.get_strategy(),
         network(seconds),
         optimizers.build("momentum", 0.1, 0.9),

@@ -87,10 +87,21 @@ def test_the_wings_of_data_do_not_know_each_other(name):
         assert not {each for each in imports(OURS[name]) if wing(each) == "data" and is_file(each)}
 
 
-def test_flags_are_for_scripts_only():
+def test_flags_and_their_bag_are_for_scripts_only():
     for name, path in modules(*ROOMS).items():
-        roots = {each.split(".")[0] for each in imports(path)}
-        assert "absl" not in roots or name == "runtime.console", name
+        known = set(imports(path))
+        assert "types.SimpleNamespace" not in known, name
+        assert name.startswith("runtime.") or not any(each.startswith("absl") for each in known)
+
+
+def test_files_and_functions_fit_on_a_few_screens():
+    paths = [*OURS.values(), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in paths}
+    assert not {name: lines for name, lines in lengths.items() if lines > 350}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

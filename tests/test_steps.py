@@ -3,7 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import checkpoints, losses, optimizers, steps
+from engine import checkpoints, losses, optimizers
+from engine.dropout_seeds import DropoutSeeds
+from engine.evaluator import Evaluator, predict
+from engine.totals import Totals
+from engine.trainer import NotFinite, Trainer
 from models import layers
 
 BATCH, SIZE, CLASSES = 8, 6, 7
@@ -23,7 +27,7 @@ def network(dropout=0.5, norm=False):
 def trainer(model, **options):
     optimizer = optimizers.build("momentum", 0.1, 0.9)
     options = {"batch_size": BATCH, "objective": losses.Objective(l2=1e-3), "seed": 0, **options}
-    return steps.Trainer(tf.distribute.get_strategy(), model, optimizer, **options)
+    return Trainer(tf.distribute.get_strategy(), model, optimizer, **options)
 
 
 def batches(count=6):
@@ -36,7 +40,7 @@ def batches(count=6):
 
 def trained(*calls, seed=0):
     """Digest and totals after the steps of each call."""
-    model, totals = network(), steps.Totals()
+    model, totals = network(), Totals()
     of_model = trainer(model, seed=seed)
     iterator = of_model.iterate(batches(sum(calls)))
     for count in calls:
@@ -59,7 +63,7 @@ def test_what_xla_compiles_trains_alike():
             model = network(dropout=0.0, norm=True)
             optimizer = optimizers.build("momentum", 0.1, 0.9)
         options = {"batch_size": BATCH, "micro_batch": 4, "clip_norm": 1.0, "seed": 0}
-        of_model = steps.Trainer(strategy, model, optimizer, xla=xla, **options)
+        of_model = Trainer(strategy, model, optimizer, xla=xla, **options)
         before = [weight.numpy() for weight in model.weights]
         progress = of_model.train(of_model.iterate(batches(3)), [0.1] * 3)
         changes = [w.numpy() - b for w, b in zip(model.weights, before, strict=True)]
@@ -80,7 +84,7 @@ def test_dropout_masks_follow_the_clock_and_no_hidden_state():
     ones = tf.ones((1, 500))
     model(ones)
     step = tf.Variable(5, dtype=tf.int64)
-    steps.Clock(model, seed=0, step=step)
+    DropoutSeeds(model, seed=0, step=step)
 
     def masks():
         return [layer(ones, training=True).numpy() > 0 for layer in model.layers]
@@ -99,7 +103,7 @@ def test_a_loss_that_is_not_finite_names_its_step():
     of_model = trainer(model)
     iterator = of_model.iterate(batches())
     of_model.train(iterator, [0.1])
-    with pytest.raises(steps.NotFinite, match="step 3, learning rate 0.25") as raised:
+    with pytest.raises(NotFinite, match="step 3, learning rate 0.25") as raised:
         of_model.train(iterator, [0.1, 3e38, 0.25, 0.1])  # the second spoils the third
     assert raised.value.step == 3
 
@@ -124,7 +128,7 @@ def test_prediction_averages_the_probabilities_of_the_views():
         tf.nn.softmax(model(tf.cast(views[:, index], tf.float32), training=False)["logits"])
         for index in range(5)
     ]
-    found = np.exp(steps.predict(model, tf.constant(views)))
+    found = np.exp(predict(model, tf.constant(views)))
     np.testing.assert_allclose(found, np.mean(probabilities, axis=0), rtol=1e-5)
 
 
@@ -135,8 +139,8 @@ def test_evaluation_counts_every_example_once_and_padding_never():
     labels = generator.integers(0, CLASSES, BATCH * 2, dtype=np.int32)
     weights = np.array([1] * 11 + [0] * 5, np.float32)
     dataset = tf.data.Dataset.from_tensor_slices((views, labels, weights)).batch(BATCH)
-    totals = steps.Evaluator(tf.distribute.get_strategy(), model).evaluate(dataset)
-    order = np.argsort(-steps.predict(model, tf.constant(views)).numpy(), axis=1)
+    totals = Evaluator(tf.distribute.get_strategy(), model).evaluate(dataset)
+    order = np.argsort(-predict(model, tf.constant(views)).numpy(), axis=1)
     hits = order == labels[:, None]
     assert totals.examples == 11
     assert totals.top1 == hits[:11, 0].sum()

@@ -18,7 +18,7 @@ from test_pipeline import FORMATS, encoded, photo, write_dataset
 from data import pipeline
 from data.images import decode
 from data.shards import records
-from engine import steps
+from engine.evaluator import predict
 from inference import loading, testsets
 from report import scores
 
@@ -118,7 +118,7 @@ def test_ten_crops_are_the_mean_of_ten_crops(command, run):
     batches = dataset.batches(size=32, crops=10, batch_size=6, threads=1, replicas=1)
     means = []
     for views, *_ in batches.as_numpy_iterator():
-        each = [np.exp(steps.predict(network.model, views[:, n : n + 1])) for n in range(10)]
+        each = [np.exp(predict(network.model, views[:, n : n + 1])) for n in range(10)]
         means.extend(np.mean(each, axis=0))
     np.testing.assert_allclose(np.exp(predictions.log_probabilities), means[:42], atol=1e-6)
     keras.utils.clear_session()
@@ -212,7 +212,7 @@ def test_the_temperature_of_the_validation_images_is_used(command, run, tmp_path
     views = np.zeros([1, 1, 32, 32, 3], np.uint8)
     logits = network.model(np.zeros([1, 32, 32, 3], "float32"))["logits"].numpy()
     softened = keras.ops.softmax(logits / network.temperature)
-    seen = np.exp(steps.predict(network.model, views, network.temperature))
+    seen = np.exp(predict(network.model, views, network.temperature))
     np.testing.assert_allclose(seen, softened, atol=1e-6)
     (run_dir / "calibration.json").write_text('{"temperature": 0, "digest": 1}')
     assert loading.open_network(str(run_dir), "best").temperature == 1  # of another checkpoint

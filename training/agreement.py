@@ -5,7 +5,7 @@ import itertools
 
 import tensorflow as tf
 
-from engine import checkpoints, cluster, devices
+from engine import checkpoints, cluster, devices, rendezvous
 from runtime import flags
 from training.build import Setup
 from training.recipe import Recipe, Running
@@ -47,7 +47,7 @@ def _meet(recipe: Recipe, running: Running, workers: cluster.Cluster, precision:
         "versions": checkpoints.versions(),
         "devices": here,
     }
-    compare(workers, cluster.meet(workers, word, running.cluster_timeout))
+    compare(workers, rendezvous.meet(workers, word, running.cluster_timeout))
 
 
 def refuse(recipe: Recipe, running: Running, workers: cluster.Cluster) -> None:

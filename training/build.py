@@ -9,7 +9,9 @@ import tensorflow as tf
 import models
 from data.pipeline import augment
 from data.shards import datasets
-from engine import averages, checkpoints, cluster, devices, optimizers, schedules, steps
+from engine import averages, checkpoints, cluster, devices, optimizers, schedules
+from engine.evaluator import Evaluator
+from engine.trainer import Trainer
 from models import initializers
 from models.tools import graphs, keras_weights
 from training import finetune, frozen, parts
@@ -89,10 +91,10 @@ class Setup:
         return devices.describe(self.strategy, self.running.threads, self.workers.size)
 
     @functools.cached_property
-    def trainer(self) -> steps.Trainer:
+    def trainer(self) -> Trainer:
         """The training step."""
         recipe = self.recipe
-        return steps.Trainer(
+        return Trainer(
             self.strategy,
             self.learner,
             self.optimizer,
@@ -109,9 +111,9 @@ class Setup:
         )
 
     @functools.cached_property
-    def evaluator(self) -> steps.Evaluator:
+    def evaluator(self) -> Evaluator:
         """Scores the network on images."""
-        return steps.Evaluator(self.strategy, self.learner)
+        return Evaluator(self.strategy, self.learner)
 
     @functools.cached_property
     def variables(self) -> dict[str, tf.Variable]:

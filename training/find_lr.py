@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import steps
+from engine.trainer import NotFinite
 from report import plots
 from training import parts
 from training.build import Setup
@@ -82,7 +82,7 @@ def find(setup: Setup) -> Curve:
     for rate in np.geomspace(LOWEST, HIGHEST, STEPS):
         try:
             done = setup.trainer.train(iterator, [float(rate)])
-        except steps.NotFinite:
+        except NotFinite:
             break
         curve.add(float(rate), done.totals.means["loss"])
         if curve.has_diverged:

@@ -14,7 +14,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data import pipeline
-from engine import runs, steps, summaries
+from engine import runs, summaries
+from engine.totals import Totals
+from engine.trainer import Progress
 from models.tools import graphs
 from report import history, plots
 from training import advice, background, parts, profiling, progress, warnings
@@ -51,7 +53,7 @@ class Log:
         self.flags = flags
         self.meter = progress.Meter()
         self.saving = background.Background()
-        self.last = steps.Totals()
+        self.last = Totals()
         self.confusion: np.ndarray | None = None
         self._doubts = warnings.Doubts(setup.model)
         self._advised = False
@@ -127,9 +129,7 @@ class Log:
             self.summaries.graph(self._setup.model)
             self.summaries.images("augmented", self._setup.batches.images_of(0)[:SHOWN], 0)
 
-    def steps(
-        self, step: int, done: steps.Progress, count: int, seconds: float, means: Mapping
-    ) -> None:
+    def steps(self, step: int, done: Progress, count: int, seconds: float, means: Mapping) -> None:
         """Shows how far the training is.
 
         Args:
@@ -137,7 +137,7 @@ class Log:
             done: What the last of them did.
             count: Their number.
             seconds: The time that they took.
-            means: Of the epoch so far, as `steps.Totals.means`.
+            means: Of the epoch so far, as `Totals.means`.
         """
         self.last = done.totals
         self.meter.add(count * self._setup.recipe.batch_size, seconds, done.waited)
@@ -192,8 +192,8 @@ class Log:
         Args:
             step: Optimizer updates done.
             rate: The last one's learning rate.
-            train: Over its training steps, as `steps.Totals.means`.
-            validation: As `steps.Totals.means`; empty where nothing was validated.
+            train: Over its training steps, as `Totals.means`.
+            validation: As `Totals.means`; empty where nothing was validated.
         """
         number = math.ceil(step / self._setup.steps_per_epoch)
         text = f"epoch {number}/{self._setup.recipe.epochs}  {self._describe(step, train)}"

@@ -17,7 +17,7 @@ import tensorflow as tf
 from data import pipeline
 from data.pipeline import augment
 from data.shards.datasets import Dataset
-from engine import steps
+from engine.trainer import MAX_STEPS, Trainer
 from training import advice, ceilings, progress
 from training.build import Setup
 
@@ -164,7 +164,7 @@ def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
 
 
 def _of_training(
-    trainer: steps.Trainer, batches: tf.data.Dataset, batch_size: int, seconds: float
+    trainer: Trainer, batches: tf.data.Dataset, batch_size: int, seconds: float
 ) -> Speed:
     """Runs the training step; the first call, which traces it, does not count."""
     iterator = trainer.iterate(batches)
@@ -175,7 +175,7 @@ def _of_training(
         waited += trainer.train(iterator, count * [0.0]).waited
         call = time.perf_counter() - begin
         passed, images = passed + call, images + count * batch_size
-        count = max(1, min(steps.MAX_STEPS, int(_CALL_SECONDS * count / call)))
+        count = max(1, min(MAX_STEPS, int(_CALL_SECONDS * count / call)))
     return Speed(images / passed, 1e6 * (_cpu_seconds() - cpu) / images, waited / passed)
 
 

@@ -13,7 +13,8 @@ import models
 from data import pipeline
 from data.pipeline import augment, variations
 from data.shards.datasets import Dataset
-from engine import checkpoints, losses, mixing, optimizers, runs, schedules, steps
+from engine import checkpoints, losses, mixing, optimizers, runs, schedules
+from engine.trainer import micro_batches
 from models.tools import keras_weights
 from training.recipe import Recipe
 
@@ -299,7 +300,7 @@ def check_batch(recipe: Recipe, images: int, replicas: int) -> None:
         ValueError: If they do not come out even.
     """
     size = batch_size(recipe, images)
-    steps.parts(size, micro_batch(recipe), replicas, pairs=bool(mix(recipe)))
+    micro_batches(size, micro_batch(recipe), replicas, pairs=bool(mix(recipe)))
 
 
 def check(recipe: Recipe, replicas: int) -> None:
@@ -325,7 +326,7 @@ def check(recipe: Recipe, replicas: int) -> None:
         )
     size = micro_batch(recipe)
     if batch := recipe.batch_size or min(size or 0, BATCH_SIZE):  # the smallest that may be
-        steps.parts(batch, size, replicas, pairs=bool(mix(recipe)))
+        micro_batches(batch, size, replicas, pairs=bool(mix(recipe)))
     _check_origin(recipe)
     network_options(recipe)
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engine import checkpoints, steps
+from engine import checkpoints
+from engine.totals import Totals
+from engine.trainer import NotFinite
 from training.agreement import check_weights, wait_for_all
 from training.build import Setup
 from training.log import Log
@@ -27,8 +29,8 @@ class State:
         slower: Factor of the schedule's learning rates, below 1 after a rollback.
     """
 
-    epoch: steps.Totals = steps.Totals()
-    recent: steps.Totals = steps.Totals()
+    epoch: Totals = Totals()
+    recent: Totals = Totals()
     best_accuracy: float = -1.0
     best_of_epochs: float = -1.0
     stale: int = 0
@@ -37,10 +39,10 @@ class State:
     @classmethod
     def from_json(cls, values: Mapping) -> "State":
         """The inverse of `dataclasses.asdict`."""
-        totals = {name: steps.Totals(**values[name]) for name in ("epoch", "recent")}
+        totals = {name: Totals(**values[name]) for name in ("epoch", "recent")}
         return cls(**{**values, **totals})
 
-    def add(self, totals: steps.Totals) -> None:
+    def add(self, totals: Totals) -> None:
         """Adds the scores of training steps."""
         self.epoch += totals
         self.recent += totals
@@ -57,7 +59,7 @@ class State:
         if ends_epoch:
             self.stale = 0 if accuracy > self.best_of_epochs else self.stale + 1
             self.best_of_epochs = max(accuracy, self.best_of_epochs)
-            self.epoch = steps.Totals()
+            self.epoch = Totals()
         return is_best
 
     def gave_up(self, patience: int | None) -> bool:
@@ -94,7 +96,7 @@ def save(setup: Setup, log: Log, state: State, *, best: bool = False) -> None:
     """Writes a checkpoint while the training goes on.
 
     Raises:
-        steps.NotFinite: If a value is not finite; nothing is written then.
+        NotFinite: If a value is not finite; nothing is written then.
     """
     step = setup.trainer.step
     about = {
@@ -111,7 +113,7 @@ def save(setup: Setup, log: Log, state: State, *, best: bool = False) -> None:
     }
     tensors = checkpoints.values(setup.variables)
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise steps.NotFinite(step - 1, state.slower * setup.schedule.rate(step - 1))
+        raise NotFinite(step - 1, state.slower * setup.schedule.rate(step - 1))
     log.save(tensors, about, best=best)
 
 
@@ -122,11 +124,11 @@ def restored(setup: Setup, checkpoint: checkpoints.Checkpoint) -> State:
     return State.from_json(checkpoint.about["state"])
 
 
-def rolled_back(setup: Setup, log: Log, state: State, error: steps.NotFinite) -> State:
+def rolled_back(setup: Setup, log: Log, state: State, error: NotFinite) -> State:
     """Goes back to the last checkpoint, once, where `--on_nan` says so.
 
     Raises:
-        steps.NotFinite: If it does not, or there is no checkpoint.
+        NotFinite: If it does not, or there is no checkpoint.
     """
     log.saving.wait()
     wait_for_all(setup)

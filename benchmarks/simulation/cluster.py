@@ -1,6 +1,6 @@
 """What to expect of a training on many GPUs, on paper and by simulation. NumPy only.
 
-The step is that of `engine.steps`: every GPU computes its share of the batch, then the gradients
+The step is that of `engine.trainer`: every GPU computes its share of the batch, then the gradients
 are summed over all GPUs, then all update; so each step ends when the slowest GPU has finished. The
 batch per GPU is the same for any number of GPUs. Sums go round rings: GPUs of a machine scatter
 theirs over the link of a GPU, the machines add up what each holds over their network, and the sums

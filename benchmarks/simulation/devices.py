@@ -14,7 +14,8 @@ import models
 from benchmarks import candidates, loader2017
 from benchmarks.setting import Setting
 from data.shards import datasets
-from engine import devices, losses, optimizers, steps
+from engine import devices, losses, optimizers
+from engine.trainer import Trainer
 
 PREFETCH = 2  # batches
 CALL = 4  # training steps of one call
@@ -72,7 +73,7 @@ def trained(setting: Setting, *, feed: str, network: str) -> Iterator[Work]:
         model = models.build(network, dataset.num_classes, image_size=setting.size)
         optimizer = optimizers.build("momentum", RATE, 0.9)
     objective = losses.Objective(l2=5e-4)
-    trainer = steps.Trainer(
+    trainer = Trainer(
         strategy, model, optimizer, batch_size=setting.batch_size, objective=objective, seed=0
     )
     iterator = trainer.iterate(_as_dataset(FEEDS[feed](setting), setting))

@@ -1,24 +1,24 @@
-"""The training step and the evaluation, for one device or several replicas alike.
+"""The training step, for one device or several replicas alike.
 
 An explicit loop: `model.fit` under `tf.distribute` breaks or is silently wrong in Keras 3.15
 (clipping, dropout masks, uneven batches, several steps per call).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from engine import averages, cluster, losses, mixing
-from runtime import randomness
+from engine import averages, losses, mixing
+from engine.dropout_seeds import DropoutSeeds
+from engine.totals import SUMS, Totals, score
 
 # (images float32 [b, S, S, 3] in 0..255, step, their places in the global batch [b]) -> images
 Colour = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 MAX_STEPS = 64  # of one call
-_SUMS = 4  # loss, top-1, top-5, examples
 
 
 class NotFinite(RuntimeError):
@@ -30,38 +30,6 @@ class NotFinite(RuntimeError):
         super().__init__(
             f"the loss or its gradient is not finite at step {step}, learning rate {rate:g}"
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Totals:
-    """Sums over examples, which add up over batches, replicas and interruptions.
-
-    Attributes:
-        loss: Cross entropies, in nats.
-        top1: Examples whose label has the highest logit.
-        top5: Examples whose label is among the five highest.
-        examples: How many.
-    """
-
-    loss: float = 0.0
-    top1: float = 0.0
-    top5: float = 0.0
-    examples: float = 0.0
-
-    def __add__(self, other: "Totals") -> "Totals":
-        """Sums both."""
-        mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
-        return Totals(*(a + b for a, b in zip(mine, others, strict=True)))
-
-    @property
-    def means(self) -> dict[str, float]:
-        """`loss` in nats, `top1_accuracy` and `top5_accuracy` as fractions."""
-        count = max(self.examples, 1)
-        return {
-            "loss": self.loss / count,
-            "top1_accuracy": self.top1 / count,
-            "top5_accuracy": self.top5 / count,
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,54 +47,7 @@ class Progress:
     waited: float
 
 
-def _score(log_probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Sums [4] of loss, top-1, top-5 and examples from [B, K], [B] and [B]."""
-
-    def hits(k: int) -> tf.Tensor:
-        k = min(k, log_probabilities.shape[-1])
-        hit = tf.nn.in_top_k(labels, log_probabilities, k)
-        return tf.reduce_sum(weights * tf.cast(hit, tf.float32))
-
-    loss = losses.cross_entropy(log_probabilities, labels, weights)
-    return tf.stack([loss, hits(1), hits(5), tf.reduce_sum(weights)])
-
-
-class Clock:
-    """Makes every random layer's draws a function of (seed, step, layer, replica, part).
-
-    Keras keeps a hidden state per layer, which no checkpoint format saves and which is the same on
-    every replica; this replaces it, so that a resumed run draws the masks of an uninterrupted one.
-
-    Attributes:
-        part: Of the batch that is being computed, int or integer []; 0 where it is not divided.
-    """
-
-    def __init__(self, model: keras.Model, seed: int, step: tf.Variable | keras.Variable) -> None:
-        """Takes over the draws of a model.
-
-        Args:
-            model: A built model with stock Keras layers (Dropout, ...).
-            seed: The run's seed.
-            step: Optimizer updates done.
-        """
-        self.part: int | tf.Tensor = 0
-        self._step = step
-        for layer in model._flatten_layers():
-            if hasattr(layer, "seed_generator"):
-                key = randomness.named_key(seed, layer.name)
-                layer.seed_generator.next = lambda ordered=True, key=key: self._draw(key)
-
-    def _draw(self, key: int) -> tf.Tensor:
-        mixed = tf.constant(key, tf.uint32)
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        # Odd numbers, which spread neighbours over all bits.
-        for number, odd in ((replica, 0x9E3779B9), (self.part, 0x85EBCA6B)):
-            spread = tf.cast(number, tf.uint32) * tf.constant(odd, tf.uint32)
-            mixed = tf.bitwise.bitwise_xor(mixed, spread)
-        return tf.stack([mixed, tf.cast(tf.convert_to_tensor(self._step), tf.uint32)])
-
-
-def parts(
+def micro_batches(
     batch_size: int, micro_batch: int | None, replicas: int, *, pairs: bool = False
 ) -> np.ndarray:
     """Which examples of its share a replica computes at a time.
@@ -155,40 +76,6 @@ def parts(
     count = batch_size // size
     turns = np.arange(batch_size // replicas, dtype=np.int32).reshape([-1, count, together])
     return turns.transpose([1, 0, 2]).reshape([count, -1])
-
-
-def predict(model: keras.Model, views: tf.Tensor, temperature: float = 1.0) -> tf.Tensor:
-    """Log probabilities of images seen through several views each.
-
-    Args:
-        model: Maps float32 images in 0..255 to {"logits": [B, K]}.
-        views: uint8 [B, V, S, S, 3].
-        temperature: By which logits are divided (C. Guo et al., arXiv:1706.04599, section 4.2).
-
-    Returns:
-        float32 [B, K]: logarithms of the probabilities averaged over the views.
-    """
-    return averaged(outputs(model, views)["logits"], views.shape[1], temperature)
-
-
-def outputs(model: keras.Model, views: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What a model says of all views, uint8 [B, V, S, S, 3], one after the other: [B * V, ...]."""
-    images = tf.cast(tf.reshape(views, [-1, *views.shape[2:]]), tf.float32)
-    return model(images, training=False)
-
-
-def averaged(logits: tf.Tensor, count: int, temperature: float = 1.0) -> tf.Tensor:
-    """Logarithms of the probabilities, averaged over `count` views: float32 [B, K].
-
-    Args:
-        logits: float32 [B * V, K].
-        count: V.
-        temperature: By which logits are divided.
-    """
-    if temperature != 1:
-        logits /= temperature
-    by_view = tf.nn.log_softmax(tf.reshape(logits, [-1, count, logits.shape[-1]]))
-    return tf.reduce_logsumexp(by_view, axis=1) - tf.math.log(float(count))
 
 
 class Trainer:
@@ -234,7 +121,7 @@ class Trainer:
         Raises:
             ValueError: If the parts do not come out even.
         """
-        self._places = parts(
+        self._places = micro_batches(
             batch_size, micro_batch, strategy.num_replicas_in_sync, pairs=bool(mix)
         )
         self._strategy = strategy
@@ -258,7 +145,7 @@ class Trainer:
         optimizer._all_reduce_sum_gradients = lambda summed: summed
         with strategy.scope():
             optimizer.build(variables)
-        self._clock = Clock(model, seed, optimizer.iterations)
+        self._clock = DropoutSeeds(model, seed, optimizer.iterations)
         self._train = tf.function(self._train_graph, autograph=False)
 
     @property
@@ -342,7 +229,7 @@ class Trainer:
             finite = tf.math.is_finite(scores[0]) & tf.math.is_finite(norm)
             return done + 1, finite, sums + tf.cast(scores, tf.float64), norm, waited
 
-        start = (0, True, tf.zeros(_SUMS, tf.float64), 0.0, tf.constant(0.0, tf.float64))
+        start = (0, True, tf.zeros(SUMS, tf.float64), 0.0, tf.constant(0.0, tf.float64))
         return tf.while_loop(more, one, start, parallel_iterations=1)
 
     def _replica_step(
@@ -395,7 +282,7 @@ class Trainer:
             return part + 1, *(a + b for a, b in zip(sums, found, strict=True))
 
         variables = self._model.trainable_variables
-        sums = [0, tf.zeros(_SUMS), *(tf.zeros(variable.shape) for variable in variables)]
+        sums = [0, tf.zeros(SUMS), *(tf.zeros(variable.shape) for variable in variables)]
         if self._strategy.num_replicas_in_sync == 1:
             more = lambda part, *_: part < count  # noqa: E731
             return tf.while_loop(more, add, sums, parallel_iterations=1)[1:]
@@ -421,7 +308,7 @@ class Trainer:
             others = mixing.neighbours(labels)
             targets = [(labels, weights * own), (others, weights * (1 - own))]
         logits, *gradients = self._differentiate(images, targets, part)
-        return [_score(tf.nn.log_softmax(logits), labels, weights), *gradients]
+        return [score(tf.nn.log_softmax(logits), labels, weights), *gradients]
 
     def _gradients(
         self, images: tf.Tensor, targets: list[tuple[tf.Tensor, tf.Tensor]], part: int | tf.Tensor
@@ -445,68 +332,3 @@ class Trainer:
     def weight_norm(self) -> float:
         """Euclidean norm of all trainable variables."""
         return float(tf.linalg.global_norm([v.value for v in self._model.trainable_variables]))
-
-
-class Evaluator:
-    """Scores a model over the strategy's replicas; every example counts once."""
-
-    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
-        """Takes a model made in the strategy's scope."""
-        self._strategy = strategy
-        self._model = model
-        self._evaluate = tf.function(self._evaluate_graph, autograph=False)
-        self._predict = tf.function(self._predict_graph, autograph=False)
-
-    def evaluate(self, batches: Iterable, confusion: np.ndarray | None = None) -> Totals:
-        """Sums over replica batches of (views [b, V, S, S, 3], labels [b], weights [b]).
-
-        Args:
-            batches: A data set, R batches to a step, padded with examples of weight 0.
-            confusion: int64 [K, K], to which is added how often a class (row) was taken for each.
-        """
-        sums, here = np.zeros(_SUMS), None if confusion is None else np.zeros_like(confusion)
-        for batch in self._spread(batches):
-            scores, predicted = self._evaluate(*batch)
-            sums += scores.numpy()
-            if here is not None:
-                labels, counts, predicted = self._gathered(batch[1], batch[2], predicted)
-                np.add.at(here, (labels[counts > 0], predicted[counts > 0]), 1)
-        if here is not None:
-            confusion += cluster.summed(self._strategy, here)
-        return Totals(*map(float, sums))
-
-    def predictions(self, batches: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What the model says of every example, in order.
-
-        Args:
-            batches: As for `evaluate`.
-
-        Yields:
-            Log probabilities, float32 [n, K], and labels, int32 [n].
-        """
-        for batch in self._spread(batches):
-            found, labels, weights = self._gathered(self._predict(batch[0]), *batch[1:])
-            yield found[weights > 0], labels[weights > 0]
-
-    def _spread(self, batches: Iterable) -> Iterable:
-        if self._strategy.num_replicas_in_sync == 1:
-            return batches
-        return self._strategy.distribute_datasets_from_function(lambda context: batches)
-
-    def _gathered(self, *columns) -> list[np.ndarray]:
-        """What the replicas have, one after the other."""
-        return [
-            np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(c)])
-            for c in columns
-        ]
-
-    def _evaluate_graph(self, views, labels, weights) -> tuple[tf.Tensor, tf.Tensor]:
-        scores, predicted = self._strategy.run(self._replica_score, args=(views, labels, weights))
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, scores, axis=None), predicted
-
-    def _replica_score(self, views, labels, weights) -> tuple[tf.Tensor, tf.Tensor]:
-        found = predict(self._model, views)
-        return _score(found, labels, weights), tf.argmax(found, axis=1, output_type=tf.int32)
-
-    def _predict_graph(self, views) -> tf.Tensor:
-        return self._strategy.run(lambda views: predict(self._model, views), args=(views,))

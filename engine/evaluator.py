@@ -1,0 +1,109 @@
+"""Scores and predictions of a network, for one device or several replicas alike."""
+
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from engine import cluster
+from engine.totals import SUMS, Totals, score
+
+
+def predict(model: keras.Model, views: tf.Tensor, temperature: float = 1.0) -> tf.Tensor:
+    """Log probabilities of images seen through several views each.
+
+    Args:
+        model: Maps float32 images in 0..255 to {"logits": [B, K]}.
+        views: uint8 [B, V, S, S, 3].
+        temperature: By which logits are divided (C. Guo et al., arXiv:1706.04599, section 4.2).
+
+    Returns:
+        float32 [B, K]: logarithms of the probabilities averaged over the views.
+    """
+    return averaged(outputs(model, views)["logits"], views.shape[1], temperature)
+
+
+def outputs(model: keras.Model, views: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What a model says of all views, uint8 [B, V, S, S, 3], one after the other: [B * V, ...]."""
+    images = tf.cast(tf.reshape(views, [-1, *views.shape[2:]]), tf.float32)
+    return model(images, training=False)
+
+
+def averaged(logits: tf.Tensor, count: int, temperature: float = 1.0) -> tf.Tensor:
+    """Logarithms of the probabilities, averaged over `count` views: float32 [B, K].
+
+    Args:
+        logits: float32 [B * V, K].
+        count: V.
+        temperature: By which logits are divided.
+    """
+    if temperature != 1:
+        logits /= temperature
+    by_view = tf.nn.log_softmax(tf.reshape(logits, [-1, count, logits.shape[-1]]))
+    return tf.reduce_logsumexp(by_view, axis=1) - tf.math.log(float(count))
+
+
+class Evaluator:
+    """Scores a model over the strategy's replicas; every example counts once."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+        """Takes a model made in the strategy's scope."""
+        self._strategy = strategy
+        self._model = model
+        self._evaluate = tf.function(self._evaluate_graph, autograph=False)
+        self._predict = tf.function(self._predict_graph, autograph=False)
+
+    def evaluate(self, batches: Iterable, confusion: np.ndarray | None = None) -> Totals:
+        """Sums over replica batches of (views [b, V, S, S, 3], labels [b], weights [b]).
+
+        Args:
+            batches: A data set, R batches to a step, padded with examples of weight 0.
+            confusion: int64 [K, K], to which is added how often a class (row) was taken for each.
+        """
+        sums, here = np.zeros(SUMS), None if confusion is None else np.zeros_like(confusion)
+        for batch in self._spread(batches):
+            scores, predicted = self._evaluate(*batch)
+            sums += scores.numpy()
+            if here is not None:
+                labels, counts, predicted = self._gathered(batch[1], batch[2], predicted)
+                np.add.at(here, (labels[counts > 0], predicted[counts > 0]), 1)
+        if here is not None:
+            confusion += cluster.summed(self._strategy, here)
+        return Totals(*map(float, sums))
+
+    def predictions(self, batches: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What the model says of every example, in order.
+
+        Args:
+            batches: As for `evaluate`.
+
+        Yields:
+            Log probabilities, float32 [n, K], and labels, int32 [n].
+        """
+        for batch in self._spread(batches):
+            found, labels, weights = self._gathered(self._predict(batch[0]), *batch[1:])
+            yield found[weights > 0], labels[weights > 0]
+
+    def _spread(self, batches: Iterable) -> Iterable:
+        if self._strategy.num_replicas_in_sync == 1:
+            return batches
+        return self._strategy.distribute_datasets_from_function(lambda context: batches)
+
+    def _gathered(self, *columns) -> list[np.ndarray]:
+        """What the replicas have, one after the other."""
+        return [
+            np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(c)])
+            for c in columns
+        ]
+
+    def _evaluate_graph(self, views, labels, weights) -> tuple[tf.Tensor, tf.Tensor]:
+        scores, predicted = self._strategy.run(self._replica_score, args=(views, labels, weights))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, scores, axis=None), predicted
+
+    def _replica_score(self, views, labels, weights) -> tuple[tf.Tensor, tf.Tensor]:
+        found = predict(self._model, views)
+        return score(found, labels, weights), tf.argmax(found, axis=1, output_type=tf.int32)
+
+    def _predict_graph(self, views) -> tf.Tensor:
+        return self._strategy.run(lambda views: predict(self._model, views), args=(views,))
