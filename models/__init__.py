@@ -168,13 +168,13 @@ def build(
     """
     variant = _variant(name)
     size = variant.image_size if image_size is None else image_size
-    for what, number in (
+    for quantity, number in (
         ("num_classes", num_classes),
         ("image_size", size),
         ("channels", channels),
     ):
         if number < 1:
-            raise ValueError(f"{what} is not positive, expected 1 or more, received {number}")
+            raise ValueError(f"{quantity} is not positive, expected 1 or more, received {number}")
     registry.require_one_of("preprocessing", preprocessing, PREPROCESSINGS)
     images = keras.Input((size, size, channels), name="images")
     x = _preprocessed(images, variant, preprocessing, mean, std)
@@ -237,14 +237,14 @@ def _checked(name, options, aux_heads):
     return options
 
 
-def _pixel(what, fixed, given, default, channels):
+def _pixel(key, fixed, given, default, channels):
     """Returns the paper's mean or std, else the caller's, else ImageNet's (grey: its average)."""
     if fixed is not None:
         return fixed
     if given is None:
         return default if channels == 3 else sum(default) / 3
     given = tuple(float(value) for value in given)
-    if len(given) != channels or (what == "std" and min(given) <= 0):
-        positive = " above 0" if what == "std" else ""
-        raise ValueError(f"wrong {what}, expected {channels} numbers{positive}, received {given}")
+    if len(given) != channels or (key == "std" and min(given) <= 0):
+        positive = " above 0" if key == "std" else ""
+        raise ValueError(f"wrong {key}, expected {channels} numbers{positive}, received {given}")
     return given

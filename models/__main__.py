@@ -1,6 +1,6 @@
 """Shows the networks: `python -m models [NAME ...] [--batch_size=N] [--markdown]`.
 
-One row for each network: the paper and what it reports, and what the built network costs, for 10
+One row per network: the paper, its published error, and the cost of the built network, for 10
 classes where the images have 32 pixels, otherwise for 1000. Given names, it shows only their rows,
 and below the table each network's layers with their output shapes. `NAME --plot=FILE` draws one
 network instead.

@@ -7,10 +7,10 @@ arXiv:1409.4842. Transcribes table 1, figure 3 and section 5.
 Images are mean-subtracted and stay on the 0..255 scale. The paper's figures are for one centre crop
 of 224 pixels from a shorter side of 256, and for 10 and 144 crops.
 
-Departures: what the paper leaves open follows Caffe's `bvlc_googlenet`: pools are cut off at the
+Departures: gaps in the paper are filled from Caffe's `bvlc_googlenet`: pools are cut off at the
 border, local response normalisation has k = 1 and alpha divided by its window of 5, weights start
 uniform over the incoming connections, biases at 0.2. The average pool covers the whole map, and
-the heads' windows shrink with it, whatever the size of the image. `googlenet_bn` is the row
+the heads' windows shrink with it, for any image size. `googlenet_bn` is the row
 "BN-GoogLeNet" of arXiv:1512.00567: batch normalisation after every convolution, whose bias it makes
 superfluous, and the 5 x 5 convolutions of table 1 kept.
 """

@@ -34,8 +34,8 @@ class Variant:
             options. Usually a `functools.partial` of the family's one graph.
         image_size: Height and width S of the paper's images, pixels.
         policy: Name of the augmentation policy that matches the paper's recipe.
-        mean: Mean that the paper subtracts, in 0..255; None: the mean of the data.
-        std: Number that the paper divides by, in 0..255; None: the standard deviation of the data.
+        mean: Mean that the paper subtracts, in 0..255 (default: the mean of the data).
+        std: Number that the paper divides by, in 0..255 (default: the data's standard deviation).
         paper: Short citation, e.g. "Krizhevsky et al. 2012".
         year: Year of the paper's first appearance.
         error: Published error in % with its protocol, e.g. "40.7/18.2 top-1/top-5"; "" if none.
@@ -53,11 +53,11 @@ class Variant:
     aux_weight: float = 0.0
 
 
-def require_one_of(what: str, given, known):
+def require_one_of(name: str, given, known):
     """Raises an error that lists the known values if an option has another value.
 
     Raises:
         ValueError: If `given` is not in `known`.
     """
     if given not in known:
-        raise ValueError(f"unknown {what}, expected one of {', '.join(known)}, received {given!r}")
+        raise ValueError(f"unknown {name}, expected one of {', '.join(known)}, received {given!r}")

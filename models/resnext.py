@@ -5,7 +5,7 @@ transformations for deep neural networks", CVPR 2017, arXiv:1611.05431. Transcri
 (ImageNet) and section 5.3 (CIFAR, 29 layers). "32x4d" is 32 groups of 4 channels in the first
 stage; every stage doubles the width.
 
-Departures: those of ResNet, whose graph this is. The CIFAR networks normalise after each
+Departures: the same as in ResNet, which shares its graph. The CIFAR networks normalise after each
 convolution, as the authors' code does, where the paper's first version did so before.
 """
 

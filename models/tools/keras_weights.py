@@ -131,12 +131,12 @@ def _origin(name):
 def _check_images(name, model, origin):
     """Raises ValueError if a model scales images otherwise than Keras' weights expect."""
     normalize = next(layer for layer in model.layers if isinstance(layer, layers.Normalize))
-    for what in ("mean", "std"):
-        expected, received = getattr(origin, what), getattr(normalize, what)
+    for key in ("mean", "std"):
+        expected, received = getattr(origin, key), getattr(normalize, key)
         if model.input_shape[-1] != 3 or not np.allclose(received, expected, rtol=1e-5):
             raise ValueError(
-                f"Keras' weights of {name} need other images, expected {what} {expected} of RGB, "
-                f"received {what} {received.tolist()} and {model.input_shape[-1]} channels"
+                f"Keras' weights of {name} need other images, expected {key} {expected} of RGB, "
+                f"received {key} {received.tolist()} and {model.input_shape[-1]} channels"
             )
 
 
