@@ -78,6 +78,20 @@ def micro_batches(
     return turns.transpose([1, 0, 2]).reshape([count, -1])
 
 
+def _build(
+    optimizer: keras.optimizers.Optimizer,
+    variables: list[keras.Variable],
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Makes the optimizer's variables; its own weight decay is for kernels only."""
+    if optimizer.weight_decay is not None:
+        optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+    # Keras has no other way to leave that out: clipping needs the sums before they are applied.
+    optimizer._all_reduce_sum_gradients = lambda summed: summed
+    with strategy.scope():
+        optimizer.build(variables)
+
+
 class Trainer:
     """Runs optimizer updates of a model over its strategy's replicas."""
 
@@ -98,7 +112,7 @@ class Trainer:
         factors: Mapping[str, float] | None = None,
         xla: bool = False,
     ) -> None:
-        """Prepares the step; the optimizer is built and the random layers follow the clock.
+        """Builds the optimizer and makes random layers functions of the step.
 
         Args:
             strategy: In whose scope model and optimizer were made.
@@ -107,9 +121,9 @@ class Trainer:
             optimizer: A Keras optimizer without clipping of its own.
             batch_size: Global: examples of one update over all replicas.
             seed: Of the random layers and of `mix`.
-            objective: What is made small.
-            micro_batch: Global: examples that are computed at a time, a divisor of the batch; the
-                gradients of the parts add up. None: all at once.
+            objective: The loss.
+            micro_batch: Global: examples computed at a time, a divisor of the batch; their
+                gradients are summed. None for all at once.
             clip_norm: Longest gradient, over all replicas and variables; longer ones are shortened.
             colour: The augmentation policy's colour part, or none.
             mix: How images are mixed with each other, or not.
@@ -138,13 +152,7 @@ class Trainer:
         self._differentiate = self._gradients
         if xla:
             self._differentiate = tf.function(self._gradients, autograph=False, jit_compile=True)
-        variables = model.trainable_variables
-        if optimizer.weight_decay is not None:  # its own: kernels only, like that of the loss
-            optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
-        # Keras has no other way to leave that out: clipping needs the sums before they are applied.
-        optimizer._all_reduce_sum_gradients = lambda summed: summed
-        with strategy.scope():
-            optimizer.build(variables)
+        _build(optimizer, model.trainable_variables, strategy)
         self._clock = DropoutSeeds(model, seed, optimizer.iterations)
         self._train = tf.function(self._train_graph, autograph=False)
 

@@ -180,7 +180,7 @@ def build(
     Raises:
         ValueError: If flags, network and data do not go together.
     """
-    begun = begun or {}
+    begun, replicas = begun or {}, strategy.num_replicas_in_sync
     precision = devices.set_precision(precision)
     network = begun.get("network") or parts.network(recipe, dataset)
     batches = Batches(
@@ -188,21 +188,12 @@ def build(
         running,
         dataset,
         size=network["image_size"],
-        replicas=strategy.num_replicas_in_sync,
+        replicas=replicas,
         share=(workers.index, workers.size),
     )
-    keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
-        model = models.build(**network, aux_heads=True)
-        if recipe.init:
-            initializers.initialise(model, recipe.init, recipe.seed)
-        new_layers = begun.get("new_layers")
-        if new_layers is None:
-            new_layers = take_weights(recipe, model, batches)
-        finetune.freeze(model, recipe.freeze, new_layers)
-        halves = _halves(recipe, running, model, batches, strategy.num_replicas_in_sync)
-        if not model.trainable_variables:
-            raise ValueError(f"--freeze={recipe.freeze} leaves nothing to learn: no layer is new")
+        model, new_layers = _network(recipe, network, batches, begun.get("new_layers"))
+        halves = _halves(recipe, running, model, batches, replicas)
         rate = parts.learning_rate(recipe)
         optimizer = optimizers.build(recipe.optimizer, rate, recipe.momentum, recipe.weight_decay)
     for side in parts.sides(recipe):
@@ -226,9 +217,36 @@ def build(
         micro_batch=begun.get("micro_batch") or parts.micro_batch(recipe),
     )
     setup.variables  # noqa: B018 - builds the trainer, which refuses parts that do not come out even
-    if recipe.early_stopping and not dataset.num_examples("validation"):
-        raise ValueError("--early_stopping expects validation images, the data has none")
     return setup
+
+
+def _network(
+    recipe: Recipe, network: dict, batches: Batches, new_layers: list[str] | None
+) -> tuple[keras.Model, list[str]]:
+    """Builds the network with its first weights, and freezes what does not learn.
+
+    Args:
+        recipe: What is trained.
+        network: Arguments of `models.build`.
+        batches: The images, from which some layers are measured.
+        new_layers: Names of the layers without weights from elsewhere; None to take the weights.
+
+    Returns:
+        The network, and the names of those layers.
+
+    Raises:
+        ValueError: If nothing is left to learn.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    model = models.build(**network, aux_heads=True)
+    if recipe.init:
+        initializers.initialise(model, recipe.init, recipe.seed)
+    if new_layers is None:
+        new_layers = take_weights(recipe, model, batches)
+    finetune.freeze(model, recipe.freeze, new_layers)
+    if not model.trainable_variables:
+        raise ValueError(f"--freeze={recipe.freeze} leaves nothing to learn: no layer is new")
+    return model, new_layers
 
 
 def take_weights(recipe: Recipe, model: keras.Model, batches: Batches) -> list[str]:

@@ -283,7 +283,13 @@ def batch_size(recipe: Recipe, images: int) -> int:
 
 
 def resolved(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """Fills in what follows from the data and the optimizer where no flag is given."""
+    """Fills in what follows from the data and the optimizer where no flag is given.
+
+    Raises:
+        ValueError: If the data has not the images that the recipe needs.
+    """
+    if recipe.early_stopping and not dataset.num_examples("validation"):
+        raise ValueError("--early_stopping expects validation images, the data has none")
     rate, augmentation = recipe.learning_rate, recipe.augment
     if rate is None:
         rate = optimizers.OPTIMIZERS[recipe.optimizer].learning_rate
