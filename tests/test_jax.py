@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -30,7 +29,6 @@ for name in reduced.CHEAPEST:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not find_spec("jax"), reason="JAX is not installed")
 def test_every_family_runs():
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT],
@@ -59,7 +57,6 @@ def coloured(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not find_spec("jax"), reason="JAX is not installed")
 def test_training_in_memory(coloured, tmp_path):
     recipe = tmp_path / "short.flags"
     recipe.write_text("# of nobody's paper\n--epochs=3\n--schedule=one_cycle\n")

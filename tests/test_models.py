@@ -9,6 +9,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import sklearn.datasets
 from outlines import NETWORKS, outline
 from reduced import CHEAPEST
 
@@ -217,8 +218,7 @@ def test_of_a_family_that_has_an_option_in_part_networks_are_named(monkeypatch):
 
 @pytest.mark.slow
 def test_lenet5_learns_digits():
-    datasets = pytest.importorskip("sklearn.datasets")
-    digits = datasets.load_digits()
+    digits = sklearn.datasets.load_digits()
     images = np.kron(digits.images * (255 / 16), np.ones((1, 4, 4)))
     images = np.repeat(images[..., None], 3, axis=-1).astype("float32")
     order = np.random.default_rng(0).permutation(len(images))
