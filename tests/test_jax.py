@@ -16,12 +16,15 @@ import models
 SCRIPT = """
 import sys
 sys.path.append("tests")
-import keras, numpy as np, reduced
+import functools, jax, keras, numpy as np, reduced
 for name in reduced.CHEAPEST:
     model = reduced.build(name, 3)
     images = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
+    kinds = (model.trainable_variables, model.non_trainable_variables)
+    values = [[variable.value for variable in variables] for variables in kinds]
     for training in (False, True):
-        logits = np.asarray(model(images, training=training)["logits"])
+        run = jax.jit(functools.partial(model.stateless_call, training=training))
+        logits = np.asarray(run(*values, images)[0]["logits"])
         assert logits.shape == (2, 3) and logits.dtype == "float32", name
         assert np.isfinite(logits).all(), name
     print(keras.backend.backend(), name, flush=True)
