@@ -173,8 +173,8 @@ def build(
         running: How to run.
         dataset: What to train on.
         precision: One of `devices.PRECISIONS`.
-        strategy: Over whose replicas to train.
-        workers: The processes that do, this one among them.
+        strategy: The replicas to train on.
+        workers: The processes that train, this one among them.
         begun: What run.json says of a run that goes on.
 
     Raises:
@@ -183,18 +183,12 @@ def build(
     begun, replicas = begun or {}, strategy.num_replicas_in_sync
     precision = devices.set_precision(precision)
     network = begun.get("network") or parts.network(recipe, dataset)
-    batches = Batches(
-        recipe,
-        running,
-        dataset,
-        size=network["image_size"],
-        replicas=replicas,
-        share=(workers.index, workers.size),
-    )
+    size, share = network["image_size"], (workers.index, workers.size)
+    batches = Batches(recipe, running, dataset, size=size, replicas=replicas, share=share)
+    rate = parts.learning_rate(recipe)
     with strategy.scope():
         model, new_layers = _network(recipe, network, batches, begun.get("new_layers"))
         halves = _halves(recipe, running, model, batches, replicas)
-        rate = parts.learning_rate(recipe)
         optimizer = optimizers.build(recipe.optimizer, rate, recipe.momentum, recipe.weight_decay)
     for side in parts.sides(recipe):
         graphs.require_size(model, side)
