@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from training import parts
+from training import characters
 from training.recipe import Recipe
 
 LETTERS = string.ascii_letters
@@ -34,7 +34,7 @@ def test_characters_are_known_by_all_their_names_and_their_pixels(
     data, class_names, small_grey, are_characters
 ):
     dataset = SimpleNamespace(class_names=tuple(class_names), small_grey=small_grey)
-    assert parts.is_of_characters(data, dataset) is are_characters
-    policy, why = parts.default_augment(Recipe(data=data, model="resnet18"), dataset)
+    assert characters.is_of_characters(data, dataset) is are_characters
+    policy, why = characters.default_augment(Recipe(data=data, model="resnet18"), dataset)
     expected = ("digits", "characters are not mirrored")
     assert (policy, why) == (expected if are_characters else ("inception", "of resnet18"))

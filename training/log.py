@@ -19,7 +19,7 @@ from engine.totals import Totals
 from engine.trainer import Progress
 from models.tools import graphs
 from report import history, plots
-from training import advice, background, parts, profiling, progress, warnings
+from training import advice, background, characters, profiling, progress, warnings
 from training.build import Setup
 
 SHOWN = 16  # images of the first batch, in TensorBoard
@@ -114,7 +114,7 @@ class Log:
             f"{recipe.data}: {counts}; {dataset.num_classes} classes; "
             f"batches of {recipe.batch_size}{each}, {setup.steps_per_epoch} steps an epoch"
         )
-        default, why = parts.default_augment(recipe, dataset)
+        default, why = characters.default_augment(recipe, dataset)
         reason = why if recipe.augment == default else "as given"
         self.say(f"augment: {recipe.augment} ({reason})")
         shorter = pipeline.shorter_side(dataset)

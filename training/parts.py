@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import string
 from pathlib import Path
 
 import keras
@@ -16,15 +15,11 @@ from data.shards.datasets import Dataset
 from engine import checkpoints, losses, mixing, optimizers, runs, schedules
 from engine.trainer import micro_batches
 from models.tools import keras_weights
+from training import characters
 from training.recipe import Recipe
 
 BATCH_SIZE = 128  # where there are as many images
 GROWN = 0.75  # of the epochs: then images of --first_image_size have grown to their full size
-ALPHABETS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
-CHARACTERS = {  # data sets of TFDS
-    *("mnist", "emnist", "kmnist", "qmnist", "binarized_mnist", "mnist_corrupted"),
-    *("omniglot", "svhn_cropped", "cmaterdb", "binary_alpha_digits"),
-}
 _SIZES = 8  # at most, on the way there
 VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # of the networks
 
@@ -85,27 +80,6 @@ def origin(recipe: Recipe) -> checkpoints.Checkpoint:
         ValueError: If it is damaged, or not of a network.
     """
     return _opened(recipe.init_from)
-
-
-def default_augment(recipe: Recipe, dataset: Dataset) -> tuple[str, str]:
-    """The augmentation policy of a network for its data, and why it is that."""
-    if is_of_characters(recipe.data, dataset):
-        return "digits", "characters are not mirrored"
-    return models.policy(recipe.model), f"of {recipe.model}"
-
-
-def is_of_characters(data: str, dataset: Dataset) -> bool:
-    """Whether the images of a data set are characters, which have another meaning when mirrored.
-
-    Digits or letters as class names do not say that: photographs may be numbered too.
-    """
-    name = data.partition("/")[0]  # of a data set of TFDS, without its configuration
-    if data == "digits" or name in {f"tfds:{known}" for known in CHARACTERS}:
-        return True
-    names = set(dataset.class_names)
-    alphabets = [set(alphabet) for alphabet in ALPHABETS]
-    known = set().union(*(alphabet for alphabet in alphabets if alphabet <= names))
-    return dataset.small_grey and bool(names) and names == known
 
 
 def policy(recipe: Recipe) -> augment.Policy:
@@ -294,7 +268,7 @@ def resolved(recipe: Recipe, dataset: Dataset) -> Recipe:
     if rate is None:
         rate = optimizers.OPTIMIZERS[recipe.optimizer].learning_rate
     if augmentation is None:
-        augmentation, _ = default_augment(recipe, dataset)
+        augmentation, _ = characters.default_augment(recipe, dataset)
     size = batch_size(recipe, dataset.num_examples("train"))
     return dataclasses.replace(recipe, learning_rate=rate, augment=augmentation, batch_size=size)
 
