@@ -43,20 +43,20 @@ with console.quiet_import():
 FLAGS = absl_flags.FLAGS
 flags.define(Recipe, Running)
 
-CALL_SECONDS = 0.5  # time between two looks at signals and the clock
-SUMMARY_STEPS = 50  # between two points of the curves
+CALL_SECONDS = 0.5  # target duration of one call of the trainer; signals are checked in between
+SUMMARY_STEPS = 50  # steps between two points of the TensorBoard curves
 RECIPES = Path(__file__).parent / "recipes"
 FLAGFILE = re.compile(r"--?flagfile(=|$)")
 
 
 def main(argv: list[str]) -> None:
-    """Parses the flags, sets everything up, trains."""
+    """Parses the flags, sets up the training and runs it."""
     if unexpected := console.parse(argv, headings=headings()):
         console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
     given = flags.given(Recipe, Running)
     if FLAGS.seeds > 1:
         return print("\n".join(train_all(argv, FLAGS.flag_values_dict(), given)))
-    talk = sys.stderr if FLAGS.json else sys.stdout  # --json prints nothing else on stdout
+    talk = sys.stderr if FLAGS.json else sys.stdout  # --json keeps stdout for its one line
     program, *words = argv
     files, typed = apart(words)
     default = RECIPES / f"{FLAGS.model or default_model(FLAGS.data)}.flags"
@@ -75,27 +75,27 @@ def main(argv: list[str]) -> None:
         for line in run(recipe, running, given, talk):
             print(line)
     except cluster.PeerLost as error:
-        with console.leaving():  # what is cleaned up otherwise might wait for who is gone
+        with console.leaving():  # a normal exit might wait for the lost worker
             console.fail(error, console.START_AGAIN)
 
 
 def run(
     recipe: Recipe, running: Running, given: Mapping[str, object], talk: TextIO
 ) -> Iterable[str]:
-    """Trains, or does what a flag asks for instead; returns lines about that.
+    """Trains, or performs the task that a flag selects instead; returns that task's output lines.
 
     Args:
-        recipe: What to train.
-        running: How to run.
-        given: The flags on the command line.
-        talk: What is printed meanwhile goes there.
+        recipe: Settings that decide the trained weights.
+        running: Settings that do not.
+        given: Flags that were set, by name.
+        talk: Stream for messages printed during the setup.
     """
     with console.user_errors():
         refuse_ambiguous(given)
         if running.json and not running.meter:
             raise ValueError("--json is the form of what --meter measures: expected --meter too")
         workers = cluster.from_environment()
-    # With others, TensorFlow's cleaning up would wait for them, 5 s and more.
+    # With several workers, TensorFlow's cleanup would wait for the others for 5 s or more.
     leaving = console.leaving() if workers.size > 1 else contextlib.nullcontext()
     with leaving, console.tensorflow_errors(), workers.guarded():
         with console.user_errors(), contextlib.redirect_stdout(talk):
@@ -109,7 +109,7 @@ def run(
 
 
 def go(setup: Setup, log: Log, state: State) -> None:
-    """Trains to the end; a signal stops it early, with a checkpoint."""
+    """Trains to the end; a signal stops the training early, after saving a checkpoint."""
     interrupts = console.Interrupts("stopping after this step\n")
     try:
         with integrity.named(setup.dataset):
@@ -124,33 +124,33 @@ def go(setup: Setup, log: Log, state: State) -> None:
             log.draw(setup.trainer.step)
         wait_for_all(setup)
     except NotFinite as error:
-        with contextlib.suppress(OSError):  # one error is enough
+        with contextlib.suppress(OSError):  # report the first error only
             log.saving.wait()
         advice = "the checkpoints are from before: try a smaller --learning_rate"
         console.fail(f"{error}; {advice}; {log.what_it_saw(error.step)}", console.FAILED)
-    except tf.errors.OpError:  # such as: another worker has ended
+    except tf.errors.OpError:  # for example because another worker has ended
         with contextlib.suppress(OSError):
             log.saving.wait()
         raise
-    except (OSError, ValueError, integrity.DamagedShard) as error:  # also: no good checkpoint
+    except (OSError, ValueError, integrity.DamagedShard) as error:  # or no intact checkpoint
         console.fail(error, console.FAILED)
     conclude(setup, log, state, stop)
 
 
 def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) -> int:
-    """Trains to the end, or until a signal; returns the signal's number, 0 for none.
+    """Trains to the end or until a signal arrives; returns the signal's number (default: 0).
 
-    Every call of the trainer does several steps: as many as take about `CALL_SECONDS`, up to where
-    something is due.
+    Each call of the trainer runs several steps: as many as fit in about `CALL_SECONDS`, but never
+    past a step at which a summary, a validation or a checkpoint is due.
 
     Raises:
-        NotFinite: If the loss or a weight is not finite; no checkpoint holds it.
+        NotFinite: If the loss or a weight is not finite; no checkpoint contains such values.
     """
     trainer, epoch = setup.trainer, setup.steps_per_epoch
     step = same_side_until = trainer.step
     count, stop = 1, 0
     while not stop and not has_ended(setup, state):
-        if step == same_side_until:  # at first, and where images grow
+        if step == same_side_until:  # at the start, and whenever the image size changes
             same_side_until = setup.batches.same_side_until(step, setup.end)
             batches = trainer.iterate(setup.train_batches(step, same_side_until))
         rates = [state.slower * setup.schedule.rate(step + i) for i in range(count)]
@@ -171,7 +171,7 @@ def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) 
         seconds, stop = slowest_and_signal(setup, seconds, interrupts.received)
         validates = step == setup.end or due(step, epoch)
         saves = validates or stop or due(step, setup.running.checkpoint_steps)
-        if saves and not math.isfinite(trainer.weight_norm()):  # before it is validated
+        if saves and not math.isfinite(trainer.weight_norm()):  # checked before validation
             raise NotFinite(step - 1, rates[-1])
         is_best = validates and validate(setup, log, state, rates[-1])
         if saves:
@@ -181,13 +181,13 @@ def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) 
 
 
 def due(step: int, *periods: int | None) -> bool:
-    """Whether a step ends one of some periods."""
+    """Whether a step is a multiple of any of the periods."""
     return any(period and step % period == 0 for period in periods)
 
 
 def call_size(setup: Setup, step: int, wanted: int) -> int:
-    """The number of steps of the next call: as many as wanted, up to where something is due."""
-    if setup.recipe.overfit_batch:  # the last one is judged, by itself
+    """Returns the number of steps of the next call: `wanted`, cut off at the next due step."""
+    if setup.recipe.overfit_batch:  # `judge_overfitting` needs the last step's scores alone
         return 1
     periods = (setup.steps_per_epoch, SUMMARY_STEPS, setup.running.checkpoint_steps)
     left = min([setup.end - step, *(period - step % period for period in periods if period)])
@@ -195,12 +195,12 @@ def call_size(setup: Setup, step: int, wanted: int) -> int:
 
 
 def has_ended(setup: Setup, state: State) -> bool:
-    """Whether all steps are done, or `--early_stopping` ends the training."""
+    """Whether all steps are done or `--early_stopping` ends the training."""
     return setup.trainer.step >= setup.end or state.gave_up(setup.recipe.early_stopping)
 
 
 def conclude(setup: Setup, log: Log, state: State, stop: int) -> None:
-    """Says how the training ended; exits where a signal has stopped it."""
+    """Reports how the training ended; exits if a signal has stopped it."""
     step = setup.trainer.step
     if step < setup.end and has_ended(setup, state):
         log.say(f"stopped early: no better accuracy in {state.stale} epochs")
@@ -216,7 +216,7 @@ def conclude(setup: Setup, log: Log, state: State, stop: int) -> None:
 
 
 def instead(setup: Setup) -> list[str] | None:
-    """Does what a flag asks for instead of training; returns lines about it, None to train."""
+    """Performs the task that a flag selects instead of training; returns None if there is none."""
     running = setup.running
     if running.meter and (setup.halves or setup.recipe.first_image_size):
         raise ValueError(
@@ -237,7 +237,7 @@ def instead(setup: Setup) -> list[str] | None:
 def train_all(
     argv: list[str], options: Mapping[str, object], given: Mapping[str, object]
 ) -> list[str]:
-    """Trains once for each of `--seeds`; returns lines that compare the runs."""
+    """Trains once per seed of `--seeds`; returns lines that compare the runs."""
     numbers = range(options["seed"], options["seed"] + options["seeds"])
     for name in sorted(given.keys() & {"resume", *flags.names(Running, alone=True)}):
         console.fail(f"--{name} is about one training, received --seeds={len(numbers)} too")
@@ -250,40 +250,40 @@ def train_all(
 
 
 def refuse_ambiguous(given: Mapping[str, object]) -> None:
-    """Raises ValueError for a word that was given and is a path too."""
+    """Raises ValueError if a keyword given as a flag value is also the path of a file."""
     for name, word in (("data", "digits"), ("init_from", keras_weights.DOWNLOAD)):
         if name in given:
             console.refuse_ambiguous(given[name], word, f"--{name}=")
 
 
 def apart(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Those words of a command line that name flag files, and the others."""
+    """Splits the words of a command line into those that name flag files and the others."""
     files, others = [], []
     words = iter(words)
     for word in words:
         is_file = FLAGFILE.match(word)
         (files if is_file else others).append(word)
-        if is_file and not is_file[1]:  # the name is a word of its own
+        if is_file and not is_file[1]:  # the file's name is the next word
             files += itertools.islice(words, 1)
     return files, others
 
 
 def values(argv: list[str]) -> dict[str, object]:
-    """Parses a command line; returns the values of the flags that it gives."""
+    """Parses a command line; returns the flags that it sets, by name."""
     console.parse(argv)
     return flags.given(Recipe, Running)
 
 
 def foreign_rate(recipe: Recipe, without: Mapping[str, object], typed: Mapping) -> str:
-    """Says so where the learning rate is for another optimizer than the one that was typed.
+    """Detects a learning rate that was meant for another optimizer than the typed one.
 
     Args:
-        recipe: What is to be trained.
-        without: The flags without those that were typed: of the flag files, and the defaults.
-        typed: Flags on the command line itself.
+        recipe: Settings of the training.
+        without: Flags from the flag files and the defaults, without the typed ones.
+        typed: Flags typed on the command line.
 
     Returns:
-        A line for the user; an empty one where the rate is right.
+        A line for the user, empty if the learning rate suits the optimizer.
     """
     name, rate = recipe.optimizer, without["learning_rate"]
     if rate is None or "learning_rate" in typed or name == without["optimizer"]:

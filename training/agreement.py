@@ -1,4 +1,4 @@
-"""What the processes that train together agree on, before the training and step by step."""
+"""Agreement between the workers of a cluster, before the training and after each call."""
 
 import hashlib
 import itertools
@@ -10,17 +10,17 @@ from runtime import flags
 from training.build import Setup
 from training.recipe import Recipe, Running
 
-_DIGITS = 12  # hexadecimal ones of a digest that a float64 can hold
+_DIGITS = 12  # hex digits of a digest that float64 represents exactly
 
 
 def join(
     recipe: Recipe, running: Running, workers: cluster.Cluster, precision: str
 ) -> tf.distribute.Strategy:
-    """Starts TensorFlow, in all processes that train together once all are there.
+    """Configures TensorFlow and returns the distribution strategy, after all workers have met.
 
     Raises:
-        PeerLost: If one does not come, or takes up another moment of the run.
-        ValueError: If they were not started alike, or devices are wrong.
+        PeerLost: If a worker is missing, or only some workers resume.
+        ValueError: If workers were started differently, or devices are not available.
     """
     devices.configure(running.threads, running.log_device_placement, running.devices)
     if remark := devices.unused():
@@ -34,7 +34,7 @@ def join(
 
 
 def _meet(recipe: Recipe, running: Running, workers: cluster.Cluster, precision: str) -> None:
-    """Waits until all workers are there, and finds out whether they were started alike."""
+    """Waits for all workers and checks that they were started with the same settings."""
     refuse(recipe, running, workers)
     own = flags.names(Recipe, Running, of_worker=True)
     values = (vars(recipe) | vars(running)).items()
@@ -51,7 +51,7 @@ def _meet(recipe: Recipe, running: Running, workers: cluster.Cluster, precision:
 
 
 def refuse(recipe: Recipe, running: Running, workers: cluster.Cluster) -> None:
-    """Raises ValueError for flags that do not go together with several workers."""
+    """Raises ValueError if a flag is incompatible with several workers."""
     for name in sorted(flags.names(Running, alone=True)):
         value = getattr(running, name)
         if value is not None and value is not False:
@@ -68,11 +68,11 @@ def refuse(recipe: Recipe, running: Running, workers: cluster.Cluster) -> None:
 
 
 def compare(workers: cluster.Cluster, words: list[dict]) -> None:
-    """Finds differences between what the workers were started with.
+    """Checks that all workers were started with the same settings.
 
     Raises:
-        PeerLost: If only some go on with a run: one was started again when others were not yet.
-        ValueError: If there is another difference.
+        PeerLost: If only some of them resume, because one was restarted before the others.
+        ValueError: If any other setting differs.
     """
     for index, kind in itertools.product(range(1, workers.size), words[0]):
         for name, value in words[0][kind].items():
@@ -88,17 +88,17 @@ def compare(workers: cluster.Cluster, words: list[dict]) -> None:
 
 
 def slowest_and_signal(setup: Setup, seconds: float, received: int | None) -> tuple[float, int]:
-    """How long the slowest worker took, and the signal that stops all: one that any has received.
+    """Returns the slowest worker's duration and a signal that any worker has received.
 
-    Looked at once: who stops has saved.
+    All workers act on the same result, so that all of them stop at the same step.
 
     Args:
-        setup: What the training works with.
-        seconds: Time that this worker took.
-        received: The signal that it has received; None for none.
+        setup: Objects of the training.
+        seconds: Duration of this worker's last call.
+        received: Number of the signal that this worker has received, or None.
 
     Returns:
-        Seconds, and the signal's number; 0 for none.
+        The duration in seconds, and the signal's number, 0 for none.
     """
     mine = [seconds, received or 0]
     slowest, signal = setup.workers.gathered(setup.strategy, mine).max(axis=0)
@@ -106,12 +106,12 @@ def slowest_and_signal(setup: Setup, seconds: float, received: int | None) -> tu
 
 
 def wait_for_all(setup: Setup) -> None:
-    """Lets no worker go on alone, or end while another one needs it."""
+    """Blocks until all workers have called it: none runs ahead, or exits while still needed."""
     setup.workers.gathered(setup.strategy, [0.0])
 
 
 def check_weights(setup: Setup, folder: object) -> None:
-    """Raises PeerLost if another worker has other weights than the chief."""
+    """Raises PeerLost if a worker's weights differ from the chief's."""
     if other := other_than_the_chief(setup, checkpoints.weights_digest(setup.model)):
         raise cluster.PeerLost(
             f"{other} goes on from other weights than the chief: start all of them again; "
@@ -120,7 +120,7 @@ def check_weights(setup: Setup, folder: object) -> None:
 
 
 def other_than_the_chief(setup: Setup, text: str) -> str | None:
-    """The name of a worker that has another text; all must call it."""
+    """Returns the name of a worker whose text differs from the chief's; all must call it."""
     mine = int(hashlib.sha256(text.encode()).hexdigest()[:_DIGITS], 16)
     (chiefs,), *others = setup.workers.gathered(setup.strategy, [mine])
     different = [index for index, (digest,) in enumerate(others, 1) if digest != chiefs]

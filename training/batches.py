@@ -1,4 +1,4 @@
-"""What a training sees: the images of its steps, and those that it is validated on."""
+"""The images of a training: the batch of each step, and the validation images."""
 
 import functools
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from engine import mixing
 from training import parts, replay
 from training.recipe import Recipe, Running
 
-SAMPLED = 64  # images that show whether a network learns
-MEASURED, MEASURED_BATCH = 10_000, 50  # images, at most; the stored order is a random one
+SAMPLED = 64  # training images on which `training.warnings` checks the network
+MEASURED, MEASURED_BATCH = 10_000, 50  # images in all and per batch; stored in random order
 
 
 class Batches:
-    """The images of a training; what is random about them is a function of the step.
+    """The images of a training; all randomness is a function of seed and step.
 
     Attributes:
-        dataset: Where they are from.
-        policy: How they are varied.
+        dataset: Training and validation images.
+        policy: Augmentation policy.
         size: Side of the network's input, in pixels.
-        steps_per_epoch: Optimizer updates of an epoch.
-        cache: "memory" where all images are decoded to memory first, else "none".
+        steps_per_epoch: Optimizer updates per epoch.
+        cache: "memory" if all images are decoded to memory first, else "none".
     """
 
     def __init__(
@@ -38,19 +38,20 @@ class Batches:
         replicas: int,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Prepares the epochs; reads no image.
+        """Sets up the pipelines' settings; reads no images.
 
         Args:
-            recipe: What is trained.
-            running: How it runs.
-            dataset: Where the images are from.
+            recipe: Settings that decide the trained weights.
+            running: Settings that do not.
+            dataset: Training and validation images.
             size: Side of the network's input, in pixels.
-            replicas: How many share a batch.
-            share: (i, n): this is the i-th of n workers, which feeds only its own replicas.
+            replicas: Number of replicas that share a batch.
+            share: (i, n) for the i-th of n workers, which reads only its own replicas' images
+                (default: the only worker).
 
         Raises:
-            ValueError: If there are fewer training images than in a batch, or the flags of the
-                augmentation do not go together.
+            ValueError: If there are fewer training images than the batch size, or the augmentation
+                flags are incompatible.
         """
         self.dataset, self.size = dataset, size
         self.policy = parts.policy(recipe)
@@ -61,18 +62,18 @@ class Batches:
         self.steps_per_epoch = examples // parts.batch_size(recipe, examples)
 
     def side(self, step: int) -> int:
-        """Side of a step's images, in pixels."""
+        """Returns the side of a step's training images, in pixels."""
         return parts.side(self._recipe, step // self.steps_per_epoch)
 
     def same_side_until(self, step: int, end: int) -> int:
-        """The step, at most `end`, that ends a row of images of one size."""
+        """Returns the first step after `step` with images of another size, or `end`."""
         ends = range(step - step % self.steps_per_epoch, end, self.steps_per_epoch)
         return next((other for other in ends if self.side(other) != self.side(step)), end)
 
     def batches(self, first: int, end: int) -> tf.data.Dataset:
-        """Those of the steps from `first` to before `end`, as the trainer iterates over them.
+        """Returns the batches of the steps in [first, end), as the trainer iterates over them.
 
-        They are of the first one's size.
+        All images have the size of those of step `first`.
         """
         if self._recipe.overfit_batch:
             return self._batches(0, 1, share=self._share).cache().repeat(end - first)
@@ -102,7 +103,7 @@ class Batches:
 
     @functools.cached_property
     def validation(self) -> tf.data.Dataset:
-        """The validation split's centre crops; made once, read every epoch."""
+        """Batches of centre crops of the validation images; one data set for all epochs."""
         return pipeline.test_batches(
             self.dataset,
             "validation",
@@ -117,12 +118,12 @@ class Batches:
 
     @functools.cached_property
     def sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """Some training images, uint8 [B, S, S, 3], and their labels, int32 [B]."""
+        """A few training images, uint8 [B, S, S, 3], and their labels, int32 [B]."""
         images, labels, _ = next(self._batches(0, 1, side=self.size).as_numpy_iterator())
         return images[:SAMPLED], labels[:SAMPLED]
 
     def centres(self) -> Iterator[np.ndarray]:
-        """Centre crops of the first training images in stored order, float32 [b, S, S, 3]."""
+        """Yields batches of centre crops of the first training images, float32 [b, S, S, 3]."""
         views = pipeline.test_batches(
             self.dataset,
             "train",
@@ -135,7 +136,7 @@ class Batches:
             yield images[weights > 0, 0].astype(np.float32)
 
     def images_of(self, step: int) -> np.ndarray:
-        """All images of a step as the network sees them, mixed and all: uint8 [B, S, S, 3]."""
+        """Returns the images of a step after all augmentation and mixing, uint8 [B, S, S, 3]."""
         recipe, mix = self._recipe, parts.mix(self._recipe)
         first = 0 if recipe.overfit_batch else step
         images = tf.concat([images for images, *_ in self._batches(first, first + 1)], axis=0)
@@ -150,7 +151,7 @@ class Batches:
         return tf.saturate_cast(images, tf.uint8).numpy()
 
     def origins_of(self, step: int) -> list[replay.Origin]:
-        """Where the images of a step come from, in their order."""
+        """Returns the stored image and the crop behind each image of a step, in batch order."""
         step = 0 if self._recipe.overfit_batch else step
         return replay.origins(
             self.dataset,

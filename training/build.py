@@ -1,4 +1,4 @@
-"""Builds what a training works with: network, optimizer, step, input."""
+"""Builds the objects of a training: network, optimizer, training step and input."""
 
 import dataclasses
 import functools
@@ -21,25 +21,25 @@ from training.recipe import Recipe, Running
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that a training works with.
+    """All objects of a training.
 
     Attributes:
-        recipe: What is trained.
-        running: How it runs.
-        begun: What run.json says of a run that goes on; nothing of a new one.
-        dataset: The images.
-        workers: The processes that train together, this one among them.
-        strategy: The replicas.
+        recipe: Settings that decide the trained weights.
+        running: Settings that do not.
+        begun: Content of run.json if the run is resumed, else empty.
+        dataset: Training and validation images.
+        workers: Processes that train together, including this one.
+        strategy: Distribution strategy over the replicas.
         precision: "float32" or "mixed_bfloat16".
         network: Arguments of `models.build`.
-        new_layers: Names of the layers that have no weights from elsewhere.
-        batches: The images of each step.
+        new_layers: Names of the layers without pretrained weights.
+        batches: Images of each step.
         model: The network.
-        halves: The network in a frozen part and one that learns, where the first always sees the
-            same images; else None.
-        optimizer: Keeps the step.
-        average: Of the weights, or None.
-        schedule: The learning rate of each step.
+        halves: Frozen and trainable part of the network if the frozen part's output can be cached,
+            else None.
+        optimizer: Keras optimizer, which also counts the steps.
+        average: Moving average of the weights, or None.
+        schedule: Learning rate of each step.
         micro_batch: Images computed at a time, over all replicas; None for the whole batch.
     """
 
@@ -67,7 +67,7 @@ class Setup:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer updates of an epoch."""
+        """Optimizer updates per epoch."""
         return self.batches.steps_per_epoch
 
     @property
@@ -82,12 +82,12 @@ class Setup:
 
     @property
     def learner(self) -> keras.Model:
-        """What is trained: the network, or its head on features that were computed before."""
+        """The model to train: the network, or only its head if the features are cached."""
         return self.halves.head if self.halves else self.model
 
     @property
     def device(self) -> dict:
-        """What bit-identical results depend on besides versions, as JSON values."""
+        """Device settings that bit-identical results depend on, as JSON values."""
         return devices.describe(self.strategy, self.running.threads, self.workers.size)
 
     @functools.cached_property
@@ -112,18 +112,18 @@ class Setup:
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
-        """Scores the network on images."""
+        """Computes scores on the validation images."""
         return Evaluator(self.strategy, self.learner)
 
     @functools.cached_property
     def variables(self) -> dict[str, tf.Variable]:
-        """All that a checkpoint keeps, by name; the trainer has built the optimizer's."""
+        """All variables of a checkpoint, by name."""
         average = self.average and self.average.variables
         return checkpoints.named_variables(self.model, self.trainer.optimizer, average)
 
     @functools.cached_property
     def features(self) -> frozen.Features:
-        """What the frozen part makes of the images."""
+        """Cached outputs of the frozen part."""
         size = self.recipe.batch_size
         return frozen.Features(
             self.halves.trunk, self.dataset, batch_size=size, threads=self.running.threads
@@ -131,7 +131,7 @@ class Setup:
 
     @functools.cached_property
     def validation(self) -> tf.data.Dataset | None:
-        """What is validated on; None where there are no such images."""
+        """Batches of validation images or features; None if there are no validation images."""
         if not self.dataset.num_examples("validation"):
             return None
         if self.halves:
@@ -139,18 +139,18 @@ class Setup:
         return self.batches.validation
 
     def train_batches(self, first: int, end: int) -> tf.data.Dataset:
-        """Those of the steps from `first` to before `end`, or the features of their images."""
+        """Batches of images or features for the steps in [first, end)."""
         if self.halves:
             return self.features.train_batches(seed=self.recipe.seed, first=first, end=end)
         return self.batches.batches(first, end)
 
     def _colour(self, images: tf.Tensor, step: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        """The policy's colour part, of the images at some places of the global batch."""
+        """Applies the policy's colour augmentation to images at `places` of the global batch."""
         draws = augment.colour_draws(self.recipe.seed, step, self.recipe.batch_size)
         return self.batches.policy.colour(images, tf.gather(draws, places))
 
     def _factors(self) -> dict[str, float]:
-        """Learning-rate multipliers of single variables, by path."""
+        """Learning-rate multipliers by path of the variable."""
         factors = finetune.factors(self.model, self.recipe.old_rate, self.new_layers)
         rate = self.recipe.norm_bias_rate
         biases = {path: rate * factors.get(path, 1.0) for path in graphs.norm_biases(self.model)}
@@ -166,19 +166,19 @@ def build(
     workers: cluster.Cluster = cluster.Cluster(),  # noqa: B008
     begun: dict | None = None,
 ) -> Setup:
-    """Builds everything for step 0; writes nothing.
+    """Builds the training in its state at step 0; writes no files.
 
     Args:
-        recipe: What to train; complete, as `parts.resolved` makes it.
-        running: How to run.
-        dataset: What to train on.
+        recipe: Settings completed by `parts.resolved`.
+        running: Settings that do not change the trained weights.
+        dataset: Training and validation images.
         precision: One of `devices.PRECISIONS`.
-        strategy: The replicas to train on.
-        workers: The processes that train, this one among them.
-        begun: What run.json says of a run that goes on.
+        strategy: Distribution strategy over the replicas.
+        workers: Processes that train together, including this one (default: this one alone).
+        begun: Content of run.json if the run is resumed.
 
     Raises:
-        ValueError: If flags, network and data do not go together.
+        ValueError: If flags, network and data are incompatible.
     """
     begun, replicas = begun or {}, strategy.num_replicas_in_sync
     precision = devices.set_precision(precision)
@@ -210,26 +210,27 @@ def build(
         schedule=parts.schedule(recipe, batches.steps_per_epoch),
         micro_batch=begun.get("micro_batch") or parts.micro_batch(recipe),
     )
-    setup.variables  # noqa: B018 - builds the trainer, which refuses parts that do not come out even
+    setup.variables  # noqa: B018 - builds the trainer, which rejects a batch that does not divide
     return setup
 
 
 def _network(
     recipe: Recipe, network: dict, batches: Batches, new_layers: list[str] | None
 ) -> tuple[keras.Model, list[str]]:
-    """Builds the network with its first weights, and freezes what does not learn.
+    """Builds the network with its initial weights and freezes layers as `--freeze` says.
 
     Args:
-        recipe: What is trained.
+        recipe: Settings that decide the trained weights.
         network: Arguments of `models.build`.
-        batches: The images, from which some layers are measured.
-        new_layers: Names of the layers without weights from elsewhere; None to take the weights.
+        batches: Training images, from which some layers compute statistics.
+        new_layers: Names of the layers without pretrained weights if the run is resumed; None to
+            load the pretrained weights now.
 
     Returns:
-        The network, and the names of those layers.
+        The network and the names of its layers without pretrained weights.
 
     Raises:
-        ValueError: If nothing is left to learn.
+        ValueError: If all layers are frozen.
     """
     keras.utils.set_random_seed(recipe.seed)
     model = models.build(**network, aux_heads=True)
@@ -244,10 +245,10 @@ def _network(
 
 
 def take_weights(recipe: Recipe, model: keras.Model, batches: Batches) -> list[str]:
-    """Takes the weights of `--init_from`; returns the layers that have none from there.
+    """Loads the weights of `--init_from`; returns the names of the layers without any.
 
     Raises:
-        ValueError: If they are not of this network.
+        ValueError: If the weights are of another network.
     """
     source = recipe.init_from
     if parts.is_ours(source):
@@ -262,15 +263,15 @@ def take_weights(recipe: Recipe, model: keras.Model, batches: Batches) -> list[s
 
 
 def source_digest(recipe: Recipe) -> str | None:
-    """The digest of the weights of `--init_from`, where they are ours."""
+    """Returns the sha256 of the checkpoint that `--init_from` names; None for other sources."""
     return parts.origin(recipe).about["sha256"] if parts.is_ours(recipe.init_from) else None
 
 
 def settle(setup: Setup) -> Setup:
-    """Where `--micro_batch` is auto, halves it until there is memory enough.
+    """If `--micro_batch` is auto, halves the micro batch until a step fits in memory.
 
     Raises:
-        ValueError: If there never is.
+        ValueError: If a step does not fit and the micro batch cannot be halved further.
     """
     if setup.recipe.micro_batch != "auto" or setup.micro_batch:
         return setup
@@ -287,7 +288,7 @@ def settle(setup: Setup) -> Setup:
 def _halves(
     recipe: Recipe, running: Running, model: keras.Model, batches: Batches, replicas: int
 ) -> frozen.Halves | None:
-    """The network in two parts, where one is frozen and always sees the same images."""
+    """Cuts the network into frozen and trainable part if the images are the same in every epoch."""
     varies = recipe.first_image_size or parts.mix(recipe) or not batches.policy.is_fixed
     needs_images = recipe.overfit_batch or running.cache == "none" or replicas > 1
     if recipe.freeze == "none" or varies or needs_images:

@@ -1,6 +1,6 @@
-"""What a training tells: on the console, in its run folder and to TensorBoard.
+"""The log of a training: console, run folder and TensorBoard.
 
-Only the chief of several workers does; the others read what is in the folder.
+With several workers only the chief writes; the others just read the run folder.
 """
 
 import copy
@@ -22,31 +22,32 @@ from report import history, plots
 from training import advice, background, characters, profiling, progress, warnings
 from training.build import Setup
 
-SHOWN = 16  # images of the first batch, in TensorBoard
-WAITS_TOO_LONG = 0.2  # of the time, for input
-ADVICE_SECONDS = 10  # of training, before advice is given
-LEARNT = 0.99  # of the one batch of --overfit_batch
+SHOWN = 16  # images of the first batch shown in TensorBoard
+WAITS_TOO_LONG = 0.2  # fraction of the time spent waiting for input that triggers advice
+ADVICE_SECONDS = 10  # training time measured before advice is given
+LEARNT = 0.99  # top-1 accuracy at which --overfit_batch counts as successful
 
 
 class Log:
-    """The account of one training.
+    """The log of one training.
 
     Attributes:
-        run: The run folder.
-        flags: All flags, as the run keeps them.
-        meter: How fast it goes.
-        saving: Writes a checkpoint while the training goes on.
-        last: Scores of the last training steps; of none before the first.
-        confusion: int64 [K, K], how often the last validation took a class (row) for each; or None.
+        run: Run folder.
+        flags: All flags, with absolute paths.
+        meter: Training speed.
+        saving: Background thread that writes the checkpoints.
+        last: Scores of the last call of the training step; empty before the first call.
+        confusion: Confusion matrix of the last validation, int64 [K, K], rows: true classes,
+            columns: predicted classes; None before the first validation.
     """
 
     def __init__(self, setup: Setup, folder: str, flags: dict) -> None:
-        """Names the folder; writes nothing.
+        """Sets the run folder; writes no files.
 
         Args:
-            setup: What the training works with.
-            folder: Of the run.
-            flags: As the attribute.
+            setup: Objects of the training.
+            folder: Path of the run folder.
+            flags: All flags, with absolute paths.
         """
         self._setup, self._writes = setup, setup.workers.is_chief
         self.run = (runs.Run if self._writes else runs.Watched)(folder)
@@ -64,18 +65,18 @@ class Log:
         self._line = progress.Line(epochs, length, shown=self._writes)
 
     def lock(self) -> None:
-        """Keeps other trainings out of the folder until the process ends; as `runs.Run.lock`."""
+        """Locks the run folder until the process ends, see `runs.Run.lock`."""
         self._lock = self.run.lock()
 
     @functools.cached_property
     def summaries(self) -> summaries.Summaries:
-        """What TensorBoard shows of the run."""
+        """Writer of the TensorBoard event files."""
         kind = summaries.Summaries if self._writes else summaries.Silent
         return kind(self.run.folder)
 
     @functools.cached_property
     def profile(self) -> profiling.Profile:
-        """A recording of some steps, or of none."""
+        """Profiler of the steps that `--profile` asks for."""
         count = self._setup.running.profile if self._writes else None
         return profiling.Profile(self.run.folder / "train", count)
 
@@ -85,19 +86,19 @@ class Log:
         return f"python train.py --resume --run_dir={shlex.quote(str(self.run.folder))}"
 
     def say(self, line: str) -> None:
-        """Prints a line, and keeps it in train.log."""
+        """Prints a line and appends it to train.log."""
         if self._writes:
             tqdm.write(line)
         self.run.log(line)
 
     def forget_after(self, step: int) -> None:
-        """Drops what metrics.csv and the curves say of later steps, which come again."""
+        """Drops the metrics and curve points after `step`, since these steps are repeated."""
         self.run.keep_metrics(step)
         self.summaries.keep(step)
         self._start_line()
 
     def introduce(self) -> None:
-        """Says what is trained on what."""
+        """Prints a summary of network, devices, data and settings."""
         setup, recipe = self._setup, self._setup.recipe
         dataset, size, replicas = setup.dataset, setup.batches.size, setup.replicas
         parameters = graphs.parameters(setup.model.trainable_weights)
@@ -123,21 +124,21 @@ class Log:
         self.say(f"run folder: {self.run.folder}")
 
     def show_start(self) -> None:
-        """Shows flags, network and first images."""
+        """Writes flags, network graph and first images to TensorBoard."""
         self.summaries.flags(self.flags)
         if self._writes:
             self.summaries.graph(self._setup.model)
             self.summaries.images("augmented", self._setup.batches.images_of(0)[:SHOWN], 0)
 
     def steps(self, step: int, done: Progress, count: int, seconds: float, means: Mapping) -> None:
-        """Shows how far the training is.
+        """Shows the progress after a call of the training step.
 
         Args:
             step: Optimizer updates done.
-            done: What the last of them did.
-            count: Their number.
-            seconds: The time that they took.
-            means: Of the epoch so far, as `Totals.means`.
+            done: Result of the call.
+            count: Number of steps in the call.
+            seconds: Duration of the call.
+            means: Mean scores of the epoch so far, see `Totals.means`.
         """
         self.last = done.totals
         self.meter.add(count * self._setup.recipe.batch_size, seconds, done.waited)
@@ -154,7 +155,7 @@ class Log:
         )
 
     def _advise(self) -> None:
-        """Says once what would help a training that waits for its images."""
+        """Prints advice, once, if the training waits too long for its images."""
         waits = self.meter.input_wait_fraction > WAITS_TOO_LONG
         begins = self.meter.calls < 2 or self.meter.seconds < ADVICE_SECONDS
         if self._advised or begins or not waits:
@@ -173,7 +174,7 @@ class Log:
         )
 
     def point(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds a point to the curves; how fast it goes is added to it."""
+        """Adds a point to the training curves, together with the current speed."""
         speed = {
             "images_per_second": self.meter.images_per_second,
             "input_wait_fraction": self.meter.input_wait_fraction,
@@ -187,13 +188,13 @@ class Log:
         train: Mapping[str, float],
         validation: Mapping[str, float],
     ) -> None:
-        """Tells of an epoch that has ended, or of the part of one that was trained.
+        """Logs an epoch, or the part of it that was trained before a stop.
 
         Args:
             step: Optimizer updates done.
-            rate: The last one's learning rate.
-            train: Over its training steps, as `Totals.means`.
-            validation: As `Totals.means`; empty where nothing was validated.
+            rate: Learning rate of the last step.
+            train: Mean training scores of the epoch, see `Totals.means`.
+            validation: Mean validation scores; empty if there are no validation images.
         """
         number = math.ceil(step / self._setup.steps_per_epoch)
         text = f"epoch {number}/{self._setup.recipe.epochs}  {self._describe(step, train)}"
@@ -226,13 +227,13 @@ class Log:
             self.summaries.histograms("gradients", gradients, step)
 
     def save(self, tensors: Mapping[str, np.ndarray], about: Mapping, *, best: bool) -> None:
-        """Writes a checkpoint, of copies, while the training goes on; the curves before it."""
+        """Flushes the curves, then writes a checkpoint in the background."""
         self.summaries.flush()
         save = functools.partial(self.run.save, tensors, copy.deepcopy(about))
         self.saving.start(functools.partial(save, keep=self._setup.running.keep, best=best))
 
     def draw(self, step: int) -> None:
-        """Draws the curves, what the last validation took for what, and the first filters."""
+        """Draws the curves, the last confusion matrix and the filters of the first layer."""
         if not self._writes:
             return
         drawn = {"results": plots.results(history.read(self.run.folder).rows)}
@@ -247,7 +248,7 @@ class Log:
         self.summaries.flush()
 
     def judge_overfitting(self) -> None:
-        """Says whether the network has learnt the one batch that it saw."""
+        """Reports whether the network has learnt the single batch of `--overfit_batch`."""
         means = self.last.means
         learnt = (
             f"one batch, again and again: loss {means['loss']:.4f}, "
@@ -259,7 +260,7 @@ class Log:
             self.say(f"warning: {learnt}: expected nearly 100 %; look at it with --show_step=0")
 
     def what_it_saw(self, step: int) -> str:
-        """Lists the images of a step in a file; returns where, and how to draw them."""
+        """Lists the images of a step in a CSV file; returns a line with its path."""
         name = f"step-{step:08d}"
         show = f"{self.resume_command} --show_step={step}"
         origins = enumerate(self._setup.batches.origins_of(step))

@@ -1,4 +1,4 @@
-"""From a recipe to the parts of a training: network, augmentation, objective, learning rates."""
+"""Translates a recipe into the parts of a training: network, augmentation, loss, schedule."""
 
 import dataclasses
 import functools
@@ -18,14 +18,14 @@ from models.tools import keras_weights
 from training import characters
 from training.recipe import Recipe
 
-BATCH_SIZE = 128  # where there are as many images
-GROWN = 0.75  # of the epochs: then images of --first_image_size have grown to their full size
-_SIZES = 8  # at most, on the way there
-VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # of the networks
+BATCH_SIZE = 128  # default, if there are as many images
+GROWN = 0.75  # fraction of the epochs in which images grow from --first_image_size to full size
+_SIZES = 8  # the images grow in steps of 1 / _SIZES of the full side
+VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # network options
 
 
 def network(recipe: Recipe, dataset: Dataset) -> dict:
-    """The arguments of `models.build`, and what a checkpoint needs to rebuild the network."""
+    """Returns the arguments of `models.build`, which checkpoints store to rebuild the network."""
     return {
         "name": recipe.model,
         "num_classes": dataset.num_classes,
@@ -41,11 +41,11 @@ def _full_side(recipe: Recipe) -> int:
 
 
 def network_options(recipe: Recipe) -> dict:
-    """The network's own options that were given, and those that weights from elsewhere need.
+    """Returns the network options set by flags and those required by the pretrained weights.
 
     Raises:
-        ValueError: If there are no such weights for the network.
-        FileNotFoundError: If they do not exist.
+        ValueError: If the weights of `--init_from` are not of this network.
+        FileNotFoundError: If `--init_from` does not exist.
     """
     given = {name: getattr(recipe, name) for name in VARIED if getattr(recipe, name) is not None}
     if is_ours(recipe.init_from):
@@ -60,33 +60,33 @@ def network_options(recipe: Recipe) -> dict:
 
 
 def is_ours(source: str | None) -> bool:
-    """Whether `--init_from` names a run or a checkpoint of ours: not Keras' weights."""
+    """Whether `--init_from` names a run or checkpoint of this program, not Keras weights."""
     return bool(source) and (Path(source).suffix == ".safetensors" or Path(source).is_dir())
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(source: str) -> checkpoints.Checkpoint:
     checkpoint = runs.open_checkpoint(source, "best")[1]
-    checkpoints.rebuild(checkpoint, models.build)  # it may be a stranger's: does it fit together?
+    checkpoints.rebuild(checkpoint, models.build)  # untrusted: check that it builds
     keras.utils.clear_session()
     return checkpoint
 
 
 def origin(recipe: Recipe) -> checkpoints.Checkpoint:
-    """The checkpoint that `--init_from` names.
+    """Returns the checkpoint that `--init_from` names.
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is damaged, or not of a network.
+        ValueError: If it is damaged or does not describe a network.
     """
     return _opened(recipe.init_from)
 
 
 def policy(recipe: Recipe) -> augment.Policy:
-    """How training images are varied: the policy's way, and what flags add.
+    """Returns the augmentation policy of `--augment`, extended by the other augmentation flags.
 
     Raises:
-        ValueError: If a flag is out of range, or does not go with the policy.
+        ValueError: If a flag is out of range or incompatible with the policy.
     """
     found = augment.POLICIES[recipe.augment]
     if recipe.scale:
@@ -136,13 +136,13 @@ def _numbers(recipe: Recipe, name: str, count: int) -> list[float]:
 
 
 def side(recipe: Recipe, epoch: int) -> int:
-    """Side in pixels of an epoch's training images, which `--first_image_size` lets grow.
+    """Returns the side of an epoch's training images in pixels: it grows from `first_image_size`.
 
-    M. Tan and Q. Le, arXiv:2104.00298, section 4, without their rising regularisation.
+    M. Tan and Q. Le, arXiv:2104.00298, section 4, without their increasing regularisation.
 
     Args:
-        recipe: What is trained.
-        epoch: From 0.
+        recipe: Settings that decide the trained weights.
+        epoch: Index of the epoch, from 0.
     """
     full = _full_side(recipe)
     first, progress = recipe.first_image_size, epoch / (GROWN * recipe.epochs)
@@ -153,19 +153,19 @@ def side(recipe: Recipe, epoch: int) -> int:
 
 
 def sides(recipe: Recipe) -> set[int]:
-    """All sides that training images have before they are of full size."""
+    """Returns all sides that training images have before they reach full size, in pixels."""
     found = {side(recipe, epoch) for epoch in range(recipe.epochs)}
     return found - {_full_side(recipe)}
 
 
 def mix(recipe: Recipe) -> mixing.Mixing | None:
-    """How images are mixed with each other; None: not, as where one batch is to be learnt."""
+    """Returns the settings of mixup and CutMix; None if off, as always with `--overfit_batch`."""
     found = mixing.Mixing(recipe.mixup, recipe.cutmix)
     return found if any(found) and not recipe.overfit_batch else None
 
 
 def objective(recipe: Recipe, dataset: Dataset) -> losses.Objective:
-    """What the training makes small."""
+    """Returns the objective: the loss to minimise."""
     weights = ()
     if recipe.class_weights == "balanced":
         counts = np.maximum(pipeline.class_counts(dataset, "train"), 1)
@@ -181,20 +181,20 @@ def objective(recipe: Recipe, dataset: Dataset) -> losses.Objective:
 
 
 def learning_rate(recipe: Recipe) -> float:
-    """The base rate of the schedule."""
+    """Returns the base learning rate of the schedule."""
     return recipe.learning_rate * batch_scale(recipe)
 
 
 def batch_scale(recipe: Recipe) -> float:
-    """Factor of the rate where `--base_batch` says for which batch it is meant.
+    """Returns the factor of the learning rate that `--base_batch` implies (default: 1).
 
-    P. Goyal et al., arXiv:1706.02677, section 2.1: k times the batch, k times the rate.
+    P. Goyal et al., arXiv:1706.02677, section 2.1: the rate is proportional to the batch size.
     """
     return recipe.batch_size / recipe.base_batch if recipe.base_batch else 1.0
 
 
 def schedule(recipe: Recipe, steps_per_epoch: int) -> schedules.Schedule:
-    """The learning rate of every step."""
+    """Returns the learning-rate schedule."""
     return schedules.Schedule(
         recipe.schedule,
         learning_rate(recipe),
@@ -209,10 +209,10 @@ def schedule(recipe: Recipe, steps_per_epoch: int) -> schedules.Schedule:
 
 
 def milestones(recipe: Recipe) -> tuple[float, ...]:
-    """Where `--schedule=step` decays, as numbers.
+    """Returns the fractions of the training at which `--schedule=step` decays.
 
     Raises:
-        ValueError: If they are not fractions.
+        ValueError: If a milestone is not a number in (0, 1).
     """
     try:
         fractions = tuple(float(text) for text in recipe.milestones)
@@ -227,10 +227,10 @@ def milestones(recipe: Recipe) -> tuple[float, ...]:
 
 
 def micro_batch(recipe: Recipe) -> int | None:
-    """Images that are computed at a time; None for the whole batch, or if it is yet to be found.
+    """Returns the images computed at a time; None for the whole batch or "auto".
 
     Raises:
-        ValueError: If it is neither a number above 0 nor "auto".
+        ValueError: If the flag is neither a positive integer nor "auto".
     """
     given = recipe.micro_batch
     if given in (None, "auto"):
@@ -241,14 +241,14 @@ def micro_batch(recipe: Recipe) -> int | None:
 
 
 def batch_size(recipe: Recipe, images: int) -> int:
-    """Images of an update: as many as the flag says, else 128, or all if there are fewer.
+    """Returns the images per update (default: 128, or all images if there are fewer).
 
     Args:
-        recipe: What is trained.
-        images: Those of the training.
+        recipe: Settings that decide the trained weights.
+        images: Number of training images.
 
     Raises:
-        ValueError: If the flag says more than there are.
+        ValueError: If the batch size exceeds the number of training images.
     """
     size = recipe.batch_size or min(BATCH_SIZE, images)
     if size > images:
@@ -257,10 +257,10 @@ def batch_size(recipe: Recipe, images: int) -> int:
 
 
 def resolved(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """Fills in what follows from the data and the optimizer where no flag is given.
+    """Fills in the defaults that depend on the data or the optimizer.
 
     Raises:
-        ValueError: If the data has not the images that the recipe needs.
+        ValueError: If the data lacks images that the recipe needs.
     """
     if recipe.early_stopping and not dataset.num_examples("validation"):
         raise ValueError("--early_stopping expects validation images, the data has none")
@@ -274,17 +274,17 @@ def resolved(recipe: Recipe, dataset: Dataset) -> Recipe:
 
 
 def check_batch(recipe: Recipe, images: int, replicas: int) -> None:
-    """Finds out whether replicas, or parts, can share the batches of so many training images.
+    """Checks that a batch divides evenly into replicas and micro batches.
 
     Raises:
-        ValueError: If they do not come out even.
+        ValueError: If it does not.
     """
     size = batch_size(recipe, images)
     micro_batches(size, micro_batch(recipe), replicas, pairs=bool(mix(recipe)))
 
 
 def check(recipe: Recipe, replicas: int) -> None:
-    """Finds values that are wrong whatever the data are.
+    """Checks all flags that can be checked without the data.
 
     Raises:
         ValueError: If a flag's value is out of range.
@@ -305,7 +305,7 @@ def check(recipe: Recipe, replicas: int) -> None:
             f"{recipe.first_image_size}"
         )
     size = micro_batch(recipe)
-    if batch := recipe.batch_size or min(size or 0, BATCH_SIZE):  # the smallest that may be
+    if batch := recipe.batch_size or min(size or 0, BATCH_SIZE):  # the smallest possible
         micro_batches(batch, size, replicas, pairs=bool(mix(recipe)))
     _check_origin(recipe)
     network_options(recipe)

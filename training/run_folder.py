@@ -1,4 +1,4 @@
-"""Begins the folder of a run, or takes up an earlier one."""
+"""Creates the folder of a new run or reopens that of an earlier one."""
 
 import os
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from training.log import Log
 from training.recipe import Recipe, Running
 from training.state import State, restored
 
-PATHS = {  # flags that may be paths: and when
+PATHS = {  # flags that may hold paths -> test whether a value is a path
     "data": sources.is_path,
     "val_data": sources.is_path,
     "run_dir": sources.is_path,
@@ -25,12 +25,12 @@ PATHS = {  # flags that may be paths: and when
 
 
 def name_of(recipe: Recipe) -> str:
-    """The name of a new run's folder: DATA-MODEL."""
+    """Returns the name of a new run's folder: DATA-MODEL."""
     return f"{data_name(recipe.data)}-{recipe.model}"
 
 
 def data_name(data: str) -> str:
-    """A name for the data, as part of a folder's name."""
+    """Returns a name for the data that is fit for a folder's name."""
     if data.startswith("tfds:"):
         return data.removeprefix("tfds:").replace("/", "_")
     name = archives.without_suffix(Path(data).resolve().name)
@@ -38,12 +38,12 @@ def data_name(data: str) -> str:
 
 
 def open_run(setup: Setup) -> tuple[Setup, Log, State]:
-    """Writes the folder of a new run, or takes up an earlier one.
+    """Creates the folder of a new run or restores an earlier one.
 
     Raises:
-        ValueError: If another training writes there, or another worker has other data.
-        PeerLost: If another worker has other weights.
-        OSError: If it cannot be written.
+        ValueError: If another training uses the folder, or another worker has different data.
+        PeerLost: If another worker has different weights.
+        OSError: If the folder cannot be written.
     """
     folder = setup.running.run_dir or str(runs.make_folder(name_of(setup.recipe)))
     log = Log(setup, folder, kept_flags(setup, folder))
@@ -59,14 +59,14 @@ def open_run(setup: Setup) -> tuple[Setup, Log, State]:
 
 
 def kept_flags(setup: Setup, folder: str) -> dict:
-    """The flags as a run keeps them: paths are absolute, since it outlives the working folder."""
+    """Returns all flags, with absolute paths: a run may be resumed from another folder."""
     values = vars(setup.recipe) | vars(setup.running) | {"run_dir": folder}
     paths = (name for name, is_path in PATHS.items() if values[name] and is_path(values[name]))
     return values | {name: os.path.abspath(values[name]) for name in paths}
 
 
 def _typed(setup: Setup, kept: Mapping) -> dict[str, str]:
-    """The paths as they were typed, where a run keeps others."""
+    """Returns the paths as they were typed, where run.json holds absolute ones instead."""
     values, begun = vars(setup.recipe) | vars(setup.running), setup.begun
     before = begun.get("typed", {})
     same = {name: before[name] for name in before if kept[name] == begun["flags"][name]}
@@ -74,7 +74,7 @@ def _typed(setup: Setup, kept: Mapping) -> dict[str, str]:
 
 
 def _begin(setup: Setup, log: Log) -> tuple[Setup, State]:
-    """Starts at step 0: writes run.json."""
+    """Starts a run at step 0; writes run.json."""
     if setup.average:
         setup.average.start()
     setup = settle(setup)
@@ -109,7 +109,7 @@ def _begin(setup: Setup, log: Log) -> tuple[Setup, State]:
 
 
 def _restore(setup: Setup, log: Log) -> tuple[Setup, State]:
-    """Takes up the newest checkpoint of the run, if it has one."""
+    """Restores the newest checkpoint of the run; starts at step 0 if it has none."""
     run, begun = log.run, setup.begun
     run.remove_litter()
     checkpoint = run.last(log.say)
@@ -130,7 +130,7 @@ def _restore(setup: Setup, log: Log) -> tuple[Setup, State]:
 
 
 def _compare_surroundings(setup: Setup, log: Log, checkpoint: checkpoints.Checkpoint) -> None:
-    """Warns of versions and devices that are not those of a checkpoint."""
+    """Warns if versions or devices differ from those of a checkpoint."""
     now = {**checkpoints.versions(), **setup.device}
     before = {**checkpoint.about["versions"], **checkpoint.about["device"]}
     for name in sorted(now | before):
@@ -142,7 +142,7 @@ def _compare_surroundings(setup: Setup, log: Log, checkpoint: checkpoints.Checkp
 
 
 def _place(setup: Setup, log: Log) -> dict:
-    """What run.json says that may differ when the run goes on."""
+    """Returns the entries of run.json that may change when the run is resumed."""
     dataset = setup.dataset
     return {
         "flags": log.flags,

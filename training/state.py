@@ -1,4 +1,4 @@
-"""How far a training is: what a checkpoint keeps besides the variables."""
+"""Progress of a training: the values that a checkpoint stores besides the variables."""
 
 import contextlib
 import dataclasses
@@ -13,20 +13,21 @@ from training.agreement import check_weights, wait_for_all
 from training.build import Setup
 from training.log import Log
 
-ROLLBACK = 0.1  # times the learning rate, after the loss was not finite
+ROLLBACK = 0.1  # factor of the learning rate after a rollback
 
 
 @dataclasses.dataclass
 class State:
-    """Sums over the epoch so far, and the best accuracy.
+    """Scores of the current epoch and the best accuracies so far.
 
     Attributes:
-        epoch: Scores of the epoch's training steps.
-        recent: Scores of the steps since the last point of the curves.
-        best_accuracy: Highest validation top-1 accuracy; -1 before the first.
-        best_of_epochs: The same at the ends of epochs only: stopping between does not change it.
-        stale: Epochs since then.
-        slower: Factor of the schedule's learning rates, below 1 after a rollback.
+        epoch: Training scores of the current epoch.
+        recent: Training scores since the last point of the curves.
+        best_accuracy: Highest validation top-1 accuracy in [0, 1]; -1 before the first validation.
+        best_of_epochs: Highest of the accuracies at the ends of epochs, which validations at other
+            steps do not change.
+        stale: Epochs since `best_of_epochs` was reached.
+        slower: Factor of the scheduled learning rate, below 1 after a rollback.
     """
 
     epoch: Totals = Totals()
@@ -48,11 +49,11 @@ class State:
         self.recent += totals
 
     def observe(self, accuracy: float, *, ends_epoch: bool) -> bool:
-        """Takes note of a validation; returns whether it is the best so far.
+        """Records a validation; returns whether its accuracy is the best so far.
 
         Args:
-            accuracy: Top-1, a fraction; -1 where nothing was validated.
-            ends_epoch: Whether the epoch ends here, too.
+            accuracy: Top-1 accuracy in [0, 1]; -1 if there are no validation images.
+            ends_epoch: Whether the step is the last of its epoch.
         """
         is_best = accuracy > self.best_accuracy
         self.best_accuracy = max(accuracy, self.best_accuracy)
@@ -68,13 +69,13 @@ class State:
 
 
 def validate(setup: Setup, log: Log, state: State, rate: float) -> bool:
-    """Validates, tells of the epoch, or of the part of it that was trained; moves the schedule.
+    """Validates, logs the scores and, at the end of an epoch, advances the plateau schedule.
 
     Args:
-        setup: What the training works with.
-        log: Is told.
-        state: At the epoch's end its sums start anew.
-        rate: The last step's learning rate.
+        setup: Objects of the training.
+        log: Log that receives the scores.
+        state: Progress of the training, updated in place.
+        rate: Learning rate of the last step.
 
     Returns:
         Whether the accuracy is the best so far.
@@ -93,10 +94,10 @@ def validate(setup: Setup, log: Log, state: State, rate: float) -> bool:
 
 
 def save(setup: Setup, log: Log, state: State, *, best: bool = False) -> None:
-    """Writes a checkpoint while the training goes on.
+    """Writes a checkpoint in the background.
 
     Raises:
-        NotFinite: If a value is not finite; nothing is written then.
+        NotFinite: If a value is not finite; no checkpoint is written.
     """
     step = setup.trainer.step
     about = {
@@ -118,17 +119,17 @@ def save(setup: Setup, log: Log, state: State, *, best: bool = False) -> None:
 
 
 def restored(setup: Setup, checkpoint: checkpoints.Checkpoint) -> State:
-    """Makes network, optimizer and schedule as they were at a checkpoint; returns the state."""
+    """Restores network, optimizer and schedule from a checkpoint; returns its state."""
     checkpoints.assign(setup.variables, checkpoint)
     setup.schedule.state = checkpoint.about["schedule"]
     return State.from_json(checkpoint.about["state"])
 
 
 def rolled_back(setup: Setup, log: Log, state: State, error: NotFinite) -> State:
-    """Goes back to the last checkpoint, once, where `--on_nan` says so.
+    """Goes back to the last checkpoint if `--on_nan=rollback`, at most once per training.
 
     Raises:
-        NotFinite: If it does not, or there is no checkpoint.
+        NotFinite: If no rollback is allowed or there is no checkpoint.
     """
     log.saving.wait()
     wait_for_all(setup)
