@@ -1,9 +1,9 @@
-"""Checkpoint files: one safetensors file holds everything that a run is.
+"""Checkpoint files: one safetensors file holds the complete state of a run.
 
-Every variable stands under its path, and a JSON text in the header's metadata says the rest:
+Each variable is stored under its path. A JSON object in the header's metadata holds the rest:
 format version, step, flags, class names, the network and its preprocessing, versions, and the
-sha256 of the tensors; a second digest is of that text and of the tensors' names and shapes. Nothing
-is unpickled and no model file is executed: the network is rebuilt from its name.
+sha256 of the tensors. A second digest covers the JSON text and the tensors' names, dtypes and
+shapes. Reading unpickles nothing and runs no code of the file: the network is rebuilt by name.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ import tensorflow as tf
 from runtime import files
 
 FORMAT_VERSION = 2
-MAX_IMAGE_SIZE = 4096  # pixels of a side; a stranger's network may ask for any memory
+MAX_IMAGE_SIZE = 4096  # side in pixels; limits the memory that an untrusted file can claim
 _METADATA_KEY = "convnets"
-_SEAL_KEY = "sha256"  # of the text under the other key, and of the tensors' names and shapes
-_HEADER_BYTES = 1 << 20  # more than a header takes, beside the tensors
+_SEAL_KEY = "sha256"  # digest of the JSON text and of the names, dtypes and shapes
+_HEADER_BYTES = 1 << 20  # upper bound of the header size
 _MODEL = "model/"
 _OPTIMIZER = "optimizer/"
 _AVERAGE = "average/"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint file's content.
+    """Content of a checkpoint file.
 
     Attributes:
-        path: The file.
-        about: The JSON object of its header.
-        tensors: Arrays under the paths of their variables.
+        path: Path of the file.
+        about: JSON object of the header.
+        tensors: Arrays by path of the variable.
     """
 
     path: Path
@@ -51,18 +51,18 @@ def named_variables(
     optimizer: keras.optimizers.Optimizer | None = None,
     average: Mapping[str, keras.Variable] | None = None,
 ) -> dict[str, keras.Variable]:
-    """Every variable of a model, of its optimizer and of its average, under a unique path."""
+    """Returns all variables of a model, its optimizer and its average, by unique path."""
     named = {_MODEL + variable.path: variable for variable in model.weights}
     for variable in optimizer.variables if optimizer else ():
         path = _OPTIMIZER + variable.path
-        while path in named:  # Adafactor has several of one name for a weight
+        while path in named:  # Adafactor gives several variables of a weight the same path
             path += "'"
         named[path] = variable
     return named | {_AVERAGE + path: variable for path, variable in (average or {}).items()}
 
 
 def weights_in_use(checkpoint: "Checkpoint") -> dict[str, np.ndarray]:
-    """The weights to test and use a network with, by path: averages where there are any."""
+    """Returns the weights for inference by path: moving averages where they exist."""
     return {
         name.removeprefix(kind): tensor
         for kind in (_MODEL, _AVERAGE)
@@ -72,12 +72,12 @@ def weights_in_use(checkpoint: "Checkpoint") -> dict[str, np.ndarray]:
 
 
 def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
-    """Copies of the variables' values; of a mirrored variable the first replica's."""
+    """Copies the values of variables; for a mirrored variable, the first replica's value."""
     return {name: np.array(variable.value.numpy()) for name, variable in variables.items()}
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """sha256, as hex digits, of the tensors' bytes in the order of their names."""
+    """Returns the sha256, in hex, of the tensors' bytes in the order of their names."""
     hasher = hashlib.sha256()
     for name in sorted(tensors):
         hasher.update(np.ascontiguousarray(tensors[name]).data)
@@ -85,20 +85,20 @@ def digest(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def weights_digest(model: keras.Model) -> str:
-    """Digest of `model.weights` in the order of their paths; equal digests: identical models."""
+    """Returns the digest of `model.weights` in path order; equal digests mean equal weights."""
     return digest(values(named_variables(model)))
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping) -> None:
-    """Writes a checkpoint so that at any moment `path` is absent, the old or the new one, whole.
+    """Writes a checkpoint atomically.
 
     Args:
-        path: The file, in an existing folder.
+        path: Path of the file, in an existing folder.
         tensors: Arrays by name.
-        about: JSON values; format version and digest are added.
+        about: JSON object of the header; format version and digest are added.
 
     Raises:
-        OSError: If it cannot be written (full disk, ...); no part of it is left.
+        OSError: If it cannot be written (full disk, ...); no partial file remains.
     """
     needed = sum(tensor.nbytes for tensor in tensors.values()) + _HEADER_BYTES
     if needed > (free := shutil.disk_usage(path.parent).free):
@@ -123,7 +123,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is damaged, of another program or of another format version.
+        ValueError: If it is damaged, or of another program or format version.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -140,7 +140,7 @@ def read(path: Path) -> Checkpoint:
         OSError,
         RecursionError,
     ) as error:
-        if not path.is_file():  # asked now: a running training removes old ones at any moment
+        if not path.is_file():  # a running training may have removed it just now
             raise FileNotFoundError(f"no checkpoint {path}") from None
         raise ValueError(
             f"checkpoint {path} is damaged or not one of ours: {error or type(error).__name__}"
@@ -157,7 +157,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _seal(text: str, tensors: Mapping[str, np.ndarray]) -> str:
-    """sha256, as hex digits, of a header's text and of the tensors' names, types and shapes."""
+    """Returns the sha256, in hex, of the JSON text and the tensors' names, dtypes and shapes."""
     outline = [(name, str(tensor.dtype), tensor.shape) for name, tensor in sorted(tensors.items())]
     return hashlib.sha256(f"{text}{outline}".encode()).hexdigest()
 
@@ -166,11 +166,11 @@ def assign(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> N
     """Sets variables from a checkpoint.
 
     Args:
-        variables: By name; each must be in the checkpoint with its shape.
-        checkpoint: Of the same network.
+        variables: Variables by name; each must be in the checkpoint, with the same shape.
+        checkpoint: Checkpoint of the same network.
 
     Raises:
-        ValueError: If the checkpoint is of another network.
+        ValueError: If the checkpoint is of another network, or a value is not finite.
     """
     _require_fit(variables, checkpoint)
     for name in variables:
@@ -193,15 +193,15 @@ def _require_fit(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint
 def rebuild(
     checkpoint: Checkpoint, build: Callable[..., keras.Model], image_size: int | None = None
 ) -> keras.Model:
-    """The trained network of a checkpoint, which may come from a stranger.
+    """Rebuilds the trained network of a checkpoint, which may be untrusted.
 
     Args:
-        checkpoint: Its `about["network"]` holds the arguments of `build`.
-        build: Makes a network from its name and options.
-        image_size: Another side of the input than the trained one.
+        checkpoint: Checkpoint whose `about["network"]` holds the arguments of `build`.
+        build: Function that builds a network from its name and options.
+        image_size: Side of the input in pixels (default: as trained).
 
     Raises:
-        ValueError: If the checkpoint describes no network, or its weights do not fit it.
+        ValueError: If the checkpoint describes no valid network, or its weights do not fit.
     """
     in_use = {_MODEL + path: tensor for path, tensor in weights_in_use(checkpoint).items()}
     checkpoint = checkpoint._replace(tensors=in_use)
@@ -210,10 +210,10 @@ def rebuild(
         network["image_size"] = image_size or network["image_size"]
         if network["image_size"] > MAX_IMAGE_SIZE:
             raise ValueError(f"images of {network['image_size']} pixels")
-        with keras.StatelessScope(initialize_variables=False):  # shapes; no memory, whatever size
+        with keras.StatelessScope(initialize_variables=False):  # allocates no weights
             model = build(**network)
-    except Exception as error:  # a stranger's text may be anything
-        keras.utils.clear_session()  # forgets the variables that were to be made
+    except Exception as error:  # an untrusted header may hold anything
+        keras.utils.clear_session()  # drops the variables that were to be created
         reason = textwrap.shorten(str(error), 200)
         raise ValueError(f"checkpoint {checkpoint.path} describes no network: {reason}") from error
     try:
@@ -222,11 +222,11 @@ def rebuild(
         keras.utils.clear_session()
         raise
     with keras.StatelessScope():
-        pass  # its end makes the variables
+        pass  # leaving the scope creates the variables
     assign(named_variables(model), checkpoint)
     return model
 
 
 def versions() -> dict[str, str]:
-    """Versions of what bit-identical results depend on."""
+    """Returns the versions of the libraries that bit-identical results depend on."""
     return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}

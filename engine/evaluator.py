@@ -1,4 +1,4 @@
-"""Scores and predictions of a network, for one device or several replicas alike."""
+"""Scores and predictions of a network, on one device or several replicas."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,32 +11,32 @@ from engine.totals import SUMS, Totals, score
 
 
 def predict(model: keras.Model, views: tf.Tensor, temperature: float = 1.0) -> tf.Tensor:
-    """Log probabilities of images seen through several views each.
+    """Predicts images from several views each.
 
     Args:
-        model: Maps float32 images in 0..255 to {"logits": [B, K]}.
+        model: Network from float32 images in 0..255 to {"logits": [B, K]}.
         views: uint8 [B, V, S, S, 3].
-        temperature: By which logits are divided (C. Guo et al., arXiv:1706.04599, section 4.2).
+        temperature: Divisor of the logits (C. Guo et al., arXiv:1706.04599, section 4.2).
 
     Returns:
-        float32 [B, K]: logarithms of the probabilities averaged over the views.
+        float32 [B, K]: log of the class probabilities averaged over the views.
     """
     return averaged(outputs(model, views)["logits"], views.shape[1], temperature)
 
 
 def outputs(model: keras.Model, views: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What a model says of all views, uint8 [B, V, S, S, 3], one after the other: [B * V, ...]."""
+    """Runs a model on all views, uint8 [B, V, S, S, 3]; returns its outputs, [B * V, ...]."""
     images = tf.cast(tf.reshape(views, [-1, *views.shape[2:]]), tf.float32)
     return model(images, training=False)
 
 
 def averaged(logits: tf.Tensor, count: int, temperature: float = 1.0) -> tf.Tensor:
-    """Logarithms of the probabilities, averaged over `count` views: float32 [B, K].
+    """Averages the class probabilities over the views; returns their logs, float32 [B, K].
 
     Args:
         logits: float32 [B * V, K].
-        count: V.
-        temperature: By which logits are divided.
+        count: Number of views V.
+        temperature: Divisor of the logits.
     """
     if temperature != 1:
         logits /= temperature
@@ -45,21 +45,22 @@ def averaged(logits: tf.Tensor, count: int, temperature: float = 1.0) -> tf.Tens
 
 
 class Evaluator:
-    """Scores a model over the strategy's replicas; every example counts once."""
+    """Scores a model on the strategy's replicas; every example counts exactly once."""
 
     def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
-        """Takes a model made in the strategy's scope."""
+        """Takes a model that was created in the strategy's scope."""
         self._strategy = strategy
         self._model = model
         self._evaluate = tf.function(self._evaluate_graph, autograph=False)
         self._predict = tf.function(self._predict_graph, autograph=False)
 
     def evaluate(self, batches: Iterable, confusion: np.ndarray | None = None) -> Totals:
-        """Sums over replica batches of (views [b, V, S, S, 3], labels [b], weights [b]).
+        """Sums the scores over batches of (views [b, V, S, S, 3], labels [b], weights [b]).
 
         Args:
-            batches: A data set, R batches to a step, padded with examples of weight 0.
-            confusion: int64 [K, K], to which is added how often a class (row) was taken for each.
+            batches: Data set with R batches per step, padded with examples of weight 0.
+            confusion: int64 [K, K], rows: true classes, columns: predicted classes; the counts
+                are added in place.
         """
         sums, here = np.zeros(SUMS), None if confusion is None else np.zeros_like(confusion)
         for batch in self._spread(batches):
@@ -73,10 +74,10 @@ class Evaluator:
         return Totals(*map(float, sums))
 
     def predictions(self, batches: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What the model says of every example, in order.
+        """Predicts every example, in order.
 
         Args:
-            batches: As for `evaluate`.
+            batches: Batches as for `evaluate`.
 
         Yields:
             Log probabilities, float32 [n, K], and labels, int32 [n].
@@ -91,7 +92,7 @@ class Evaluator:
         return self._strategy.distribute_datasets_from_function(lambda context: batches)
 
     def _gathered(self, *columns) -> list[np.ndarray]:
-        """What the replicas have, one after the other."""
+        """Concatenates the arrays of this worker's replicas."""
         return [
             np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(c)])
             for c in columns

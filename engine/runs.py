@@ -1,10 +1,10 @@
-"""Run folders: everything that one training writes, and finding it again.
+"""Run folders: the files that a training writes, and how to find and read them.
 
 run.json                            how the run was started
 checkpoints/step-00000240.safetensors, best.safetensors
 metrics.csv                         one row per epoch
 train/ validation/                  TensorBoard event files
-train.log                           the console's lines
+train.log                           the lines printed on the console
 """
 
 import csv
@@ -42,7 +42,7 @@ _LOCK = ".lock"
 
 
 def make_folder(name: str) -> Path:
-    """Makes `runs/NAME`, or the first of `runs/NAME-2`, `-3`, ... that does not exist."""
+    """Creates `runs/NAME`, or the first of `runs/NAME-2`, `-3`, ... that does not exist."""
     folder, number = ROOT / name, 1
     while True:
         try:
@@ -54,10 +54,10 @@ def make_folder(name: str) -> Path:
 
 
 def newest(*, saved: bool = False) -> "Run":
-    """The run under `runs/` that was started or saved last.
+    """Returns the run under `runs/` that was started, or wrote a checkpoint, last.
 
     Args:
-        saved: Whether only those count that have a checkpoint.
+        saved: Whether to ignore runs without a checkpoint.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -72,16 +72,16 @@ def newest(*, saved: bool = False) -> "Run":
 
 
 def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Checkpoint]:
-    """A checkpoint, and the folder where results about it belong.
+    """Reads a checkpoint; returns it after the folder for results about it.
 
     Args:
-        place: A run folder or a checkpoint file; None for the newest run with a checkpoint.
+        place: Run folder or checkpoint file; None for the newest run with a checkpoint.
         which: `best`, `last`, a step, or a checkpoint file, which needs no run folder.
 
     Raises:
         FileNotFoundError: If there is no such run or checkpoint.
-        ValueError: If the checkpoint is damaged or not one of ours, or `place` and `which` name two
-            different things.
+        ValueError: If the checkpoint is damaged or of another program, or `place` and `which`
+            contradict each other.
     """
     _check_one(place, which)
     for file in (place, which):
@@ -99,7 +99,7 @@ def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Ch
 
 
 def _check_one(place: str | None, which: str) -> None:
-    """Raises ValueError where a place and a checkpoint do not go together."""
+    """Raises ValueError if `place` and `which` contradict each other."""
     if not place:
         return
     if Path(place).suffix == _SUFFIX and which != "best":
@@ -113,7 +113,7 @@ class Run:
     """One run folder."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Names the folder; nothing is read or written yet."""
+        """Sets the folder; reads and writes no files."""
         self.folder = Path(folder)
 
     @property
@@ -123,27 +123,27 @@ class Run:
 
     @property
     def last_change(self) -> float:
-        """When the run was started or saved its last checkpoint, in seconds since 1970."""
+        """Time of the start or the last checkpoint, in seconds since 1970."""
         return max(map(_changed, (self.folder / _SETTINGS, *self.step_files())))
 
     def step_files(self) -> list[Path]:
-        """The steps' checkpoint files, oldest first."""
+        """Returns the checkpoint files of steps, oldest first."""
         return sorted((self.folder / _CHECKPOINTS).glob(f"step-*{_SUFFIX}"))
 
     def checkpoint_files(self) -> list[Path]:
-        """The best checkpoint's file, where there is one, and those of `step_files`."""
+        """Returns the file of the best checkpoint, if it exists, followed by `step_files`."""
         best = self.folder / _CHECKPOINTS / _BEST
         return [*([best] if best.exists() else []), *self.step_files()]
 
     def lock(self) -> TextIO:
-        """Keeps other trainings out of the folder, which is made, until the file is closed.
+        """Creates the folder and locks it against other trainings until the file is closed.
 
         Returns:
-            The open file, which the end of the process closes.
+            The open lock file, which is closed at the latest when the process ends.
 
         Raises:
-            ValueError: If another training is writing there.
-            OSError: If the folder or the lock cannot be made.
+            ValueError: If another training holds the lock.
+            OSError: If the folder or the lock cannot be created.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = open(self.folder / _LOCK, "a")
@@ -156,7 +156,7 @@ class Run:
         return file
 
     def write_settings(self, settings: Mapping) -> None:
-        """Makes the folder and writes `run.json`: the settings, this command and commit.
+        """Creates the folder and writes settings, command line and git commit to `run.json`.
 
         Raises:
             OSError: If the folder cannot be written.
@@ -166,10 +166,10 @@ class Run:
         files.write(self.folder / _SETTINGS, f"{text}\n".encode())
 
     def settings(self) -> dict:
-        """What `write_settings` wrote.
+        """Reads `run.json`.
 
         Raises:
-            FileNotFoundError: If no run was started here.
+            FileNotFoundError: If no run was started in this folder.
             ValueError: If the file is damaged.
         """
         path = self.folder / _SETTINGS
@@ -181,16 +181,16 @@ class Run:
             raise ValueError(f"{path} is damaged: {error}") from error
 
     def save(self, tensors: Mapping, about: Mapping, *, keep: int, best: bool) -> None:
-        """Writes the checkpoint of `about["step"]` and removes those beyond the newest `keep`.
+        """Writes the checkpoint of `about["step"]` and removes all but the newest `keep`.
 
         Args:
             tensors: Arrays by name.
-            about: See `checkpoints`.
-            keep: How many to keep besides the best, at least 1.
-            best: Whether this is the best so far.
+            about: Header of the checkpoint, see `checkpoints`.
+            keep: Number of checkpoints to keep besides the best, at least 1.
+            best: Whether this checkpoint is the best so far.
         """
         path = self.folder / _CHECKPOINTS / _step_file(about["step"])
-        if best:  # first: once the step's file is there, nothing makes up for a missing best
+        if best:  # written first: a run with the step file but without the best is never repaired
             checkpoints.write(path.with_name(_BEST), tensors, about)
             files.replace(path, lambda new: _link_or_copy(path.with_name(_BEST), new))
         else:
@@ -202,19 +202,19 @@ class Run:
             old.unlink()
 
     def last(self, say: Callable[[str], None]) -> checkpoints.Checkpoint | None:
-        """The newest checkpoint that is whole, at last the best; None where none was written yet.
+        """Reads the newest intact checkpoint, or else the best; None if none was written yet.
 
         Args:
-            say: Is told about a damaged one.
+            say: Function that receives warnings about damaged checkpoints.
 
         Raises:
-            ValueError: If all are damaged.
+            ValueError: If all checkpoints are damaged.
         """
         written = self.checkpoint_files()
         for path in reversed(written):
             try:
                 return checkpoints.read(path)
-            except FileNotFoundError:  # a running training has removed it, and written newer ones
+            except FileNotFoundError:  # a running training has replaced it by a newer one
                 return self.last(say)
             except ValueError as error:
                 say(f"warning: {error}; trying the one before it")
@@ -223,10 +223,10 @@ class Run:
         return None
 
     def find(self, which: str) -> checkpoints.Checkpoint:
-        """A checkpoint of this run.
+        """Reads a checkpoint of this run.
 
         Args:
-            which: `best` (the last one where nothing was validated), `last`, or a step.
+            which: `best` (the last one if nothing was validated), `last`, or a step.
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
@@ -247,21 +247,21 @@ class Run:
         return found
 
     def remove_litter(self) -> None:
-        """Removes the files and folders that processes were writing when they were killed."""
+        """Removes temporary files and folders left by killed processes."""
         files.remove_litter(self.folder)
 
     def keep_metrics(self, step: int) -> None:
-        """Drops rows of `metrics.csv` after `step`: a resumed run writes them again."""
+        """Drops the rows of `metrics.csv` after `step`, which a resumed run writes again."""
         rows = [row for row in self.metrics() if int(row["step"]) <= step]
         self._write_metrics(rows)
 
     def add_metrics(self, row: Mapping) -> None:
-        """Appends a row, replacing one of its epoch, which ended early then, or of a later one."""
+        """Appends a row to `metrics.csv`, replacing rows of the same or later epochs."""
         rows = [old for old in self.metrics() if int(old["epoch"]) < row["epoch"]]
         self._write_metrics([*rows, row])
 
     def metrics(self) -> list[dict]:
-        """The rows of `metrics.csv`, as texts."""
+        """Returns the rows of `metrics.csv`, with values as strings."""
         path = self.folder / "metrics.csv"
         if not path.exists():
             return []
@@ -278,11 +278,11 @@ class Run:
         files.replace(self.folder / "metrics.csv", save)
 
     def add_picture(self, name: str, content: bytes) -> None:
-        """Writes a PNG file."""
+        """Writes a PNG file to the run folder."""
         (self.folder / f"{name}.png").write_bytes(content)
 
     def add_table(self, name: str, rows: Iterable[Sequence]) -> None:
-        """Writes a CSV file."""
+        """Writes a CSV file to the run folder."""
         with open(self.folder / f"{name}.csv", "w", newline="") as file:
             csv.writer(file).writerows(rows)
 
@@ -293,7 +293,7 @@ class Run:
 
 
 class Watched(Run):
-    """A run folder that another process writes: what would be written here is not."""
+    """A run folder that another process writes: all methods that write do nothing."""
 
     def _skip(self, *_: object, **__: object) -> None:
         """Does nothing."""
@@ -303,7 +303,7 @@ class Watched(Run):
 
 
 def _changed(path: Path) -> float:
-    """When a file was written, in seconds since 1970; 0 if it was removed meanwhile."""
+    """Returns a file's modification time in seconds since 1970; 0 if it has been removed."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -322,7 +322,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _git_commit() -> str | None:
-    """The program's commit, with `-dirty` where files differ from it; None outside git."""
+    """Returns the git commit, with `-dirty` if files are modified; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""The training step, for one device or several replicas alike.
+"""The training step, on one device or several replicas.
 
-An explicit loop: `model.fit` under `tf.distribute` breaks or is silently wrong in Keras 3.15
-(clipping, dropout masks, uneven batches, several steps per call).
+The loop is explicit because `model.fit` under `tf.distribute` fails or is silently wrong in Keras
+3.15 (clipping, dropout masks, uneven batches, several steps per call).
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ from engine import averages, losses, mixing
 from engine.dropout_seeds import DropoutSeeds
 from engine.totals import SUMS, Totals, score
 
-# (images float32 [b, S, S, 3] in 0..255, step, their places in the global batch [b]) -> images
+# (images float32 [b, S, S, 3] in 0..255, step, indices in the global batch [b]) -> images
 Colour = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
-MAX_STEPS = 64  # of one call
+MAX_STEPS = 64  # per call
 
 
 class NotFinite(RuntimeError):
-    """The loss or the gradient is infinite or not a number; `step` is the update that failed."""
+    """Raised if the loss or gradient is infinite or NaN; `step` is the failed update."""
 
     def __init__(self, step: int, rate: float) -> None:
-        """Names the step and its learning rate."""
+        """Takes the failed step and its learning rate."""
         self.step = step
         super().__init__(
             f"the loss or its gradient is not finite at step {step}, learning rate {rate:g}"
@@ -34,12 +34,12 @@ class NotFinite(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What a call of `Trainer.train` did.
+    """Result of a call of `Trainer.train`.
 
     Attributes:
-        totals: Over the training examples seen, with the weights of their own step.
-        gradient_norm: Of the last step, all replicas' sum.
-        waited: Seconds in which the step waited for its batch.
+        totals: Scores of the training examples, each computed before its step's update.
+        gradient_norm: Norm of the last step's gradient, summed over all replicas.
+        waited: Seconds spent waiting for batches.
     """
 
     totals: Totals
@@ -50,21 +50,22 @@ class Progress:
 def micro_batches(
     batch_size: int, micro_batch: int | None, replicas: int, *, pairs: bool = False
 ) -> np.ndarray:
-    """Which examples of its share a replica computes at a time.
+    """Divides a replica's share of the batch into micro batches.
 
-    Taken by turns, so that a part holds the same examples whatever the number of replicas.
+    Examples are dealt in turn, so that a micro batch holds the same examples of the global batch
+    for any number of replicas.
 
     Args:
-        batch_size: Global.
-        micro_batch: Global: size of a part; None for the whole batch.
-        replicas: How many share a part.
-        pairs: Whether neighbours stay together.
+        batch_size: Examples per update, over all replicas.
+        micro_batch: Examples computed at a time, over all replicas; None for the whole batch.
+        replicas: Number of replicas.
+        pairs: Whether neighbours stay together, as mixing requires.
 
     Returns:
-        int32 [parts, examples]: places in the replica's share.
+        int32 [parts, examples]: indices into the replica's share.
 
     Raises:
-        ValueError: If the parts do not come out even.
+        ValueError: If the batch does not divide evenly.
     """
     size, together = micro_batch or batch_size, 2 if pairs else 1
     if batch_size % size or size % (together * replicas):
@@ -83,10 +84,10 @@ def _build(
     variables: list[keras.Variable],
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Makes the optimizer's variables; its own weight decay is for kernels only."""
+    """Creates the optimizer's variables and restricts its weight decay to kernels."""
     if optimizer.weight_decay is not None:
         optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
-    # Keras has no other way to leave that out: clipping needs the sums before they are applied.
+    # Keras has no public switch for this: clipping needs the summed gradients before the update.
     optimizer._all_reduce_sum_gradients = lambda summed: summed
     with strategy.scope():
         optimizer.build(variables)
@@ -112,28 +113,28 @@ class Trainer:
         factors: Mapping[str, float] | None = None,
         xla: bool = False,
     ) -> None:
-        """Builds the optimizer and makes random layers functions of the step.
+        """Builds the optimizer and seeds the random layers by step.
 
         Args:
-            strategy: In whose scope model and optimizer were made.
-            model: Maps float32 images in 0..255 to {"logits": [B, K]}, and to the same of
-                auxiliary heads under other names.
-            optimizer: A Keras optimizer without clipping of its own.
-            batch_size: Global: examples of one update over all replicas.
-            seed: Of the random layers and of `mix`.
-            objective: The loss.
-            micro_batch: Global: examples computed at a time, a divisor of the batch; their
-                gradients are summed. None for all at once.
-            clip_norm: Longest gradient, over all replicas and variables; longer ones are shortened.
-            colour: The augmentation policy's colour part, or none.
-            mix: How images are mixed with each other, or not.
-            average: Of the weights, to keep up to date.
-            factors: Of the learning rates of some trainable variables, by path.
-            xla: Whether XLA compiles loss and gradients; for one replica, as BatchNorm of several
-                meets in them.
+            strategy: Strategy in whose scope model and optimizer were created.
+            model: Network from float32 images in 0..255 to {"logits": [B, K]}, plus the logits
+                of auxiliary heads under other names.
+            optimizer: Keras optimizer without gradient clipping.
+            batch_size: Examples per update, over all replicas.
+            seed: Seed of the random layers and of `mix`.
+            objective: Loss to minimise.
+            micro_batch: Examples computed at a time, over all replicas; a divisor of `batch_size`.
+                Gradients are summed (default: the whole batch).
+            clip_norm: Maximum norm of the gradient over all variables (default: no clipping).
+            colour: Colour augmentation on the device (default: none).
+            mix: Settings of mixup and CutMix (default: no mixing).
+            average: Moving average of the weights, updated after each step (default: none).
+            factors: Learning-rate multipliers by path of the variable (default: 1 for all).
+            xla: Whether XLA compiles loss and gradients; for one replica only, because BatchNorm
+                synchronises several.
 
         Raises:
-            ValueError: If the parts do not come out even.
+            ValueError: If the batch does not divide evenly.
         """
         self._places = micro_batches(
             batch_size, micro_batch, strategy.num_replicas_in_sync, pairs=bool(mix)
@@ -158,7 +159,7 @@ class Trainer:
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
-        """The optimizer, built."""
+        """The optimizer, with its variables."""
         return self._optimizer
 
     @property
@@ -167,32 +168,32 @@ class Trainer:
         return int(self._optimizer.iterations.numpy())
 
     def iterate(self, batches: tf.data.Dataset) -> Iterator:
-        """Iterator over replica batches [B / replicas, ...], R of them to a step."""
+        """Returns an iterator over batches [B / R, ...] per replica, R batches per step."""
         if self._strategy.num_replicas_in_sync == 1:
             return iter(self._strategy.experimental_distribute_dataset(batches))
         return iter(self._strategy.distribute_datasets_from_function(lambda context: batches))
 
     def train(self, iterator: Iterator, rates: list[float]) -> Progress:
-        """Does one update per learning rate.
+        """Runs one update per learning rate.
 
         Args:
-            iterator: Of `iterate`.
-            rates: The learning rates of the next steps, `MAX_STEPS` at most.
+            iterator: Iterator from `iterate`.
+            rates: Learning rates of the next steps, at most `MAX_STEPS`.
 
         Raises:
-            NotFinite: If a loss or gradient is not finite; the weights are spoiled then.
+            NotFinite: If a loss or gradient is not finite; the weights are then unusable.
         """
         step, count = self.step, len(rates)
         padded = tf.constant(
             rates + [0.0] * (MAX_STEPS - count), tf.float32
-        )  # one shape, one trace
+        )  # padded to one shape, so that the graph is traced once
         done, finite, sums, norm, waited = self._train(iterator, padded, tf.constant(count))
         if not finite:
             raise NotFinite(step + int(done) - 1, rates[int(done) - 1])
         return Progress(Totals(*map(float, sums)), float(norm), float(waited))
 
     def fits(self) -> bool:
-        """Whether the device has memory for a step, which is done and undone."""
+        """Whether a step fits in memory; runs one and restores all variables."""
         model, optimizer = self._model, self._optimizer
         kept = [*model.weights, *optimizer.variables]
         before = [variable.numpy() for variable in kept]
@@ -204,7 +205,7 @@ class Trainer:
         except tf.errors.ResourceExhaustedError:
             return False
         except NotFinite:
-            pass  # of black images
+            pass  # can happen on black images; only memory matters here
         finally:
             for variable, value in zip(kept, before, strict=True):
                 variable.assign(value)
@@ -243,7 +244,7 @@ class Trainer:
     def _replica_step(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, rate: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One replica's share of an update; returns its scores [4] and the gradient's norm."""
+        """Runs one replica's share of an update; returns its scores [4] and the gradient norm."""
         context = tf.distribute.get_replica_context()
         scores, *gradients = self._accumulated(images, labels, weights)
         if self._strategy.num_replicas_in_sync > 1:
@@ -255,7 +256,7 @@ class Trainer:
         return scores, norm
 
     def _slow_ones(self) -> list[tuple[tf.Variable, tf.Tensor, float]]:
-        """The variables with a factor, their values and the factors."""
+        """Returns the variables with a learning-rate multiplier, their values and multipliers."""
         slow = [v for v in self._model.trainable_variables if self._factors.get(v.path, 1.0) != 1]
         if not slow:
             return []
@@ -264,7 +265,7 @@ class Trainer:
         return list(zip([variable.value for variable in slow], values, factors, strict=True))
 
     def _slow_down(self, before: list[tuple[tf.Variable, tf.Tensor, float]]) -> None:
-        """Leaves of every update the part that the factor says, whatever the optimizer."""
+        """Scales each update by its multiplier, for any optimizer."""
         for variable, value, factor in before:
 
             def follow(variable: tf.Variable, old: tf.Tensor, factor=factor) -> tf.Operation:
@@ -273,13 +274,13 @@ class Trainer:
             self._strategy.extended.update(variable, follow, args=(value,))
 
     def _apply(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> None:
-        """Updates the weights."""
+        """Applies the gradients to the weights."""
         self._optimizer.learning_rate.assign(rate)
         variables = self._model.trainable_variables
         self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     def _accumulated(self, *batch: tf.Tensor) -> list[tf.Tensor]:
-        """The sums of `_part` over the parts of a replica's batch."""
+        """Sums the results of `_part` over the micro batches of a replica."""
         count = len(self._places)
         if count == 1:
             return self._part(*batch, 0)
@@ -294,7 +295,7 @@ class Trainer:
         if self._strategy.num_replicas_in_sync == 1:
             more = lambda part, *_: part < count  # noqa: E731
             return tf.while_loop(more, add, sums, parallel_iterations=1)[1:]
-        for _ in range(count):  # replicas meet in BatchNorm, which no loop of a graph allows
+        for _ in range(count):  # replicas synchronise in BatchNorm, which a graph loop forbids
             with tf.control_dependencies(sums[1:]):
                 sums = add(*sums)
         return sums[1:]
@@ -302,7 +303,7 @@ class Trainer:
     def _part(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, part: int | tf.Tensor
     ) -> list[tf.Tensor]:
-        """Scores [4] of a part of a replica's batch, and its share of every gradient."""
+        """Returns the scores [4] of a micro batch and its share of each gradient."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         places = replica * self._places.size + tf.gather(self._places, part)
         step = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.int64)
@@ -321,7 +322,7 @@ class Trainer:
     def _gradients(
         self, images: tf.Tensor, targets: list[tuple[tf.Tensor, tf.Tensor]], part: int | tf.Tensor
     ) -> list[tf.Tensor]:
-        """A part's logits [b, K], and its share of every gradient."""
+        """Returns the logits [b, K] of a micro batch and its share of each gradient."""
         replicas, variables = self._strategy.num_replicas_in_sync, self._model.trainable_variables
         self._clock.part = part
         with tf.GradientTape() as tape:
@@ -332,11 +333,11 @@ class Trainer:
         return [heads["logits"], *gradients]
 
     def _heads(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the network says in training of images, which may be smaller than its input."""
+        """Runs the network in training mode on images that may be smaller than its input."""
         if images.shape[1:] == self._model.input_shape[1:]:
             return self._model(images, training=True)
         return self._model.call(images, training=True)
 
     def weight_norm(self) -> float:
-        """Euclidean norm of all trainable variables."""
+        """Returns the Euclidean norm of all trainable variables."""
         return float(tf.linalg.global_norm([v.value for v in self._model.trainable_variables]))
