@@ -1,7 +1,7 @@
-"""A moving average of a network's weights, which is tested and used in their place.
+"""Exponential moving average of a network's weights, used instead of them for inference.
 
-B. Polyak and A. Juditsky, SIAM J. Control Optim. 30 (1992); with the decay of a young average as in
-TensorFlow's `ExponentialMovingAverage`.
+B. Polyak and A. Juditsky, SIAM J. Control Optim. 30 (1992). In the first steps the decay is
+smaller, as in TensorFlow's `ExponentialMovingAverage`.
 """
 
 import contextlib
@@ -12,19 +12,19 @@ import tensorflow as tf
 
 
 class Average:
-    """The average of all weights of a model, batch statistics too.
+    """Moving average of all weights of a model, including batch statistics.
 
     Attributes:
-        variables: The averages, by the path of the weight.
+        variables: Averages by path of the weight.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model, decay: float) -> None:
-        """Starts at the weights as they are.
+        """Starts at the current weights.
 
         Args:
-            strategy: In whose scope the model was made.
-            model: Its weights exist.
-            decay: How much of the average a step keeps, in [0, 1).
+            strategy: Strategy in whose scope the model was created.
+            model: Built model.
+            decay: Fraction of the average that a step keeps, in [0, 1).
         """
         self._strategy, self._model, self._decay = strategy, model, decay
         with strategy.scope():
@@ -34,12 +34,16 @@ class Average:
             }
 
     def start(self) -> None:
-        """Starts again, at the weights as they are."""
+        """Restarts at the current weights."""
         for weight in self._model.weights:
             self.variables[weight.path].assign(weight.numpy())
 
     def update(self, steps: tf.Tensor) -> None:
-        """Moves towards the weights, after so many optimizer updates; outside of replicas."""
+        """Moves the average towards the weights; call it outside the replica context.
+
+        Args:
+            steps: Optimizer updates done, integer [].
+        """
         done = tf.cast(steps, tf.float32)
         decay = tf.minimum(self._decay, (1 + done) / (10 + done))
 
@@ -52,7 +56,7 @@ class Average:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Gives the model the average for a while."""
+        """Sets the model's weights to the average for the duration of a `with` block."""
         trained = {weight.path: weight.numpy() for weight in self._model.weights}
         try:
             for weight in self._model.weights:

@@ -1,7 +1,8 @@
-"""Several processes, on one machine or many, that train one network: who they are.
+"""The cluster: processes, on one machine or several, that train one network together.
 
-Each of them, a worker, runs the same command. The environment says who the others are: TF_CONFIG,
-TensorFlow's convention, or what Slurm sets. The first is the chief.
+Each process, called a worker, runs the same command and learns the addresses of all workers from
+the environment: from TF_CONFIG, TensorFlow's convention, or from Slurm's variables. The first
+worker is the chief.
 """
 
 import contextlib
@@ -19,17 +20,17 @@ import tensorflow as tf
 
 from runtime import console
 
-_SLURM_PORTS = range(10_000, 30_000, 16)  # first ones: jobs that share a machine have others
-_CAUSE = re.compile(r"aborted by: (.*)")  # in a message of many lines
-_ERRORS = (  # what TensorFlow raises when another worker is gone
+_SLURM_PORTS = range(10_000, 30_000, 16)  # first ports; jobs on one machine get different ones
+_CAUSE = re.compile(r"aborted by: (.*)")  # the cause within a message of many lines
+_ERRORS = (  # raised by TensorFlow when another worker has ended
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
 )
 
-_JOINING = 60  # seconds for TensorFlow to join workers that have just met
-# Waits until its input is closed, at most so many seconds; then it ends a process.
+_JOINING = 60  # timeout in seconds for TensorFlow to connect workers that have just met
+# Kills a process unless stdin is closed within the given number of seconds.
 _WATCH = """import os, select, signal, sys
 seconds, process, line = sys.argv[1:]
 if not select.select([sys.stdin], [], [], float(seconds))[0]:
@@ -39,16 +40,16 @@ if not select.select([sys.stdin], [], [], float(seconds))[0]:
 
 
 class PeerLost(Exception):
-    """Another worker has ended, or did not come: all have to be started again."""
+    """Raised if another worker has ended or is missing: all must be started again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of a training, as one of them sees them.
+    """The workers of a training and this worker's place among them.
 
     Attributes:
-        workers: Address of each, HOST:PORT; the first is the chief's.
-        index: Which one this is.
+        workers: Address of each worker, HOST:PORT; the first is the chief's.
+        index: Index of this worker.
     """
 
     workers: tuple[str, ...] = ("localhost:0",)
@@ -56,23 +57,23 @@ class Cluster:
 
     @property
     def size(self) -> int:
-        """How many workers there are; 1 where nothing was said of others."""
+        """Number of workers; 1 without a cluster."""
         return len(self.workers)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this one writes the run folder."""
+        """Whether this worker is the chief, which writes the run folder."""
         return self.index == 0
 
     def name(self, index: int) -> str:
-        """As in "worker 1 (node7:2222)"."""
+        """Returns a worker's name for messages, as in "worker 1 (node7:2222)"."""
         return f"worker {index} ({self.workers[index]})"
 
     def strategy(self) -> tf.distribute.Strategy:
-        """Joins the workers, which have met, through TensorFlow; no operation may have run before.
+        """Connects the workers through TensorFlow; must precede the first operation.
 
-        If one has gone since, the others are ended by SIGKILL: TensorFlow would wait for it, with
-        Python's lock.
+        The workers have met before (`rendezvous.meet`). If one has ended since, the others kill
+        themselves by SIGKILL, because TensorFlow would wait for it and hold the GIL.
         """
         line = (
             f"error: worker {self.index} of {self.size}: another worker has ended; start all again"
@@ -81,7 +82,7 @@ class Cluster:
             return tf.distribute.MultiWorkerMirroredStrategy(self.resolver())
 
     def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:
-        """The workers, as TensorFlow has them: with as many GPUs each as are visible here."""
+        """Describes the workers to TensorFlow; each is taken to have this one's number of GPUs."""
         return tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({"worker": list(self.workers)}),
             task_type="worker",
@@ -91,17 +92,17 @@ class Cluster:
         )
 
     def gathered(self, strategy: tf.distribute.Strategy, numbers: Sequence[float]) -> np.ndarray:
-        """What every worker has: float64 [workers, n] of its n numbers; all must call it."""
+        """Gathers n numbers from each worker, float64 [workers, n]; all workers must call it."""
         rows = np.zeros([self.size, len(numbers)])
         rows[self.index] = numbers
         return summed(strategy, rows)
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Says in one line that a worker is gone, where TensorFlow raises one of many errors.
+        """Converts the errors that TensorFlow raises when a worker has ended into `PeerLost`.
 
         Raises:
-            PeerLost: Instead.
+            PeerLost: If another worker has ended.
         """
         try:
             yield
@@ -120,7 +121,10 @@ class Cluster:
 
 @contextlib.contextmanager
 def _by_default(*signals: int) -> Iterator[None]:
-    """Lets signals end the process at once: Python would handle them after TensorFlow's waiting."""
+    """Restores the default signal handlers for a while.
+
+    Python would run its own handlers only after TensorFlow's blocking call returns.
+    """
     before = {number: signal.signal(number, signal.SIG_DFL) for number in signals}
     try:
         yield
@@ -131,7 +135,7 @@ def _by_default(*signals: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_after(seconds: float, line: str) -> Iterator[None]:
-    """Prints a line and ends this process unless it gets on in time."""
+    """Prints a line and kills this process if the body takes longer than `seconds`."""
     words = [sys.executable, "-S", "-c", _WATCH, str(seconds), str(os.getpid()), line]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as watch:
         try:
@@ -141,7 +145,7 @@ def _ended_after(seconds: float, line: str) -> Iterator[None]:
 
 
 def summed(strategy: tf.distribute.Strategy, array: np.ndarray) -> np.ndarray:
-    """The sum of the arrays of all workers, of one shape and type; all must call it."""
+    """Sums arrays of equal shape and dtype over all workers; all workers must call it."""
     replicas = strategy.num_replicas_in_sync
     local = 1 if replicas == 1 else len(strategy.extended.worker_devices)
     if local == replicas:
@@ -154,10 +158,10 @@ def summed(strategy: tf.distribute.Strategy, array: np.ndarray) -> np.ndarray:
 
 
 def from_environment() -> Cluster:
-    """Who the workers are: from TF_CONFIG, else from Slurm (`srun`), else this process alone.
+    """Reads the cluster from TF_CONFIG, else from Slurm (`srun`), else takes this process alone.
 
     Raises:
-        ValueError: If TF_CONFIG is not as TensorFlow documents it.
+        ValueError: If TF_CONFIG does not have TensorFlow's documented form.
     """
     if os.environ.get("TF_CONFIG"):
         return _from_tf_config(os.environ["TF_CONFIG"])
@@ -192,10 +196,10 @@ def _from_tf_config(text: str) -> Cluster:
 
 
 def _from_slurm() -> Cluster:
-    """The tasks of a job step; GPUs are bound to them by Slurm, if at all.
+    """Reads the tasks of a Slurm job step; binding GPUs to tasks is left to Slurm.
 
-    TensorFlow's resolver sorts the machines by name, Slurm numbers the tasks in its own order; so
-    a worker finds itself by its machine's name and its place there.
+    TensorFlow's resolver sorts the machines by name, whereas Slurm numbers the tasks in its own
+    order, so a worker identifies itself by its machine's name and its local task number.
     """
     first = _SLURM_PORTS[int(os.environ.get("SLURM_JOB_ID", 0)) % len(_SLURM_PORTS)]
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(

@@ -6,25 +6,25 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-_DRIVER = Path("/proc/driver/nvidia/gpus")  # has a folder for each of them
+_DRIVER = Path("/proc/driver/nvidia/gpus")  # has a folder per GPU
 _PROCESSOR = Path("/proc/cpuinfo")
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
 def configure(threads: int, log_placement: bool = False, devices: str = "all") -> None:
-    """Sets what TensorFlow uses; thread counts are part of what makes runs bit-identical.
+    """Sets TensorFlow's threads and devices; bit-identical runs need equal thread counts.
 
-    Call it before the first operation; in a process whose threads are running already it raises.
+    Must be called before the first operation.
 
     Args:
-        threads: Threads within one operation, and operations at a time.
-        log_placement: Whether TensorFlow prints the device of every operation.
-        devices: "all"; a number of GPUs, or without one of parts of the CPU, each a replica; or
-            the numbers of GPUs, from 0, as in "0,2" ("2," for one).
+        threads: Threads within an operation, and operations run in parallel.
+        log_placement: Whether TensorFlow prints the device of each operation.
+        devices: "all"; the number of GPUs to use, or of parts of the CPU if there is no GPU, each
+            a replica; or indices of GPUs from 0, as in "0,2" ("2," for a single one).
 
     Raises:
-        ValueError: If there are no such devices.
+        ValueError: If the devices do not exist.
         RuntimeError: If TensorFlow has started already.
     """
     _use(devices)
@@ -36,7 +36,7 @@ def configure(threads: int, log_placement: bool = False, devices: str = "all") -
 
 
 def _use(devices: str) -> None:
-    """Makes some GPUs visible, or divides the CPU."""
+    """Restricts the visible GPUs, or divides the CPU into logical devices."""
     gpus, cpus = (tf.config.list_physical_devices(kind) for kind in ("GPU", "CPU"))
     if devices == "all":
         return
@@ -56,7 +56,7 @@ def _use(devices: str) -> None:
 
 
 def unused() -> str | None:
-    """What to say of GPUs of this machine that are not used; None where all are."""
+    """Returns a remark about unused GPUs of this machine; None if all are used."""
     found, used = tf.config.list_physical_devices("GPU"), tf.config.get_visible_devices("GPU")
     if len(used) < len(found):
         left = len(found) - len(used)
@@ -71,7 +71,7 @@ def unused() -> str | None:
 
 
 def make_strategy() -> tf.distribute.Strategy:
-    """All visible GPUs, each a replica; without one, the CPU's logical devices (usually one)."""
+    """Returns a strategy with one replica per visible GPU, or else per logical CPU device."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1 and devices[0].device_type == "CPU":
         return tf.distribute.get_strategy()
@@ -79,21 +79,21 @@ def make_strategy() -> tf.distribute.Strategy:
 
 
 def set_precision(precision: str, *, training: bool = True) -> str:
-    """Sets the global precision and returns its name; arguments as of `precision_here`."""
+    """Sets the global dtype policy and returns its name; arguments as for `precision_here`."""
     precision = precision_here(precision, training=training)
     keras.config.set_dtype_policy(precision)
     return precision
 
 
 def precision_here(precision: str, *, training: bool = True) -> str:
-    """What one of `PRECISIONS` is on these devices.
+    """Resolves the precision "auto" for the visible devices.
 
-    `auto` is mixed_bfloat16 where they multiply bfloat16 numbers, else float32. A processor tests
-    and classifies in float32, as what export.py makes of a network does.
+    "auto" is mixed_bfloat16 if the hardware multiplies bfloat16 numbers, else float32. Inference
+    on a CPU is always float32, like the exported network.
 
     Args:
         precision: One of `PRECISIONS`.
-        training: Whether a network is trained.
+        training: Whether the network is trained.
     """
     if precision != "auto":
         return precision
@@ -106,39 +106,39 @@ def precision_here(precision: str, *, training: bool = True) -> str:
 
 
 def _gpu_has_bfloat16(gpu):
-    """Whether it has tensor cores for it: compute capability 8.0."""
+    """Whether a GPU has bfloat16 tensor cores: compute capability 8.0 or higher."""
     details = tf.config.experimental.get_device_details(gpu)
     return details.get("compute_capability", (0, 0)) >= (8, 0)
 
 
 def _processor_has_bfloat16():
-    """Whether oneDNN's kernels are used and have instructions for it, of which AVX-512 is one set.
+    """Whether oneDNN is enabled and the CPU has bfloat16 instructions (AVX-512).
 
-    On 2 cores that have them (Zen 5) AlexNet and ResNet-50 trained 1.6 times as fast as in float32,
-    ResNet-20 1.5 times; on 2 cores that have none ResNet-20 is 30 times slower.
+    On 2 cores with them (Zen 5), AlexNet and ResNet-50 train 1.6 times as fast as in float32,
+    ResNet-20 1.5 times; on 2 cores without them, ResNet-20 is 30 times slower.
     """
     used = os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
     return used and _PROCESSOR.exists() and "avx512_bf16" in _PROCESSOR.read_text().split()
 
 
 def compiles(xla: str, strategy: tf.distribute.Strategy) -> bool:
-    """Whether XLA compiles the training step; on processors its convolutions are slower.
+    """Whether XLA compiles the training step; on CPUs its convolutions are slower.
 
     Args:
-        xla: "on", "off", or "auto": where one GPU trains.
-        strategy: Over whose replicas; several meet in BatchNorm, which XLA cannot compile.
+        xla: "on", "off", or "auto" for on with a single GPU only.
+        strategy: Distribution strategy; XLA cannot compile BatchNorm synchronised over replicas.
     """
     gpu = bool(tf.config.list_logical_devices("GPU"))
     return xla == "on" or xla == "auto" and gpu and strategy.num_replicas_in_sync == 1
 
 
 def describe(strategy: tf.distribute.Strategy, threads: int, workers: int = 1) -> dict:
-    """What bit-identical results depend on besides versions, as JSON values.
+    """Describes the devices and threads that bit-identical results depend on, as JSON values.
 
     Args:
-        strategy: Over whose replicas is trained.
-        threads: Of a process.
-        workers: Processes.
+        strategy: Distribution strategy over the replicas.
+        threads: Threads per process.
+        workers: Number of processes.
     """
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)

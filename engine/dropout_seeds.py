@@ -1,4 +1,4 @@
-"""Random layers whose draws are functions of the step, not of a hidden state."""
+"""Random layers, such as dropout, whose draws depend on the step instead of a hidden state."""
 
 import keras
 import tensorflow as tf
@@ -7,21 +7,21 @@ from runtime import randomness
 
 
 class DropoutSeeds:
-    """Makes every random layer's draws a function of (seed, step, layer, replica, part).
+    """Makes each random layer's draws a function of (seed, step, layer, replica, micro batch).
 
     Keras keeps a hidden state per layer, which no checkpoint format saves and which is the same on
-    every replica; this replaces it, so that a resumed run draws the masks of an uninterrupted one.
+    all replicas. Replacing it lets a resumed run draw the same masks as an uninterrupted one.
 
     Attributes:
-        part: Of the batch that is being computed, int or integer []; 0 where it is not divided.
+        part: Index of the current micro batch, int or integer [] (default: 0).
     """
 
     def __init__(self, model: keras.Model, seed: int, step: tf.Variable | keras.Variable) -> None:
-        """Takes over the draws of a model.
+        """Replaces the seed generators of a model.
 
         Args:
-            model: A built model with stock Keras layers (Dropout, ...).
-            seed: The run's seed.
+            model: Built model with standard Keras layers (Dropout, ...).
+            seed: Seed of the run.
             step: Optimizer updates done.
         """
         self.part: int | tf.Tensor = 0
@@ -34,7 +34,7 @@ class DropoutSeeds:
     def _draw(self, key: int) -> tf.Tensor:
         mixed = tf.constant(key, tf.uint32)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        # Odd numbers, which spread neighbours over all bits.
+        # Multiplying by large odd constants spreads small integers over all bits.
         for number, odd in ((replica, 0x9E3779B9), (self.part, 0x85EBCA6B)):
             spread = tf.cast(number, tf.uint32) * tf.constant(odd, tf.uint32)
             mixed = tf.bitwise.bitwise_xor(mixed, spread)

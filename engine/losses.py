@@ -1,4 +1,4 @@
-"""Losses as sums, so that replicas and partial batches add up exactly."""
+"""Losses as sums over examples, so that replicas and micro batches add up exactly."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -10,13 +10,13 @@ import tensorflow as tf
 def cross_entropy(
     logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, smoothing: float = 0.0
 ) -> tf.Tensor:
-    """Weighted sum of the examples' cross entropies.
+    """Sums the cross entropies of the examples, with weights.
 
     Args:
         logits: float32 [B, K].
         labels: int32 [B], from 0.
-        weights: float32 [B]; 0 leaves an example out.
-        smoothing: Part of the target that is spread over all classes evenly (C. Szegedy et al.,
+        weights: float32 [B]; 0 excludes an example.
+        smoothing: Fraction of each target spread evenly over all classes (C. Szegedy et al.,
             arXiv:1512.00567, section 7).
 
     Returns:
@@ -30,11 +30,11 @@ def cross_entropy(
 
 
 def l2(variables: Iterable[keras.Variable], weight_decay: float) -> tf.Tensor:
-    """The papers' weight decay: weight_decay / 2 times the sum of squares of all kernels.
+    """Weight decay as in the papers: weight_decay / 2 times the sum of squares of all kernels.
 
-    Biases and normalisation parameters (rank 1) are not decayed. Its gradient, weight_decay * w,
-    goes through the momentum, unlike the decoupled decay of Keras' optimizers. Where a paper
-    writes lambda / 2n, over a set of n examples, weight_decay is lambda / n.
+    Biases and normalisation parameters (rank 1) are not decayed. The gradient, weight_decay * w,
+    goes through the momentum, unlike the decoupled decay of Keras' optimizers. If a paper writes
+    lambda / 2n for a set of n examples, weight_decay is lambda / n.
 
     Args:
         variables: Trainable variables.
@@ -47,9 +47,10 @@ def l2(variables: Iterable[keras.Variable], weight_decay: float) -> tf.Tensor:
 
 
 def l1(variables: Iterable[keras.Variable], strength: float) -> tf.Tensor:
-    """Weighs the sum of the absolute values of all kernels with `strength`; rank 1 is left alone.
+    """L1 regularisation: `strength` times the sum of the absolute values of all kernels.
 
-    Where a paper writes lambda / n, over a set of n examples, that is the strength.
+    Biases and normalisation parameters (rank 1) are excluded. If a paper writes lambda / n for a
+    set of n examples, strength is lambda / n.
 
     Args:
         variables: Trainable variables.
@@ -67,14 +68,14 @@ def _kernels(variables):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What a training makes small.
+    """The loss that a training minimises.
 
     Attributes:
-        l2: Of the kernels, see `l2`.
-        l1: Of the kernels, see `l1`.
-        smoothing: Of the labels, in [0, 1).
-        aux_weight: Of the loss of every auxiliary head.
-        class_weights: Of the examples of each class; empty: all 1.
+        l2: Strength of the weight decay, see the function `l2`.
+        l1: Strength of the L1 regularisation, see the function `l1`.
+        smoothing: Label smoothing, in [0, 1).
+        aux_weight: Weight of the loss of each auxiliary head.
+        class_weights: Weight of the examples of each class (default: 1 for all).
     """
 
     l2: float = 0.0
@@ -88,11 +89,11 @@ class Objective:
         heads: dict[str, tf.Tensor],
         targets: Iterable[tuple[tf.Tensor, tf.Tensor]],
     ) -> tf.Tensor:
-        """The sum over examples of what is made small.
+        """Sums the losses of the examples over all heads and targets.
 
         Args:
-            heads: float32 [B, K] by name: "logits", and those of auxiliary heads.
-            targets: Labels, int32 [B], and how much of each example they are, float32 [B].
+            heads: Logits, float32 [B, K], by head; "logits" is the main one.
+            targets: Pairs of labels, int32 [B], and their weights, float32 [B].
 
         Returns:
             float32 scalar.
@@ -107,7 +108,7 @@ class Objective:
         return total
 
     def of_weights(self, variables: Sequence[keras.Variable]) -> tf.Tensor:
-        """What the kernels of a network add to the mean loss of a batch; float32 scalar."""
+        """Returns the regularisation terms added to the mean loss of a batch, float32 scalar."""
         total = tf.constant(0.0)
         if self.l2:
             total += l2(variables, self.l2)

@@ -1,8 +1,8 @@
-"""Pairs of training images that become one another in part, with their labels.
+"""mixup and CutMix: mixes pairs of training images and their labels.
 
 mixup: H. Zhang et al., arXiv:1710.09412. CutMix: S. Yun et al., arXiv:1905.04899, section 3.1.
-Departures: an image is mixed with its neighbour in the batch, which is in random order already, so
-that replicas need nothing of each other; every pair has its own share, drawn for the global batch.
+Departures: each image is mixed with its neighbour in the batch, whose order is random already, so
+that replicas need no communication; each pair has its own ratio, drawn for the global batch.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from runtime import randomness
 
 
 class Mixing(NamedTuple):
-    """How much is mixed; with both, half of the pairs each way.
+    """Settings of mixup and CutMix; with both, each applies to half of the pairs on average.
 
     Attributes:
-        mixup: alpha of the Beta distribution of the shares of two images laid over each other.
-        cutmix: alpha of the same for a rectangle of one in the other.
+        mixup: alpha of the Beta distribution of the blending ratio; 0 for no mixup.
+        cutmix: alpha of the Beta distribution of the area kept; 0 for no CutMix.
     """
 
     mixup: float = 0.0
@@ -25,18 +25,18 @@ class Mixing(NamedTuple):
 
 
 def plan(mixing: Mixing, seed: int, step: tf.Tensor, batch_size: int, side: int) -> tf.Tensor:
-    """Draws what becomes of each image of a global batch.
+    """Draws how each image of a global batch is mixed.
 
     Args:
-        mixing: How much.
-        seed: Of the run.
+        mixing: Settings of mixup and CutMix.
+        seed: Seed of the run.
         step: Optimizer updates done, integer [].
-        batch_size: Of the global batch, even.
-        side: Of the images in pixels.
+        batch_size: Images in the global batch, even.
+        side: Side of the images in pixels.
 
     Returns:
         float32 [batch_size, 5]: top, left, bottom, right of the rectangle in which the neighbour
-        is seen, in pixels, and how much of it, in [0, 1].
+        is blended in, in pixels, and the neighbour's weight there, in [0, 1].
     """
     pairs = batch_size // 2
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
@@ -61,10 +61,10 @@ def mixed(images: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     Args:
         images: float32 [B, S, S, C], B even.
-        rows: float32 [B, 5], of `plan`.
+        rows: float32 [B, 5], the images' rows of `plan`.
 
     Returns:
-        Images of the same shape, and how much of each is its own, float32 [B].
+        Images of the same shape, and the weight of each image's own label, float32 [B].
     """
     top, left, bottom, right, strength = tf.unstack(rows[:, :, tf.newaxis], axis=1)
     place = tf.range(images.shape[1], dtype=tf.float32)[tf.newaxis]
@@ -76,13 +76,13 @@ def mixed(images: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def neighbours(rows: tf.Tensor) -> tf.Tensor:
-    """Swaps the first row with the second, the third with the fourth, ...; [B, ...], B even."""
+    """Swaps row 0 with row 1, row 2 with row 3, ...: [B, ...], B even."""
     pairs = tf.reshape(rows, [-1, 2, *rows.shape[1:]])
     return tf.reshape(pairs[:, ::-1], tf.shape(rows))
 
 
 def _beta(alpha: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-    """Draws from Beta(alpha, alpha), float32 of the shape of alpha."""
+    """Draws from Beta(alpha, alpha); returns float32 of the shape of `alpha`."""
     one, other = (
         tf.random.stateless_gamma(alpha.shape, key, tf.maximum(alpha, 1e-3)) for key in keys
     )

@@ -1,4 +1,4 @@
-"""Optimizers by name: Keras' own, and what they are given."""
+"""Optimizers by name: the classes of Keras and their settings."""
 
 import functools
 import inspect
@@ -9,13 +9,13 @@ import keras
 
 
 class Row(NamedTuple):
-    """An optimizer.
+    """An optimizer of the table.
 
     Attributes:
-        learning_rate: Where the flag gives none.
-        build: `(learning_rate, momentum, weight_decay) -> optimizer`.
-        decoupled: Whether weight decay is the optimizer's own, beside the gradient, as its paper
-            says; else it is a term of the loss.
+        learning_rate: Default learning rate.
+        build: Function `(learning_rate, momentum, weight_decay) -> optimizer`.
+        decoupled: Whether the optimizer applies weight decay itself, apart from the gradient, as
+            in its paper; otherwise weight decay is a term of the loss.
     """
 
     learning_rate: float
@@ -23,10 +23,10 @@ class Row(NamedTuple):
     decoupled: bool = False
 
 
-_MOMENTUM = ("momentum", "beta_1")  # what Keras calls the weight of the gradients' running mean
+_MOMENTUM = ("momentum", "beta_1")  # Keras' names for the decay of the gradients' running mean
 # arXiv:1711.05101, 1904.00962, 2302.06675, and K. Jordan's Muon.
 _DECOUPLED = {"adamw", "lamb", "lion", "muon"}
-# The first two wrap others; the third must be told when it is evaluated; the last is momentum.
+# The first two wrap other optimizers, the third has an evaluation mode, the last is "momentum".
 _LEFT_OUT = {"lossscaleoptimizer", "multioptimizer", "schedulefreeadamw", "sgd"}
 
 
@@ -35,13 +35,13 @@ def _sgd(learning_rate, momentum, weight_decay, nesterov=False):
 
 
 def _row(optimizer: type[keras.optimizers.Optimizer]) -> Row:
-    """The row of one of Keras' classes."""
+    """Builds the row of a Keras class."""
     known = inspect.signature(optimizer).parameters
     decoupled = optimizer.__name__.lower() in _DECOUPLED
 
     def build(learning_rate, momentum, weight_decay):
         options = {name: momentum for name in _MOMENTUM if name in known}
-        if decoupled:  # the second is of what Muon leaves to Adam: all but matrices
+        if decoupled:  # the second applies to the variables that Muon leaves to Adam
             decays = ("weight_decay", "adam_weight_decay")
             options |= {name: weight_decay for name in decays if name in known}
         return optimizer(learning_rate, **options)
@@ -72,8 +72,8 @@ def build(
 
     Args:
         name: A key of `OPTIMIZERS`.
-        learning_rate: The first step's; the training step sets it from the schedule.
-        momentum: Of the gradient's running mean; Adam's beta 1.
-        weight_decay: Of an optimizer that has its own (`Row.decoupled`); the others' is a loss.
+        learning_rate: Initial learning rate; the training step sets it from the schedule.
+        momentum: Decay of the running mean of gradients, such as Adam's beta 1.
+        weight_decay: Decoupled weight decay; ignored unless `Row.decoupled` (default: 0).
     """
     return OPTIMIZERS[name].build(learning_rate, momentum, weight_decay)

@@ -1,7 +1,7 @@
-"""How the workers of a cluster meet before TensorFlow joins them.
+"""How the workers of a cluster meet before TensorFlow connects them.
 
-TensorFlow waits for a missing worker without a word, and no signal ends that. So the workers meet
-at the chief's address first, and compare what they are about to do.
+TensorFlow waits silently for a missing worker and cannot be interrupted by signals. Therefore the
+workers first meet at the chief's address and exchange their settings.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ from typing import NoReturn
 
 from engine.cluster import Cluster, PeerLost
 
-_MOST_BYTES = 1 << 20  # of what a worker says when it comes
-_PATIENCE = 5.0  # seconds for a worker that is there to say something
-_RETRY = 0.2
-_QUIET, _REPEAT = 2.0, 30.0  # seconds before a worker says for whom it waits, and says it again
+_MOST_BYTES = 1 << 20  # maximum size of a worker's introduction
+_PATIENCE = 5.0  # timeout in seconds for a connected peer to send something
+_RETRY = 0.2  # seconds between two attempts
+_QUIET, _REPEAT = 2.0, 30.0  # seconds before the first message, between messages
 
 Say = Callable[[str], object]
 
@@ -31,25 +31,25 @@ def meet(cluster: Cluster, word: Mapping, timeout: float, say: Say = _say) -> li
     """Waits until all workers are there.
 
     Args:
-        cluster: Who they are.
-        word: What this one tells the others: JSON objects by name.
-        timeout: Seconds to wait at most.
-        say: Is told for whom it waits.
+        cluster: The workers.
+        word: Settings that this worker sends to the others: JSON objects by name.
+        timeout: Maximum time to wait, in seconds.
+        say: Function that receives messages about missing workers.
 
     Returns:
-        What each worker tells.
+        The settings of each worker, in order.
 
     Raises:
-        PeerLost: If one does not come in time.
-        ValueError: If a worker that comes was told of other workers.
-        OSError: If the chief's port is taken.
+        PeerLost: If a worker does not connect in time.
+        ValueError: If a worker was started with another list of workers.
+        OSError: If the chief's port is in use.
     """
     waiting = _Waiting(cluster, timeout, say)
     return (_receive if cluster.is_chief else _report)(cluster, word, waiting)
 
 
 class _Waiting:
-    """Says now and then for whom a worker waits, and ends it in time."""
+    """Reports missing workers periodically and enforces the timeout."""
 
     def __init__(self, cluster: Cluster, timeout: float, say: Say) -> None:
         self._cluster, self._say = cluster, say
@@ -58,7 +58,7 @@ class _Waiting:
         self._speaks = time.monotonic() + _QUIET
 
     def for_workers(self, missing: Sequence[int]) -> None:
-        """Called again and again, with whom it waits for."""
+        """Reports `missing` if it is time; must be called repeatedly while waiting."""
         names = ", ".join(map(self._cluster.name, missing))
         if time.monotonic() > self._end:
             raise PeerLost(
@@ -71,7 +71,7 @@ class _Waiting:
 
 
 def _receive(cluster: Cluster, word: Mapping, waiting: _Waiting) -> list[dict]:
-    """The chief's part: takes down who comes, and tells all of them when they are complete."""
+    """Runs the chief's side: collects all workers' settings, then sends them to everyone."""
     _, port = _host_and_port(cluster.workers[0])
     with contextlib.ExitStack() as open_sockets:
         try:
@@ -86,13 +86,13 @@ def _receive(cluster: Cluster, word: Mapping, waiting: _Waiting) -> list[dict]:
 
 
 class _Door:
-    """Where workers come in; strangers are sent away, whatever they say or do not say."""
+    """Server of the chief, which accepts workers and drops all other connections."""
 
     def __init__(self, cluster: Cluster, word: Mapping, server: socket.socket) -> None:
         self._cluster, self._server = cluster, server
         self._words = {0: json.loads(json.dumps(word))}
         self._there: dict[int, socket.socket] = {}
-        self._said: dict[socket.socket, tuple[bytearray, float]] = {}  # so far, until when
+        self._said: dict[socket.socket, tuple[bytearray, float]] = {}  # received bytes, deadline
         self._selector = selectors.DefaultSelector()
         server.setblocking(False)
         self._selector.register(server, selectors.EVENT_READ)
@@ -107,15 +107,15 @@ class _Door:
 
     @property
     def missing(self) -> list[int]:
-        """Who has not come yet, or has gone again."""
+        """Indices of the workers that have not connected yet or have disconnected."""
         return [index for index in range(self._cluster.size) if index not in self._words]
 
     def attend(self) -> None:
-        """Lets in who comes, listens to who speaks, and tells those who wait for whom."""
+        """Accepts and reads connections, drops late ones, and sends the list of missing workers."""
         for key, _ in self._selector.select(_RETRY):
             if key.fileobj is self._server:
                 self._let_in()
-            elif key.fileobj.fileno() >= 0:  # not sent away just now, when its worker came again
+            elif key.fileobj.fileno() >= 0:  # not closed just now by a reconnect
                 self._listen(key.fileobj)
         for connection in [each for each, (_, end) in self._said.items() if end < time.monotonic()]:
             self._send_away(connection)
@@ -123,21 +123,21 @@ class _Door:
             _tell(connection, {"missing": self.missing})
 
     def close(self) -> list[dict]:
-        """Tells all what all bring, and returns it."""
+        """Sends all settings to all workers and returns them."""
         found = [self._words[index] for index in range(self._cluster.size)]
         for connection in self._there.values():
             _tell(connection, {"words": found})
         return found
 
     def _let_in(self) -> None:
-        with contextlib.suppress(OSError):  # gone again; or too many are open, for a while
+        with contextlib.suppress(OSError):  # already closed, or too many open files at the moment
             connection, _ = self._server.accept()
             connection.settimeout(_PATIENCE)
             self._selector.register(connection, selectors.EVENT_READ)
             self._said[connection] = bytearray(), time.monotonic() + _PATIENCE
 
     def _listen(self, connection: socket.socket) -> None:
-        """Hears more of who it is; a worker that is known says no more but ends."""
+        """Reads more of an introduction; a known worker sends nothing more, so it has ended."""
         data = b""
         with contextlib.suppress(OSError):
             data = connection.recv(_MOST_BYTES)
@@ -149,14 +149,14 @@ class _Door:
             self._recognise(connection, bytes(said))
 
     def _recognise(self, connection: socket.socket, line: bytes) -> None:
-        """Notes what a worker brings."""
+        """Parses an introduction and registers the worker."""
         told = _introduction(line)
         if told is None or told["index"] not in range(1, self._cluster.size):
             return self._send_away(connection)
         if told["workers"] != list(self._cluster.workers):
             _tell(connection, {"error": f"the chief knows the workers {self._cluster.workers}"})
             return self._send_away(connection)
-        if told["index"] in self._there:  # it was started again
+        if told["index"] in self._there:  # the worker was restarted
             self._send_away(self._there[told["index"]])
         del self._said[connection]
         self._there[told["index"]], self._words[told["index"]] = connection, told["word"]
@@ -170,7 +170,7 @@ class _Door:
 
 
 def _introduction(line: bytes) -> dict | None:
-    """What a worker says when it comes; None if it is none."""
+    """Parses a worker's introduction; returns None if it is malformed."""
     try:
         told = json.loads(line)
         is_one = type(told["index"]) is int and all(
@@ -182,12 +182,12 @@ def _introduction(line: bytes) -> dict | None:
 
 
 def _tell(connection: socket.socket, message: Mapping) -> None:
-    with contextlib.suppress(OSError):  # it has gone, which is seen elsewhere
+    with contextlib.suppress(OSError):  # disconnected, which the reading side detects
         connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _server(port: int) -> socket.socket:
-    """Listens on all interfaces, as TensorFlow will at the same port."""
+    """Listens on all interfaces, as TensorFlow will do on the same port."""
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))
@@ -203,7 +203,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _report(cluster: Cluster, word: Mapping, waiting: _Waiting) -> list[dict]:
-    """What a worker does that is not the chief: comes, again and again until the chief is there."""
+    """Runs a worker's side: connects until the chief is up, then waits for all settings."""
     told = {"workers": cluster.workers, "index": cluster.index, "word": word}
     while True:
         waiting.for_workers([0])
@@ -219,7 +219,7 @@ def _report(cluster: Cluster, word: Mapping, waiting: _Waiting) -> list[dict]:
 
 
 def _messages(connection: socket.socket) -> Iterator[dict]:
-    """What the chief says; ends when it says nothing more, or something else."""
+    """Yields the chief's messages until the connection closes or a message is malformed."""
     connection.settimeout(_PATIENCE)
     with connection.makefile("rb") as lines, contextlib.suppress(ValueError):
         for line in iter(functools.partial(lines.readline, _MOST_BYTES), b""):

@@ -1,23 +1,23 @@
-"""Learning rates: a function of the step, and of the validation errors for `plateau`."""
+"""Learning-rate schedules: functions of the step, and of the validation error for `plateau`."""
 
 import dataclasses
 import math
 
-_PEAK = 0.3  # of one_cycle: the part of the training after which the rate falls
-_FIRST, _LAST = 1 / 25, 1e-5  # of the base, where one_cycle begins and ends
+_PEAK = 0.3  # one_cycle: fraction of the training at which the rate peaks
+_FIRST, _LAST = 1 / 25, 1e-5  # one_cycle: first and last rate as fractions of the base rate
 
 
 @dataclasses.dataclass
 class Plateau:
     """Divides the rate when the error stops improving (Krizhevsky et al. 2012, section 5).
 
-    The paper's authors did it by hand; here: after `patience` epochs without a new best.
+    The paper's authors did this by hand; here `patience` epochs without a new best trigger it.
 
     Attributes:
         patience: Epochs without improvement before a division.
-        best: Lowest error so far, a fraction in [0, 1].
-        waited: Epochs since it was reached or since the last division.
-        divisions: How often the rate was divided.
+        best: Lowest error so far, in [0, 1].
+        waited: Epochs since the lowest error or the last division.
+        divisions: Number of divisions so far.
     """
 
     patience: int = 5
@@ -26,7 +26,7 @@ class Plateau:
     divisions: int = 0
 
     def observe(self, error: float) -> None:
-        """Takes in the error of one finished epoch."""
+        """Records the error of a finished epoch."""
         if error < self.best:
             self.best, self.waited = error, 0
             return
@@ -48,7 +48,7 @@ def _step(schedule: "Schedule", progress: float) -> float:
 
 
 def _exponential(schedule: "Schedule", progress: float) -> float:
-    """Falls evenly, by `decay` in `decay_steps`."""
+    """Decays by the factor `decay` every `decay_steps`, continuously."""
     steps = progress * (schedule.total_steps - schedule.warmup_steps)
     return schedule.decay ** (steps / schedule.decay_steps)
 
@@ -63,9 +63,9 @@ def _cosine(schedule: "Schedule", progress: float) -> float:
 
 
 def _one_cycle(schedule: "Schedule", progress: float) -> float:
-    """L. Smith, arXiv:1708.07120: up to the base rate, then down to nearly nothing.
+    """L. Smith, arXiv:1708.07120: rises to the base rate, then falls to nearly 0.
 
-    The halves are cosines; the momentum stays as it is. A warm-up takes the place of the first.
+    Both phases are cosines; the momentum is constant. A warm-up replaces the first phase.
     """
     if schedule.warmup_steps:
         return _LAST + (1 - _LAST) * _cosine(schedule, progress)
@@ -88,7 +88,7 @@ _AFTER_WARMUP = {
     "polynomial",
     "cosine",
     "one_cycle",
-}  # their course begins where it ends
+}  # schedules that start at the end of the warm-up
 
 
 @dataclasses.dataclass
@@ -97,12 +97,12 @@ class Schedule:
 
     Attributes:
         name: A key of `SCHEDULES`.
-        base: The rate before any decay, after the warm-up.
-        total_steps: Optimizer updates of the whole training.
-        warmup_steps: Steps of a linear rise from base / warmup_steps to base.
+        base: Learning rate after the warm-up, before any decay.
+        total_steps: Optimizer updates in the whole training.
+        warmup_steps: Steps in which the rate rises linearly from base / warmup_steps to base.
         milestones: Fractions of the training in [0, 1] at which `step` decays.
-        decay: Factor of one decay, of `step`, `plateau` and `exponential`.
-        decay_steps: In which `exponential` decays once.
+        decay: Factor of one decay of `step`, `plateau` and `exponential`.
+        decay_steps: Steps in which `exponential` decays by the factor `decay`.
         power: Exponent of `polynomial`.
         plateau: State of `plateau`.
     """
@@ -118,7 +118,7 @@ class Schedule:
     plateau: Plateau = dataclasses.field(default_factory=Plateau)
 
     def rate(self, step: int) -> float:
-        """Learning rate of the update from `step` to `step` + 1."""
+        """Returns the learning rate of the update from `step` to `step` + 1."""
         if step < self.warmup_steps:
             return self.base * (step + 1) / self.warmup_steps
         start = self.warmup_steps if self.name in _AFTER_WARMUP else 0
@@ -127,7 +127,7 @@ class Schedule:
 
     @property
     def state(self) -> dict:
-        """What a checkpoint must hold, as JSON values."""
+        """State to store in a checkpoint, as JSON values."""
         return dataclasses.asdict(self.plateau)
 
     @state.setter

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: curves, pictures, flags and the graph."""
+"""TensorBoard event files of a run: curves, pictures, flags and the graph."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ class Summaries:
     """Writes the event files of a run's `train/` and `validation/` folders."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens both writers lazily: a run that fails early leaves no event files."""
+        """Sets the folder; writers open on first use, so a run that fails early leaves no files."""
         self._folder = folder
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
@@ -28,21 +28,21 @@ class Summaries:
         return self._writers[split]
 
     def scalars(self, split: str, values: Mapping[str, float], step: int) -> None:
-        """Adds a point to the curve of each name."""
+        """Adds a point to the curve of each value."""
         with self._writer(split).as_default(step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
 
     def flags(self, flags: Mapping) -> None:
-        """Shows the settings as a table, and for HParams, which puts runs side by side."""
-        with self._writer("").as_default(0):  # of the whole run: its curves are in folders below
+        """Writes the flags as a table and for the HParams plugin, which compares runs."""
+        with self._writer("").as_default(0):  # the root folder stands for the whole run
             hparams.hparams({name: _plain(value) for name, value in flags.items()})
         rows = [f"| {name} | {value} |" for name, value in sorted(flags.items())]
         with self._writer("train").as_default(0):
             tf.summary.text("flags", "\n".join(["| flag | value |", "|---|---|", *rows]))
 
     def graph(self, model: keras.Model) -> None:
-        """Shows the network, as it runs on one image."""
+        """Writes the graph of the network for one image."""
         shape = (1, *model.input_shape[1:])
 
         @tf.function(autograph=False)
@@ -54,10 +54,10 @@ class Summaries:
             tf.summary.graph(concrete.graph)
 
     def images(self, name: str, images: np.ndarray, step: int) -> None:
-        """Shows a batch as one picture.
+        """Writes a batch of images as one picture.
 
         Args:
-            name: The picture's.
+            name: Name of the picture.
             images: uint8 [N, H, W, C].
             step: Optimizer updates done.
         """
@@ -65,31 +65,31 @@ class Summaries:
             tf.summary.image(name, grid(images)[np.newaxis])
 
     def pictures(self, split: str, pictures: Mapping[str, bytes], step: int) -> None:
-        """Shows PNG or JPEG files under their names."""
+        """Writes PNG or JPEG pictures by name."""
         with self._writer(split).as_default(step):
             for name, picture in pictures.items():
                 image = tf.io.decode_image(picture, channels=3, expand_animations=False)
                 tf.summary.image(name, image[tf.newaxis])
 
     def histograms(self, kind: str, values: Mapping[str, np.ndarray], step: int) -> None:
-        """Shows how numbers are distributed: those of each name."""
+        """Writes a histogram of each array."""
         with self._writer("train").as_default(step):
             for name, array in values.items():
                 tf.summary.histogram(f"{kind}/{name}", array)
 
     def filters(self, model: keras.Model, step: int) -> None:
-        """Shows the first layer's filters; those that feed different towers apart."""
+        """Writes the first layer's filters, one picture per tower."""
         with self._writer("train").as_default(step):
             for name, picture in pictures_of_filters(model).items():
                 tf.summary.image(name, picture[np.newaxis])
 
     def keep(self, step: int) -> None:
-        """Drops what was added after a step, by a process that was killed: it comes again.
+        """Drops the events after a step, which a resumed run writes again.
 
         Args:
-            step: The last one to keep, in optimizer updates; -1 for none.
+            step: Last step to keep, in optimizer updates; -1 for none.
         """
-        for writer in self._writers.values():  # what they hold is written; they begin new files
+        for writer in self._writers.values():  # flushes them; the next use begins new files
             writer.close()
         self._writers.clear()
         for path in self._folder.glob("*/events.out.tfevents.*"):
@@ -99,13 +99,13 @@ class Summaries:
                 files.replace(path, functools.partial(_write_events, kept))
 
     def flush(self) -> None:
-        """Makes what was added visible to TensorBoard."""
+        """Flushes all events to disk, where TensorBoard sees them."""
         for writer in self._writers.values():
             writer.flush()
 
 
 class Silent(Summaries):
-    """Writes nothing: another process does."""
+    """Writes nothing, because another process does."""
 
     def _writer(self, split: str) -> tf.summary.SummaryWriter:
         return tf.summary.create_noop_writer()
@@ -119,13 +119,13 @@ def _plain(value: object) -> bool | int | float | str:
 
 
 def _events(path: Path) -> Iterator[bytes]:
-    """The whole records of an event file; a process that was killed may have cut off the last."""
+    """Yields the complete records of an event file; a killed process may have cut off the last."""
     with contextlib.suppress(tf.errors.DataLossError):
         yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
 
 
 def _is_of(event: tf.compat.v1.Event, step: int) -> bool:
-    """Whether an event is from a step or before it; what begins a file always is."""
+    """Whether an event belongs to `step` or earlier; the header of a file always does."""
     return event.step <= step or event.HasField("file_version")
 
 
@@ -136,7 +136,7 @@ def _write_events(events: list[bytes], path: Path) -> None:
 
 
 def pictures_of_filters(model: keras.Model) -> dict[str, np.ndarray]:
-    """The first layer's filters as pictures, uint8 [H, W, C], by the names of `first_filters`."""
+    """Draws the first layer's filters, uint8 [H, W, C], by the names of `first_filters`."""
     found = {}
     for name, kernel in first_filters(model).items():
         low, high = kernel.min(), kernel.max()
@@ -148,11 +148,11 @@ def pictures_of_filters(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def first_filters(model: keras.Model) -> dict[str, np.ndarray]:
-    """The kernels of the first convolution, divided as the second one divides its input.
+    """Returns the kernels of the first convolution, split by the groups of the second.
 
     Returns:
-        float32 [k, k, C, N] by name: "filters", or "filters/tower1", "filters/tower2", ... where
-        the second convolution is grouped and so sees them apart (AlexNet). Empty without one.
+        float32 [k, k, C, N] by name: "filters", or "filters/tower1", "filters/tower2", ... if
+        the second convolution is grouped (AlexNet). Empty if there is no convolution.
     """
     layers = [layer for layer in model.layers if len(getattr(layer, "kernel", _NONE).shape) == 4]
     if not layers:
@@ -169,7 +169,7 @@ _NONE = np.zeros(())
 
 
 def grid(images: np.ndarray) -> np.ndarray:
-    """Lays images out in rows, as near to a square as they go, one pixel of black between them.
+    """Arranges images in a nearly square grid, one black pixel apart.
 
     Args:
         images: uint8 [N, H, W, C].

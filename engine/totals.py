@@ -1,4 +1,4 @@
-"""Sums of scores over examples: loss, top-1, top-5."""
+"""Scores summed over examples: loss, top-1, top-5."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ SUMS = 4  # loss, top-1, top-5, examples
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """Sums over examples, which add up over batches, replicas and interruptions.
+    """Sums over examples, which can be added over batches, replicas and interruptions.
 
     Attributes:
-        loss: Cross entropies, in nats.
-        top1: Examples whose label has the highest logit.
-        top5: Examples whose label is among the five highest.
-        examples: How many.
+        loss: Sum of the cross entropies, in nats.
+        top1: Number of examples whose label has the highest logit.
+        top5: Number of examples whose label is among the five highest.
+        examples: Number of examples.
     """
 
     loss: float = 0.0
@@ -26,13 +26,13 @@ class Totals:
     examples: float = 0.0
 
     def __add__(self, other: "Totals") -> "Totals":
-        """Sums both."""
+        """Adds two totals."""
         mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
         return Totals(*(a + b for a, b in zip(mine, others, strict=True)))
 
     @property
     def means(self) -> dict[str, float]:
-        """`loss` in nats, `top1_accuracy` and `top5_accuracy` as fractions."""
+        """Mean `loss` in nats, `top1_accuracy` and `top5_accuracy` in [0, 1]."""
         count = max(self.examples, 1)
         return {
             "loss": self.loss / count,
@@ -42,7 +42,16 @@ class Totals:
 
 
 def score(log_probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Sums [4] of loss, top-1, top-5 and examples from [B, K], [B] and [B]."""
+    """Sums the scores of a batch.
+
+    Args:
+        log_probabilities: float32 [B, K].
+        labels: int32 [B], from 0.
+        weights: float32 [B]; 0 excludes an example.
+
+    Returns:
+        float32 [4]: sums of loss, top-1, top-5 and examples.
+    """
 
     def hits(k: int) -> tf.Tensor:
         k = min(k, log_probabilities.shape[-1])

@@ -1,4 +1,4 @@
-"""Command-line flags that are the fields of dataclasses: each is described in one place.
+"""Command-line flags as fields of dataclasses, so that each flag is described in one place.
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from absl import flags
 
-flags.disclaim_key_flags()  # those defined here belong to the script that calls `define`
+flags.disclaim_key_flags()  # flags defined here belong to the script that calls `define`
 
 _KINDS = {bool: flags.DEFINE_bool, str: flags.DEFINE_string, list[str]: flags.DEFINE_list}
 _NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
@@ -23,18 +23,18 @@ _NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """What is known of a flag besides its name, type and default.
+    """Properties of a flag besides its name, type and default.
 
     Attributes:
-        help: A sentence with the unit, and the default where it is not a constant.
-        choices: All values; empty if there are others.
-        low: Least number, or None.
-        high: Greatest number, or None.
-        resumable: Whether `--resume` may give it another value: it does not change what is trained.
+        help: Sentence with the unit, and the default if it is not a constant.
+        choices: Allowed values (default: any).
+        low: Minimum, or None.
+        high: Maximum, or None.
+        resumable: Whether `--resume` may change it, because it does not affect the weights.
         of_worker: Whether the workers of a cluster may have different values.
-        alone: Whether it is for one process only.
-        repeats: Whether runs that differ in it repeat the same training.
-        heading: Above it and the flags that follow, in `--help`.
+        alone: Whether it is incompatible with several workers or seeds.
+        repeats: Whether runs that differ only in it count as repetitions of one training.
+        heading: Heading in `--help` of this flag and those that follow.
     """
 
     help: str
@@ -49,12 +49,12 @@ class Meaning:
 
 
 def flag(default: object, help: str, **meaning: object) -> typing.Any:
-    """A field of a dataclass that is a flag.
+    """Defines a field of a dataclass as a flag.
 
     Args:
-        default: Value where it is not given.
-        help: As `Meaning.help`.
-        **meaning: The other attributes of `Meaning`.
+        default: Default value.
+        help: Help text, see `Meaning.help`.
+        **meaning: Other attributes of `Meaning`.
     """
     metadata = {"flag": Meaning(help, **meaning)}
     if isinstance(default, list):
@@ -63,13 +63,13 @@ def flag(default: object, help: str, **meaning: object) -> typing.Any:
 
 
 def meanings(*descriptions: type) -> dict[str, Meaning]:
-    """The flags of dataclasses, by name, in order."""
+    """Returns the flags of dataclasses, by name, in order of definition."""
     fields = (field for each in descriptions for field in dataclasses.fields(each))
     return {field.name: field.metadata["flag"] for field in fields}
 
 
 def names(*descriptions: type, **wanted: object) -> set[str]:
-    """Names of the flags whose meaning has these attributes, as in `names(Recipe, alone=True)`."""
+    """Returns the names of flags with the given attributes, as in `names(Recipe, alone=True)`."""
     return {
         name
         for name, meaning in meanings(*descriptions).items()
@@ -78,7 +78,7 @@ def names(*descriptions: type, **wanted: object) -> set[str]:
 
 
 def define(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines the flags of dataclasses."""
+    """Defines the fields of dataclasses as command-line flags."""
     heading = ""
     for description in descriptions:
         types = typing.get_type_hints(description)
@@ -90,7 +90,7 @@ def define(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> 
 
 
 def default_of(field: dataclasses.Field) -> object:
-    """The default of a field."""
+    """Returns the default of a field."""
     is_list = field.default is dataclasses.MISSING
     return field.default_factory() if is_list else field.default
 
@@ -113,12 +113,12 @@ def _define(
 
 
 def value_of(description: type, flag_values: flags.FlagValues = flags.FLAGS) -> typing.Any:
-    """An instance of a dataclass with the values of its flags."""
+    """Creates an instance of a dataclass from the values of its flags."""
     return description(**{name: flag_values[name].value for name in meanings(description)})
 
 
 def given(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
-    """The values of those flags of dataclasses that the command line has."""
+    """Returns the values of the flags that were set on the command line, by name."""
     return {
         name: flag_values[name].value
         for name in meanings(*descriptions)
@@ -127,18 +127,18 @@ def given(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> d
 
 
 def restored(description: type, values: Mapping[str, object]) -> typing.Any:
-    """An instance of a dataclass from JSON values; what is missing has its default."""
+    """Creates an instance of a dataclass from JSON values; missing fields get their defaults."""
     return description(**{n: values[n] for n in meanings(description) if n in values})
 
 
 def check_finite(*values: object) -> None:
-    """Raises ValueError if a number of these instances is infinite or not a number."""
+    """Raises ValueError if a float of these instances is infinite or NaN."""
     for name, value in (item for each in values for item in vars(each).items()):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name} expects a finite number, received {value}")
 
 
 def help_text(headings: Iterable[str], flag_values: flags.FlagValues = flags.FLAGS) -> str:
-    """The flags under their headings, as `--help` shows them."""
+    """Returns the `--help` text of all flags under their headings."""
     found = [flag_values.module_help(heading) for heading in headings]
     return "".join(found) or flag_values.main_module_help()
