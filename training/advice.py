@@ -1,4 +1,4 @@
-"""The one change that would make a pipeline faster."""
+"""Advice: the change that would speed up the input pipeline most."""
 
 import shutil
 
@@ -6,21 +6,21 @@ from data.images.decode import storage_for
 from data.pipeline import augment, decoded
 from data.shards.datasets import Dataset
 
-_RAW_BYTES = 3  # of a pixel
+_RAW_BYTES = 3  # bytes per pixel
 
 
 def faster(dataset: Dataset, policy: augment.Policy, *, size: int, cache: str, stage: str) -> str:
-    """What would help a training that waits for its images.
+    """Returns the change that would help a training that waits for its images.
 
     Args:
-        dataset: What it reads.
-        policy: How its images are varied.
-        size: Side of its images in pixels.
-        cache: "memory" or "none", as `decoded.chosen_cache` has it.
-        stage: The slowest one, a key of `pipeline.stages`.
+        dataset: Data set of the training.
+        policy: Augmentation policy.
+        size: Side of the training images in pixels.
+        cache: "memory" or "none", as `decoded.chosen_cache` returns it.
+        stage: Slowest stage, a key of `pipeline.stages`.
 
     Returns:
-        One sentence without a full stop, which says what to type where there is something.
+        A sentence without a full stop, with the flag or command to type if there is one.
     """
     if stage == "read":
         return _less_to_read(dataset, size)

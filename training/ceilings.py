@@ -1,4 +1,4 @@
-"""What this machine can do at best, whatever the pipeline: decoding JPEGs, copying memory."""
+"""Upper limits of this machine for any pipeline: decoding JPEGs, copying memory."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,20 +10,20 @@ import tensorflow as tf
 from data.shards import records
 from data.shards.datasets import Dataset
 
-_SAMPLE = 256  # images
-_COPIED = 64 << 20  # bytes, more than the caches hold
+_SAMPLE = 256  # images to decode
+_COPIED = 64 << 20  # bytes, larger than the CPU caches
 
 
 def decoding(dataset: Dataset, threads: int, seconds: float) -> float | None:
-    """Whole JPEGs of a train split that libjpeg-turbo decodes in a second, from memory.
+    """Measures how many whole JPEGs per second libjpeg-turbo decodes from memory.
 
     Args:
-        dataset: Has the split, of which a sample is decoded.
-        threads: That decode at the same time.
-        seconds: How long to measure, at least.
+        dataset: Data set whose train split provides a sample.
+        threads: Number of threads that decode in parallel.
+        seconds: Minimum duration of the measurement.
 
     Returns:
-        Images per second; None where there is no JPEG in the sample.
+        Images per second; None if the sample has no JPEGs.
     """
     paths = [shard.path for shard in dataset.shards("train")]
     sample = map(records.parse, tf.data.TFRecordDataset(paths).take(_SAMPLE))
@@ -43,12 +43,12 @@ def decoding(dataset: Dataset, threads: int, seconds: float) -> float | None:
 
 
 def _is_jpeg(record: dict[str, tf.Tensor]) -> bool:
-    """By content, since other tools spell formats otherwise; raw pixels may be any bytes."""
+    """Decides by content, since tools name formats differently; raw pixels may be any bytes."""
     return record["format"].numpy() != records.RAW and bool(tf.io.is_jpeg(record["encoded"]))
 
 
 def copying(seconds: float) -> float:
-    """Bytes of memory that one thread copies in a second."""
+    """Measures how many bytes of memory one thread copies per second."""
     source, target = np.ones(_COPIED, np.uint8), np.zeros(_COPIED, np.uint8)
     done, begin = 0, time.perf_counter()
     while (passed := time.perf_counter() - begin) < seconds:

@@ -1,4 +1,4 @@
-"""The augmentation of a data set by default: characters are not mirrored."""
+"""Default augmentation of a data set: characters are not mirrored."""
 
 import string
 
@@ -7,25 +7,25 @@ from data.shards.datasets import Dataset
 from training.recipe import Recipe
 
 ALPHABETS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
-CHARACTERS = {  # data sets of TFDS
+CHARACTERS = {  # TFDS data sets
     *("mnist", "emnist", "kmnist", "qmnist", "binarized_mnist", "mnist_corrupted"),
     *("omniglot", "svhn_cropped", "cmaterdb", "binary_alpha_digits"),
 }
 
 
 def default_augment(recipe: Recipe, dataset: Dataset) -> tuple[str, str]:
-    """The augmentation policy of a network for its data, and why it is that."""
+    """Returns the default augmentation policy for a network and its data, and the reason."""
     if is_of_characters(recipe.data, dataset):
         return "digits", "characters are not mirrored"
     return models.policy(recipe.model), f"of {recipe.model}"
 
 
 def is_of_characters(data: str, dataset: Dataset) -> bool:
-    """Whether the images of a data set are characters, which have another meaning when mirrored.
+    """Whether the images of a data set are characters, whose meaning mirroring would change.
 
-    Digits or letters as class names do not say that: photographs may be numbered too.
+    Class names that are digits or letters are not enough: classes of photographs may be numbered.
     """
-    name = data.partition("/")[0]  # of a data set of TFDS, without its configuration
+    name = data.partition("/")[0]  # a TFDS data set's name without its configuration
     if data == "digits" or name in {f"tfds:{known}" for known in CHARACTERS}:
         return True
     names = set(dataset.class_names)

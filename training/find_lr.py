@@ -1,7 +1,7 @@
-"""Finds a learning rate: `python train.py ... --find_lr` lets it rise and watches the loss.
+"""Learning-rate range test: `python train.py ... --find_lr`.
 
-L. Smith, arXiv:1506.01186, section 3.3: a short training in which every step has a larger learning
-rate than the one before. Proposed is the rate at which the smoothed loss falls fastest.
+L. Smith, arXiv:1506.01186, section 3.3: a short training in which the learning rate rises with
+each step. The proposed rate is the one at which the smoothed loss falls fastest.
 """
 
 import csv
@@ -18,10 +18,10 @@ from training.build import Setup
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 10.0
-SMOOTHING = 0.9  # how much of the running mean a step keeps
-DIVERGED = 2.0  # times the lowest smoothed loss: more need not be seen
-FEWEST = 10  # steps that the running mean needs
-HALF = 5  # steps before and after one, for the slope there
+SMOOTHING = 0.9  # decay of the running mean of losses
+DIVERGED = 2.0  # stop when the smoothed loss exceeds this multiple of its minimum
+FEWEST = 10  # first steps to ignore, in which the running mean is not smooth yet
+HALF = 5  # steps before and after a step over which its slope is fitted
 
 
 @dataclasses.dataclass
@@ -29,9 +29,9 @@ class Curve:
     """Losses at rising learning rates.
 
     Attributes:
-        rates: Of each step.
-        losses: Of its batch before the update, in nats.
-        smoothed: Running means of the losses.
+        rates: Learning rate of each step.
+        losses: Loss of each step's batch before the update, in nats.
+        smoothed: Running mean of the losses at each step.
     """
 
     rates: list[float] = dataclasses.field(default_factory=list)
@@ -39,7 +39,7 @@ class Curve:
     smoothed: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, rate: float, loss: float) -> None:
-        """Adds a step; the mean of the first few is not drawn towards 0."""
+        """Adds a step; the running mean is bias-corrected."""
         self.rates.append(rate)
         self.losses.append(loss)
         kept = SMOOTHING ** np.arange(len(self.losses))[::-1]
@@ -47,18 +47,18 @@ class Curve:
 
     @property
     def has_diverged(self) -> bool:
-        """Whether the loss has risen so far that it will not come back."""
+        """Whether the smoothed loss has exceeded `DIVERGED` times its minimum or is not finite."""
         last = self.smoothed[-1]
         return not math.isfinite(last) or last > DIVERGED * min(self.smoothed)
 
     @property
     def proposed(self) -> float:
-        """The rate at which the smoothed loss falls fastest, before its lowest point.
+        """Learning rate at which the smoothed loss falls fastest, before its minimum.
 
-        The slope is that of a line through a few steps; the first ones are not smooth yet.
+        Slopes are fitted over a few steps; the first steps are ignored as too noisy.
 
         Raises:
-            RuntimeError: If it never falls.
+            RuntimeError: If the loss never falls.
         """
         usable = self.smoothed[FEWEST:]
         end = FEWEST + int(np.argmin(usable)) + 1 if usable else 0
@@ -69,13 +69,13 @@ class Curve:
         return self.rates[min(slopes, key=slopes.get)]
 
     def _slope(self, place: int) -> float:
-        """Of a line through the smoothed losses around a step."""
+        """Returns the slope of a line fitted to the smoothed losses around a step."""
         around = self.smoothed[place - HALF : place + HALF + 1]
         return float(np.polyfit(range(-HALF, HALF + 1), around, 1)[0])
 
 
 def find(setup: Setup) -> Curve:
-    """Trains for a few steps with rising learning rates; nothing is saved."""
+    """Trains for up to `STEPS` steps with rising learning rates; saves nothing."""
     batches = setup.train_batches(0, setup.total).repeat()
     iterator = setup.trainer.iterate(batches)
     curve = Curve()
@@ -91,13 +91,13 @@ def find(setup: Setup) -> Curve:
 
 
 def report(setup: Setup, curve: Curve) -> list[str]:
-    """Writes the curve as find_lr.csv and find_lr.png, in the run folder or here.
+    """Writes find_lr.csv and find_lr.png to the run folder (default: the working folder).
 
     Returns:
-        A line about what to use.
+        A line with the proposed learning rate.
 
     Raises:
-        RuntimeError: If there is nothing to propose.
+        RuntimeError: If the loss never falls.
         OSError: If the files cannot be written.
     """
     proposed = curve.proposed

@@ -1,4 +1,4 @@
-"""Starts a training from another one's weights: what is taken over, frozen, or learns slowly."""
+"""Fine-tuning: loads pretrained weights, freezes layers and slows their learning down."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,19 +11,19 @@ from models.tools import graphs
 def take_over(
     model: keras.Model, checkpoint: checkpoints.Checkpoint, class_names: Sequence[str]
 ) -> list[str]:
-    """Gives a network the weights of a checkpoint of the same network.
+    """Loads the weights of a checkpoint of the same network.
 
     Args:
-        model: Perhaps with other classes, or for images of another size.
-        checkpoint: Its average is taken where it has one.
-        class_names: What the network is to tell apart. If they are others than the checkpoint's,
-            the classifiers stay as they are, whatever their shapes.
+        model: Network, possibly with other classes or another image size than the checkpoint's.
+        checkpoint: Checkpoint to load, with its moving average if it has one.
+        class_names: Classes of the new training. If they differ from the checkpoint's, the
+            classifier layers keep their initial weights, even if the shapes match.
 
     Returns:
-        The names of the layers that keep their own weights: they are new.
+        The names of the new layers, which keep their initial weights.
 
     Raises:
-        ValueError: If nothing fits.
+        ValueError: If no layer matches.
     """
     tensors = checkpoints.weights_in_use(checkpoint)
     others = list(class_names) != checkpoint.about.get("class_names")
@@ -44,13 +44,13 @@ def take_over(
 
 
 def freeze(model: keras.Model, what: str, new: Iterable[str]) -> None:
-    """Keeps layers as they are; batch normalisation among them works as in testing.
+    """Freezes layers; frozen batch normalisation runs in inference mode.
 
     Args:
-        model: Its new layers always learn.
-        what: "none", "all", or "stage:N" for everything up to the end of the N-th stage. Where a
-            network's layers are not named after stages, one ends where the maps get smaller.
-        new: Names of the layers that do not have weights from elsewhere.
+        model: Network to freeze in place.
+        what: "none", "all", or "stage:N" for all layers up to the end of the N-th stage. If the
+            layers are not named after stages, a stage ends where the feature maps get smaller.
+        new: Names of the layers without pretrained weights, which are never frozen.
 
     Raises:
         ValueError: If `what` is none of these.
@@ -75,7 +75,7 @@ def _frozen(model: keras.Model, what: str) -> list[keras.Layer]:
 
 
 def factors(model: keras.Model, rate: float, new: Iterable[str]) -> dict[str, float]:
-    """Factors of the learning rates: `rate` for all variables, by path, but those of new layers."""
+    """Returns the multiplier `rate` for each variable of the pretrained layers, by path."""
     return {
         variable.path: rate
         for layer in _with_weights(model)

@@ -1,6 +1,7 @@
-"""What the frozen part of a network makes of every image, computed once and kept in memory.
+"""Features: outputs of a network's frozen part, computed once per image and kept in memory.
 
-Where nothing random comes before it, it is the same in every epoch; only the rest is trained then.
+If the input has no random augmentation, the features are the same in every epoch, so that only the
+rest of the network needs to run in training.
 """
 
 import functools
@@ -15,15 +16,15 @@ from data import pipeline
 from data.shards import datasets
 from models.tools import graphs
 
-MOST_BYTES = 2**30  # of the features of all images
+MOST_BYTES = 2**30  # maximum size of the features of all images
 
 
 class Halves(NamedTuple):
-    """A network in two parts that share its layers.
+    """A network cut into two models that share its layers.
 
     Attributes:
-        trunk: From images to features; nothing in it learns or is random.
-        head: From features to the network's outputs.
+        trunk: Model from images to features, without trainable or random layers.
+        head: Model from features to the network's outputs.
     """
 
     trunk: keras.Model
@@ -31,15 +32,15 @@ class Halves(NamedTuple):
 
 
 def halves(model: keras.Model, examples: int) -> Halves | None:
-    """Cuts a network where what is frozen ends.
+    """Cuts a network at the end of its frozen part.
 
     Args:
-        model: Some of its layers are frozen.
-        examples: How many images there are.
+        model: Network with frozen layers.
+        examples: Number of images.
 
     Returns:
-        The parts; None where they do not meet in one tensor, or all features would take too much
-        memory.
+        The two parts; None if they do not meet in a single tensor, or the features of all images
+        would take too much memory.
     """
     end = graphs.frozen_end(model)
     if end is None or 4 * examples * np.prod(end.shape[1:]) > MOST_BYTES:
@@ -48,24 +49,24 @@ def halves(model: keras.Model, examples: int) -> Halves | None:
 
 
 class Features:
-    """Batches of features in place of images."""
+    """Batches of features instead of images."""
 
     def __init__(
         self, trunk: keras.Model, dataset: datasets.Dataset, *, batch_size: int, threads: int
     ) -> None:
-        """Computes nothing yet.
+        """Stores the arguments; the features are computed on first use.
 
         Args:
-            trunk: From images to features.
-            dataset: The images.
-            batch_size: Of a batch.
+            trunk: Model from images to features.
+            dataset: Training and validation images.
+            batch_size: Examples per batch.
             threads: Size of the pipeline's thread pool.
         """
         self._trunk, self._dataset = trunk, dataset
         self._batch_size, self._threads = batch_size, threads
 
     def train_batches(self, *, seed: int, first: int, end: int) -> tf.data.Dataset:
-        """The batches of `pipeline.train_batches` from step `first` to before `end`.
+        """Returns the features for the batches of `pipeline.train_batches`, steps in [first, end).
 
         Returns:
             Batches (features float32 [b, ...], labels int32 [b], weights float32 [b], all 1).
@@ -78,7 +79,7 @@ class Features:
         return places.map(lambda some: (tf.gather(features, some), tf.gather(labels, some), ones))
 
     def test_batches(self, split: str) -> tf.data.Dataset:
-        """Every image of a split once, in stored order.
+        """Returns the features of each image of a split once, in stored order.
 
         Returns:
             Batches (features float32 [b, 1, ...], labels int32 [b], weights float32 [b], all 1).
@@ -87,9 +88,9 @@ class Features:
         whole = (features[:, tf.newaxis], labels, tf.ones(tf.shape(labels)))
         return tf.data.Dataset.from_tensor_slices(whole).batch(self._batch_size)
 
-    @functools.cache  # noqa: B019 - as long as the training
+    @functools.cache  # noqa: B019 - needed for the whole training
     def _of(self, split: str) -> tuple[tf.Tensor, tf.Tensor]:
-        """Features and labels of a split, in stored order."""
+        """Computes the features and labels of a split, in stored order."""
         size = self._trunk.input_shape[1]
         batches = pipeline.test_batches(
             self._dataset,
@@ -108,5 +109,5 @@ class Features:
         shown = tqdm(batches, f"features of the {split} images", leave=False, disable=None)
         found = [(through(images), labels) for images, labels, _ in shown]
         features, labels = (tf.concat(column, axis=0) for column in zip(*found, strict=True))
-        count = self._dataset.num_examples(split)  # the last batch is filled up
+        count = self._dataset.num_examples(split)  # without the padding of the last batch
         return features[:count], labels[:count]

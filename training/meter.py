@@ -1,7 +1,7 @@
-"""Where the time of a training goes: `python train.py ... --meter` measures and trains nothing.
+"""Where a training spends its time: `python train.py ... --meter` measures without training.
 
-The pipeline is cut off after each of its stages and run as far as that, with exactly the settings
-of the training; then the training step on one batch again and again; then both together.
+Three measurements use exactly the settings of the training: the input pipeline up to each of its
+stages, the training step on the same batch over and over, and both together.
 """
 
 import itertools
@@ -21,23 +21,24 @@ from engine.trainer import MAX_STEPS, Trainer
 from training import advice, ceilings, progress
 from training.build import Setup
 
-SECONDS = 3.0  # of every measurement
-_CALL_SECONDS = 0.5
-_BAR = 30  # characters
-_ENOUGH = 1.05  # times what the step takes: the input is not what limits
-_PLANNED_STEPS = 20_000  # at least, so that no measurement has to begin anew
+SECONDS = 3.0  # minimum duration of a measurement
+_CALL_SECONDS = 0.5  # target duration of one call of the trainer
+_BAR = 30  # length of the longest bar, in characters
+_ENOUGH = 1.05  # the input is no bottleneck at this multiple of the step's speed
+_PLANNED_STEPS = 20_000  # minimum, so that no measurement runs out of batches
 STEP = "train step"
 ALL = "all together"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast something is.
+    """Measured speed of a stage.
 
     Attributes:
-        images_per_second: By the clock.
-        cpu_us_per_image: Microseconds of all cores for one image.
-        input_wait_fraction: Of the time, waiting for batches; None where there is no step.
+        images_per_second: Images per second of wall-clock time.
+        cpu_us_per_image: CPU time per image, summed over all cores, in microseconds.
+        input_wait_fraction: Fraction of the time spent waiting for batches; None for stages of the
+            input pipeline.
     """
 
     images_per_second: float
@@ -47,7 +48,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Input:
-    """Where a training's images come from; the attributes are `pipeline.train_batches`'."""
+    """Arguments of `pipeline.stages`, as in the training; see `pipeline.train_batches`."""
 
     dataset: Dataset
     policy: augment.Policy
@@ -59,20 +60,20 @@ class Input:
     cache: str
 
     def stages(self) -> dict[str, tf.data.Dataset]:
-        """As `pipeline.stages`."""
+        """Returns the pipeline cut off after each stage, see `pipeline.stages`."""
         return pipeline.stages(**vars(self))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a measurement says.
+    """Result of a measurement.
 
     Attributes:
-        stages: Speed of the pipeline up to each stage, of the step, and of both together.
-        ceilings: What the machine can do: images decoded, or copied, in a second.
-        epoch_seconds: Of the next epochs, without validation.
-        bottleneck: The stage that limits, or the train step.
-        advice: The one change that would help most.
+        stages: Speed of the pipeline up to each stage, of the training step, and of both together.
+        ceilings: Limits of the machine, such as images decoded or copied per second.
+        epoch_seconds: Duration of an epoch without validation, in seconds.
+        bottleneck: Name of the limiting stage or of the training step.
+        advice: The change that would help most.
     """
 
     stages: dict[str, Speed]
@@ -82,16 +83,17 @@ class Verdict:
     advice: str
 
     def as_json(self) -> str:
-        """All of it on one line."""
+        """Returns the result as one line of JSON."""
         return json.dumps(asdict(self))
 
 
 def measure(setup: Setup, seconds: float = SECONDS) -> Verdict:
-    """Measures a training without training: the learning rate is 0.
+    """Measures the speed of a training at learning rate 0.
 
     Args:
-        setup: As it was set up; its weights are not changed, but its moving means are.
-        seconds: Of every measurement, at least.
+        setup: Objects of the training; the weights stay as they are, but BatchNorm's moving
+            statistics change.
+        seconds: Minimum duration of a measurement.
     """
     source = _input(setup)
     speeds = {
@@ -127,10 +129,10 @@ def _input(setup: Setup) -> Input:
 
 
 def bottleneck(speeds: dict[str, Speed], threads: int) -> str:
-    """The name of what limits: the step, or the stage that adds most to the time of an image.
+    """Returns the name of the bottleneck: the step, or the stage that adds most time per image.
 
-    Reading may wait for a disk, so its time is the clock's; that of the others is the processor's,
-    shared by the threads, which does not depend on what else the machine does.
+    Reading is judged by wall-clock time, since it may wait for a disk. The other stages are judged
+    by CPU time divided by the threads, which does not depend on the machine's other load.
     """
     own = _own_cpu(speeds)
     first, *_, last = own
@@ -142,10 +144,10 @@ def bottleneck(speeds: dict[str, Speed], threads: int) -> str:
 
 
 def _own_cpu(speeds: dict[str, Speed]) -> dict[str, float]:
-    """What each stage of the input adds to the CPU time of an image, in microseconds.
+    """Returns the CPU time per image that each input stage adds, in microseconds.
 
-    A stage was measured with those before it. What disturbs a measurement only adds time, so none
-    takes more than a later one.
+    Each measurement includes all earlier stages. Disturbances only add time, so each measurement
+    is capped at the smallest of the later ones.
     """
     names = [name for name in speeds if name not in (STEP, ALL)]
     used = [speeds[name].cpu_us_per_image for name in names]
@@ -154,9 +156,9 @@ def _own_cpu(speeds: dict[str, Speed]) -> dict[str, float]:
 
 
 def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
-    """Runs a part of the pipeline, whose elements say how many images they hold."""
+    """Measures a part of the pipeline, whose elements are numbers of images."""
     iterator = itertools.chain.from_iterable(iter(counts) for _ in itertools.count())
-    next(iterator)  # what was prepared before the clock runs, and the first block
+    next(iterator)  # excludes setup and the first block
     images, begin, cpu = 0, time.perf_counter(), _cpu_seconds()
     while (passed := time.perf_counter() - begin) < seconds or images < batch_size:
         images += int(next(iterator))
@@ -166,7 +168,7 @@ def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
 def _of_training(
     trainer: Trainer, batches: tf.data.Dataset, batch_size: int, seconds: float
 ) -> Speed:
-    """Runs the training step; the first call, which traces it, does not count."""
+    """Measures the training step, without the first call, which traces it."""
     iterator = trainer.iterate(batches)
     trainer.train(iterator, [0.0])
     images, passed, waited, count, cpu = 0, 0.0, 0.0, 1, _cpu_seconds()
@@ -204,7 +206,7 @@ def _cpu_seconds() -> float:
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
-    """The measurement as a bar chart for the terminal, and what follows from it."""
+    """Yields the lines of a bar chart for the terminal, and the conclusions."""
     rates = {name: speed.images_per_second for name, speed in verdict.stages.items()}
     longest = max(rates.values())
     yield f"{'':13} {'images/s':>9} {'CPU us/image':>13}"

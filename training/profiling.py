@@ -1,4 +1,4 @@
-"""What a device does in some steps of a training, for TensorBoard's profiler."""
+"""Profiles of training steps for TensorBoard's profiler."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,20 +7,20 @@ import tensorflow as tf
 
 
 class Profile:
-    """Records some steps."""
+    """Records a profile of the first steps after the first call."""
 
     def __init__(self, folder: Path, steps: int | None) -> None:
-        """Records nothing yet.
+        """Sets folder and length; the recording starts later.
 
         Args:
-            folder: For the recording.
-            steps: How many to record, in whole calls; None for none.
+            folder: Folder for the recording.
+            steps: Number of steps to record, rounded up to whole calls; None for none.
         """
         self._folder, self._left = folder, steps or 0
         self._warm = self._records = False
 
     def call(self, train: Callable, count: int) -> object:
-        """Returns `train()`, which does `count` steps; the first call sets everything up.
+        """Runs `train()`, which does `count` steps; skips the first call, which traces the graph.
 
         Raises:
             OSError: If the recording cannot be written.
@@ -37,7 +37,7 @@ class Profile:
         return result
 
     def end(self) -> None:
-        """Writes what is recorded."""
+        """Stops a running recording and writes it."""
         if self._records:
             tf.profiler.experimental.stop()
             self._records = False

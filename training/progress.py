@@ -1,4 +1,4 @@
-"""How fast a training runs and how far it is, measured and shown on the console."""
+"""Speed and progress of a training, measured and shown on the console."""
 
 import math
 import sys
@@ -6,15 +6,15 @@ import time
 
 from tqdm import tqdm
 
-LINE_SECONDS = 10  # between two lines on a console that is not a terminal
+LINE_SECONDS = 10  # interval between lines if the console is not a terminal
 
 
 class Meter:
-    """Images per second and the share of the time spent waiting for input.
+    """Measures images per second and the fraction of the time spent waiting for input.
 
     Attributes:
-        calls: Of the training step.
-        seconds: That were counted.
+        calls: Number of calls of the training step.
+        seconds: Total duration of the counted calls.
     """
 
     def __init__(self) -> None:
@@ -23,14 +23,19 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Starts over, at an epoch's begin."""
+        """Starts over, as at the start of an epoch."""
         self._images, self.seconds, self._waited = 0, 0.0, 0.0
 
     def add(self, images: int, seconds: float, waited: float) -> None:
-        """Counts one call of the training step, and how long of it waited for batches.
+        """Counts a call of the training step.
 
-        The very first one traces the graph, and may wait until all images are decoded; it counts
-        only until there is another.
+        The very first call traces the graph and may wait until all images are decoded, so it is
+        dropped as soon as there is a second one.
+
+        Args:
+            images: Images of the call.
+            seconds: Duration of the call.
+            waited: Part of `seconds` spent waiting for batches.
         """
         if self.calls == 1:
             self.reset()
@@ -41,26 +46,26 @@ class Meter:
 
     @property
     def images_per_second(self) -> float:
-        """Over the time of the training steps alone; not a number before the first call."""
+        """Images per second of training-step time; NaN before the first call."""
         return self._images / self.seconds if self.seconds else math.nan
 
     @property
     def input_wait_fraction(self) -> float:
-        """In [0, 1]; not a number before the first call."""
+        """Fraction of the time spent waiting for batches, in [0, 1]; NaN before the first call."""
         return self._waited / self.seconds if self.seconds else math.nan
 
 
 class Line:
-    """One line per epoch: a live bar on a terminal, else now and then a plain line."""
+    """Shows the progress: one live bar per epoch on a terminal, otherwise occasional lines."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, *, shown: bool = True) -> None:
-        """Takes the length of the whole training, and whether to print anything."""
+        """Takes the length of the training, and whether to print anything."""
         self._epochs, self._steps_per_epoch, self._shown = epochs, steps_per_epoch, shown
         self._bar: tqdm | None = None
         self._printed = time.monotonic()
 
     def update(self, step: int, text: str) -> None:
-        """Shows a step of an epoch that goes on or has just ended."""
+        """Shows the progress after a step."""
         epoch = math.ceil(step / self._steps_per_epoch)
         if not self._shown:
             return
@@ -75,7 +80,7 @@ class Line:
         self._bar.update(step - (epoch - 1) * self._steps_per_epoch - self._bar.n)
 
     def finish(self, text: str, last: bool) -> None:
-        """Ends the epoch's line; away from a terminal only every `LINE_SECONDS`, and the last."""
+        """Prints the epoch's final line; if not on a terminal, at most one per `LINE_SECONDS`."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -84,7 +89,7 @@ class Line:
         print(text, flush=True)
 
     def _is_time(self) -> bool:
-        """Whether the last line is long ago; then this is the time of the next."""
+        """Whether `LINE_SECONDS` have passed since the last line; if so, restarts the interval."""
         if time.monotonic() - self._printed < LINE_SECONDS:
             return False
         self._printed = time.monotonic()
@@ -92,5 +97,5 @@ class Line:
 
 
 def duration(seconds: float) -> str:
-    """As in "1:02:03"."""
+    """Formats a duration as in "1:02:03"."""
     return tqdm.format_interval(seconds) if math.isfinite(seconds) else "?"

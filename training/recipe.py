@@ -1,7 +1,7 @@
-"""What a training is and how it runs: the flags of train.py as two frozen, typed descriptions.
+"""The flags of train.py as two frozen dataclasses: the recipe, and how to run it.
 
-Each field says what `--resume`, the workers of a cluster and the comparison of runs need to know
-(`runtime.flags.Meaning`).
+Each field also holds what `--resume`, the workers of a cluster and the comparison of runs need to
+know about the flag (`runtime.flags.Meaning`).
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ _running = functools.partial(flags.flag, resumable=True, repeats=True)
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What is trained: all that decides the weights, besides the versions and the device."""
+    """Settings that decide the trained weights, together with library versions and the device."""
 
     data: str = flag(
         "digits",
         "Images to train on: digits, tfds:NAME, or the path of images, archives or shards.",
         heading="Data and network",
-        resumable=True,  # to the same data at another place: its content is compared
+        resumable=True,  # the data may move; its fingerprint is compared
         of_worker=True,
     )
     val_data: str | None = flag(
@@ -207,7 +207,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """How a training runs: where, on what, and what is kept and told of it."""
+    """Settings of the run: folder, checkpoints, machine, and tasks instead of training."""
 
     run_dir: str | None = _running(
         None,
@@ -273,6 +273,6 @@ class Running:
 
 
 def headings() -> list[str]:
-    """The headings of `--help`, in order."""
+    """Returns the headings of `--help`, in order."""
     known = flags.meanings(Recipe, Running).values()
     return [meaning.heading for meaning in known if meaning.heading]

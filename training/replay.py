@@ -1,4 +1,4 @@
-"""Which stored images a training step sees, and what it cuts out of them."""
+"""Which stored images a training step sees, and which window of each it cuts out."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from data.shards.datasets import Dataset
 
 
 class Origin(NamedTuple):
-    """Where an image of a batch comes from.
+    """Stored image and crop behind an image of a batch.
 
     Attributes:
-        filename: Of the image, relative to the source of the data.
-        label: Its class, from 0.
-        stored: uint8 [H, W, 3], as it was converted.
-        window: Top, left, height, width of what was cut out, in stored pixels.
-        mirrored: Whether it was mirrored then.
+        filename: Name of the image file, relative to the source of the data.
+        label: Class, from 0.
+        stored: Image as stored in the shards, uint8 [H, W, 3].
+        window: Top, left, height, width of the window cut out, in stored pixels.
+        mirrored: Whether the window was mirrored.
     """
 
     filename: str
@@ -38,15 +38,15 @@ def origins(
     seed: int,
     step: int,
 ) -> list[Origin]:
-    """The origins of the batch that `pipeline.train_batches` gives for a step, in its order.
+    """Returns the origins of the images of a step's batch in `pipeline.train_batches`, in order.
 
     Args:
-        dataset: As for `train_batches`, like the others.
-        policy: How images are varied.
-        size: Side of the images in pixels.
-        batch_size: Examples per optimizer step.
-        seed: Not negative.
-        step: Optimizer updates done before it.
+        dataset: Data set of the training.
+        policy: Augmentation policy.
+        size: Side of the batch's images in pixels.
+        batch_size: Examples per optimizer update.
+        seed: Seed of the run, at least 0.
+        step: Optimizer updates done before this step.
     """
     shards = dataset.shards("train")
     blocks = order.training_blocks(

@@ -1,7 +1,7 @@
-"""Trains the same thing with several seeds and compares the runs: `python train.py --seeds=3 ...`.
+"""Trains a recipe with several seeds and compares the runs: `python train.py --seeds=3 ...`.
 
-Every training is a process of its own, one after the other, so that each is what it would be by
-itself. The same command again goes on where it was stopped.
+The runs are separate processes, one after the other, so that each gives the same result as on its
+own. If stopped, the same command continues where it was stopped.
 """
 
 import signal
@@ -15,18 +15,18 @@ from runtime import console
 
 
 def train(command: Sequence[str], seeds: Sequence[int], run_dir: str) -> list[str]:
-    """Trains once for every seed, in `run_dir`-seed0 and so on.
+    """Trains once per seed, in the folders `run_dir`-seed0 and so on.
 
     Args:
-        command: The script and its flags.
-        seeds: Of the trainings.
-        run_dir: Where the runs go, without what is added for the seed.
+        command: Script and its flags.
+        seeds: Seeds of the runs to train.
+        run_dir: Path of the run folders without the suffix for the seed.
 
     Returns:
-        Lines of the comparison; its page is `run_dir`-seeds.html.
+        Lines of the comparison, whose HTML page is `run_dir`-seeds.html.
 
     Raises:
-        SystemExit: With its exit code, if a training was stopped or failed.
+        SystemExit: With the exit code of a run that was stopped or failed.
     """
     folders = [f"{run_dir}-seed{seed}" for seed in seeds]
     for seed, folder in zip(seeds, folders, strict=True):
@@ -42,7 +42,7 @@ def train(command: Sequence[str], seeds: Sequence[int], run_dir: str) -> list[st
 
 
 def _call(command: Sequence[str]) -> int:
-    """Runs a command to its end; the signals that would end this process are for that one."""
+    """Runs a command, forwards signals to it and returns its exit code."""
     process, received = None, []
 
     def forward(number: int, frame: object) -> None:
@@ -53,12 +53,12 @@ def _call(command: Sequence[str]) -> int:
     before = {number: signal.signal(number, forward) for number in console.stops()}
     try:
         process = subprocess.Popen(command, start_new_session=True)
-        for number in tuple(received):  # while it was being started
+        for number in tuple(received):  # signals received during its start
             process.send_signal(number)
         code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if received and not code:  # it had just ended
+    if received and not code:  # it had finished before the signal reached it
         code = 128 + received[0]
     return code if code >= 0 else 128 - code

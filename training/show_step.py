@@ -1,4 +1,4 @@
-"""What a step of a training sees: `python train.py ... --show_step=N` draws it, trains nothing."""
+"""Draws the images of a training step: `python train.py ... --show_step=N`."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from training.build import Setup
 
 
 def draw_step(setup: Setup, step: int) -> list[str]:
-    """Draws the images of a step, and where in the stored ones they come from.
+    """Draws the images of a step next to the stored images and their crop windows.
 
     Returns:
-        A line for each image, and where the picture is.
+        A line per image, then a line with the path of the picture.
 
     Raises:
-        ValueError: If the training has no such step.
+        ValueError: If the step is not below the number of steps.
     """
     if step >= setup.total:
         raise ValueError(f"--show_step expects a step below {setup.total}, received {step}")

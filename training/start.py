@@ -1,4 +1,4 @@
-"""Sets a training up: a new one from flags, or an earlier one as it was."""
+"""Sets up a training: a new one from flags, or an earlier one with its saved settings."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from training.recipe import Recipe, Running
 
 
 def default_model(data: str) -> str:
-    """The network for a data set when none is named."""
+    """Returns the default network for the data."""
     return "lenet5" if data == "digits" else "alexnet"
 
 
 def start(recipe: Recipe, running: Running, workers: cluster.Cluster) -> Setup:
-    """Sets up a new run; writes nothing but converted data.
+    """Sets up a new run; writes no files except converted data.
 
     Raises:
-        ValueError: If flags, network and data do not go together.
+        ValueError: If flags, network and data are incompatible.
         FileNotFoundError: If the data or the weights of `--init_from` do not exist.
-        PeerLost: If another worker does not come.
+        PeerLost: If another worker is missing.
     """
     recipe = dataclasses.replace(recipe, model=recipe.model or default_model(recipe.data))
     if running.run_dir and runs.Run(running.run_dir).step_files():
@@ -38,7 +38,7 @@ def start(recipe: Recipe, running: Running, workers: cluster.Cluster) -> Setup:
         )
     strategy = join(recipe, running, workers, recipe.precision)
     flags.check_finite(recipe, running)
-    parts.check(recipe, strategy.num_replicas_in_sync)  # before data is converted for hours
+    parts.check(recipe, strategy.num_replicas_in_sync)  # before a conversion that may take hours
     dataset = open_data(recipe, running, strategy.num_replicas_in_sync)
     recipe = parts.resolved(recipe, dataset)
     with integrity.named(dataset):
@@ -46,16 +46,16 @@ def start(recipe: Recipe, running: Running, workers: cluster.Cluster) -> Setup:
 
 
 def resume(given: Mapping[str, object], workers: cluster.Cluster) -> Setup:
-    """Sets up an earlier run as it was, except for flags that may be given anew.
+    """Sets up an earlier run with its saved settings, except for flags that may change.
 
     Args:
-        given: The flags on the command line.
-        workers: The processes that train together.
+        given: Flags that were set, by name.
+        workers: Processes that train together, including this one.
 
     Raises:
-        ValueError: If a flag would change what is trained, or the data has changed.
+        ValueError: If a flag would change the trained weights, or the data has changed.
         FileNotFoundError: If there is no run.
-        PeerLost: If another worker does not come.
+        PeerLost: If another worker is missing.
     """
     run = runs.Run(given["run_dir"]) if given.get("run_dir") else runs.newest()
     begun = run.settings()
@@ -83,19 +83,19 @@ def resume(given: Mapping[str, object], workers: cluster.Cluster) -> Setup:
 
 
 def _resumable(recipe: Recipe, workers: cluster.Cluster) -> set[str]:
-    """Flags that `--resume` may give another value."""
+    """Returns the names of the flags that may change on `--resume`."""
     names = flags.names(Recipe, Running, resumable=True)
     if recipe.schedule in ("constant", "plateau") and not recipe.first_image_size:
         names.add("epochs")
     if workers.size > 1:
         names |= flags.names(Recipe, Running, of_worker=True)
-    if recipe.freeze != "none":  # it decides whether features are kept: other last bits
+    if recipe.freeze != "none":  # decides whether features are cached: changes last bits
         names.remove("cache")
     return names
 
 
 def check_classes(before: list[str], dataset: datasets.Dataset, run: runs.Run) -> None:
-    """Raises ValueError if a run has read the data's classes otherwise, as an earlier version."""
+    """Raises ValueError if a run, begun by an earlier version, has other classes than its data."""
     if not dataset.has_classes(before):
         raise ValueError(
             f"{run.folder} cannot go on: the classes of its data were read as "
@@ -107,22 +107,22 @@ def check_classes(before: list[str], dataset: datasets.Dataset, run: runs.Run) -
 def open_data(
     recipe: Recipe, running: Running, replicas: int, expected: copies.Expected | None = None
 ) -> datasets.Dataset:
-    """Opens the data set as shards; converts it now if it was not before and can be trained on.
+    """Opens the data set as shards; converts it first if that is needed and it can be trained on.
 
     Args:
-        recipe: What to train.
-        running: How to run.
-        replicas: How many share a batch.
-        expected: The data that a run has begun with.
+        recipe: Settings that decide the trained weights.
+        running: Settings that do not.
+        replicas: Number of replicas that share a batch.
+        expected: Data that a resumed run has begun with (default: any).
 
     Raises:
-        ValueError: If the data cannot be trained on, or is not the expected one.
+        ValueError: If the data cannot be trained on, or is not the expected data.
     """
 
     def check(images: int | None) -> None:
         if images is not None:
             parts.check_batch(recipe, images, replicas)
-        if expected is None:  # not for a run that has begun
+        if expected is None:  # a resumed run was checked when it began
             options = parts.network_options(recipe) | {"image_size": size}
             model = models.build(recipe.model, 2, aux_heads=True, **options)
             finetune.freeze(model, recipe.freeze, ())

@@ -1,4 +1,4 @@
-"""Signs that a network does not learn, and what to try then."""
+"""Warnings about a network that does not learn, with advice."""
 
 import math
 
@@ -6,17 +6,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-MIN_STEPS = 200  # before anything is doubted
-GUESSING = 0.95  # of the loss that guessing has
-DEAD = 0.5  # of the first layer's units
-LARGEST_CLASS = 0.9  # of a sample, in which one predicted class is nothing strange
+MIN_STEPS = 200  # steps before the first warning
+GUESSING = 0.95  # fraction of random guessing's loss that triggers a warning
+DEAD = 0.5  # fraction of dead units in the first layer that triggers a warning
+LARGEST_CLASS = 0.9  # share of a class above which predicting it for all images is plausible
 
 
 class Doubts:
-    """Looks at a network now and then; says everything once."""
+    """Checks a network on a sample of images; gives each warning once."""
 
     def __init__(self, model: keras.Model) -> None:
-        """Takes a functional model that maps images to {"logits": [B, K]}."""
+        """Takes a functional model from images to {"logits": [B, K]}."""
         outputs = {"logits": model.output["logits"]}
         first = next(filter(_is_relu, model.layers), None)
         if first is not None:
@@ -28,7 +28,7 @@ class Doubts:
         self._gradients = tf.function(self._gradients_graph, autograph=False)
 
     def gradients(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """The gradients of the mean cross entropy of some images, by the paths of the weights.
+        """Computes the gradients of the images' mean cross entropy, by path of the weight.
 
         Args:
             images: uint8 [B, S, S, 3].
@@ -45,11 +45,11 @@ class Doubts:
         return tape.gradient(loss, values, unconnected_gradients="zero")
 
     def raised(self, loss: float, images: np.ndarray, labels: np.ndarray) -> list[str]:
-        """What there is to doubt and has not been said.
+        """Returns the warnings that apply and have not been given before.
 
         Args:
-            loss: Mean cross entropy of recent training, in nats.
-            images: uint8 [B, S, S, 3], some training images.
+            loss: Mean cross entropy of the epoch so far, in nats.
+            images: Sample of training images, uint8 [B, S, S, 3].
             labels: int32 [B].
         """
         outputs = self._probe(tf.cast(images, tf.float32))
