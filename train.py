@@ -86,7 +86,7 @@ def run(
 
     Args:
         recipe: Settings that decide the trained weights.
-        running: Settings that do not.
+        running: Settings of the run, such as folder, threads and cache.
         given: Flags that were set, by name.
         talk: Stream for messages printed during the setup.
     """
@@ -138,7 +138,7 @@ def go(setup: Setup, log: Log, state: State) -> None:
 
 
 def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) -> int:
-    """Trains to the end or until a signal arrives; returns the signal's number (default: 0).
+    """Trains to the end or until a signal arrives; returns the signal's number, or 0.
 
     Each call of the trainer runs several steps: as many as fit in about `CALL_SECONDS`, but never
     past a step at which a summary, a validation or a checkpoint is due.

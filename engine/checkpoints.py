@@ -90,7 +90,7 @@ def weights_digest(model: keras.Model) -> str:
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping) -> None:
-    """Writes a checkpoint atomically.
+    """Writes a checkpoint atomically: `path` never holds a partial file.
 
     Args:
         path: Path of the file, in an existing folder.

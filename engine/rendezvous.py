@@ -1,4 +1,4 @@
-"""How the workers of a cluster meet before TensorFlow connects them.
+"""Rendezvous of a cluster's workers before TensorFlow connects them.
 
 TensorFlow waits silently for a missing worker and cannot be interrupted by signals. Therefore the
 workers first meet at the chief's address and exchange their settings.

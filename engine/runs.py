@@ -190,7 +190,7 @@ class Run:
             best: Whether this checkpoint is the best so far.
         """
         path = self.folder / _CHECKPOINTS / _step_file(about["step"])
-        if best:  # written first: a run with the step file but without the best is never repaired
+        if best:  # first, because nothing restores a missing best once the step file exists
             checkpoints.write(path.with_name(_BEST), tensors, about)
             files.replace(path, lambda new: _link_or_copy(path.with_name(_BEST), new))
         else:

@@ -18,7 +18,7 @@ from engine.totals import SUMS, Totals, score
 # (images float32 [b, S, S, 3] in 0..255, step, indices in the global batch [b]) -> images
 Colour = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
-MAX_STEPS = 64  # per call
+MAX_STEPS = 64  # steps per call of `Trainer.train`
 
 
 class NotFinite(RuntimeError):
@@ -38,7 +38,7 @@ class Progress:
 
     Attributes:
         totals: Scores of the training examples, each computed before its step's update.
-        gradient_norm: Norm of the last step's gradient, summed over all replicas.
+        gradient_norm: Norm of the last step's gradient, which is summed over all replicas.
         waited: Seconds spent waiting for batches.
     """
 
@@ -130,8 +130,7 @@ class Trainer:
             mix: Settings of mixup and CutMix (default: no mixing).
             average: Moving average of the weights, updated after each step (default: none).
             factors: Learning-rate multipliers by path of the variable (default: 1 for all).
-            xla: Whether XLA compiles loss and gradients; for one replica only, because BatchNorm
-                synchronises several.
+            xla: Whether XLA compiles loss and gradients; one replica only, see `devices.compiles`.
 
         Raises:
             ValueError: If the batch does not divide evenly.
@@ -168,7 +167,7 @@ class Trainer:
         return int(self._optimizer.iterations.numpy())
 
     def iterate(self, batches: tf.data.Dataset) -> Iterator:
-        """Returns an iterator over batches [B / R, ...] per replica, R batches per step."""
+        """Returns an iterator over batches [B / R, ...], one for each of R replicas per step."""
         if self._strategy.num_replicas_in_sync == 1:
             return iter(self._strategy.experimental_distribute_dataset(batches))
         return iter(self._strategy.distribute_datasets_from_function(lambda context: batches))

@@ -1,1 +1,1 @@
-"""What train.py joins: data, network, optimizer, and the run that is kept of it."""
+"""The parts of train.py: setup, training state, log and run folder."""

@@ -42,7 +42,7 @@ class Batches:
 
         Args:
             recipe: Settings that decide the trained weights.
-            running: Settings that do not.
+            running: Settings of the run, such as folder, threads and cache.
             dataset: Training and validation images.
             size: Side of the network's input, in pixels.
             replicas: Number of replicas that share a batch.

@@ -25,7 +25,7 @@ class Setup:
 
     Attributes:
         recipe: Settings that decide the trained weights.
-        running: Settings that do not.
+        running: Settings of the run, such as folder, threads and cache.
         begun: Content of run.json if the run is resumed, else empty.
         dataset: Training and validation images.
         workers: Processes that train together, including this one.
@@ -139,7 +139,7 @@ class Setup:
         return self.batches.validation
 
     def train_batches(self, first: int, end: int) -> tf.data.Dataset:
-        """Batches of images or features for the steps in [first, end)."""
+        """Returns the batches of images or features for the steps in [first, end)."""
         if self.halves:
             return self.features.train_batches(seed=self.recipe.seed, first=first, end=end)
         return self.batches.batches(first, end)
@@ -150,7 +150,7 @@ class Setup:
         return self.batches.policy.colour(images, tf.gather(draws, places))
 
     def _factors(self) -> dict[str, float]:
-        """Learning-rate multipliers by path of the variable."""
+        """Returns the learning-rate multipliers by path of the variable."""
         factors = finetune.factors(self.model, self.recipe.old_rate, self.new_layers)
         rate = self.recipe.norm_bias_rate
         biases = {path: rate * factors.get(path, 1.0) for path in graphs.norm_biases(self.model)}
@@ -170,7 +170,7 @@ def build(
 
     Args:
         recipe: Settings completed by `parts.resolved`.
-        running: Settings that do not change the trained weights.
+        running: Settings of the run, such as folder, threads and cache.
         dataset: Training and validation images.
         precision: One of `devices.PRECISIONS`.
         strategy: Distribution strategy over the replicas.

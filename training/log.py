@@ -82,7 +82,7 @@ class Log:
 
     @property
     def resume_command(self) -> str:
-        """What goes on with the run."""
+        """Command that resumes the run."""
         return f"python train.py --resume --run_dir={shlex.quote(str(self.run.folder))}"
 
     def say(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a training spends its time: `python train.py ... --meter` measures without training.
+"""Measures where a training spends its time: `python train.py ... --meter`.
 
 Three measurements use exactly the settings of the training: the input pipeline up to each of its
 stages, the training step on the same batch over and over, and both together.

@@ -277,7 +277,7 @@ def check_batch(recipe: Recipe, images: int, replicas: int) -> None:
     """Checks that a batch divides evenly into replicas and micro batches.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the batch does not divide evenly.
     """
     size = batch_size(recipe, images)
     micro_batches(size, micro_batch(recipe), replicas, pairs=bool(mix(recipe)))

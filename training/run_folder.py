@@ -16,7 +16,7 @@ from training.log import Log
 from training.recipe import Recipe, Running
 from training.state import State, restored
 
-PATHS = {  # flags that may hold paths -> test whether a value is a path
+PATHS = {  # flags that may hold a path, with the test for it
     "data": sources.is_path,
     "val_data": sources.is_path,
     "run_dir": sources.is_path,

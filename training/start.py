@@ -111,7 +111,7 @@ def open_data(
 
     Args:
         recipe: Settings that decide the trained weights.
-        running: Settings that do not.
+        running: Settings of the run, such as folder, threads and cache.
         replicas: Number of replicas that share a batch.
         expected: Data that a resumed run has begun with (default: any).
 
