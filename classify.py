@@ -1,4 +1,4 @@
-"""Names what is in images and videos, with a trained network.
+"""Classifies images and videos with a trained network.
 
 python classify.py img.jpg            the five likeliest classes, by the newest run's best
 python classify.py FOLDER --json      one JSON object per image and line
@@ -47,12 +47,12 @@ flags.DEFINE_integer("port", 8000, "its port; 0 for any that is free", 0, 65535)
 flags.DEFINE_integer("max_megabytes", 32, "the most that may be sent to the page at once", 1)
 flags.DEFINE_integer("threads", cores(), "CPU threads", 1)
 
-OF_FILES = ("json", "csv", "explain", "features", "every")  # flags without a meaning for the page
-SERVING = ("flask", "waitress", "werkzeug")  # what the page needs
+OF_FILES = ("json", "csv", "explain", "features", "every")  # flags that --serve refuses
+SERVING = ("flask", "waitress", "werkzeug")  # packages that --serve needs
 
 
 def main(argv: list[str]) -> None:
-    """Parses the flags and classifies every image that is named, or serves the page."""
+    """Parses the flags and classifies every image on the command line, or serves the page."""
     named = console.parse(argv)
     devices.configure(FLAGS.threads)
     devices.set_precision("auto", training=False)
@@ -95,17 +95,17 @@ def main(argv: list[str]) -> None:
 def wanted(
     named: list[str], passed_over: PassedOver
 ) -> list[sources.Example] | Iterator[sources.Example | None]:
-    """The images that are named.
+    """Lists the images to classify.
 
     Args:
-        named: The command line's words.
-        passed_over: Where to add what is not taken of folders.
+        named: Positional arguments of the command line.
+        passed_over: Collects the files in folders that are not images.
 
     Returns:
-        All of them; as they come, as for `places.listed`, where stdin names some.
+        A list of all images, or the iterator of `inputs.listed` if paths are read from stdin.
 
     Raises:
-        FileNotFoundError: If there is none of them.
+        FileNotFoundError: If none of the images exists.
     """
     images = inputs.listed(named, passed_over)
     if inputs.STDIN in named:
@@ -117,7 +117,7 @@ def wanted(
 
 
 def refuse_nonsense(named: list[str], given: list[str], *, serves: bool) -> None:
-    """Raises ValueError for flags that do not go together."""
+    """Raises ValueError for flags that contradict each other."""
     if {"json", "csv"} <= set(given):
         raise ValueError("expected one of --json and --csv, received both")
     if serves and named:
@@ -129,10 +129,10 @@ def refuse_nonsense(named: list[str], given: list[str], *, serves: bool) -> None
 def classify(
     of_network: classifier.Classifier, images: Iterable[sources.Example | None], outputs: "Outputs"
 ) -> int:
-    """Says what every image is; returns how many could not be read.
+    """Classifies the images and returns the number that could not be read.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there are no images.
     """
     answer, failed = None, 0
     for answer in of_network.answers(images):
@@ -145,7 +145,7 @@ def classify(
 
 
 class Outputs:
-    """Where answers go: the console, pictures, a file of features."""
+    """Writes answers to the console, to heat-map pictures and to a file of features."""
 
     def __init__(
         self,
@@ -155,13 +155,13 @@ class Outputs:
         explain: str | None,
         features: str | None,
     ) -> None:
-        """Prepares all of them.
+        """Opens the outputs and makes the folder of pictures.
 
         Args:
-            network: Whose answers they are.
-            given: Which of `OF_FILES` are wanted.
-            explain: Folder for the pictures.
-            features: File for the features.
+            network: Network that gives the answers.
+            given: Flags out of `OF_FILES` that are set.
+            explain: Folder for the pictures (default: no pictures).
+            features: File for the features (default: no features).
 
         Raises:
             OSError: If a folder does not exist or cannot be made.
@@ -176,7 +176,7 @@ class Outputs:
         self._show = shown_as(given)
 
     def add(self, answer: classifier.Answer, result: dict) -> None:
-        """Shows an answer, as `Classifier.described` says it, and keeps what is wanted of it."""
+        """Shows an answer's result from `Classifier.described`; keeps its picture and features."""
         self._count += 1
         if self._pictures and not answer.error:
             path = overlay.path_for(self._pictures, self._count, answer.image, answer.frame)
@@ -188,17 +188,17 @@ class Outputs:
         self._show(result)
 
     def end(self) -> None:
-        """Writes what is written at the end."""
+        """Writes the file of features."""
         if self._embeddings:
             self._embeddings.write()
 
 
 def shown_as(given: list[str]) -> Callable[[dict], None]:
-    """What shows a result: as JSON or CSV where that is given, else as a table."""
+    """Returns the function that shows a result: as JSON, as CSV or (default) as a table."""
     if "csv" in given:
         return answers.Csv()
     return answers.show_json if "json" in given else answers.show_table
 
 
 if __name__ == "__main__":
-    console.run(main, ends=True)  # `classify.py ... | head`
+    console.run(main, ends=True)  # a closed pipe, as in `classify.py ... | head`, is no error

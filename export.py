@@ -1,13 +1,13 @@
-"""Gives a trained network to programs that know nothing of this project.
+"""Exports a trained network to formats that need none of this project's code.
 
 python export.py                              the newest run's best checkpoint as a SavedModel
 python export.py RUN --format=onnx            into RUN/export/onnx
 python export.py best.safetensors --format=keras --output=PLACE
 
-An export is a folder: the model, labels.txt with the class names, and README.md, which says what
-the network is and how to call it. Images go in as uint8 (or, for a SavedModel, as the bytes of
-image files), probabilities come out. It is compared with the trained network on real images, and
-stands under its name only if both agree.
+An export is a folder with the model, labels.txt with the class names, and README.md, a model card
+that describes the network and how to call it. The model maps uint8 images (a SavedModel also
+accepts the bytes of image files) to probabilities. The export is compared with the trained network
+on real images, and is only kept if both agree.
 """
 
 import errno
@@ -49,14 +49,14 @@ flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras
 flags.DEFINE_list("images", None, "images and folders of them to compare on; 12 that are here")
 flags.DEFINE_integer("threads", cores(), "CPU threads", 1)
 
-TOLERANCE = 1e-4  # of a probability
+TOLERANCE = 1e-4  # largest difference of a probability
 _MOST_IMAGES = 100
 _BATCH_SIZE = 10
-_SPARE_BYTES = 64 << 20  # more than an export takes, beside the weights
+_SPARE_BYTES = 64 << 20  # upper bound of an export's size without the weights
 
 
 def main(argv: list[str]) -> None:
-    """Parses the flags and makes the export."""
+    """Parses the flags and writes the export."""
     named = console.parse(argv)
     devices.configure(FLAGS.threads)
     devices.set_precision("float32")
@@ -88,10 +88,10 @@ def main(argv: list[str]) -> None:
 
 
 def new_place(output: str | None, network: loading.Trained, format: str) -> Path:
-    """The folder to make.
+    """Returns the path of the export (default: RUN/export/FORMAT), which does not exist yet.
 
     Raises:
-        ValueError: If it exists, or none was named and the network belongs to no run.
+        ValueError: If the path exists, or is not given for a network that belongs to no run.
         OSError: If no folder can be made there.
     """
     if output is None and network.folder is None:
@@ -112,7 +112,7 @@ def _existing(path: Path) -> Path:
 
 
 def require_space(output: Path, network: loading.Trained) -> None:
-    """Raises OSError if the disk has no room for the weights."""
+    """Raises OSError if the disk has too little free space for the export."""
     needed = 4 * graphs.parameters(network.model.weights) + _SPARE_BYTES
     if needed > (free := shutil.disk_usage(_existing(output)).free):
         raise OSError(
@@ -122,12 +122,12 @@ def require_space(output: Path, network: loading.Trained) -> None:
 
 
 class Samples(NamedTuple):
-    """Real images to compare on.
+    """Real images to compare the export on.
 
     Attributes:
-        files: The images' bytes.
-        centres: uint8 [n, S, S, 3], what classify.py sees of each.
-        views: uint8 [N, S, S, 3], with other views where there are few images.
+        files: Bytes of the n image files.
+        centres: Central views, uint8 [n, S, S, 3], one per image, as classify.py sees it.
+        views: All views, uint8 [N, S, S, 3], several per image if there are few images.
     """
 
     files: list[bytes]
@@ -136,11 +136,16 @@ class Samples(NamedTuple):
 
 
 def open_samples(places: list[str] | None, network: loading.Trained, processes: int) -> Samples:
-    """Reads what is named, of many images `_MOST_IMAGES` spread evenly, or those that are here.
+    """Reads the sample images, at most `_MOST_IMAGES` evenly spaced ones.
+
+    Args:
+        places: Image files and folders (default: the images that are installed anyway).
+        network: Network that will see the images.
+        processes: Upper limit of decoding processes.
 
     Raises:
-        FileNotFoundError: If a place does not exist.
-        ValueError: If none of them is an image.
+        FileNotFoundError: If a file or folder does not exist.
+        ValueError: If none of the files is an image.
     """
     listed = [image for place in places or _own_images() for image in sources.open_images(place)]
     chosen = listed[:: -(-len(listed) // _MOST_IMAGES) or 1]
@@ -164,19 +169,20 @@ def open_samples(places: list[str] | None, network: loading.Trained, processes: 
 
 
 def _own_images() -> list[str]:
-    """Ten digits, and the two photographs that scikit-learn brings."""
+    """Returns the paths of our ten digits and of the two photographs in scikit-learn."""
     folder = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "images"
     return [str(Path(__file__).parent / "data" / "samples"), *map(str, folder.glob("*.jpg"))]
 
 
 def agreement(network: loading.Trained, samples: Samples, answer: formats.Answer) -> dict:
-    """Compares the probabilities of an export with the network's.
+    """Compares the probabilities of the export with the network's on the same views.
 
     Returns:
-        `count` of views, and the largest `difference` of a probability.
+        The `count` of views, the number of `images`, and the largest `difference` between two
+        probabilities.
 
     Raises:
-        RuntimeError: If it is above `TOLERANCE`.
+        RuntimeError: If the difference is above `TOLERANCE`.
     """
     difference = 0.0
     for start in range(0, len(samples.views), _BATCH_SIZE):
@@ -199,17 +205,19 @@ def agreement(network: loading.Trained, samples: Samples, answer: formats.Answer
 def agreement_on_files(
     network: loading.Trained, samples: Samples, answer: Callable[[bytes], np.ndarray]
 ) -> dict:
-    """Compares what an export says of files with what classify.py says; TensorFlow reads others.
+    """Compares the export's answers to image files with classify.py's answers.
+
+    The pixels differ slightly, because the export decodes and resizes with TensorFlow, not OpenCV.
 
     Returns:
-        `count` of files, the `largest` and the `mean` of their largest differences, and for how
-        many both name the `same` class first.
+        The `count` of files, the `largest` and the `mean` of the largest difference per file, and
+        the number of files with the `same` top class.
     """
     apart, same = [], 0
     for data, image in zip(samples.files, samples.centres, strict=True):
         try:
             found = answer(data)
-        except tf.errors.InvalidArgumentError:  # a format that it does not read
+        except tf.errors.InvalidArgumentError:  # TensorFlow cannot decode this format
             continue
         expected = probabilities(network, image[np.newaxis])[0]
         apart.append(float(np.abs(found - expected).max()))
@@ -229,12 +237,12 @@ def agreement_on_files(
 
 
 def probabilities(network: loading.Trained, images: np.ndarray) -> np.ndarray:
-    """What the trained network says of images uint8 [B, S, S, 3]: float32 [B, K]."""
+    """Returns the network's probabilities, float32 [B, K], for images uint8 [B, S, S, 3]."""
     return np.exp(predict(network.model, images[:, np.newaxis], network.temperature))
 
 
 def facts(network: loading.Trained, format: str, found: dict) -> dict:
-    """What a model card says."""
+    """Collects the facts for the model card."""
     row, size = models.VARIANTS[network.model.name], network.model.input_shape[1]
     stored = network.storage.short_side or round(size / 0.875)
     installed = {name: metadata.version(name) for name in formats.FORMATS[format].packages}

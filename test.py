@@ -1,4 +1,4 @@
-"""Tests a trained network on images that it was not trained on.
+"""Tests a trained network on held-out images.
 
 python test.py                        the newest run's best checkpoint, validation split
 python test.py RUN --crops=10         averaged over ten crops, the AlexNet paper's protocol
@@ -44,7 +44,7 @@ flags.DEFINE_string("devices", "all", "a number of GPUs or of parts of the CPU, 
 
 
 def main(argv: list[str]) -> None:
-    """Parses the flags, tests each run or checkpoint that is named, and compares them."""
+    """Parses the flags, tests each run or checkpoint on the command line, and compares them."""
     named = console.parse(argv)
     options = SimpleNamespace(**FLAGS.flag_values_dict())
     with console.user_errors():
@@ -63,18 +63,18 @@ def main(argv: list[str]) -> None:
 
 
 class Test:
-    """A network and the images that it is tested on."""
+    """A test of one network on one set of images."""
 
     def __init__(self, place: str | None, options: SimpleNamespace) -> None:
-        """Opens both; nothing is computed or written yet, except where data is converted.
+        """Opens the network and the images, and converts the data set where necessary.
 
         Args:
-            place: A run or checkpoint; None for the newest run.
-            options: The flags.
+            place: Run or checkpoint (default: the newest run).
+            options: Values of the flags.
 
         Raises:
-            ValueError: If they do not go together, or a flag is wrong.
-            FileNotFoundError: If something does not exist.
+            ValueError: If a flag is invalid, or contradicts another flag or the network.
+            FileNotFoundError: If the run, the checkpoint or the data does not exist.
         """
         if options.dense and int(options.crops) > 2:
             raise ValueError(
@@ -110,7 +110,7 @@ class Test:
             self._damage = integrity.named(dataset)
 
     def run(self) -> evaluation.Outcome:
-        """Tests, prints what was found and writes it into the run folder."""
+        """Runs the test, prints the results and writes them into the run folder."""
         options, replicas = self._options, self._strategy.num_replicas_in_sync
         as_trained = self._sizes == [self.network.image_size] and not options.dense
         as_validated = as_trained and options.crops == "1"
@@ -140,10 +140,10 @@ class Test:
 
 
 def numbers(texts: list[str] | None) -> list[int | None]:
-    """The image sizes of a flag; None for the network's own.
+    """Parses the image sizes of a flag, where None stands for the network's own size.
 
     Raises:
-        ValueError: If they are not numbers from 1 on.
+        ValueError: If a size is not a positive integer.
     """
     if not texts:
         return [None]
@@ -157,14 +157,14 @@ def numbers(texts: list[str] | None) -> list[int | None]:
 def open_data(
     network: loading.Trained, data: str | None, split: str, *, verify: bool
 ) -> datasets.Dataset:
-    """The network's own data set, or another one with the same classes.
+    """Opens the data set the network was trained on, or another one with the same classes.
 
-    Where its own images are gone or have changed since, what was converted from them is opened,
-    and that is said.
+    If the original images are missing or have changed since training, opens their converted copy
+    and prints a line that says so.
 
     Raises:
-        ValueError: If the data is gone, its classes are not those that the network knows, or the
-            split does not exist or has no labels.
+        ValueError: If the data is missing, its classes differ from the network's, or the split
+            does not exist or has no labels.
     """
     console.refuse_ambiguous(data, "digits", "--data=")
     if data is None and network.origin is None:
