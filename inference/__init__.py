@@ -1,1 +1,1 @@
-"""What test.py, classify.py and export.py join: a trained network and the images it sees."""
+"""Tests and predictions of trained networks: the library of test.py, classify.py and export.py."""

@@ -1,4 +1,4 @@
-"""A trained network that names what is in images and videos, explains itself and makes features."""
+"""Classifies images and videos with a trained network, with heat maps and features on request."""
 
 import contextlib
 import dataclasses
@@ -21,25 +21,25 @@ from report import overlay
 
 BATCH_SIZE = 64  # views
 _AHEAD = 2  # batches
-_TOGETHER = 8  # images that one process decodes before another gets some
-_CENTRE = {1: 0, 2: 0, 5: 4, 10: 4}  # of the views, by their number
+_TOGETHER = 8  # images that a process decodes at a time
+_CENTRE = {1: 0, 2: 0, 5: 4, 10: 4}  # index of the central view, by the number of views
 
 Image = sources.Example | sources.Upload
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a network says of an image, or why it says nothing.
+    """A network's answer to an image or video frame, or the error if it could not be read.
 
     Attributes:
-        image: Its name.
-        frame: Its number, of a video.
-        seconds: Since the beginning, of a video.
-        error: Why there is nothing below.
-        views: uint8 [V, S, S, 3], what the network saw.
-        probabilities: float32 [K].
-        features: float32 [D], what its classifier got, the mean over the views.
-        heat: float32 [h, w] in 0..1, which places of the central view speak for the first class.
+        image: Name of the image or video.
+        frame: Number of the frame; None for images.
+        seconds: Time of the frame from the beginning of the video; None for images.
+        error: Reason why the image could not be read; then the following attributes are None.
+        views: Input of the network, uint8 [V, S, S, 3].
+        probabilities: Class probabilities, float32 [K].
+        features: Input of the network's classifier, float32 [D], averaged over the views.
+        heat: Grad-CAM of the central view for the top class, float32 [h, w] in 0..1.
     """
 
     image: str
@@ -63,7 +63,7 @@ class Answer:
 
 
 class Classifier:
-    """A network and the processes that decode for it; they end when it is left as a context."""
+    """A network with its pool of decoding processes, which leaving the context ends."""
 
     def __init__(
         self,
@@ -77,17 +77,18 @@ class Classifier:
         explains: bool = False,
         features: bool = False,
     ) -> None:
-        """Starts the processes.
+        """Builds the prediction function and starts the decoding processes.
 
         Args:
-            network: Names the images.
-            processes: How many decode.
-            crops: Views of each image, a key of `views.VIEWS`.
-            top_k: How many classes to name.
-            threshold: Probability below which the network is called unsure; None for never.
-            every: Of so many frames of a video the first; None for one frame of every second.
-            explains: Whether to say why.
-            features: Whether to keep what the network's classifier gets.
+            network: Trained network.
+            processes: Number of decoding processes.
+            crops: Views per image, a key of `views.VIEWS`.
+            top_k: Number of classes per image.
+            threshold: Probability of the top class below which an answer is marked as unsure
+                (default: no marks).
+            every: Classify every Nth frame of a video (default: one per second).
+            explains: Whether to compute heat maps.
+            features: Whether to return the input of the network's classifier.
         """
         self._network, self._crops, self._top_k = network, crops, top_k
         self._threshold, self._every = threshold, every
@@ -111,24 +112,24 @@ class Classifier:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Ends the processes."""
+        """Ends the decoding processes."""
         self._closed = True
         self._crew.close()
 
     @property
     def network(self) -> loading.Trained:
-        """Which names the images."""
+        """The trained network."""
         return self._network
 
     def answers(self, images: Iterable[Image | None]) -> Iterator[Answer]:
-        """An answer for every image, and for some frames of every video, in order.
+        """Yields an answer for every image and every selected video frame, in order.
 
-        Strangers' files are decoded in processes of their own, as in a conversion, while the
-        network works.
+        Untrusted image files are decoded in separate processes, as in a conversion, while the
+        network computes.
 
         Args:
-            images: May keep one waiting: a None, where the next one is not there yet, has those
-                before it answered meanwhile; further ones let the waiting end when this is left.
+            images: Images, or None as long as the next one is not available yet. The first None
+                flushes the incomplete batch; later ones let closing this generator end the wait.
         """
         with contextlib.closing(ahead.ahead(self._batches(images), _AHEAD)) as batches:
             for answers, seen in batches:
@@ -137,7 +138,7 @@ class Classifier:
     def _batches(
         self, images: Iterable[Image | None]
     ) -> Iterator[tuple[list[Answer], np.ndarray | None]]:
-        """Answers without what the network says, and the views of those that are readable."""
+        """Yields answers without predictions, and the views of the readable images among them."""
         images = iter(images)
         for first in images:
             if self._closed:
@@ -156,7 +157,7 @@ class Classifier:
             if moving:
                 for image in group:
                     for frame in video.frames(image.path, storage, self._every):
-                        if self._closed:  # nobody waits for the rest, which may take minutes
+                        if self._closed:  # decoding an unwanted rest of a video may take minutes
                             return
                         yield _of_frame(image.name, frame)
             else:
@@ -165,11 +166,11 @@ class Classifier:
                     yield _begun(Answer(image.name), stored)
 
     def _views(self, stored: list[Stored]) -> np.ndarray | None:
-        """One batch; of its sizes there are few, because a device prepares itself for each.
+        """Returns a batch, padded to few different sizes because a device compiles for each.
 
         Returns:
-            uint8 [B, V, S, S, 3], B a power of two, copies of the last one at the end; None of
-            none.
+            uint8 [B, V, S, S, 3], where B is a power of two and copies of the last image fill the
+            end, or None for no images.
         """
         if not stored:
             return None
@@ -187,7 +188,7 @@ class Classifier:
             yield answer if answer.error else dataclasses.replace(answer, **next(rows))
 
     def predict(self, seen: np.ndarray) -> dict[str, np.ndarray]:
-        """The columns of the answers, by their names, from views uint8 [B, V, S, S, 3]."""
+        """Maps views uint8 [B, V, S, S, 3] to batches of the attributes of `Answer`, by name."""
         return {name: column.numpy() for name, column in self._predict(seen).items()}
 
     def _predict_graph(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -206,9 +207,9 @@ class Classifier:
         return found
 
     def described(self, answer: Answer) -> dict:
-        """The answer for programs: `{"image", "predictions"}` or `{"image", "error"}`, and more.
+        """Converts an answer to JSON: `{"image", "predictions"}` or `{"image", "error"}`.
 
-        That is "frame" and "seconds" of videos, and "unsure" with a threshold.
+        Videos add "frame" and "seconds", and a threshold adds "unsure".
         """
         result = {"image": answer.image}
         if answer.frame is not None:
@@ -225,12 +226,12 @@ class Classifier:
         return result
 
     def name_of(self, label: int) -> str:
-        """The name of a class."""
+        """Returns the name of a class."""
         return self._network.class_names[label]
 
 
 def explanation(answer: Answer) -> bytes:
-    """A PNG of what speaks for the answer's first class, on what the network saw."""
+    """Returns a PNG of the central view, overlaid with the heat map of the top class."""
     return overlay.png(overlay.overlay(answer.view, answer.heat))
 
 

@@ -1,4 +1,4 @@
-"""What `test.py` finds out about a network, and the files that it leaves in the run folder."""
+"""Tests a trained network, reports its figures and writes them into the run folder."""
 
 import csv
 import dataclasses
@@ -18,26 +18,26 @@ from inference import loading, testsets, whole_images
 from report import plots, scores
 from runtime import files
 
-FOLDER = "test"  # of a run folder, for all but test.json
-MISTAKES = 24  # that are kept as pictures
-PAIRS = 5  # of classes that were confused, on the console
+FOLDER = "test"  # subfolder of the run folder for all files except test.json
+MISTAKES = 24  # most confident wrong predictions, kept as pictures
+PAIRS = 5  # most confused pairs of classes, printed on the console
 _THUMBNAIL = 256  # pixels of the longer side
 
 
 @dataclasses.dataclass(frozen=True)
 class How:
-    """How a network is tested.
+    """Settings of a test.
 
     Attributes:
-        split: The name of the images, for test.json.
-        data: Where they are from, if not from the run's own data.
-        crops: Views of each image, a key of `views.VIEWS`.
-        dense: Whole images are seen, by the network as a convolution.
-        batch_size: Of one replica.
-        threads: CPU threads.
-        replicas: How many work at a time.
-        is_own_validation: Whether the images are the run's validation images, seen as in training:
-            then a temperature is fitted to them.
+        split: Name of the split in test.json.
+        data: Path of the images; None for the data of the run.
+        crops: Views per image, a key of `views.VIEWS`.
+        dense: Whether the network is applied convolutionally to whole images.
+        batch_size: Images per batch and replica.
+        threads: Number of CPU threads.
+        replicas: Number of replicas.
+        is_own_validation: Whether the test repeats the validation of training, same images and
+            same views; only then is a temperature fitted.
     """
 
     split: str
@@ -52,12 +52,12 @@ class How:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a test found.
+    """Results of a test.
 
     Attributes:
-        predictions: Of every image.
-        images_per_second: With reading; once everything is set up.
-        temperature: By which the logits are to be divided; 1 where none is known.
+        predictions: Predictions for all images.
+        images_per_second: Throughput after the first batch, reading included.
+        temperature: Divisor of the logits that calibrates the network; 1 if unknown.
     """
 
     predictions: scores.Predictions
@@ -72,14 +72,17 @@ def test(
     how: How,
     strategy: tf.distribute.Strategy,
 ) -> Outcome:
-    """Tests a network, at each of some image sizes; their probabilities are averaged.
+    """Tests a network at one or several image sizes, averaging the probabilities over the sizes.
 
     Args:
-        networks: The same one for images of different sizes.
-        sizes: Of the images, in pixels: of views, or the shorter side of whole ones.
-        images: What to test on.
-        how: How.
-        strategy: In whose scope the networks are.
+        networks: The network, built for each of the sizes.
+        sizes: Sides of the views, or shorter sides of whole images, in pixels.
+        images: Labelled images.
+        how: Settings of the test.
+        strategy: Strategy in whose scope the networks were built.
+
+    Raises:
+        ValueError: If no image could be read.
     """
     found, speed = [], _Speed()
     for network, size in zip(networks, sizes, strict=True):
@@ -102,7 +105,7 @@ def test(
     first = networks[0]
     fits = how.is_own_validation and not predictions.is_right.all()
     is_one_view = how.crops == 1 and len(networks) == 1 and not how.dense
-    temperature = first.temperature if is_one_view else 1.0  # it was found for single views
+    temperature = first.temperature if is_one_view else 1.0  # it was fitted to single views
     if fits:
         temperature = scores.temperature(predictions)
     return Outcome(predictions, speed.images_per_second, temperature)
@@ -111,7 +114,7 @@ def test(
 def _of_whole_images(
     network: loading.Trained, images: Iterable[tuple[np.ndarray, int]], *, mirrored: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Log probabilities [1, K] and label [1] of one image after the other."""
+    """Yields the log probabilities [1, K] and the label [1] of each image."""
     model = whole_images.dense(network.model)
 
     @functools.partial(tf.function, autograph=False, reduce_retracing=True)
@@ -126,13 +129,13 @@ def _of_whole_images(
 
 
 class _Speed:
-    """Counts images and seconds, but those of every first batch, which sets everything up."""
+    """Measures throughput without first batches, which include compilation and start-up."""
 
     def __init__(self) -> None:
         self._first, self._images, self._seconds = 0.0, 0, 0.0
 
     def timed(self, results: Iterable) -> Iterator:
-        """The same results (predictions [n, K], labels [n])."""
+        """Passes the results (predictions [n, K], labels [n]) on and measures their time."""
         began = time.perf_counter()
         for number, result in enumerate(results):
             passed = time.perf_counter() - began
@@ -145,12 +148,12 @@ class _Speed:
 
     @property
     def images_per_second(self) -> float:
-        """With a single batch, that of it."""
+        """Throughput; if there is only one batch, that of this batch."""
         return self._images / self._seconds if self._images else self._first
 
 
 def figures(network: loading.Trained, outcome: Outcome, how: How, sizes: Sequence[int]) -> dict:
-    """All that test.json says."""
+    """Computes the content of test.json."""
     predictions = outcome.predictions
     top1, top5 = (scores.fraction(predictions.in_top(k)) for k in (1, 5))
     *_, mean = scores.per_class(predictions)
@@ -180,7 +183,7 @@ def figures(network: loading.Trained, outcome: Outcome, how: How, sizes: Sequenc
 
 
 def lines(found: dict, predictions: scores.Predictions) -> Iterator[str]:
-    """What the console says; the last line is for scripts too."""
+    """Yields the lines for the console; scripts parse the last one."""
     intervals = [
         f"{name} {100 * low:.2f} to {100 * high:.2f} %"
         for name, (low, high) in (
@@ -206,7 +209,7 @@ def lines(found: dict, predictions: scores.Predictions) -> Iterator[str]:
 
 
 def accuracies(found: dict) -> str:
-    """The line about both accuracies."""
+    """Formats the line with both accuracies."""
     return (
         f"top-1 {100 * found['top1_accuracy']:.2f} %  top-5 {100 * found['top5_accuracy']:.2f} %"
         f"  (n = {found['examples']})"
@@ -214,7 +217,10 @@ def accuracies(found: dict) -> str:
 
 
 def compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Lines about several networks: every pair and all together, if they saw the same images."""
+    """Yields a line for each pair of networks and one for their ensemble.
+
+    Networks that were tested on different images are not compared; a single line says so.
+    """
     predictions = [outcome.predictions for outcome in outcomes]
     try:
         together = scores.ensemble(predictions)
@@ -237,16 +243,16 @@ def compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]
 def write(
     network: loading.Trained, found: dict, outcome: Outcome, images: testsets.TestSet
 ) -> None:
-    """Writes everything about a test into the folder of the network's run.
+    """Writes the results of a test into the folder of the network's run.
 
     Args:
-        network: What was tested; it is of a run.
-        found: The figures, for test.json.
-        outcome: The predictions.
-        images: Where the pictures are.
+        network: Network that was tested, which belongs to a run.
+        found: Figures for test.json.
+        outcome: Predictions and temperature.
+        images: Images that were tested on, for pictures of the mistakes.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If a file cannot be written.
     """
     predictions, folder = outcome.predictions, network.folder
     place = folder / FOLDER
@@ -272,7 +278,7 @@ def write(
 
 
 def write_temperature(folder: Path, found: dict) -> None:
-    """Leaves the temperature where `trained.open_network` finds it."""
+    """Writes the temperature to the file that `loading.open_network` reads."""
     about = ("temperature", "digest", "split", "examples", "calibration_error", "calibrated_error")
     text = json.dumps({name: found[name] for name in about}, indent=2)
     files.write(folder / loading.CALIBRATION, f"{text}\n".encode())
@@ -296,7 +302,7 @@ def _rows(predictions: scores.Predictions) -> Iterator[dict]:
 
 
 def _table(rows: Iterable[dict]) -> tuple[list, list]:
-    """Header and cells."""
+    """Converts rows to a header and lists of cells."""
     rows = list(rows)
     return list(rows[0]), [list(row.values()) for row in rows]
 
@@ -309,7 +315,7 @@ def _write_csv(path: Path, header: Sequence, rows: Iterable[Sequence]) -> None:
 def _write_mistakes(
     folder: Path, predictions: scores.Predictions, images: testsets.TestSet
 ) -> None:
-    """The surest of the wrong predictions, as pictures and a list of them."""
+    """Writes pictures of the most confident wrong predictions, and a list of them as JSON."""
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.jpg"):
         path.unlink()

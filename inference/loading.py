@@ -1,4 +1,4 @@
-"""A trained network with what must be known to use it: from a run, or with Keras' weights."""
+"""Loads a trained network and its metadata from a run, or from Keras' pretrained weights."""
 
 import dataclasses
 import json
@@ -17,17 +17,17 @@ from engine import checkpoints, runs
 from models.tools import keras_weights
 from runtime import console
 
-CALIBRATION = "calibration.json"  # of a run folder: {"temperature": T, "digest": ...}
+CALIBRATION = "calibration.json"  # in the run folder: {"temperature": T, "digest": ...}
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a network was trained on.
+    """The data set that a network was trained on.
 
     Attributes:
-        data: Its `--data`.
-        val_data: Its `--val_data`.
-        then: What that was; None for what it is now.
+        data: Value of `--data`.
+        val_data: Value of `--val_data`.
+        then: State of the data at training time; None accepts any state.
     """
 
     data: str
@@ -37,20 +37,20 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A network and its surroundings.
+    """A trained network and its metadata.
 
     Attributes:
-        model: Maps float32 images in 0..255 to {"logits": [B, K]}.
-        class_names: Of the K classes.
-        storage: How images are stored before they are cropped for it.
-        origin: What it was trained on; None if not by us.
-        image_size: Side in pixels that it was trained at.
-        name: The checkpoint's path, or where else its weights come from.
-        folder: Of its run, where results about it belong; None without one.
-        step: Optimizer updates done; None if not by us.
-        digest: sha256 of the checkpoint's tensors; None if not by us.
-        temperature: By which its logits are divided before they become probabilities: what
-            test.py found for this checkpoint, else 1.
+        model: Model from float32 images in 0..255 to {"logits": [B, K]}.
+        class_names: Names of the K classes.
+        storage: Storage format of the training images, which new images are brought to.
+        origin: Training data; None for Keras' weights.
+        image_size: Side of the input in training, in pixels.
+        name: Path of the checkpoint, or source of Keras' weights.
+        folder: Run folder, which results are written to; None if there is no run.
+        step: Number of optimizer updates; None for Keras' weights.
+        digest: sha256 of the checkpoint's tensors; None for Keras' weights.
+        temperature: Divisor of the logits before the softmax, as fitted by test.py to this
+            checkpoint (default: 1).
     """
 
     model: keras.Model
@@ -77,15 +77,15 @@ def open_network(
     """Opens a checkpoint, or with `model` and `init_from` a network with Keras' weights.
 
     Args:
-        place: As for `runs.open_checkpoint`.
-        which: As for `runs.open_checkpoint`.
-        model: One of `keras_weights.names()`.
-        init_from: "keras", or a weights file that Keras wrote.
-        image_size: Another side of the input than it was trained at, in pixels.
-        strategy: In whose scope the model is made; none for one device.
+        place: Run or checkpoint, see `runs.open_checkpoint`.
+        which: Checkpoint of the run, see `runs.open_checkpoint`.
+        model: Name of a network out of `keras_weights.names()`.
+        init_from: "keras" to download the weights, or a weights file written by Keras.
+        image_size: Side of the input in pixels (default: as trained).
+        strategy: Strategy in whose scope the model is built (default: the current one).
 
     Raises:
-        FileNotFoundError: If there is no such run, checkpoint or file.
+        FileNotFoundError: If the run, the checkpoint or the file does not exist.
         ValueError: If the file is damaged or does not fit its network.
         RuntimeError: If Keras' download fails.
     """
@@ -126,7 +126,10 @@ def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int 
 
 
 def _origin(folder: Path, about: Mapping) -> Origin:
-    """Of a checkpoint; its run may have gone on with the same data at another place."""
+    """Returns the training data of a checkpoint.
+
+    The run's settings come first, because a resumed run may read the same data from a new path.
+    """
     run = runs.Run(folder)
     if run.exists:
         settings = run.settings()

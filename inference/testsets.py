@@ -1,4 +1,4 @@
-"""Labelled images to test on: a split of converted data, or class folders as they are."""
+"""Labelled images for tests: a split of a converted data set, or unconverted class folders."""
 
 import collections
 import itertools
@@ -20,16 +20,16 @@ from data.shards import random_access, records
 from data.shards.datasets import Dataset
 from data.sources import folders, imagenet
 
-_NAMED = 5  # folders in a message
-_RECORDS = 64  # that are parsed at a time
+_NAMED = 5  # names in a message
+_RECORDS = 64  # records parsed at a time
 
 
 class TestSet(Protocol):
-    """Where labelled images come from, in one order.
+    """Labelled images in a fixed order.
 
     Attributes:
-        name: What is tested, for messages.
-        class_names: By label.
+        name: Name of the images in messages.
+        class_names: Class names, indexed by label.
     """
 
     name: str
@@ -38,49 +38,54 @@ class TestSet(Protocol):
     def batches(
         self, *, size: int, crops: int, batch_size: int, threads: int, replicas: int
     ) -> tf.data.Dataset:
-        """Batches as those of `pipeline.test_batches`."""
+        """Returns batches of views like `pipeline.test_batches`, which documents the arguments."""
 
     def filenames(self) -> list[str]:
-        """Of the images that `batches` gave, in their order."""
+        """Returns the file names of the images that `batches` or `whole` returned, in order."""
 
     def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
-        """Some of these images as they are stored, uint8 [H, W, 3]."""
+        """Reads the images at these positions, as stored: uint8 [H, W, 3]."""
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+        """Yields every image, uint8 [H, W, 3], with shorter side `side`, and its label."""
 
     def remarks(self) -> list[str]:
-        """What `batches` or `whole` left out, as lines for the user."""
+        """Returns lines for the user about the images that `batches` or `whole` left out."""
 
 
 class Split:
     """A split of a converted data set."""
 
     def __init__(self, dataset: Dataset, split: str) -> None:
-        """Takes a data set and the name of one of its splits, which has labels."""
+        """Opens a labelled split of a data set.
+
+        Args:
+            dataset: Converted data set.
+            split: Name of a split that has labels.
+        """
         self.name, self.class_names = f"{split} split of {dataset.folder}", dataset.class_names
         self._dataset, self._split = dataset, split
         self._paths = [shard.path for shard in dataset.shards(split)]
         self._filenames: list[str] | None = None
 
     def batches(self, **options: int) -> tf.data.Dataset:
-        """Batches of `pipeline.test_batches`, which knows the options."""
+        """Returns the batches of `pipeline.test_batches`, which documents the options."""
         return pipeline.test_batches(self._dataset, self._split, **options)
 
     def filenames(self) -> list[str]:
-        """Of all images, in stored order."""
+        """Returns the file names of all images in stored order."""
         if self._filenames is None:
             collections.deque(self._parsed(), maxlen=0)
         return self._filenames
 
     def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
-        """Some images as they are stored, uint8 [H, W, 3]; the other records are not read."""
+        """Reads the images at these positions, as stored: uint8 [H, W, 3]; skips other records."""
         every, count = np.arange(len(self._paths)), self._dataset.num_examples(self._split)
         found = random_access.Files(self._paths).read(every, count, np.array(places, np.int64))
         return [pixels.of_record(records.parse(serialized)) for serialized in found]
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+        """Yields every image, uint8 [H, W, 3], with shorter side `side`, and its label."""
         for columns in self._parsed():
             for values in zip(*map(tf.unstack, columns.values()), strict=True):
                 record = dict(zip(columns, values, strict=True))
@@ -88,11 +93,11 @@ class Split:
                 yield _scaled(pixels.of_record(record), side), label
 
     def remarks(self) -> list[str]:
-        """Nothing is left out."""
+        """Returns no lines, because a split leaves no images out."""
         return []
 
     def _parsed(self) -> Iterator[dict[str, tf.Tensor]]:
-        """Reads all records, some at a time, as `records.parse` does; keeps their file names."""
+        """Yields all records in the batches of `records.parse`, and keeps their file names."""
         names = []
         for serialized in tf.data.TFRecordDataset(self._paths).batch(_RECORDS):
             columns = records.parse(serialized, filename=True)
@@ -103,25 +108,25 @@ class Split:
 
 
 class Folder:
-    """Images in class folders, `root/CLASS/**`, which are decoded when they are needed."""
+    """Images in class folders, `root/CLASS/**`, decoded on demand."""
 
     def __init__(
         self, root: str, class_names: Sequence[str], storage: Storage, processes: int
     ) -> None:
         """Lists the images.
 
-        A folder belongs to the class of its name, or of which its name is the WordNet id; images
-        in other folders are left out.
+        The name of a folder is a class name of the network or its WordNet id; images in other
+        folders are left out.
 
         Args:
-            root: Holds the class folders.
-            class_names: Those of the network.
-            storage: How images are stored before views are cut out of them.
-            processes: How many decode.
+            root: Folder of the class folders.
+            class_names: Class names of the network.
+            storage: Storage format that images are brought to before views are cropped.
+            processes: Upper limit of decoding processes.
 
         Raises:
-            FileNotFoundError: If there is no such folder.
-            ValueError: If it has no class folders, or none of these classes.
+            FileNotFoundError: If the folder does not exist.
+            ValueError: If it has no class folders, or none of the network's classes.
         """
         self.name, self.class_names = root, class_names
         self._storage, self._processes = storage, processes
@@ -152,7 +157,7 @@ class Folder:
     def batches(
         self, *, size: int, crops: int, batch_size: int, threads: int, replicas: int
     ) -> tf.data.Dataset:
-        """Batches as those of `pipeline.test_batches`; what cannot be read is left out."""
+        """Returns batches like `pipeline.test_batches`, without the unreadable images."""
         del threads
         signature = (
             tf.TensorSpec([batch_size, len(views.VIEWS[crops]), size, size, 3], tf.uint8),
@@ -173,12 +178,12 @@ class Folder:
             images = np.concatenate([images, *[images[-1:]] * missing])
             labels = np.int32([example.label for example, _ in some] + [0] * missing)
             weights = np.float32([1] * len(some) + [0] * missing)
-            for begin in range(0, len(images), batch_size):  # one for each replica
+            for begin in range(0, len(images), batch_size):  # one batch per replica
                 part = slice(begin, begin + batch_size)
                 yield images[part], labels[part], weights[part]
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Every image, its shorter side `side` pixels, uint8 [H, W, 3], and its label."""
+        """Yields every image, uint8 [H, W, 3], with shorter side `side`, and its label."""
         for example, stored in self._readable():
             yield _scaled(pixels.of_stored(stored), side), example.label
 
@@ -192,16 +197,16 @@ class Folder:
                 yield example, stored
 
     def filenames(self) -> list[str]:
-        """Of the images that could be read."""
+        """Returns the file names of the readable images."""
         return [example.name for example in self._read]
 
     def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
-        """Some images as they would be stored, uint8 [H, W, 3]."""
+        """Reads the images at these positions, as converted: uint8 [H, W, 3]."""
         examples = [self._read[place] for place in places]
         return [pixels.of_stored(stored) for stored in self._stored(examples)]
 
     def remarks(self) -> list[str]:
-        """What was left out: other files, folders of no class, files that are no sound images."""
+        """Returns lines about other files, folders of unknown classes and unreadable images."""
         lines = []
         if parts := self._passed_over.parts():
             lines.append(f"passed over: {', '.join(parts)}")
@@ -232,7 +237,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def thumbnail(image: np.ndarray, side: int) -> bytes:
-    """A JPEG file of an image uint8 [H, W, 3], made smaller until its longer side is `side`."""
+    """Encodes an image, uint8 [H, W, 3], as JPEG with a longer side of at most `side` pixels."""
     scale = min(1.0, side / max(image.shape[:2]))
     height, width = (max(1, round(scale * length)) for length in image.shape[:2])
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
