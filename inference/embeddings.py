@@ -1,4 +1,4 @@
-"""What a network makes of images before it classifies them, in a file for other programs."""
+"""Writes the features of images, the input of the network's classifier, to an .npz file."""
 
 import dataclasses
 import functools
@@ -12,18 +12,18 @@ from runtime import files
 
 
 class Embeddings:
-    """Collects the features of images and writes them when all are there."""
+    """Collects the features of images and writes them to one file at the end."""
 
     def __init__(self, path: str | os.PathLike, class_names: list[str]) -> None:
-        """Writes nothing yet.
+        """Checks that the file can be written.
 
         Args:
-            path: A .npz file that is made or replaced.
-            class_names: Of all classes.
+            path: Path of the .npz file, which is created or replaced.
+            class_names: Names of all classes.
 
         Raises:
-            FileNotFoundError: If there is no folder to write it into.
-            PermissionError: If it cannot be written there.
+            FileNotFoundError: If the folder of the file does not exist.
+            PermissionError: If the file cannot be written there.
         """
         self._path, self._class_names = Path(path), class_names
         self._answers: list[Answer] = []
@@ -33,15 +33,15 @@ class Embeddings:
             raise PermissionError(f"--features: {self._path} cannot be written")
 
     def add(self, answer: Answer) -> None:
-        """Keeps what is needed of an answer; images that could not be read are left out."""
+        """Adds the features and the prediction of an answer, unless the image was unreadable."""
         if not answer.error:
             self._answers.append(dataclasses.replace(answer, views=None, heat=None))
 
     def write(self) -> None:
-        """Writes the file, whole or not at all.
+        """Writes the file atomically.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If the file cannot be written.
         """
         files.replace(self._path, self._save)
 

@@ -1,4 +1,4 @@
-"""Packages that only one feature needs; each feature has a requirements file of its own."""
+"""Checks for optional packages, which single features need and list in requirements files."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ def require(packages: Sequence[str], feature: str, file: str) -> None:
     """Raises ValueError if a package is missing.
 
     Args:
-        packages: Names to import.
-        feature: What needs them, as the subject of a sentence.
-        file: The requirements file that lists them.
+        packages: Import names of the packages.
+        feature: Name of the feature, as the subject of the message.
+        file: Requirements file that lists the packages.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

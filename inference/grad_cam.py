@@ -1,8 +1,8 @@
-"""Grad-CAM: which places of an image speak for a class.
+"""Grad-CAM: heat maps of the regions of an image that are evidence for a class.
 
 R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization", ICCV 2017, arXiv:1610.02391, section 3, equations 1 and 2.
-Departure: divided by its largest value, so that pictures can be drawn of it.
+Departure: a heat map is divided by its maximum, so that it can be drawn.
 """
 
 import keras
@@ -10,17 +10,17 @@ import tensorflow as tf
 
 
 def grad_cam(network: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Weighs the maps of a layer by their influence on a logit.
+    """Sums the feature maps of a layer, weighted by their mean gradients.
 
     Args:
-        network: Maps float32 images in 0..255 to {"maps": [B, h, w, C], "logits": [B, K]}, of
-            which the logits are computed from the maps.
-        images: float32 [B, S, S, 3].
-        labels: integer [B], the class of every image that is explained.
+        network: Model from float32 images in 0..255 to {"maps": [B, h, w, C], "logits": [B, K]},
+            where the logits are computed from the maps.
+        images: Images, float32 [B, S, S, 3].
+        labels: Class to explain for each image, integer [B].
 
     Returns:
-        float32 [B, h, w] in 0..1; 1 at the strongest place, 0 everywhere where nothing speaks for
-        the class.
+        Heat maps, float32 [B, h, w] in 0..1: 1 at the maximum, and 0 everywhere if an image has no
+        evidence for the class.
     """
     with tf.GradientTape() as tape:
         tape.watch(images)

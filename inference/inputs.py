@@ -1,4 +1,4 @@
-"""What is named on the command line of classify.py: files, folders, patterns, or stdin."""
+"""Lists the images on the command line of classify.py: files, folders, patterns or stdin."""
 
 import codecs
 import glob
@@ -11,27 +11,27 @@ from data.images.reading import PassedOver
 from data.sources import sources
 
 STDIN = "-"
-_PIECE = 1 << 16  # bytes
-_PATIENCE = 0.2  # seconds
+_PIECE = 1 << 16  # bytes per read
+_PATIENCE = 0.2  # seconds per wait for stdin
 
 
 def listed(
     places: Iterable[str], passed_over: PassedOver | None = None
 ) -> Iterator[sources.Example | None]:
-    """The images of all places; one that does not exist is found out when it is read.
+    """Lists the images of all places; missing files only fail when they are read.
 
     Args:
-        places: Files, folders, .tar files, patterns that no file is called like, or "-" for those
-            that are named on stdin, one on a line or with a NUL after each; one of them that
-            cannot be opened is an image that cannot be read.
-        passed_over: Where to add what is not taken of folders.
+        places: Files, folders, .tar files, glob patterns (unless a file has that very name), or
+            "-" to read paths from stdin, separated by newlines or NULs. A path on stdin that
+            cannot be opened counts as an unreadable image.
+        passed_over: Collects the files in folders that are not images.
 
     Yields:
-        The images; None while the next name on stdin has not come yet, several times a second.
+        The images, and None several times a second while waiting for the next path on stdin.
 
     Raises:
-        PermissionError: If a folder that is named cannot be opened.
-        ValueError: If a .tar file is not a whole one.
+        PermissionError: If a folder on the command line cannot be opened.
+        ValueError: If a .tar file is truncated or damaged.
     """
     for place in places:
         if place == STDIN:
@@ -47,7 +47,7 @@ def listed(
 
 
 def _named(descriptor: int) -> Iterator[str | None]:
-    """The names that come from a file, each as soon as it is whole; None while nothing comes."""
+    """Yields the names in a stream, each as soon as it is complete, and None while waiting."""
     mark, rest, end = codecs.BOM_UTF8, b"", b"\n"
     for data in _read(descriptor):
         if data is None:
@@ -66,7 +66,10 @@ def _named(descriptor: int) -> Iterator[str | None]:
 
 
 def _read(descriptor: int) -> Iterator[bytes | None]:
-    """What comes from a file, at last nothing; None at once where one has to wait, and again."""
+    """Yields the data of a stream and at the end b"", and None whenever no data is available.
+
+    The first None comes without delay, each following one after `_PATIENCE` seconds.
+    """
     patience, data = 0.0, None
     while data != b"":
         comes, _, _ = select.select([descriptor], [], [], patience)
@@ -76,7 +79,7 @@ def _read(descriptor: int) -> Iterator[bytes | None]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """The files of a pattern in order; its folders where it matches no file."""
+    """Returns the files that match a pattern, sorted, or the folders if it matches no files."""
     found = sorted(glob.glob(pattern, recursive=True))
     return [path for path in found if os.path.isfile(path)] or found
 

@@ -1,4 +1,4 @@
-"""A page on this machine to try a network: pictures in, classes and what speaks for them out."""
+"""Serves a local web page that classifies uploaded images and shows Grad-CAM heat maps."""
 
 import base64
 import http
@@ -20,19 +20,19 @@ from inference import classifier, loading
 from report import overlay
 
 _PAGE = "serve.html"
-_THREADS = 8  # one predicts, the others wait or answer
-_PATIENCE = 30  # seconds that a request waits for those before it
+_THREADS = 8  # one predicts, the others serve the page or wait for their turn
+_PATIENCE = 30  # seconds that a request waits for its turn
 _MOST_FILES = 100
 _CONNECTIONS = 20
-_ROOM = 1 << 20  # bytes over the limit that are read, so that the refusal is one of ours
-_POLICY = (  # of what the page may load
+_ROOM = 1 << 20  # bytes above the limit that the server accepts, so that Flask sends the refusal
+_POLICY = (  # Content-Security-Policy of the page
     "default-src 'none'; script-src {own}; style-src {own}; img-src blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
 class _Request(flask.Request):
-    """Keeps uploads in memory."""
+    """A request that keeps uploads in memory, never in temporary files."""
 
     def _get_file_stream(self, *description: object, **more: object) -> io.BytesIO:
         return io.BytesIO()
@@ -43,20 +43,20 @@ class _App(flask.Flask):
 
 
 def serve(network: loading.Trained, *, host: str, port: int, max_megabytes: int, **options) -> None:
-    """Serves the page until the process is told to end.
+    """Serves the page until the process is interrupted.
 
     Args:
-        network: Which names the pictures.
+        network: Trained network.
         host: Address to listen on.
-        port: 0 for any that is free.
-        max_megabytes: The most that may be sent at once.
-        **options: Of `classifier.Classifier`.
+        port: Port to listen on; 0 for any free port.
+        max_megabytes: Largest request in MiB.
+        **options: Options of `classifier.Classifier`.
 
     Raises:
-        OSError: If the address cannot be used.
+        OSError: If the address or port is not available.
     """
     listening = _listen(host, port)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that somebody waits is no news
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of every queued request
     with classifier.Classifier(network, explains=True, **options) as of_network:
         app = Page(of_network, host=host, max_megabytes=max_megabytes).app()
         most = (max_megabytes << 20) + _ROOM
@@ -66,14 +66,14 @@ def serve(network: loading.Trained, *, host: str, port: int, max_megabytes: int,
             threads=_THREADS,
             connection_limit=_CONNECTIONS,
             max_request_body_size=most,
-            inbuf_overflow=most + _ROOM,  # nothing is written to disk
+            inbuf_overflow=most + _ROOM,  # larger bodies would spill to disk
             ident=None,
         )
         of_pages = threading.Thread(target=server.run, daemon=True)
         of_pages.start()
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
-        of_pages.join()  # Ctrl-C arrives here
+        of_pages.join()  # Ctrl-C interrupts the main thread here
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -86,22 +86,22 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class Page:
-    """The page and what it asks for."""
+    """The web page and its requests."""
 
     def __init__(self, of_network: classifier.Classifier, *, host: str, max_megabytes: int) -> None:
-        """Takes what answers, with explanations, one request after the other.
+        """Takes a classifier, which answers one request at a time.
 
         Args:
-            of_network: Answers.
-            host: By which it is reached, besides addresses in digits and "localhost".
-            max_megabytes: The most that may be sent at once.
+            of_network: Classifier with `explains`.
+            host: Host name that requests may use besides IP addresses and "localhost".
+            max_megabytes: Largest request in MiB.
         """
         self._of_network = of_network
         self._host, self._max_megabytes = host, max_megabytes
         self._one_at_a_time = threading.Lock()
 
     def app(self) -> flask.Flask:
-        """The page as a web application."""
+        """Returns the page as a WSGI application."""
         app = _App(__name__, template_folder=Path(__file__).parent, static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = self._max_megabytes << 20
         app.json.sort_keys = False
@@ -113,7 +113,7 @@ class Page:
         return app
 
     def _refuse_others(self) -> None:
-        """Other pages in the user's browser have no business here."""
+        """Refuses requests of foreign pages: DNS rebinding by Host, cross-site by Origin."""
         if not _is_ours(flask.request.host, self._host):
             flask.abort(403, "open the page by its address in digits, or as localhost")
         origin = flask.request.headers.get("Origin")
@@ -165,7 +165,7 @@ def _guarded(response: flask.Response) -> flask.Response:
 
 
 def _is_ours(address: str, host: str) -> bool:
-    """Whether a request's Host may be this one: a name that somebody else gave it is none."""
+    """Whether a request's Host is ours; a foreign name may resolve to us by DNS rebinding."""
     try:
         name = urlsplit(f"//{address}").hostname or ""
         if name in ("localhost", host.lower()):
@@ -177,7 +177,7 @@ def _is_ours(address: str, host: str) -> bool:
 
 
 def _result(of_network: classifier.Classifier, answer: classifier.Answer, explains: bool) -> dict:
-    """As classify.py --json has it; with "view" and "explained" as pictures in the text."""
+    """Returns an answer as `classify.py --json` does, with "view" and heat map as data URLs."""
     result = of_network.described(answer)
     if explains and not answer.error:
         result["view"] = _in_text(overlay.png(overlay.enlarged(answer.view)))

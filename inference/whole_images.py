@@ -1,7 +1,7 @@
-"""A network as a convolution over images of any size, for testing on whole images.
+"""Converts a network to a fully convolutional one, for testing on whole images of any size.
 
 P. Sermanet et al., arXiv:1312.6229, section 3.5; K. Simonyan and A. Zisserman, arXiv:1409.1556,
-section 3.2: dense layers become convolutions, and the logits are averaged over all places.
+section 3.2: dense layers become convolutions, and the logits are averaged over all positions.
 """
 
 import math
@@ -13,13 +13,13 @@ from models import layers
 
 
 def dense(model: keras.Model) -> keras.Model:
-    """The same network, sharing its weights, for images of any height and width.
+    """Returns the network for images of any height and width, with shared weights.
 
     Args:
-        model: A functional model from images [B, S, S, C] to {"logits": [B, K], ...}.
+        model: Functional model from images [B, S, S, C] to {"logits": [B, K], ...}.
 
     Returns:
-        A model from images [B, H, W, C] to {"logits": [B, K]}: means over the places.
+        Model from images [B, H, W, C] to {"logits": [B, K]}, averaged over all positions.
 
     Raises:
         ValueError: If a layer only works on images of the network's own size.
@@ -51,11 +51,11 @@ def _called(layer, *args, **kwargs):
 
 
 class AsConvolution(keras.layers.Layer):
-    """What a dense layer says of every place of larger maps.
+    """Applies a dense layer as a convolution to every position of larger maps.
 
     Args:
-        of: A built dense layer on the flattened maps [side, side, C] of its network.
-        **options: As for every Keras layer.
+        of: Built dense layer, whose inputs are flattened maps [side, side, C].
+        **options: Options of every Keras layer.
     """
 
     def __init__(self, of: keras.layers.Dense, **options):
@@ -63,7 +63,7 @@ class AsConvolution(keras.layers.Layer):
         self.of = of
 
     def call(self, x):
-        """Maps [B, H, W, C] to [B, H - side + 1, W - side + 1, units]."""
+        """Returns maps [B, H - side + 1, W - side + 1, units] for maps [B, H, W, C]."""
         rows, units = self.of.kernel.shape
         side = math.isqrt(rows // x.shape[-1])
         kernel = ops.reshape(self.of.kernel, [side, side, x.shape[-1], units])

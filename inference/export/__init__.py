@@ -1,1 +1,1 @@
-"""A trained network in the formats of other programs."""
+"""Writers of the export formats, and the model card."""

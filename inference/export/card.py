@@ -1,4 +1,4 @@
-"""The model card of an export: what the network is, how good, and how to call it."""
+"""Writes the model card of an export: the network, its accuracy, and how to call it."""
 
 import html
 from pathlib import Path
@@ -19,12 +19,12 @@ _TEMPLATES = jinja2.Environment(
 
 
 def accuracies(folder: Path | None, digest: str | None, step: int | None) -> list[str]:
-    """Lines on how good a checkpoint is, from its run's files; none where they do not say.
+    """Returns lines about the accuracy of a checkpoint, as far as its run's files record it.
 
     Args:
-        folder: Of the run, if any.
-        digest: sha256 of its tensors, as test.json names what was tested.
-        step: After which it was saved.
+        folder: Run folder; None if there is no run.
+        digest: sha256 of the checkpoint's tensors, which test.json refers to.
+        step: Step of the checkpoint.
     """
     try:
         run = history.read(folder) if folder else None
@@ -50,12 +50,12 @@ def _percent(row: dict, prefix: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name that somebody else gave, as text in a table of Markdown."""
+    """Escapes an untrusted name for a Markdown table."""
     return html.escape(console.printable(name)).replace("|", "&#124;").replace("`", "'")
 
 
 def write(path: Path, facts: dict) -> None:
-    """Writes a model card; for the facts see `card.md`."""
+    """Writes a model card from the template `card.md`, whose variables are the facts."""
     names = [_plain(name) for name in facts["network"].class_names]
     shown = names[:_SHOWN] + ([f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])
     data = facts["data"] and _plain(facts["data"])

@@ -1,8 +1,8 @@
-"""What classify.py sees of an image file, by TensorFlow's own operations: for exported graphs.
+"""Decodes and crops image files with TensorFlow operations only, for exported graphs.
 
-An image is reduced as a conversion reduces it, but not compressed, and cut as `pixels.cut` cuts.
-There OpenCV decodes and resizes, here TensorFlow: pixels differ by a few levels. TensorFlow turns
-no image upright that has an EXIF orientation, and reads JPEG, PNG, GIF and BMP only.
+An image is reduced as in a conversion, but not compressed again, and cropped as by `pixels.cut`.
+Both use OpenCV to decode and resize, this module TensorFlow, so pixels differ by a few levels.
+TensorFlow ignores the EXIF orientation and reads JPEG, PNG, GIF and BMP only.
 """
 
 import tensorflow as tf
@@ -13,15 +13,15 @@ from data.pipeline import pixels, views
 
 
 def centre_views(encoded: tf.Tensor, storage: Storage, size: int) -> tf.Tensor:
-    """The central views of image files.
+    """Returns the central views of image files.
 
     Args:
-        encoded: string [B], files.
-        storage: How images were stored that the network was trained on.
+        encoded: Bytes of the files, string [B].
+        storage: Storage format of the images that the network was trained on.
         size: Side of the views in pixels, S.
 
     Returns:
-        uint8 [B, S, S, 3].
+        Views, uint8 [B, S, S, 3].
     """
     return tf.map_fn(
         lambda one: _centre_view(one, storage, size),
@@ -41,7 +41,7 @@ def _centre_view(encoded, storage, size):
 
 
 def _decoded(encoded, bits):
-    """As `decode.decode`; a PNG with 16 bits per channel is known by its header."""
+    """Decodes like `decode.decode`; the header shows whether a PNG has 16 bits per channel."""
     if bits == max(BITS):
         return pixels.decoded(encoded)
     is_deep = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
@@ -56,7 +56,7 @@ def _scaled(encoded, bits):
 
 
 def _stored(image, storage):
-    """The pixels of which a conversion would make a record."""
+    """Reduces and crops an image as a conversion does before it writes a record."""
     short_side = storage.short_side
     if short_side:
         is_larger = tf.minimum(*_sides(image)) > short_side

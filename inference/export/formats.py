@@ -1,4 +1,4 @@
-"""The formats in which a trained network is given to programs without this project."""
+"""The export formats: how each writes a trained network and reads it back."""
 
 import contextlib
 import dataclasses
@@ -16,9 +16,9 @@ from inference.export import decode_graph, keras_equivalents
 from inference.loading import Trained
 from runtime import console
 
-IMAGE_BYTES = "serving_default"  # signatures of a SavedModel
+IMAGE_BYTES = "serving_default"  # signatures of the SavedModel
 IMAGES = "serving_images"
-LABELS = "labels.txt"  # the class names, one a line, in the order of the probabilities
+LABELS = "labels.txt"  # class names, one per line, in the order of the probabilities
 _TOP = 5
 
 Answer = Callable[[np.ndarray], np.ndarray]  # images uint8 [B, S, S, 3] -> float32 [B, K]
@@ -26,14 +26,14 @@ Answer = Callable[[np.ndarray], np.ndarray]  # images uint8 [B, S, S, 3] -> floa
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One format.
+    """An export format.
 
     Attributes:
-        title: Its name, for people.
-        file: Name of the model in the folder of an export; "." is the folder itself.
-        packages: Names to import of what requirements-export.txt installs for it.
-        write: Writes a network into an existing folder.
-        open: Reads it back, by what users of the format use.
+        title: Name of the format in messages.
+        file: File name of the model in the export folder; "." is the folder itself.
+        packages: Import names of the packages it needs out of requirements-export.txt.
+        write: Function that writes a network into an existing folder.
+        open: Function that reads the export back, with the runtime that users of the format use.
     """
 
     title: str
@@ -48,19 +48,19 @@ class Format:
 
 
 def labels(network: Trained) -> str:
-    """Content of `LABELS`."""
+    """Returns the content of `LABELS`."""
     return "".join(f"{console.one_line(name)}\n" for name in network.class_names)
 
 
 def bytes_answer(folder: Path) -> Callable[[bytes], np.ndarray]:
-    """What a SavedModel answers to the bytes of an image file: float32 [K]."""
+    """Opens a SavedModel as a function from an image file's bytes to probabilities, float32 [K]."""
     loaded = tf.saved_model.load(str(folder))
     ask = loaded.signatures[IMAGE_BYTES]
 
     def answer(data: bytes) -> np.ndarray:
         return ask(image_bytes=tf.constant([data]))["probabilities"][0].numpy()
 
-    answer.model = loaded  # which the signature does not keep
+    answer.model = loaded  # the signature holds no reference to the variables
     return answer
 
 
@@ -114,12 +114,12 @@ def _open_saved_model(folder: Path) -> Answer:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Says of a network that a format cannot hold what would work."""
+    """Turns a converter's error into a ValueError that points to a format that works."""
     try:
         yield
     except OSError:
         raise
-    except Exception as error:  # converters raise what they like
+    except Exception as error:  # converters raise exceptions of any type
         raise ValueError(
             "the network does not fit the format, --format=saved_model takes every network: "
             f"{error}"
@@ -133,7 +133,7 @@ def _write_keras(network: Trained, folder: Path) -> None:
 
 
 def _open_keras(folder: Path) -> Answer:
-    with _refusing():  # Keras walks a graph by recursion
+    with _refusing():  # Keras recurses through the graph, too deep for some networks
         model = keras.models.load_model(folder / FORMATS["keras"].file, compile=False)
     return lambda images: model(images, training=False).numpy()
 
@@ -173,7 +173,7 @@ def _write_litert(network: Trained, folder: Path) -> None:
         converted = tf.lite.TFLiteConverter.from_concrete_functions([graph], module).convert()
     path = folder / FORMATS["litert"].file
     path.write_bytes(converted)
-    with zipfile.ZipFile(path, "a") as attached:  # where TensorFlow Lite's metadata has its files
+    with zipfile.ZipFile(path, "a") as attached:  # TensorFlow Lite's place for labels
         attached.writestr(LABELS, labels(network))
 
 

@@ -1,8 +1,8 @@
-"""A trained network as one of Keras' own layers only, which needs nothing of this project.
+"""Rebuilds a trained network from Keras' own layers, so that it needs none of this project's code.
 
-Names and results stay; what is random or counts in training only is left out. Where Keras has no
-layer that does what one of ours does, a convolution with fixed weights or an operation of
-`keras.ops` takes its place, so that writers of other formats meet few kinds of layers.
+Layer names and outputs stay the same; layers that only act in training are left out. Where Keras
+has no counterpart of our layer, a convolution with fixed weights or an operation of `keras.ops`
+replaces it, so that the writers of other formats need to know few kinds of layers.
 """
 
 import keras
@@ -17,14 +17,14 @@ def classifier(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     """Rebuilds a trained network.
 
     Args:
-        model: Maps float32 images [B, S, S, C] in 0..255 to {"logits": [B, K]}.
-        temperature: By which its logits are divided.
+        model: Model from float32 images [B, S, S, C] in 0..255 to {"logits": [B, K]}.
+        temperature: Divisor of the logits.
 
     Returns:
         Functional model from uint8 images [B, S, S, C] to probabilities, float32 [B, K].
 
     Raises:
-        ValueError: If the network has a layer of ours that is not in `EQUIVALENTS`.
+        ValueError: If one of our layers in the network is not in `EQUIVALENTS`.
     """
     images = keras.Input(model.input_shape[1:], dtype="uint8", name="images")
     with models.deep_recursion():
@@ -41,7 +41,7 @@ def classifier(model: keras.Model, temperature: float = 1.0) -> keras.Model:
 
 
 def _equivalent(layer, *inputs, **options):
-    """Calls what stands for a layer."""
+    """Calls the equivalent of a layer."""
     if type(layer) in EQUIVALENTS:
         return EQUIVALENTS[type(layer)](layer, *inputs)
     if type(layer).__module__.partition(".")[0] != "keras":
@@ -53,7 +53,7 @@ def _equivalent(layer, *inputs, **options):
 
 
 def _as(kind, **changes):
-    """Function that calls a layer of another kind with the arguments and weights of the given."""
+    """Returns a function that calls a layer of class `kind` with a layer's config and weights."""
 
     def call(layer, inputs, *_, **options):
         config = layer.get_config() | changes
@@ -65,7 +65,7 @@ def _as(kind, **changes):
 
 
 def _fixed(layer, inputs, weights, **options):
-    """Calls a layer and gives it its weights."""
+    """Calls a layer, which builds it, and then sets its weights."""
     outputs = layer(inputs, **options)
     for mine, value in zip(getattr(layer, "weights", ()), weights, strict=True):
         mine.assign(value)
@@ -83,7 +83,7 @@ def _rescaling(layer, images):
 
 
 def _mean_image(layer, images):
-    """A product with ones, to which a weight of the shape of an image is added."""
+    """Subtracts the mean image as the bias of a multiplication by one."""
     images = keras.layers.Rescaling(1.0, name=f"{layer.name}_cast")(images)
     ones, shape = np.ones(images.shape[-1]), images.shape[1:]
     add = keras.layers.EinsumDense("bhwc,c->bhwc", shape, bias_axes="hwc", name=layer.name)
@@ -91,7 +91,7 @@ def _mean_image(layer, images):
 
 
 def _response_norm(layer, x):
-    """The sum over neighbours, times alpha, plus the bias, is a 1 x 1 convolution."""
+    """Normalizes by a 1 x 1 convolution: alpha times the sum over neighbours, plus the bias."""
     channel = np.arange(x.shape[-1])
     band = layer.alpha * (abs(channel[:, None] - channel) <= layer.radius)
     bias = np.full(channel.shape, layer.bias)
@@ -101,7 +101,7 @@ def _response_norm(layer, x):
 
 
 def _concatenated_relu(layer, x):
-    """Every channel's products with 1 and -1, rectified."""
+    """Multiplies every channel by 1 and by -1 and rectifies both."""
     maps, name, flat = x, layer.name, len(x.shape) == 2
     if flat:
         maps = keras.layers.Reshape((1, 1, x.shape[-1]), name=f"{name}_maps")(x)
@@ -114,7 +114,7 @@ def _concatenated_relu(layer, x):
 
 
 def _subsampled(layer, x):
-    """A strided 1 x 1 convolution with the identity."""
+    """Subsamples by a strided 1 x 1 convolution whose kernel is the identity."""
     take = keras.layers.Conv2D(
         layer.filters, 1, strides=layer.stride, use_bias=False, name=layer.name
     )
@@ -137,7 +137,7 @@ def _activation(layer, x):
     return _as(keras.layers.Activation)(layer, x)
 
 
-# Functions `(layer, *inputs) -> outputs`; what is not here and Keras' own is copied.
+# Functions `(layer, *inputs) -> outputs`, by layer class. Other layers of Keras are copied.
 EQUIVALENTS = {
     keras.layers.Dropout: _inputs,
     keras.layers.Activation: _activation,

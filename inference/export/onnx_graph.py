@@ -1,8 +1,8 @@
-"""A network of Keras' own layers, as `stock.classifier` makes it, as an ONNX graph.
+"""Converts a network from `keras_equivalents.classifier` to an ONNX graph.
 
-Written layer by layer: the converters that others have made ask for older versions of Keras and
-NumPy. Images come in as Keras has them, [B, H, W, C]; between the layers maps are [B, C, H, W], as
-all operators of ONNX want them. https://onnx.ai/onnx/operators/
+The graph is written layer by layer, because existing converters require older versions of Keras
+and NumPy. The input images are [B, H, W, C] as in Keras; the maps between layers are [B, C, H, W]
+as ONNX's operators expect them. https://onnx.ai/onnx/operators/
 """
 
 import math
@@ -13,20 +13,20 @@ import onnx
 from keras import ops
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 17  # of 2022, which old runtimes know too
-_IR_VERSION = 8  # of the same release
+OPSET = 17  # released in 2022, so older runtimes support it too
+_IR_VERSION = 8  # from the same release
 _BATCH = "batch"
 
 
 def convert(model: keras.Model, about: dict[str, str]) -> onnx.ModelProto:
-    """Writes a network as an ONNX graph.
+    """Converts a network to an ONNX graph.
 
     Args:
-        model: From uint8 images [B, S, S, C] to float32 [B, K], of the layers in `OPERATORS`.
-        about: Goes into the file as `metadata_props`.
+        model: Model from uint8 images [B, S, S, C] to float32 [B, K], of layers in `OPERATORS`.
+        about: Metadata, written as `metadata_props`.
 
     Returns:
-        The graph, with one input and one output, named as in the model; B is free.
+        Graph with one input and one output, named as in the model, and a dynamic batch size B.
 
     Raises:
         ValueError: If a layer is not in `OPERATORS`.
@@ -49,25 +49,25 @@ def convert(model: keras.Model, about: dict[str, str]) -> onnx.ModelProto:
 
 
 class _Graph:
-    """Nodes and constants of a graph that is being written."""
+    """Builder that collects the nodes and constants of a graph."""
 
     def __init__(self):
         self._nodes, self._constants = [], []
 
     def node(self, operator: str, *inputs: str, name: str, outputs: int = 1, **attributes):
-        """Adds a node; returns the name of its output, or of several outputs a list."""
+        """Adds a node and returns the name of its output, or a list of the names of several."""
         made = [name, *(f"{name}:{number}" for number in range(1, outputs))]
         self._nodes.append(helper.make_node(operator, inputs, made, name=name, **attributes))
         return made if outputs > 1 else name
 
     def constant(self, values, name: str, dtype="float32") -> str:
-        """Adds a constant; returns its name."""
+        """Adds a constant and returns its name."""
         array = np.ascontiguousarray(ops.convert_to_numpy(values), dtype)
         self._constants.append(numpy_helper.from_array(array, name))
         return name
 
     def model(self, model, output: str, about) -> onnx.ModelProto:
-        """The whole, checked."""
+        """Assembles the model and checks it."""
         shapes = [[_BATCH, *tensor.shape[1:]] for tensor in (model.input, model.output)]
         graph = helper.make_graph(
             self._nodes,
@@ -89,13 +89,13 @@ def _channels_first(graph, images):
 
 
 def _per_channel(values, rank):
-    """One number or one per channel, for tensors of a rank whose second axis is the channels."""
+    """Reshapes a scalar or a vector of channels to broadcast to [B, C, ...] tensors of a rank."""
     values = np.asarray(ops.convert_to_numpy(values))
     return values.reshape([-1, *[1] * (rank - 2)]) if values.ndim else values
 
 
 def _window(layer, size):
-    """Geometry of a convolution or pool; where windows are cut off, it is as in TensorFlow."""
+    """Returns the attributes of a convolution or pooling, with TensorFlow's "same" padding."""
     dilations = list(getattr(layer, "dilation_rate", ()))
     begins, ends = [0, 0], [0, 0]
     if layer.padding == "same":
@@ -109,7 +109,7 @@ def _window(layer, size):
 
 
 def _convolved(graph, x, kernel, name, groups=1, bias=None, **window):
-    """A convolution; the kernel is that of ONNX: [filters, channels of a group, h, w]."""
+    """Adds a convolution with a kernel in ONNX's layout: [filters, channels of a group, h, w]."""
     inputs = [x, graph.constant(kernel, f"{name}/kernel")]
     if bias is not None:
         inputs.append(graph.constant(bias, f"{name}/bias"))
@@ -117,7 +117,7 @@ def _convolved(graph, x, kernel, name, groups=1, bias=None, **window):
 
 
 def _by_channel(graph, layer, x, kernel, name, bias=None):
-    """A convolution of each channel by itself with a kernel [h, w, C, multiplier]."""
+    """Adds a depthwise convolution with a kernel [h, w, C, multiplier]."""
     height, width, channels, multiplier = kernel.shape
     kernel = ops.reshape(
         ops.transpose(kernel, (2, 3, 0, 1)), (channels * multiplier, 1, height, width)
@@ -201,7 +201,7 @@ def _flattened(graph, layer, x):
 
 
 def _one_pixel(graph, layer, x):
-    """[B, C] to maps of one pixel, which is all that `stock` reshapes."""
+    """Reshapes [B, C] to maps of one pixel, the only reshaping in `keras_equivalents`."""
     shape = graph.constant([-1, layer.target_shape[-1], 1, 1], f"{layer.name}/shape", "int64")
     return graph.node("Reshape", x, shape, name=layer.name)
 
@@ -261,7 +261,7 @@ def _silu(graph, layer, x):
 
 
 def _gelu(graph, layer, x):
-    """Half of x (1 + erf(x / sqrt 2))."""
+    """Adds nodes for x (1 + erf(x / sqrt 2)) / 2."""
     name = layer.name
     root, one, half = (graph.constant(each, f"{name}/{each:.1f}") for each in (2**0.5, 1, 0.5))
     erf = graph.node("Erf", graph.node("Div", x, root, name=f"{name}/div"), name=f"{name}/erf")
@@ -279,7 +279,7 @@ def _as(operator, **attributes):
     return lambda graph, layer, *xs: graph.node(operator, *xs, name=layer.name, **attributes)
 
 
-# Functions `(graph, layer, x) -> output` by Keras' name of the activation.
+# Functions `(graph, layer, x) -> output`, by Keras' name of the activation.
 ACTIVATIONS = {
     "elu": _as("Elu"),
     "gelu": _gelu,
@@ -291,7 +291,7 @@ ACTIVATIONS = {
     "tanh": _as("Tanh"),
 }
 
-# Functions `(graph, layer, *inputs) -> output` by the layer's or operation's class.
+# Functions `(graph, layer, *inputs) -> output`, by class name of the layer or operation.
 OPERATORS = {
     "Absolute": _as("Abs"),
     "Activation": _activated,
