@@ -1,1 +1,1 @@
-"""Pictures, plots and pages for people."""
+"""Reports about runs: plots, pictures, HTML pages and console output."""

@@ -1,4 +1,4 @@
-"""Writes one page about a run, or several.
+"""Writes an HTML page about one or several runs.
 
 python -m report RUN                  RUN/report.html
 python -m report RUN RUN ...          report.html: all of them, compared
@@ -13,7 +13,7 @@ from runtime import console
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes the page that the command line asks for."""
+    """Parses the command line and writes the page."""
     parser = console.Parser(
         prog="python -m report",
         description=__doc__,

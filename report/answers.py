@@ -1,7 +1,7 @@
-"""What a network says of images, line by line, for people and for programs.
+"""Prints classification results as text, JSON lines or CSV.
 
-A result is `{"image", "predictions": [{"class", "probability"}, ...]}` or `{"image", "error"}`;
-there may also be "frame" and "seconds", "unsure", and "explained": {"class", "picture"}.
+A result is `{"image", "predictions": [{"class", "probability"}, ...]}` or `{"image", "error"}`,
+optionally with "frame" and "seconds", "unsure", and "explained": {"class", "picture"}.
 """
 
 import csv
@@ -24,12 +24,12 @@ COLUMNS = (
 
 
 def show_json(result: dict) -> None:
-    """One JSON object on a line."""
+    """Prints a result as a JSON object on one line."""
     print(json.dumps(result), flush=True)
 
 
 def show_table(result: dict) -> None:
-    """The image's name and its classes; an error goes to stderr."""
+    """Prints the image's name and its classes, or an error to stderr."""
     name = result["image"]
     if "frame" in result:
         name += f", frame {result['frame']} ({result['seconds']:.2f} s)"
@@ -47,7 +47,7 @@ def show_table(result: dict) -> None:
 
 
 class Csv:
-    """A table for spreadsheets: a row for each class that is named, or for an error."""
+    """Prints results as CSV, with a row for each predicted class or error."""
 
     def __init__(self) -> None:
         """Writes the header."""

@@ -1,4 +1,4 @@
-"""A picture of a batch: every stored image, what was cut out of it, what the network gets."""
+"""Draws a batch: every stored image, its crop window, and the augmented input of the network."""
 
 import functools
 import math
@@ -13,23 +13,23 @@ from report import fonts
 from runtime import console
 
 _COLUMNS = 8
-_SIDE = 160  # pixels of a picture
+_SIDE = 160  # longer side of a picture in pixels
 _GAP = 6
-_LINE = 14  # pixels of a line of text
-_TEXT = 10  # pixels, size of the letters
+_LINE = 14  # line height in pixels
+_TEXT = 10  # font size in pixels
 _FRAME = (255, 60, 60)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One example of a batch.
+    """An example of a batch.
 
     Attributes:
-        title: Its number and class.
-        filename: Where it comes from.
-        stored: uint8 [H, W, 3].
-        window: Top, left, height, width of what was cut out of it.
-        seen: uint8 [S, S, 3], what the network gets.
+        title: Number and class of the example.
+        filename: Name of its image file.
+        stored: Stored image, uint8 [H, W, 3].
+        window: Top, left, height and width of the crop in pixels of the stored image.
+        seen: Input of the network, uint8 [S, S, 3].
     """
 
     title: str
@@ -43,13 +43,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Writes a picture of a batch as PNG.
 
     Args:
-        rows: Its examples.
-        path: The file.
+        rows: Examples of the batch.
+        path: Path of the file.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
-    columns = min(_COLUMNS, math.ceil(math.sqrt(len(rows) / 2)))  # about as wide as high
+    columns = min(_COLUMNS, math.ceil(math.sqrt(len(rows) / 2)))  # about square
     width, height = 2 * _SIDE + 3 * _GAP, _SIDE + 2 * _LINE + 2 * _GAP
     lines = -(-len(rows) // columns)
     sheet = Image.new("RGB", (columns * width, lines * height), "white")
@@ -75,7 +75,7 @@ def _draw_row(sheet: Image.Image, row: Row, x: int, y: int) -> None:
 
 
 def _scaled(image: np.ndarray) -> tuple[Image.Image, float]:
-    """An image as large as fits, and by how much it was scaled."""
+    """Scales an image to the size of a picture; returns it and the scale factor."""
     scale = _SIDE / max(image.shape[:2])
     shape = [max(1, round(scale * side)) for side in image.shape[1::-1]]
     way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
@@ -83,19 +83,19 @@ def _scaled(image: np.ndarray) -> tuple[Image.Image, float]:
 
 
 def _inside(corners: list[float]) -> list[float]:
-    """Windows may begin outside of their image; their frames stay in the picture's cell."""
+    """Clips a frame to the picture's cell, because crop windows may exceed their image."""
     return [min(max(corner, -_GAP / 2), _SIDE + _GAP / 2) for corner in corners]
 
 
 def _write(pen: ImageDraw.ImageDraw, text: str, x: float, y: float) -> None:
-    """Writes one line from `x` on, with the letters' feet at `y`."""
+    """Writes one line of text that starts at `x`, with its baseline at `y`."""
     for part, font in fonts.runs(_fitting(text, 2 * _SIDE)):
         pen.text((x, y), part, fill="black", font=_opened(font), anchor="ls")
         x += _opened(font).getlength(part)
 
 
 def _fitting(text: str, width: int) -> str:
-    """A text, cut at its beginning to a width in pixels."""
+    """Shortens a text at its beginning until it fits a width in pixels."""
     if _length(text) <= width:
         return text
     while text and _length("..." + text) > width:

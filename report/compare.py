@@ -1,10 +1,10 @@
-"""Compares trainings: one table, and one page with their curves.
+"""Compares runs in a table and on an HTML page with their curves.
 
 python -m report.compare RUN RUN ...            compare.html, and the table on the console
 python -m report.compare runs/* --output=X.html
 
-Runs that differ in nothing but the seed are one row: the mean of the best validation accuracy and
-the standard deviation over the seeds.
+Runs that differ only in the seed share a row, with the mean and the standard deviation of their
+best validation accuracies.
 """
 
 import argparse
@@ -43,11 +43,11 @@ TEMPLATES = jinja2.Environment(
 
 
 def grouped(runs: Sequence[history.History]) -> dict[str, list[history.History]]:
-    """Puts runs together that differ in the seed only.
+    """Groups runs that differ only in the seed.
 
     Returns:
-        Runs by what sets them apart from the others: "model=lenet5 dropout=0.2"; by the name of
-        the folder where nothing does. The best come first.
+        Groups by title, the most accurate group first. A title names the flags that differ between
+        groups, as in "model=lenet5 dropout=0.2"; if no flags differ, it is the folder's name.
     """
     flags = {run.folder: run.flags(runs) for run in runs}
     groups: dict[str, list[history.History]] = {}
@@ -79,7 +79,7 @@ def _mean_accuracy(runs: Sequence[history.History]) -> float:
 
 
 def row(title: str, runs: Sequence[history.History]) -> list[str]:
-    """The cells of a group of runs, in the order of `COLUMNS`."""
+    """Returns the cells of a group of runs, in the order of `COLUMNS`."""
     cost = runs[0].settings.get("cost", {})
     speeds = [speed for run in runs for speed in run.column("images_per_second")]
     return [
@@ -103,10 +103,10 @@ def _spread(accuracies: Sequence[float]) -> str:
 
 
 def curves(groups: dict[str, list[history.History]], *columns: str) -> bytes | None:
-    """Draws columns of metrics.csv against the epoch, a panel for each, a colour for each group.
+    """Plots columns of metrics.csv against the epoch: a panel per column, a colour per group.
 
     Returns:
-        A PNG file, or None where no run has these columns.
+        PNG file, or None if no run has these columns.
     """
     panels = {
         CURVES[column]: {
@@ -123,13 +123,13 @@ def curves(groups: dict[str, list[history.History]], *columns: str) -> bytes | N
 
 
 def pictures(groups: dict[str, list[history.History]]) -> dict[str, str]:
-    """The curves that there are, by their titles, as base64 of PNG files."""
+    """Draws all available curves; returns PNG files in base64 by title."""
     drawn = {title: curves(groups, column) for column, title in CURVES.items()}
     return {title: base64.b64encode(png).decode() for title, png in drawn.items() if png}
 
 
 def page(groups: dict[str, list[history.History]]) -> str:
-    """One HTML page that needs nothing else."""
+    """Renders a self-contained HTML page."""
     return TEMPLATES.get_template("compare.html").render(
         columns=COLUMNS,
         rows=[row(title, runs) for title, runs in groups.items()],
@@ -139,7 +139,7 @@ def page(groups: dict[str, list[history.History]]) -> str:
 
 
 def table(groups: dict[str, list[history.History]]) -> str:
-    """The same table for the console."""
+    """Formats the table of the page for the console."""
     rows = [list(COLUMNS), *(row(title, runs) for title, runs in groups.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -152,10 +152,10 @@ def table(groups: dict[str, list[history.History]]) -> str:
 
 
 def write(folders: Sequence[str | Path], path: str | Path) -> list[str]:
-    """Writes the page about some run folders; returns lines with the table, and where the page is.
+    """Writes a page that compares run folders; returns the table and the page's path as lines.
 
     Raises:
-        FileNotFoundError: If a folder has no run in it, or no epoch of it has ended.
+        FileNotFoundError: If a folder holds no run, or its run has not finished an epoch.
         ValueError: If a run's files are damaged.
         OSError: If the page cannot be written.
     """
@@ -165,16 +165,16 @@ def write(folders: Sequence[str | Path], path: str | Path) -> list[str]:
 
 
 def write_page(html: str, path: str | Path) -> None:
-    """Writes a page; names of files that are no text have escapes.
+    """Writes a page as UTF-8, with escapes for undecodable bytes in file names.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the page cannot be written.
     """
     Path(path).write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes the page that the command line asks for, and prints the table."""
+    """Parses the command line, writes the page and prints the table."""
     parser = console.Parser(
         prog="python -m report.compare",
         description=__doc__,

@@ -1,9 +1,9 @@
-"""Decides which fonts draw a text: DejaVu Sans, and installed ones for what it lacks.
+"""Selects the fonts for a text: DejaVu Sans, and installed fonts for the characters it lacks.
 
-Names of classes, files and folders may be in any script. Matplotlib brings DejaVu Sans, which has
-Latin, Greek, Cyrillic and Arabic letters; for other characters the installed fonts are searched,
-also those that were installed after matplotlib listed them. A character that no font has is drawn
-as the missing-glyph box, without a warning.
+Names of classes, files and folders may be in any script. Matplotlib includes DejaVu Sans, which
+has Latin, Greek, Cyrillic and Arabic letters. Other characters are looked up in the installed
+fonts, including those installed after matplotlib cached its list. A character that no font has is
+drawn as the missing-glyph box, without a warning.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ class Font(NamedTuple):
     """An installed font.
 
     Attributes:
-        family: Its name.
-        path: Its file.
-        face: Which font of that file, from 0.
+        family: Name of the font family.
+        path: Path of the font file.
+        face: Index of the font in its file, from 0.
     """
 
     family: str
@@ -34,13 +34,13 @@ class Font(NamedTuple):
 
 
 def fonts_for(text: str) -> list[Font]:
-    """The fonts that draw a text, in the order in which they are asked for a character.
+    """Returns the fonts for a text, in the order in which to look up a character.
 
     Args:
-        text: Any.
+        text: Text in any script.
 
     Returns:
-        `DEFAULT`, then few other fonts that have the characters that it lacks.
+        `DEFAULT`, followed by few other fonts that cover the characters it lacks.
     """
     missing = frozenset(text) - _characters(default())
     missing = frozenset(each for each in missing if unicodedata.category(each) != "Cc")
@@ -48,7 +48,7 @@ def fonts_for(text: str) -> list[Font]:
 
 
 def runs(text: str) -> Iterator[tuple[str, Font]]:
-    """Splits a text into parts of one font each, for what cannot draw with several."""
+    """Splits a text into parts of one font each, for libraries without font fallback."""
     fonts = fonts_for(text)
     part, previous = "", default()
     for each in text:
@@ -63,14 +63,14 @@ def runs(text: str) -> Iterator[tuple[str, Font]]:
 
 @functools.cache
 def default() -> Font:
-    """The font that is asked first."""
+    """Returns the first font to look up a character in."""
     path = font_manager.findfont(DEFAULT)
     return Font(DEFAULT, path.path, path.face_index)
 
 
 @functools.lru_cache
 def _fallbacks(missing: frozenset[str]) -> tuple[Font, ...]:
-    """Installed fonts, the one with the most of the characters first."""
+    """Selects installed fonts greedily, each covering the most of the remaining characters."""
     having = {font: missing & _characters(font) for font in _installed()}
     chosen = []
     while having:
@@ -85,7 +85,7 @@ def _fallbacks(missing: frozenset[str]) -> tuple[Font, ...]:
 
 @functools.lru_cache(16)
 def _characters(font: Font) -> frozenset[str]:
-    """All that a font can draw; nothing if its file cannot be read."""
+    """Returns the characters of a font; none if its file cannot be read."""
     try:
         return frozenset(map(chr, ft2font.FT2Font(font.path, face_index=font.face).get_charmap()))
     except (OSError, RuntimeError):
@@ -93,13 +93,13 @@ def _characters(font: Font) -> frozenset[str]:
 
 
 def _installed() -> list[Font]:
-    """The plainest font of every family, by the names of the families.
+    """Returns the most regular font of every installed family, sorted by family name.
 
-    Those that matplotlib brings are left out: they are for formulas, or have a box for everything.
+    Matplotlib's own fonts are left out: they are for formulas or draw a box for every character.
     """
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
     for path in sorted(set(font_manager.findSystemFonts()) - known):
-        with contextlib.suppress(Exception):  # matplotlib's readers raise what they like
+        with contextlib.suppress(Exception):  # matplotlib's readers raise exceptions of any type
             font_manager.fontManager.addfont(path)
     own = matplotlib.get_data_path()
     entries = (e for e in font_manager.fontManager.ttflist if not e.fname.startswith(own))
@@ -110,5 +110,5 @@ def _installed() -> list[Font]:
 
 
 def _distance(entry: font_manager.FontEntry) -> tuple:
-    """How far a font is from an upright one of normal weight."""
+    """Sort key: the distance of a font from an upright one of normal weight."""
     return entry.style != "normal", abs(entry.weight - _NORMAL_WEIGHT), entry.fname

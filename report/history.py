@@ -1,4 +1,4 @@
-"""What a run folder says about its training."""
+"""Reads the history of a run from its folder."""
 
 import csv
 import dataclasses
@@ -6,18 +6,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-_REPEATS = {"seed", "run_dir", "resume"}  # of runs of earlier versions, which do not say
+_REPEATS = {"seed", "run_dir", "resume"}  # for runs of earlier versions, which do not record it
 
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """One training.
+    """History of a run.
 
     Attributes:
-        folder: Of the run.
+        folder: Run folder.
         settings: Content of run.json.
-        rows: Of metrics.csv, one per epoch, as numbers; what was not measured is missing.
-        tested: Content of test.json; empty where test.py was not run.
+        rows: Rows of metrics.csv, one per epoch, as numbers without the empty cells.
+        tested: Content of test.json; empty if test.py has not been run.
     """
 
     folder: Path
@@ -26,11 +26,11 @@ class History:
     tested: dict
 
     def flags(self, runs: Sequence["History"]) -> dict:
-        """The flags that decide what is trained, except the seed, for a comparison of runs.
+        """Returns the flags that determine the training, except the seed, to compare runs.
 
         Args:
-            runs: All that are compared: a flag that is newer than this one has the default that
-                another one names.
+            runs: All runs of the comparison, whose recorded defaults replace flags that did not
+                exist yet when this run was started.
         """
         settings = [run.settings for run in (*runs, self)]
         values = {n: v for each in settings for n, v in each.get("defaults", {}).items()}
@@ -42,7 +42,7 @@ class History:
         return {name: value for name, value in values.items() if name not in repeats}
 
     def _data(self, path: str) -> str:
-        """What sets data apart: name and size, not the place, which older runs kept as typed."""
+        """Identifies data by name and size, because older runs recorded the path as typed."""
         images = self.settings.get("data", {}).get("examples", {}).get("train")
         return Path(path).name + (f" ({images:,} images)" if images else "")
 
@@ -54,7 +54,7 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """Of training, without validation: from the speed of every epoch."""
+        """Training time without validation, computed from the speed of every epoch."""
         before, total = 0, 0.0
         for row in self.rows:
             images = (row["step"] - before) * self.settings["flags"]["batch_size"]
@@ -63,7 +63,7 @@ class History:
         return total
 
     def column(self, name: str) -> list[float]:
-        """A column of metrics.csv, without empty places."""
+        """Returns a column of metrics.csv without its empty cells."""
         return [row[name] for row in self.rows if name in row]
 
 
@@ -71,8 +71,8 @@ def read(folder: str | Path) -> History:
     """Reads a run folder.
 
     Raises:
-        FileNotFoundError: If there is no run, or no epoch of it has ended.
-        ValueError: If its files are damaged.
+        FileNotFoundError: If the folder holds no run, or the run has not finished an epoch.
+        ValueError: If the run's files are damaged.
     """
     folder = Path(folder)
     for name in ("run.json", "metrics.csv"):

@@ -1,4 +1,4 @@
-"""Pictures of where a network looked."""
+"""Overlays heat maps on images."""
 
 import re
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-_SIDE = 224  # pixels, at least
-_STRENGTH = 0.65  # of the colour at the strongest place; 0 where nothing speaks for the class
+_SIDE = 224  # smallest side of a picture in pixels
+_STRENGTH = 0.65  # opacity at the heat map's maximum of 1; in proportion elsewhere
 
 
 def overlay(view: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Blends a heat map onto an image: what does not count keeps its colours.
+    """Blends a heat map onto an image, whose colours remain where the heat is 0.
 
     Args:
-        view: uint8 [S, S, 3], what the network saw.
-        heat: float32 [h, w] in 0..1.
+        view: Input of the network, uint8 [S, S, 3].
+        heat: Heat map, float32 [h, w] in 0..1.
 
     Returns:
-        uint8 [T, T, 3], not smaller than the image.
+        Picture, uint8 [T, T, 3], at least as large as the image.
     """
     picture = enlarged(view)
     warmth = cv2.resize(heat, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
@@ -28,24 +28,24 @@ def overlay(view: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def enlarged(view: np.ndarray) -> np.ndarray:
-    """An image as large as people like it: small ones get larger, by whole pixels."""
+    """Enlarges a small image by an integer factor to at least `_SIDE` pixels."""
     times = -(-_SIDE // len(view)) if len(view) < _SIDE else 1
     return view.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def png(picture: np.ndarray) -> bytes:
-    """Encodes uint8 [H, W, 3]."""
+    """Encodes an image, uint8 [H, W, 3], as PNG."""
     return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
 
 
 def path_for(folder: Path, number: int, image: str, frame: int | None = None) -> Path:
-    """Where to write the picture of an image, whatever its name is.
+    """Returns a unique and valid path for the picture of an image.
 
     Args:
-        folder: Where the pictures go.
-        number: Of the image; no two have the same.
-        image: Its path.
-        frame: Its number, of a video.
+        folder: Folder of the pictures.
+        number: Number of the image, different for every image.
+        image: Path of the image.
+        frame: Frame number in a video; None for images.
     """
     stem = re.sub(r"[^\w-]+", "_", Path(image).stem, flags=re.ASCII)[:80]
     of_video = "" if frame is None else f"-frame{frame}"

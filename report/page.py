@@ -1,6 +1,7 @@
-"""One page about a run, or several: what was trained, how good it is, where it is wrong.
+"""Renders an HTML page about one or several runs: settings, results and mistakes.
 
-It is made of what `train.py` and `test.py` left in the run folders, and needs nothing else.
+The page is self-contained and built from the files that `train.py` and `test.py` wrote into the
+run folders.
 """
 
 import base64
@@ -14,10 +15,10 @@ from pathlib import Path
 from report import compare, history, scores
 from runtime import console
 
-CLASSES = 200  # rows of the table of classes, the worst first
-PAIRS = 12  # of classes that were confused
-_TEST = "test"  # the folder that test.py fills
-# Pictures of a run folder: path, title, and what it says. The first of a title that exists counts.
+CLASSES = 200  # rows of the table of classes, the worst class first
+PAIRS = 12  # most confused pairs of classes
+_TEST = "test"  # subfolder of the run folder that test.py writes
+# Pictures in a run folder: path, title and note. Of several with a title, the first one is shown.
 PICTURES = (
     ("results.png", "Curves", "Loss and accuracy of each epoch, and the learning rate."),
     (
@@ -39,7 +40,7 @@ PICTURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A number that stands for itself, and a note below it."""
+    """A key figure with a note below it."""
 
     title: str
     value: str
@@ -57,7 +58,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """All that the page says about a run."""
+    """The page's section about a run."""
 
     title: str
     folder: str
@@ -72,10 +73,10 @@ class Section:
 
 
 def section(run: history.History) -> Section:
-    """Reads what the folder of a run says besides its history.
+    """Builds the section about a run from its history and the other files in its folder.
 
     Raises:
-        ValueError: If its files are damaged.
+        ValueError: If the files are damaged.
     """
     predictions = run.folder / _TEST / "predictions.npz"
     found = scores.load(predictions) if predictions.is_file() else None
@@ -103,7 +104,7 @@ def _is_tested(row: dict) -> bool:
 
 
 def figures(run: history.History) -> list[Figure]:
-    """The most important numbers of a run."""
+    """Returns the key figures of a run."""
     return [*_tested(run.tested), *_trained(run)]
 
 
@@ -159,7 +160,7 @@ def _embedded(path: Path) -> str:
 
 
 def _commands(run: history.History) -> list[str]:
-    """What makes the run again, and what was done with it."""
+    """Returns the commands that reproduce the run and its test."""
     commands = [shlex.join(["python", *run.settings.get("command", ["train.py"])])]
     if run.tested:
         commands.append(shlex.join(["python", *run.tested["command"]]))
@@ -167,17 +168,17 @@ def _commands(run: history.History) -> list[str]:
 
 
 def _surroundings(settings: dict) -> dict:
-    """Data, device and versions, as rows of a table."""
+    """Returns data, device and versions as rows of a table."""
     rows = {f"data {name}": value for name, value in settings["data"].items()}
     rows |= {"classes": len(settings["class_names"]), "precision": settings["precision"]}
     return rows | settings["device"] | settings["versions"]
 
 
 def page(folders: Sequence[str | Path]) -> str:
-    """One HTML page that needs nothing else; several runs are compared on top.
+    """Renders a self-contained HTML page, which begins with a comparison if there are several runs.
 
     Raises:
-        FileNotFoundError: If there is no run, or no epoch of it has ended.
+        FileNotFoundError: If a folder holds no run, or its run has not finished an epoch.
         ValueError: If a run's files are damaged.
     """
     runs = [history.read(folder) for folder in folders]

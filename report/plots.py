@@ -1,4 +1,4 @@
-"""Plots, as PNG."""
+"""Draws plots as PNG files."""
 
 import io
 import textwrap
@@ -19,7 +19,7 @@ from report import fonts
 from report.scores import Bin
 from runtime import console
 
-pyplot.rcParams["text.parse_math"] = False  # names of classes may hold a $
+pyplot.rcParams["text.parse_math"] = False  # class names may contain a $
 
 INK, ACCENT, FAINT = "#1f6fb4", "#d07a2d", "#b8bec6"
 
@@ -31,17 +31,17 @@ def learning_rates(
     proposed: float,
     path: Path,
 ) -> None:
-    """The loss against the learning rate, and the rate that is proposed.
+    """Plots the loss against the learning rate, and marks the proposed rate.
 
     Args:
-        rates: Learning rates, rising.
-        losses: Loss of the step at each.
-        smoothed: The same, smoothed.
-        proposed: One of the rates.
-        path: To write.
+        rates: Learning rates in ascending order.
+        losses: Training loss of the step at each rate.
+        smoothed: Smoothed losses.
+        proposed: Proposed learning rate, one of the rates.
+        path: Path of the PNG file.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     figure, panel = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     panel.plot(rates, losses, color=FAINT, linewidth=1, label="loss of the step")
@@ -57,14 +57,15 @@ def learning_rates(
 
 
 def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]]) -> bytes:
-    """Curves against the epoch, panels side by side, a colour for each group.
+    """Plots curves against the epoch, in panels side by side, with a colour per group.
 
     Args:
-        panels: What is drawn; the same groups in each, by their titles: several curves of points
-            (epoch, value), of which those without points are left out.
+        panels: Groups by title, for each panel by the label of its y axis; all panels have the
+            same groups. A group is a sequence of curves, which are sequences of points (epoch,
+            value); curves without points are skipped.
 
     Returns:
-        A PNG file; the titles of the groups are below the panels.
+        PNG file, with a legend of the groups below the panels.
     """
     titles = [
         textwrap.fill(console.one_line(title), _LEGEND) for title in next(iter(panels.values()))
@@ -96,24 +97,24 @@ def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, floa
     return _png(figure)
 
 
-_LEGEND = 110  # characters beside each other
+_LEGEND = 110  # characters in a row of the legend
 
 
 def _line(index):
-    """Colour and line of a group."""
+    """Returns the colour and line style of a group."""
     colours = pyplot.get_cmap("tab10").colors
     style = ("-", "--", ":")[index // len(colours) % 3]
     return {"color": colours[index % len(colours)], "linestyle": style}
 
 
 def results(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """Loss, accuracy and learning rate of a run against the epoch.
+    """Plots loss, accuracy and learning rate of a run against the epoch.
 
     Args:
-        rows: Of metrics.csv, as numbers; what was not measured is missing.
+        rows: Rows of metrics.csv, as numbers without the empty cells.
 
     Returns:
-        A PNG file.
+        PNG file.
     """
     figure, panels = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for panel, (title, curves) in zip(panels, _RESULTS.items(), strict=True):
@@ -144,14 +145,15 @@ _RESULTS = {
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
-    """How often each class (row) was taken for each (column), shaded by the part of the row.
+    """Plots a confusion matrix, shaded by the fraction of each row.
 
     Args:
-        matrix: int64 [K, K].
-        class_names: Of the K classes; named up to `NAMED_CLASSES`, with numbers up to half of it.
+        matrix: Counts by label (row) and prediction (column), int64 [K, K].
+        class_names: Names of the K classes, shown for up to `NAMED_CLASSES` classes; the counts
+            are shown for up to half as many.
 
     Returns:
-        A PNG file.
+        PNG file.
     """
     count = len(class_names)
     side = min(14, max(4.5, 1.8 + 0.42 * min(count, NAMED_CLASSES)))
@@ -178,14 +180,14 @@ NAMED_CLASSES = 40
 
 
 def reliability(before: Sequence[Bin], after: Sequence[Bin] | None) -> bytes:
-    """How often predictions are right, against how sure they are.
+    """Plots a reliability diagram: accuracy against confidence.
 
     Args:
-        before: Of confidence, as `scores.reliability` gives them.
-        after: The same with a temperature; None where there is none.
+        before: Bins from `scores.reliability`, without a temperature.
+        after: Bins with a temperature; None if there is none.
 
     Returns:
-        A PNG file.
+        PNG file.
     """
     figure, (panel, below) = pyplot.subplots(
         2, 1, figsize=(5.5, 6), layout="constrained", sharex=True, height_ratios=[3, 1]
@@ -223,10 +225,10 @@ def _png(figure: pyplot.Figure) -> bytes:
 
 
 def _save(figure: pyplot.Figure, file: Path | BinaryIO) -> None:
-    """Writes a PNG file, in fonts that have the characters where any are installed."""
+    """Writes a PNG file, with fonts that have the texts' characters if any are installed."""
     for each in figure.findobj(text.Text):
         each.set_fontfamily([font.family for font in fonts.fonts_for(each.get_text())])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of characters that no font has
+        warnings.simplefilter("ignore", UserWarning)  # warnings of characters that no font has
         figure.savefig(file, format="png", dpi=150)
     pyplot.close(figure)

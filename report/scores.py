@@ -1,8 +1,8 @@
-"""What the predictions of a network on labelled images say: how good, how sure, where wrong.
+"""Computes accuracy, calibration and confusions from predictions on labelled images.
 
-Figures are scikit-learn's and SciPy's where they have them. Sources: calibration error and
-temperature are C. Guo et al., arXiv:1706.04599, sections 2 and 4.2; the interval is Wilson's
-(1927); two networks are compared by McNemar's exact test (1947).
+Uses scikit-learn and SciPy where they have the figure. Sources: calibration error and temperature
+are from C. Guo et al., arXiv:1706.04599, sections 2 and 4.2; the interval is Wilson's (1927); two
+networks are compared by McNemar's exact test (1947).
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-BINS = 15  # of the confidence
-_TEMPERATURES = (0.05, 20.0)  # between which one is sought
+BINS = 15  # bins of confidence
+_TEMPERATURES = (0.05, 20.0)  # bounds of the search
 
 
 class Interval(NamedTuple):
-    """A fraction, and the ends of its 95 % interval."""
+    """A fraction with the bounds of its 95 % confidence interval."""
 
     value: float
     low: float
@@ -31,12 +31,12 @@ class Interval(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Images whose top prediction is about equally sure.
+    """Images whose top predictions have similar probabilities.
 
     Attributes:
-        examples: How many.
-        confidence: Mean probability of the top prediction; 0 in an empty bin.
-        accuracy: Fraction that is right; 0 in an empty bin.
+        examples: Number of images.
+        confidence: Mean probability of the top predictions; 0 in an empty bin.
+        accuracy: Fraction of correct predictions; 0 in an empty bin.
     """
 
     examples: int
@@ -45,12 +45,13 @@ class Bin(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two networks on the same images.
+    """A comparison of two networks on the same images.
 
     Attributes:
-        only_first: Images that only the first one gets right.
-        only_second: The same of the second.
-        p_value: Of McNemar's exact test: how likely a difference at least as large is by chance.
+        only_first: Number of images that only the first network classifies correctly.
+        only_second: Number of images that only the second network classifies correctly.
+        p_value: Probability, by McNemar's exact test, of a difference at least as large if both
+            networks are equally accurate.
     """
 
     only_first: int
@@ -60,13 +61,13 @@ class Comparison(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a network says of labelled images.
+    """Predictions of a network for labelled images.
 
     Attributes:
-        log_probabilities: float32 [N, K].
-        labels: int32 [N], in 0..K - 1.
-        filenames: Of the images.
-        class_names: Of the K classes.
+        log_probabilities: Logarithms of the class probabilities, float32 [N, K].
+        labels: Labels, int32 [N] in 0..K - 1.
+        filenames: File names of the N images.
+        class_names: Names of the K classes.
     """
 
     log_probabilities: np.ndarray
@@ -95,7 +96,7 @@ class Predictions:
         return (self.log_probabilities > own).sum(axis=1) < k
 
     def at(self, temperature: float) -> "Predictions":
-        """The same with logits divided by a temperature."""
+        """Returns the predictions with the logits divided by a temperature."""
         scaled = self.log_probabilities / np.float32(temperature)
         return dataclasses.replace(
             self, log_probabilities=scipy.special.log_softmax(scaled, axis=1)
@@ -106,7 +107,7 @@ def save(predictions: Predictions, path: Path) -> None:
     """Writes predictions as an npz file, which `load` reads.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     columns = {field.name: getattr(predictions, field.name) for field in _FIELDS}
     columns["filenames"] = np.array(columns["filenames"], np.str_)
@@ -116,11 +117,11 @@ def save(predictions: Predictions, path: Path) -> None:
 
 
 def load(path: Path) -> Predictions:
-    """Reads what `save` wrote.
+    """Reads predictions that `save` wrote.
 
     Raises:
         ValueError: If the file is damaged.
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -135,13 +136,13 @@ _FIELDS = dataclasses.fields(Predictions)
 
 
 def fraction(hits: np.ndarray) -> Interval:
-    """The part of an array of bool [N] that is true, with its 95 % interval."""
+    """Returns the fraction of true elements in bool [N], with its 95 % confidence interval."""
     found = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
     return Interval(float(hits.mean()), float(found.low), float(found.high))
 
 
 def confusion(predictions: Predictions) -> np.ndarray:
-    """How often a class (row) was taken for each (column): int64 [K, K]."""
+    """Returns the confusion matrix, int64 [K, K], with a row per label."""
     classes = range(len(predictions.class_names))
     return sklearn.metrics.confusion_matrix(
         predictions.labels, predictions.predicted, labels=classes
@@ -149,7 +150,7 @@ def confusion(predictions: Predictions) -> np.ndarray:
 
 
 def per_class(predictions: Predictions) -> list[dict]:
-    """A row for each class: class, examples, precision, recall, f1 (fractions; 0 where undefined).
+    """Returns a row per class: class, examples, precision, recall, f1 (fractions; 0 if undefined).
 
     The last row holds the means over the classes that occur.
     """
@@ -172,7 +173,7 @@ _PER_CLASS = ("precision", "recall", "f1")
 
 
 def confusions(predictions: Predictions, count: int) -> list[tuple[str, str, int]]:
-    """The pairs of classes that were confused most: label, prediction, how often."""
+    """Returns the most confused pairs of classes: label, prediction, count."""
     matrix = confusion(predictions)
     np.fill_diagonal(matrix, 0)
     order = np.argsort(-matrix, axis=None, kind="stable")[:count]
@@ -182,14 +183,14 @@ def confusions(predictions: Predictions, count: int) -> list[tuple[str, str, int
 
 
 def mistakes(predictions: Predictions, count: int) -> list[int]:
-    """The places of the wrong predictions that were surest."""
+    """Returns the indices of the most confident wrong predictions."""
     wrong = np.flatnonzero(~predictions.is_right)
     order = np.argsort(-predictions.confidence[wrong], kind="stable")[:count]
     return wrong[order].tolist()
 
 
 def reliability(predictions: Predictions) -> list[Bin]:
-    """How sure the top predictions are and how often they are right, in `BINS` equal bins."""
+    """Returns confidence and accuracy of the top predictions in `BINS` equal bins of confidence."""
     confidence, right = predictions.confidence, predictions.is_right
     places = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     return [
@@ -201,7 +202,7 @@ def reliability(predictions: Predictions) -> list[Bin]:
 
 
 def calibration_error(predictions: Predictions) -> float:
-    """By how much confidence and accuracy differ on average (ECE), a fraction."""
+    """Returns the expected calibration error (ECE), a fraction."""
     gaps = [
         each.examples * abs(each.confidence - each.accuracy) for each in reliability(predictions)
     ]
@@ -209,13 +210,13 @@ def calibration_error(predictions: Predictions) -> float:
 
 
 def loss(predictions: Predictions) -> float:
-    """The mean cross entropy, in nats."""
+    """Returns the mean cross entropy in nats."""
     own = np.take_along_axis(predictions.log_probabilities, predictions.labels[:, np.newaxis], 1)
     return -float(own.mean(dtype=np.float64))
 
 
 def temperature(predictions: Predictions) -> float:
-    """The number by which logits must be divided for the lowest loss on these images."""
+    """Fits the divisor of the logits that gives the lowest loss on these images."""
     found = scipy.optimize.minimize_scalar(
         lambda log: loss(predictions.at(np.exp(log))),
         bounds=np.log(_TEMPERATURES),
@@ -225,10 +226,10 @@ def temperature(predictions: Predictions) -> float:
 
 
 def ensemble(members: Sequence[Predictions]) -> Predictions:
-    """The mean of the members' probabilities.
+    """Averages the probabilities of the members.
 
     Raises:
-        ValueError: If they are not of the same images.
+        ValueError: If the members were tested on different images.
     """
     first, *others = members
     for other in others:
@@ -242,7 +243,7 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
     """Compares two networks on the same images.
 
     Raises:
-        ValueError: If they are not of the same images.
+        ValueError: If the networks were tested on different images.
     """
     require_same(first, second)
     only = [
@@ -255,7 +256,7 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
 
 
 def require_same(first: Predictions, second: Predictions) -> None:
-    """Raises ValueError if predictions are not of the same images, labels and classes."""
+    """Raises ValueError if two predictions differ in images, labels or classes."""
     same = (
         list(first.class_names) == list(second.class_names)
         and list(first.filenames) == list(second.filenames)
