@@ -1,4 +1,4 @@
-"""Ours, what Keras offers, and the table of all that need nothing but this project's packages."""
+"""Our pipeline, Keras' loader, and the table of candidates that need only our dependencies."""
 
 from collections.abc import Iterator
 
@@ -11,18 +11,18 @@ from data import pipeline
 from data.pipeline import augment
 from data.shards import datasets
 
-EPOCHS = 5_000  # more than any turn needs
-CALL = 16  # batches
+EPOCHS = 5_000  # more than any turn reads
+CALL = 16  # batches per call
 
 
 def ours(setting: Setting) -> Iterator[tf.Tensor]:
-    """Our pipeline; yields uint8 [B, S, S, 3]."""
+    """Yields batches of our pipeline, uint8 [B, S, S, 3]."""
     for images, _, _ in our_batches(setting):
         yield images
 
 
 def ours_in_calls(setting: Setting) -> Iterator[range]:
-    """Our pipeline as training reads it: several batches in a call of a graph."""
+    """Reads our pipeline as training does, several batches per call of a graph."""
     batches = iter(our_batches(setting))
 
     @tf.function
@@ -37,7 +37,7 @@ def ours_in_calls(setting: Setting) -> Iterator[range]:
 
 
 def our_batches(setting: Setting) -> tf.data.Dataset:
-    """Our pipeline's batches (images, labels, weights)."""
+    """Returns the batches of our pipeline: images, labels, weights."""
     dataset = datasets.load(setting.path("shards"))
     return pipeline.train_batches(
         dataset,
@@ -52,16 +52,16 @@ def our_batches(setting: Setting) -> tf.data.Dataset:
 
 
 def keras_folder(setting: Setting) -> Iterator[tf.Tensor]:
-    """What Keras offers; yields float32 [B, S, S, 3].
+    """Yields batches of Keras' loader and layers, float32 [B, S, S, 3].
 
-    It has no random-resized-crop: of original JPEGs the centre is reduced.
+    The loader has no random-resized-crop, so it resizes the centre of original JPEGs instead.
     """
     for images, _ in keras_batches(setting):
         yield images
 
 
 def keras_batches(setting: Setting) -> tf.data.Dataset:
-    """Batches (images, labels) of `keras.utils.image_dataset_from_directory`, varied by layers."""
+    """Returns batches (images, labels) of Keras' loader, augmented by layers."""
     stored = setting.about.storage.short_side or setting.size
     in_memory = setting.about.small
     dataset = keras.utils.image_dataset_from_directory(

@@ -1,4 +1,4 @@
-"""What no way to read images can beat: a part of its work done by itself, as fast as it goes."""
+"""Upper bounds for any input pipeline: single parts of its work, as fast as possible."""
 
 import itertools
 import queue
@@ -10,13 +10,13 @@ import numpy as np
 
 from benchmarks.setting import Setting
 
-BUFFERS = 4  # batches of a thread
+BUFFERS = 4  # batches per thread
 
 cv2.setNumThreads(0)
 
 
 def decoding(setting: Setting) -> Iterator[range]:
-    """Libjpeg-turbo decodes whole images from memory, nothing else."""
+    """Only decodes whole images from memory with libjpeg-turbo."""
     encoded = [np.frombuffer(path.read_bytes(), np.uint8) for path, _ in setting.files()]
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -29,7 +29,7 @@ def decoding(setting: Setting) -> Iterator[range]:
 
 
 def copying(setting: Setting) -> Iterator[range]:
-    """Windows are copied out of decoded images into a few batches, nothing else."""
+    """Only copies windows of decoded images into a few batches."""
     pixels, size = np.array(setting.pixels()), setting.size
     room = pixels.shape[1] - size + 1
 
@@ -49,7 +49,7 @@ def copying(setting: Setting) -> Iterator[range]:
 
 
 def taking(setting: Setting) -> Iterator[range]:
-    """Batches of whole small images are copied out of memory, nothing else."""
+    """Only copies whole small images from memory into batches."""
     pixels = np.array(setting.pixels())
 
     def work(worker: int) -> Iterator[None]:
@@ -63,7 +63,7 @@ def taking(setting: Setting) -> Iterator[range]:
 
 
 def _in_threads(work: Callable[[int], Iterator[None]], setting: Setting) -> Iterator[range]:
-    """Batches of work, one image at a time, done in threads that run ahead by a few batches."""
+    """Yields batches of work that threads do image by image, a few batches ahead."""
     done = queue.Queue(maxsize=2)
 
     def run(worker: int) -> None:

@@ -1,4 +1,4 @@
-"""Flags that choose some of several names."""
+"""Parses flags that select several names from a list."""
 
 import argparse
 from collections.abc import Callable, Iterable

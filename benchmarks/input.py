@@ -1,11 +1,11 @@
-"""Measures how many images a second different ways of reading training data give.
+"""Compares the throughput of input pipelines for training, in images per second.
 
     python benchmarks/input.py --data=IMAGES [--small=IMAGES] [--peers]
 
-IMAGES hold class folders: `--data` of photographs, large enough to be worth reducing, `--small` of
-small squares such as CIFAR-10's. Every candidate has a process of its own, which is idle when it is
-not its turn. All read the same bytes, from the page cache, and make batches of 128: random crops,
-half of them mirrored, not normalised. `--peers` adds other projects' loaders, those that are
+IMAGES is a folder of class folders: `--data` with photographs larger than the stored size,
+`--small` with small squares such as CIFAR-10's. Every candidate runs in its own process, which
+idles between its turns. All read the same bytes from the page cache and make batches of 128 random
+crops, half of them mirrored, not normalised. `--peers` adds the loaders of other projects that are
 installed (benchmarks/requirements.txt). Tables, all turns and a plot go to benchmarks/results.
 """
 
@@ -34,7 +34,7 @@ NAMES = sorted(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the command line, measures every scenario, writes the results."""
+    """Parses the command line, measures every scenario and writes the results."""
     options = parse(argv)
     with console.user_errors():
         report = {
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Reads the flags."""
+    """Parses the flags."""
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", required=True, help="class folders of photographs")
     parser.add_argument("--small", help="class folders of small squares")
@@ -73,7 +73,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measured(scenario: str, options: argparse.Namespace, folder: Path) -> dict:
-    """Prepares one scenario's data, measures all its candidates and prints the table."""
+    """Prepares the data of a scenario, measures its candidates and prints the table."""
     about, notes = SCENARIOS[scenario], []
     print(f"\n{scenario}: {about.title}", flush=True)
     setting, images = prepared(scenario, options, folder)
@@ -103,7 +103,7 @@ def measured(scenario: str, options: argparse.Namespace, folder: Path) -> dict:
 
 
 def prepared(scenario: str, options: argparse.Namespace, folder: Path) -> tuple[Setting, int]:
-    """Converts the data; returns where it is and how many different images it holds."""
+    """Converts the data; returns its setting and the number of different images."""
     about = SCENARIOS[scenario]
     images = prepare.link_images(
         options.small if about.small else options.data,
@@ -119,7 +119,7 @@ def prepared(scenario: str, options: argparse.Namespace, folder: Path) -> tuple[
 
 
 def write(report: dict, folder: Path) -> None:
-    """Writes input.json, input.md and, where matplotlib is installed, input.png."""
+    """Writes input.json, input.md and, if matplotlib is installed, input.png."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "input.json").write_text(json.dumps(report, indent=1) + "\n")
     (folder / "input.md").write_text(described(report))
@@ -133,7 +133,7 @@ def write(report: dict, folder: Path) -> None:
 
 
 def described(report: dict) -> str:
-    """The report in Markdown."""
+    """Formats the report in Markdown."""
     parts = []
     for scenario in report["scenarios"]:
         parts.append(

@@ -1,4 +1,4 @@
-"""The 2017 application's way to read images: OpenCV in Python threads that feed a queue."""
+"""The loader of the application of 2017: OpenCV in Python threads that feed a queue."""
 
 import queue
 import random
@@ -18,13 +18,13 @@ cv2.setNumThreads(0)
 
 
 def batches(setting: Setting) -> Iterator[np.ndarray]:
-    """Yields uint8 [B, S, S, 3], BGR, of the images before any conversion."""
+    """Yields batches of the original images, uint8 [B, S, S, 3], BGR."""
     for images, _ in labelled_batches(setting):
         yield images
 
 
 def labelled_batches(setting: Setting) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the same with labels: int32 [B]."""
+    """Yields the batches of `batches` with labels, int32 [B]."""
     folders = sorted(Path(setting.originals).iterdir())
     files = [
         (str(path), label) for label, folder in enumerate(folders) for path in folder.iterdir()
@@ -45,7 +45,7 @@ def labelled_batches(setting: Setting) -> Iterator[tuple[np.ndarray, np.ndarray]
 
 
 def _loaded(file: str, setting: Setting, choose: random.Random) -> np.ndarray:
-    """One image, reduced or padded, cropped, perhaps mirrored."""
+    """Loads an image, resizes or pads it, and crops and mirrors it at random."""
     image, size = cv2.imread(file), setting.size
     if setting.padding:
         image = cv2.copyMakeBorder(image, *[setting.padding] * 4, cv2.BORDER_CONSTANT)

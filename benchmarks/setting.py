@@ -1,4 +1,4 @@
-"""What is compared: the scenarios, and where the data of one lies. Imports no framework."""
+"""The scenarios of the input benchmarks and the data of each. Imports no framework."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +12,15 @@ BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class Scenario:
-    """One comparison; its candidates read the same bytes and vary them in the same way.
+    """A comparison, whose candidates read the same bytes and augment them in the same way.
 
     Attributes:
-        title: What is read and made of it.
-        storage: How images are stored.
-        policy: Of `data.augment.POLICIES`, for our pipeline.
-        small: Whether it is about a set of small images, not about photographs.
-        square: Whether photographs are cut to centre squares before anything reads them.
-        options: More arguments of our pipeline.
+        title: Input and output of the candidates, in words.
+        storage: Storage format of the images.
+        policy: Augmentation of our pipeline, a key of `augment.POLICIES`.
+        small: Whether the images are small ones, such as CIFAR-10's, and not photographs.
+        square: Whether photographs are cropped to their centre squares in advance.
+        options: Additional arguments of our pipeline.
     """
 
     title: str
@@ -32,12 +32,12 @@ class Scenario:
 
     @property
     def decodes(self) -> bool:
-        """Whether JPEGs are decoded all the time; else decoded images are at hand."""
+        """Whether candidates decode JPEGs; otherwise they read decoded images."""
         return self.storage.encoding == "jpeg" and not self.small
 
     @property
     def resizes(self) -> bool:
-        """Whether what is cut out is resized."""
+        """Whether crops are resized."""
         return self.policy == "inception"
 
 
@@ -75,14 +75,14 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """The data of one scenario on disk, and what to make of it.
+    """The data of a scenario on disk, and the batches to make of it.
 
     Attributes:
-        scenario: A key of `SCENARIOS`.
-        folder: Holds "shards"; with the same bytes "files" (CLASS/INDEX.jpg) or, decoded,
-            "pixels.npy" uint8 [N, H, W, 3]; "labels.npy" int32 [N]. Peers add their own.
+        scenario: Scenario, a key of `SCENARIOS`.
+        folder: Folder with "shards", the same bytes as "files" (CLASS/INDEX.jpg) or decoded as
+            "pixels.npy" uint8 [N, H, W, 3], and "labels.npy" int32 [N]. Peers add their own files.
         originals: Class folders of the images before any conversion.
-        size: Side of the images that come out, in pixels.
+        size: Side of the images in batches, in pixels.
         batch_size: Images per batch.
         threads: Threads, or worker processes, of every candidate.
     """
@@ -96,33 +96,33 @@ class Setting:
 
     @property
     def about(self) -> Scenario:
-        """The scenario."""
+        """Description of the scenario."""
         return SCENARIOS[self.scenario]
 
     @property
     def padding(self) -> int:
-        """How far windows reach beyond the image, in pixels."""
+        """Largest distance that crop windows exceed the image by, in pixels."""
         return self.size // 8 if self.about.small else 0
 
     def path(self, name: str) -> Path:
-        """A place in the folder."""
+        """Returns a path in the folder."""
         return Path(self.folder, name)
 
     def files(self) -> list[tuple[Path, int]]:
-        """The JPEG files with their labels, in stored order, which is a random one."""
+        """Returns the JPEG files with their labels in stored order, which is shuffled."""
         found = sorted(self.path("files").glob("*/*.jpg"), key=lambda path: path.name)
         return [(path, int(path.parent.name)) for path in found]
 
     def bytes_per_image(self) -> float:
-        """Mean size of what a record holds."""
+        """Mean size of an image in its record, in bytes."""
         if files := self.files():
             return sum(path.stat().st_size for path, _ in files) / len(files)
         return float(np.prod(self.pixels().shape[1:]))
 
     def pixels(self) -> np.ndarray:
-        """The decoded images, uint8 [N, H, W, 3], mapped into memory."""
+        """Returns the decoded images, uint8 [N, H, W, 3], memory-mapped."""
         return np.load(self.path("pixels.npy"), mmap_mode="r")
 
     def labels(self) -> np.ndarray:
-        """Their labels, int32 [N]."""
+        """Returns the labels of the images, int32 [N]."""
         return np.load(self.path("labels.npy"))

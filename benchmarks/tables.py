@@ -1,4 +1,4 @@
-"""From turns to medians, and to tables on the console and in Markdown."""
+"""Summarizes turns by medians, and formats tables for the console and in Markdown."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDERS = ("--data", "--small")  # flags
+FOLDERS = ("--data", "--small")  # flags whose values are paths of this machine
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -30,11 +30,11 @@ PACKAGES = (
 
 
 def summary(result: dict) -> dict[str, float]:
-    """Statistics over the turns of one candidate of `turns.measure`.
+    """Computes statistics over a candidate's turns from `turns.measure`.
 
     Returns:
-        `median`, `lowest` and `highest` in images per second, `cpu` in microseconds of CPU time
-        per image and `waited`, a fraction of the time; both are medians.
+        `median`, `lowest` and `highest` in images per second, and the medians `cpu`, CPU time per
+        image in microseconds, and `waited`, a fraction of the time.
     """
     rates = [turn["images"] / turn["seconds"] for turn in result["turns"]]
     return {
@@ -47,7 +47,7 @@ def summary(result: dict) -> dict[str, float]:
 
 
 def compared(results: list[dict]) -> list[list[str]]:
-    """The rows of a scenario, the fastest first; ratios are of medians."""
+    """Returns the rows of a scenario, the fastest candidate first, with ratios of medians."""
     found = {result["name"]: summary(result) for result in results}
     rows = [["", "images/s", "lowest - highest", "of the ceiling", "ours is", "CPU us", "batch"]]
     for result in sorted(results, key=lambda result: -found[result["name"]]["median"]):
@@ -67,19 +67,19 @@ def compared(results: list[dict]) -> list[list[str]]:
 
 
 def text(rows: Sequence[Sequence[str]]) -> str:
-    """A table for the console; the first row is its head."""
+    """Formats a table for the console; the first row is the header."""
     return "\n".join(_padded(rows, "  "))
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first row is its head."""
+    """Formats a table in Markdown; the first row is the header."""
     head, *body = _padded(rows, " | ")
     rule = "|---" + "|---:" * (len(rows[0]) - 1) + "|"
     return "\n".join([f"| {head} |", rule, *(f"| {line} |" for line in body)])
 
 
 def machine() -> dict:
-    """What figures depend on: cores, processor, memory, GPUs, versions."""
+    """Describes this machine: cores, processor, memory, GPUs, versions."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -97,7 +97,7 @@ def machine() -> dict:
 
 
 def machine_line(about: dict) -> str:
-    """The same in words."""
+    """Formats the description of a machine as a line of text."""
     memory = f", {about['memory_gib']:.0f} GiB" if about["memory_gib"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     gpus = "".join(f", {gpu}" for gpu in about["gpus"])
@@ -105,7 +105,7 @@ def machine_line(about: dict) -> str:
 
 
 def command(script: str, argv: list[str] | None) -> str:
-    """What repeats a benchmark: where data lies is left out, and where results go."""
+    """Returns the command that repeats a benchmark, without the paths of data and results."""
     shown = []
     for word in sys.argv[1:] if argv is None else argv:
         name = word.partition("=")[0]
@@ -119,7 +119,7 @@ def _ratio(above: dict | None, below: dict | None) -> str:
 
 
 def _padded(rows: Sequence[Sequence[str]], between: str) -> list[str]:
-    """Lines of equal columns; the first is flush left, figures are flush right."""
+    """Pads cells to columns of equal width, the first column left-aligned, others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         between.join(
@@ -140,7 +140,7 @@ def _cpu() -> str:
 
 
 def _gpus() -> list[str]:
-    """Names of NVIDIA's GPUs here."""
+    """Returns the names of the NVIDIA GPUs of this machine."""
     if not shutil.which("nvidia-smi"):
         return []
     asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -148,7 +148,7 @@ def _gpus() -> list[str]:
 
 
 def _memory() -> float:
-    """GiB; 0 where the system does not say."""
+    """Returns the memory of this machine in GiB; 0 if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):

@@ -1,9 +1,9 @@
-"""Candidates in processes of their own, which take turns. Imports no framework.
+"""Measures candidates in separate processes, which take turns. Imports no framework.
 
     results = turns.measure([(candidate, setting), ...], seconds=5, repeat=5, say=print)
 
-Run as a script, this file is such a process: it makes one candidate and is idle, its queues full,
-until it is asked for a turn.
+Run as a script, this file is the process of a candidate: it starts the candidate and then idles,
+with full queues, until its parent asks for a turn.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from runtime import console
 
 console.prepare_tensorflow()
 
-WARM_UP = 12  # batches, more than any candidate prepares ahead
-WARM_UP_SECONDS = 0.5  # at least
-IDLE = 0.05  # of a core
-IDLE_SECONDS = 15  # to become so
-START_SECONDS = 900  # peers write their own files first
+WARM_UP = 12  # batches, more than any candidate prefetches
+WARM_UP_SECONDS = 0.5  # shortest warm-up
+IDLE = 0.05  # CPU usage of an idle process, in cores
+IDLE_SECONDS = 15  # longest wait until a process is idle
+START_SECONDS = 900  # longest start; peers write files in their own format first
 STOP_SECONDS = 10
-PATIENCE = 120  # seconds that a turn may take longer than asked
+PATIENCE = 120  # seconds that a turn may exceed the requested time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Candidate:
     """A way to read data.
 
     Attributes:
-        name: A short one.
-        label: What a table says.
-        function: "module:function", `(setting, **options)` to an endless generator of batches,
-            anything that has a length.
-        options: For the function.
+        name: Short name.
+        label: Label in tables.
+        function: Function as "module:function", which maps `(setting, **options)` to an endless
+            generator of batches; a batch is any object with a length.
+        options: Options of the function.
     """
 
     name: str
@@ -55,21 +55,21 @@ class Candidate:
 
 
 class Missing(Exception):
-    """A package that the candidate needs is not installed."""
+    """Raised if a package that the candidate needs is not installed."""
 
 
 class Failed(Exception):
-    """The candidate's process ended or said that it could not go on."""
+    """Raised if the candidate's process died, failed or did not answer."""
 
 
 class Running:
-    """A candidate's process, seen from outside."""
+    """The parent's handle of a candidate's process."""
 
     def __init__(self, candidate: Candidate, setting: Setting) -> None:
-        """Starts the process, which becomes ready by itself.
+        """Starts the process without waiting until it is ready.
 
         Args:
-            candidate: What to run.
+            candidate: Candidate to run.
             setting: First argument of the candidate's function.
         """
         self.candidate = candidate
@@ -87,19 +87,21 @@ class Running:
         """Waits until the process is ready; returns `shape` and `dtype` of the first batch.
 
         Raises:
-            Missing: If it lacks a package.
-            Failed: If it does not start.
+            Missing: If a package is not installed.
+            Failed: If the process does not start.
         """
         return self._answer(START_SECONDS)
 
     def turn(self, seconds: float) -> dict[str, float]:
-        """Lets the candidate run: {"images", "seconds", "cpu", "waited", "idle"}.
+        """Runs the candidate for some seconds.
 
-        `cpu` is in seconds, of the process and all that it started; `waited` is what the batches
-        say of themselves; `idle` tells whether the process came to rest afterwards.
+        Returns:
+            `images`, `seconds`, `cpu` seconds of the process and its descendants, `waited` seconds
+            as reported by the batches, `peak_bytes`, and `idle`, whether the process became idle
+            afterwards.
 
         Raises:
-            Failed: If it does not answer.
+            Failed: If the process does not answer.
         """
         self._order({"seconds": seconds})
         return self._answer(20 * seconds + PATIENCE)
@@ -116,7 +118,7 @@ class Running:
         self._process.stdout.close()
 
     def _order(self, request: dict) -> None:
-        with contextlib.suppress(BrokenPipeError):  # of a process that ended, which gives no answer
+        with contextlib.suppress(BrokenPipeError):  # a dead process gives no answer
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
 
@@ -139,19 +141,19 @@ def measure(
     say: Callable[[str], object],
     together: bool = False,
 ) -> list[dict]:
-    """Starts candidates, then gives each its turns, one at a time.
+    """Starts all candidates and measures them in turns, one at a time.
 
-    Those that lack a package are left out with a line, and so are those that fail.
+    Candidates that lack a package or fail are skipped with a message.
 
     Args:
-        pairs: Candidates of different names, and their first argument.
-        seconds: Of a turn.
-        repeat: Turns of every candidate.
-        say: Is called with every line.
-        together: Whether all start at the same time, not one after another.
+        pairs: Candidates with unique names, each with the first argument of its function.
+        seconds: Length of a turn.
+        repeat: Turns per candidate.
+        say: Function that prints a message.
+        together: Whether to start all candidates at the same time (default: one after another).
 
     Returns:
-        Of every candidate: `name`, `label`, `shape` and `dtype` of its first batch, and `turns`.
+        Results of each candidate: `name`, `label`, `shape` and `dtype` of the first batch, `turns`.
     """
     running, results = {}, {}
     try:
@@ -177,7 +179,7 @@ def measure(
 
 @contextlib.contextmanager
 def _left_out(name: str, say: Callable[[str], object], results: dict | None = None) -> Iterator:
-    """Says why a candidate is left out, from now on."""
+    """Skips a candidate that fails in this context, with a message and without its results."""
     try:
         yield
     except Missing as missing:
@@ -188,9 +190,9 @@ def _left_out(name: str, say: Callable[[str], object], results: dict | None = No
 
 
 def serve() -> None:
-    """The other side: makes the candidate that stdin names, runs it when stdin says so."""
+    """Runs in the candidate's process: reads the candidate and its turns from stdin."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints
+    os.dup2(2, 1)  # keeps what libraries print out of the replies
 
     def reply(**content) -> None:
         replies.write(json.dumps(content) + "\n")
@@ -214,7 +216,7 @@ def serve() -> None:
 
 
 def _start(function: str, setting: Setting, options: dict) -> tuple[Iterator, dict]:
-    """Makes a candidate and its first batch."""
+    """Starts a candidate; returns its batches, and the shape and dtype of the first one."""
     module, name = function.split(":")
     batches = getattr(importlib.import_module(module), name)(setting, **options)
     first = next(batches)
@@ -225,7 +227,7 @@ def _start(function: str, setting: Setting, options: dict) -> tuple[Iterator, di
 
 
 def _run(batches: Iterator, seconds: float, prepared: int) -> dict[str, float]:
-    """Takes batches for a while, after those that were there already."""
+    """Measures batches for some seconds, after a warm-up that uses up prefetched batches."""
     begin, images = time.perf_counter(), 0
     while images < prepared or time.perf_counter() - begin < WARM_UP_SECONDS:
         images += len(next(batches))
@@ -241,7 +243,7 @@ def _run(batches: Iterator, seconds: float, prepared: int) -> dict[str, float]:
 
 
 def _come_to_rest() -> bool:
-    """Waits until the process and all that it started are idle; tells whether they are."""
+    """Waits until the process and its descendants are idle; returns whether they are."""
     step, deadline = 0.2, time.perf_counter() + IDLE_SECONDS
     before = cpu_seconds()
     while time.perf_counter() < deadline:
@@ -254,24 +256,24 @@ def _come_to_rest() -> bool:
 
 
 def _end() -> None:
-    """Ends this process and its descendants at once: some libraries' would wait for ever."""
+    """Kills this process and its descendants, because some libraries never shut down."""
     for process in _processes():
         with contextlib.suppress(OSError):
             command = Path(f"/proc/{process}/cmdline").read_bytes()
-            # Python's resource tracker ends by itself, after it has removed shared memory.
+            # Python's resource tracker removes shared memory first and then ends by itself.
             if process != os.getpid() and b"resource_tracker" not in command:
                 os.kill(process, signal.SIGKILL)
     os._exit(0)
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and its living descendants; its own where there is no /proc."""
+    """Returns the CPU time of this process and its live descendants (without /proc: its own)."""
     family = _processes()
     return sum(family.values()) if family else time.process_time()
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had; 0 where there is no /proc."""
+    """Returns the peak resident memory of this process; 0 without /proc."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -280,7 +282,7 @@ def peak_bytes() -> int:
 
 
 def _processes() -> dict[int, float]:
-    """CPU seconds of this process and of each of its descendants; nothing without /proc."""
+    """Returns CPU seconds by id, for this process and its descendants; empty without /proc."""
     parents, used, tick = {}, {}, os.sysconf("SC_CLK_TCK")
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
