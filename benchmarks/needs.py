@@ -1,4 +1,4 @@
-"""What training a network asks for: its step and its input, measured here; its sums, counted."""
+"""Determines the cost of training a network: step and input by measurement, sums by counting."""
 
 import importlib.util
 import resource
@@ -22,24 +22,24 @@ from models.tools import graphs
 
 CLASSES = 1000
 FLOAT = 4  # bytes; gradients and statistics are float32, whatever the precision
-# Of every batch normalisation: means of its channels and of their squares; then their gradients.
+# Batch normalisation sums channel means and means of squares (forward), then their gradients.
 NORM_SUMS, NORM_VECTORS = 2, 2
 FEWEST_STEPS = 5
-COPIES = 512  # of each of the built-in photographs
-BATCH_SIZE = 128  # of the input, images
-FOREVER = 20_000  # steps
+COPIES = 512  # records per built-in photograph
+BATCH_SIZE = 128  # images per batch of the input
+FOREVER = 20_000  # steps, more than any measurement takes
 
 
 class Step(NamedTuple):
-    """What a step asks for.
+    """Cost of a training step.
 
     Attributes:
-        parameters: Trainable ones.
-        multiply_adds: Of the forward pass of an image.
-        gradients: What a step on several GPUs sums of the gradients.
-        norms: And of the statistics of batch normalisation.
+        parameters: Number of trainable parameters.
+        multiply_adds: Multiply-adds of the forward pass per image.
+        gradients: Sums of gradients over several GPUs.
+        norms: Sums of batch-normalisation statistics over several GPUs.
         seconds: Mean time of a step on this device.
-        jitter: Standard deviation of these times, as a part of the mean.
+        jitter: Standard deviation of the times, as a fraction of the mean.
     """
 
     parameters: int
@@ -51,11 +51,11 @@ class Step(NamedTuple):
 
 
 class Input(NamedTuple):
-    """What an image asks for before it is trained on.
+    """Cost of the input.
 
     Attributes:
-        image_bytes: Of its record.
-        core_images: Images per second that a CPU core reads, decodes and varies.
+        image_bytes: Mean size of a record in bytes.
+        core_images: Images per second that a CPU core reads, decodes and augments.
     """
 
     image_bytes: float
@@ -63,12 +63,12 @@ class Input(NamedTuple):
 
 
 def gradient_sums(model: keras.Model) -> Sums:
-    """What a step on several GPUs sums of the gradients: all of them at a time."""
+    """Returns the sums of gradients in a step on several GPUs: one sum of all gradients."""
     return Sums(FLOAT * graphs.parameters(model.trainable_variables), 1)
 
 
 def norm_sums(model: keras.Model) -> Sums:
-    """What it sums in batch normalisation, layer by layer."""
+    """Returns the sums of batch-normalisation statistics in a step, which are per layer."""
     kind = keras.layers.BatchNormalization
     norms = [layer for layer in model.layers if isinstance(layer, kind)]
     size = FLOAT * graphs.parameters(layer.moving_mean for layer in norms)
@@ -76,12 +76,12 @@ def norm_sums(model: keras.Model) -> Sums:
 
 
 def step(name: str, *, batch_size: int, seconds: float) -> Step:
-    """Measures the step of a network, heads of the training included, on one batch.
+    """Measures the training step of a network, including auxiliary heads, on one batch.
 
     Args:
-        name: One of `models.names()`.
-        batch_size: Images.
-        seconds: To measure, at least.
+        name: Name of the network out of `models.names()`.
+        batch_size: Images per batch.
+        seconds: Minimum length of the measurement.
     """
     keras.utils.clear_session()
     model = models.build(name, CLASSES, aux_heads=True)
@@ -98,7 +98,7 @@ def step(name: str, *, batch_size: int, seconds: float) -> Step:
 
 
 def _step_times(name: str, model: keras.Model, batch_size: int, seconds: float) -> list[float]:
-    """Seconds of every step; the first two, one of which is traced, do not count."""
+    """Returns the seconds of every step after the first two, which include tracing."""
     trainer = Trainer(
         tf.distribute.get_strategy(),
         model,
@@ -121,11 +121,11 @@ def _step_times(name: str, model: keras.Model, batch_size: int, seconds: float) 
 
 
 def photographs(folder: Path, image_size: int) -> datasets.Dataset:
-    """The two photographs that scikit-learn brings, stored for crops of a size, many times over.
+    """Writes a data set of many copies of the two photographs that scikit-learn includes.
 
     Args:
-        folder: To write to.
-        image_size: Of the crops, in pixels.
+        folder: Folder to write to.
+        image_size: Side of the crops in pixels.
     """
     storage = decode.storage_for(image_size)
     place = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "images"
@@ -161,14 +161,14 @@ def photographs(folder: Path, image_size: int) -> datasets.Dataset:
 def read(
     dataset: datasets.Dataset, policy: augment.Policy, *, size: int, threads: int, seconds: float
 ) -> Input:
-    """Measures the input of a training, by CPU time.
+    """Measures the CPU time of a training's input.
 
     Args:
-        dataset: Where from.
-        policy: How images are varied.
-        size: Of the crops, in pixels.
-        threads: Of the pipeline.
-        seconds: To measure, at least.
+        dataset: Data set to read.
+        policy: Augmentation.
+        size: Side of the crops in pixels.
+        threads: CPU threads of the pipeline.
+        seconds: Minimum length of the measurement.
     """
     examples = dataset.num_examples("train")
     batches = pipeline.train_batches(
@@ -181,7 +181,7 @@ def read(
         threads=threads,
     )
     images, iterator = 0, iter(batches)
-    next(iterator)  # what happens only once
+    next(iterator)  # start-up
     began, cpu = time.perf_counter(), _cpu_seconds()
     while not images or time.perf_counter() - began < seconds:
         images += len(next(iterator)[0])

@@ -1,13 +1,13 @@
-"""Says what limits training on 1, 8 and 64 GPUs: from measurements here and stated assumptions.
+"""Estimates what limits training on 1, 8 and 64 GPUs, from measurements and stated assumptions.
 
     python benchmarks/scaling.py                                     # a few minutes on 2 cores
     python benchmarks/scaling.py --models=resnet50 --gpus=8,32 --network_link=12.5
 
 Measured on this machine, for each network: the training step, the size of a stored image and the
-CPU time to read, decode and vary it (of `--data`, or of two photographs). Counted: what a step on
-several GPUs sums over them. Assumed, with a flag for each: GPUs, links, storage, cores. From these
-follow, on paper, images per second, what input that takes and what saturates first; a simulation
-says what is left where steps take unequal times. Tables go to benchmarks/results/scaling.md.
+CPU time to read, decode and augment it (from `--data`, or two photographs). Counted: the sums over
+GPUs in a step. Assumed, with a flag for each: GPUs, links, storage, cores. A model computes from
+these the images per second, the input they need and the first bottleneck; a simulation shows the
+effect of steps that take unequal times. Tables go to benchmarks/results/scaling.md.
 """
 
 import argparse
@@ -45,19 +45,19 @@ NOTES = (
 
 
 def counts(text: str) -> list[int]:
-    """A parser of `N,N,...` for argparse."""
+    """Parses `N,N,...`, as a type for argparse."""
     return [count(word) for word in text.split(",")]
 
 
 class Measured(NamedTuple):
-    """Of one network, on this machine."""
+    """Measurements of a network on this machine."""
 
     step: needs.Step
     input: needs.Input
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures, calculates, prints and writes what the command line asks for."""
+    """Parses the command line, measures, computes, and prints and writes the tables."""
     parser = arguments()
     options = parser.parse_args(argv)
     machines = assumptions.cluster(options)
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def arguments() -> console.Parser:
-    """The flags."""
+    """Returns the parser of the flags."""
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--models", type=choice(models.names()), default=NETWORKS)
     parser.add_argument("--gpus", type=counts, default=[1, 8, 64], help="numbers (1,8,64)")
@@ -112,7 +112,7 @@ def arguments() -> console.Parser:
 
 
 def measured(options: argparse.Namespace) -> dict[str, Measured]:
-    """What the networks need, by name; input that is the same is measured once."""
+    """Measures the networks, by name, and every distinct input once."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
 
@@ -141,7 +141,7 @@ def measured(options: argparse.Namespace) -> dict[str, Measured]:
 
 
 def load_of(network: Measured, options: argparse.Namespace) -> cluster.Load:
-    """What a network asks for, at the assumed speed of a GPU."""
+    """Returns the load of a network at the assumed speed of a GPU."""
     step, source = network
     gpu_images = assumptions.gpu_images(
         options, here=options.batch_size / step.seconds, multiply_adds=step.multiply_adds
@@ -151,7 +151,7 @@ def load_of(network: Measured, options: argparse.Namespace) -> cluster.Load:
 
 
 def measured_rows(found: dict[str, Measured], options: argparse.Namespace) -> list[list[str]]:
-    """A row for each network."""
+    """Returns a row of measurements per network."""
     rows = [
         [
             "",
@@ -187,7 +187,7 @@ def measured_rows(found: dict[str, Measured], options: argparse.Namespace) -> li
 
 
 def expected_rows(found: dict[str, Measured], options: argparse.Namespace) -> list[list[str]]:
-    """A row for each network and number of GPUs."""
+    """Returns a row of expectations per network and number of GPUs."""
     rows = [
         [
             "",

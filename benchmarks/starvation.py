@@ -1,11 +1,11 @@
-"""Measures how long a device waits for images that are read in different ways.
+"""Measures how long a device waits for images from different input pipelines.
 
     python benchmarks/starvation.py --data=IMAGES
 
-IMAGES holds class folders of photographs. The devices: a simulated accelerator, which takes a fixed
-time for each image and uses no CPU, at several speeds; and this machine's CPU itself, which trains
-networks small enough to outrun the 2017 loader. Fed by that, by Keras' folder loader and by ours.
-Tables, all turns and a plot go to benchmarks/results.
+IMAGES is a folder of class folders of photographs. The devices are a simulated accelerator, which
+takes a fixed time per image and uses no CPU, at several speeds, and this machine's CPU, which
+trains networks small enough to outrun the loader of 2017. They are fed by that loader, by Keras'
+folder loader and by ours. Tables, all turns and a plot go to benchmarks/results.
 """
 
 import argparse
@@ -27,22 +27,22 @@ with console.quiet_import():
     from benchmarks.setting import Setting
 
 RESULTS = Path(__file__).resolve().parent / "results"
-IMAGENET = 1_281_167  # images of an epoch
+IMAGENET = 1_281_167  # images per epoch
 RATES = [1000, 3000, 10000, 30000]  # images per second
-NETWORKS = {"lenet5": 32, "mobilenet_025": 32}  # and the side of their images
+NETWORKS = {"lenet5": 32, "mobilenet_025": 32}  # side of the images in pixels
 
-# By name (of `devices.FEEDS`): what a table says, the scenario whose data is read.
+# Label in tables and scenario whose data is read, by key of `devices.FEEDS`.
 FEEDS = {
     "2017": ("the 2017 loader, original files", "original"),
     "keras": ("keras image_dataset_from_directory, original files", "original"),
     "ours": ("ours, 256-pixel JPEG shards", "256"),
     "raw": ("ours, raw shards", "raw"),
-    "repeated": ("one batch over and over", "raw"),  # what input that costs nothing would give
+    "repeated": ("one batch over and over", "raw"),  # upper bound: free input
 }
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the command line, measures, writes the results."""
+    """Parses the command line, measures and writes the results."""
     options = parse(argv)
     with console.user_errors(), tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         settings = prepared(options, Path(scratch))
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Reads the flags."""
+    """Parses the flags."""
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", required=True, help="class folders of photographs")
     parser.add_argument("--rates", type=numbers, default=RATES)
@@ -83,7 +83,7 @@ def numbers(text: str) -> list[int]:
 
 
 def prepared(options: argparse.Namespace, folder: Path) -> dict[str, Setting]:
-    """Converts the data for every scenario that is read."""
+    """Converts the data of every scenario that a feed reads."""
     originals = folder / "originals"
     prepare.link_images(options.data, originals, options.examples, prepare.SMALLEST)
     return {
@@ -97,13 +97,13 @@ def prepared(options: argparse.Namespace, folder: Path) -> dict[str, Setting]:
 def measured(
     device: str, about: dict, settings: dict[str, Setting], options: argparse.Namespace
 ) -> list[dict]:
-    """One device, fed in every way.
+    """Measures a device with every feed.
 
     Args:
-        device: A function of `devices`.
-        about: Its own arguments.
-        settings: By scenario.
-        options: The flags.
+        device: Name of a function of `devices`.
+        about: Arguments of the device.
+        settings: Settings by scenario.
+        options: Values of the flags.
     """
     print(f"{device}: {', '.join(f'{key} {value}' for key, value in about.items())}", flush=True)
     pairs = []
@@ -118,7 +118,7 @@ def measured(
 
 
 def write(report: dict, folder: Path) -> None:
-    """Writes starvation.json, starvation.md and, where matplotlib is installed, starvation.png."""
+    """Writes starvation.json, starvation.md and, if matplotlib is installed, starvation.png."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "starvation.json").write_text(json.dumps(report, indent=1) + "\n")
     simulated, trained = simulated_rows(report["simulated"]), trained_rows(report["trained"])
@@ -147,12 +147,12 @@ def write(report: dict, folder: Path) -> None:
 
 
 def idle_shares(simulated: list[dict], name: str) -> list[float]:
-    """Of one feed, for every rate."""
+    """Returns the idle shares of a feed at every rate."""
     return [found(device["results"], name)["waited"] for device in simulated]
 
 
 def found(results: list[dict], name: str) -> dict[str, float]:
-    """The statistics of one feed; nothing is known of one that failed."""
+    """Returns the statistics of a feed, which are NaN if it failed."""
     for result in results:
         if result["name"] == name:
             return tables.summary(result)
@@ -160,7 +160,7 @@ def found(results: list[dict], name: str) -> dict[str, float]:
 
 
 def simulated_rows(simulated: list[dict]) -> list[list[str]]:
-    """Idle share and time per epoch, by feed and speed of the device."""
+    """Returns idle share and time per epoch, by feed and speed of the device."""
     rows = [["", *(f"{device['rate']:,} images/s" for device in simulated)]]
     for feed in simulated[0]["results"]:
         figures = [found(device["results"], feed["name"]) for device in simulated]
@@ -171,7 +171,7 @@ def simulated_rows(simulated: list[dict]) -> list[list[str]]:
 
 
 def trained_rows(trained: list[dict]) -> list[list[str]]:
-    """Speed, waiting and time per epoch, by network and feed."""
+    """Returns speed, idle share and time per epoch, by network and feed."""
     rows = [["", "images/s", "lowest - highest", "waits", "ImageNet epoch"]]
     for network in trained:
         for result in network["results"]:
@@ -189,7 +189,7 @@ def trained_rows(trained: list[dict]) -> list[list[str]]:
 
 
 def minutes(rate: float) -> str:
-    """How long an epoch of ImageNet takes."""
+    """Formats the time of an epoch of ImageNet at a rate of images per second."""
     return f"{IMAGENET / rate / 60:,.1f} min"
 
 

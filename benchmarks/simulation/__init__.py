@@ -1,1 +1,1 @@
-"""Hardware that is not here: accelerators and clusters of them, simulated or on paper."""
+"""Models and simulations of hardware that this machine lacks: accelerators and clusters."""

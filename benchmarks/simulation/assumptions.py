@@ -1,4 +1,4 @@
-"""What nobody here can measure: GPUs and the machines around them, as flags with defaults."""
+"""Assumptions about GPUs and machines that cannot be measured here, as flags with defaults."""
 
 import argparse
 import math
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from benchmarks.simulation.cluster import Cluster
 
-FLOPS = 2 * 3  # of a multiply-add: two; one pass forward and two of its cost backward
+FLOPS = 2 * 3  # per multiply-add: two operations, in a forward pass and twice in the backward pass
 
 
 def number(
     least: float = sys.float_info.min, most: float = math.inf, kind: type = float
 ) -> Callable[[str], float]:
-    """Returns a parser of a number for argparse; by default of one above 0."""
+    """Returns a parser for argparse of a number in a range (default: above 0)."""
 
     def parsed(text: str) -> float:
         value = kind(text)
@@ -28,13 +28,13 @@ def number(
 
 
 class Assumption(NamedTuple):
-    """What is assumed: a flag.
+    """An assumption, which is a flag.
 
     Attributes:
-        type: From the flag's text to its value.
-        default: Its value.
-        unit: Of the value.
-        about: What it is.
+        type: Parser of the flag's value.
+        default: Default value.
+        unit: Unit of the value.
+        about: Description.
     """
 
     type: Callable[[str], float]
@@ -78,7 +78,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def cluster(options: argparse.Namespace) -> Cluster:
-    """The machines that the flags describe."""
+    """Returns the cluster that the flags describe."""
     return Cluster(
         machine_gpus=options.machine_gpus,
         machine_cores=options.machine_cores,
@@ -93,12 +93,12 @@ def cluster(options: argparse.Namespace) -> Cluster:
 
 
 def gpu_images(options: argparse.Namespace, *, here: float, multiply_adds: int) -> float:
-    """Images per second of a GPU that waits for nothing.
+    """Returns the images per second of a GPU that never waits.
 
     Args:
-        options: The flags.
-        here: Images per second of the device here.
-        multiply_adds: Of the forward pass of an image.
+        options: Values of the flags.
+        here: Images per second of this machine's device.
+        multiply_adds: Multiply-adds of the forward pass per image.
     """
     if options.gpu_speedup:
         return options.gpu_speedup * here
@@ -106,7 +106,7 @@ def gpu_images(options: argparse.Namespace, *, here: float, multiply_adds: int) 
 
 
 def rows(options: argparse.Namespace) -> list[list[str]]:
-    """A table of what is assumed."""
+    """Returns a table of the assumptions."""
     values = vars(options)
     return [
         ["", "value", "unit", "meaning"],

@@ -1,10 +1,10 @@
-"""What to expect of a training on many GPUs, on paper and by simulation. NumPy only.
+"""Predicts training throughput on many GPUs, by a model and by simulation. NumPy only.
 
-The step is that of `engine.trainer`: every GPU computes its share of the batch, then the gradients
-are summed over all GPUs, then all update; so each step ends when the slowest GPU has finished. The
-batch per GPU is the same for any number of GPUs. Sums go round rings: GPUs of a machine scatter
-theirs over the link of a GPU, the machines add up what each holds over their network, and the sums
-are gathered as they were scattered.
+The step is that of `engine.trainer`: every GPU computes its share of the batch, the gradients are
+summed over all GPUs, and all GPUs update, so each step ends when the slowest GPU has finished. The
+batch per GPU does not depend on the number of GPUs. Sums are hierarchical ring all-reduces: a
+reduce-scatter inside each machine, an all-reduce between the machines, and an all-gather inside
+each machine.
 """
 
 import math
@@ -15,20 +15,20 @@ import numpy as np
 
 COMPUTE, INSIDE, BETWEEN = "compute", "all-reduce in a machine", "all-reduce between machines"
 DECODING, STORAGE = "decoding", "storage"
-BACKWARD = 2 / 3  # of computing a step: one pass forward, two of the same cost backward
-PREFETCH = 2  # batches that are prepared ahead, as the pipeline does
-WARM_UP = 20  # steps of a simulation that do not count
+BACKWARD = 2 / 3  # share of the backward pass, which costs twice as much as the forward pass
+PREFETCH = 2  # batches prepared ahead, as in the pipeline
+WARM_UP = 20  # first steps of a simulation, which do not count
 
 
 class Sums(NamedTuple):
-    """What a step sums over the GPUs: bytes of one GPU, and in how many sums one after another."""
+    """Sums over the GPUs in a step: bytes per GPU, and the number of consecutive sums."""
 
     bytes: int
     count: int
 
 
 class Seconds(NamedTuple):
-    """Of a step, spent on sums over the GPUs: inside the machines and between them."""
+    """Seconds per step for sums over the GPUs: inside the machines and between them."""
 
     inside: float
     between: float
@@ -36,18 +36,18 @@ class Seconds(NamedTuple):
 
 @dataclass(frozen=True)
 class Cluster:
-    """Machines, all alike.
+    """A cluster of identical machines.
 
     Attributes:
-        machine_gpus: GPUs of a machine.
-        machine_cores: CPU cores of a machine.
-        machine_link: Bytes per second of a GPU's link to the others of its machine.
-        network_link: Bytes per second of a machine's link to the others.
-        latency: Seconds of a sum of nothing, within a machine and again between machines.
-        storage: Bytes per second that a machine can read.
-        shared_storage: Bytes per second that all machines together can read.
-        gpu_batch: Images of a step of one GPU.
-        overlap: Part of the backward pass, 0..1, during which gradients are summed already.
+        machine_gpus: GPUs per machine.
+        machine_cores: CPU cores per machine.
+        machine_link: Bandwidth of a GPU's link inside its machine, in bytes per second.
+        network_link: Bandwidth of a machine's link to the others, in bytes per second.
+        latency: Seconds of an empty sum, once inside a machine and once between machines.
+        storage: Read bandwidth of a machine, in bytes per second.
+        shared_storage: Read bandwidth of all machines together, in bytes per second.
+        gpu_batch: Images per GPU and step.
+        overlap: Fraction of the backward pass, 0..1, that overlaps with sums of gradients.
     """
 
     machine_gpus: int
@@ -61,10 +61,10 @@ class Cluster:
     overlap: float
 
     def machines(self, gpus: int) -> int:
-        """How many machines it takes.
+        """Returns the number of machines with so many GPUs together.
 
         Raises:
-            ValueError: If they would not be alike.
+            ValueError: If machines would hold different numbers of GPUs.
         """
         if gpus > self.machine_gpus and gpus % self.machine_gpus:
             raise ValueError(
@@ -75,14 +75,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Load:
-    """What the training of one network asks for.
+    """The load of training a network.
 
     Attributes:
-        gpu_images: Images per second that a GPU computes when it waits for nothing.
-        gradients: Sums that begin when gradients are known.
-        norms: Sums of batch normalisation, for which the computation waits.
-        image_bytes: Of an image as stored.
-        core_images: Images per second that a CPU core reads, decodes and varies.
+        gpu_images: Images per second of a GPU that never waits.
+        gradients: Sums of gradients, which may overlap with the backward pass.
+        norms: Sums of batch normalisation, which the computation waits for.
+        image_bytes: Size of a stored image in bytes.
+        core_images: Images per second that a CPU core reads, decodes and augments.
     """
 
     gpu_images: float
@@ -93,17 +93,17 @@ class Load:
 
 
 class Expectation(NamedTuple):
-    """What to expect of a training.
+    """The expected throughput of a training.
 
     Attributes:
-        images: Per second, of all GPUs.
-        efficiency: The same as a part of what they would compute if they waited for nothing.
-        waits: For sums over the GPUs, seconds of a step.
-        demand: Images per second that they would take if input was never late.
-        storage: Bytes per second that this is.
-        cores: CPU cores of each machine that this takes.
-        limits: What of the input is too slow; if it is not, what most of a step is: computing or
-            sums, and then which of them.
+        images: Images per second of all GPUs.
+        efficiency: Fraction of the throughput of GPUs that never wait.
+        waits: Seconds per step that GPUs wait for sums.
+        demand: Images per second that the GPUs would train on if the input were never late.
+        storage: Bytes per second to read for this demand.
+        cores: CPU cores per machine for this demand.
+        limits: Part of the input that is too slow or, if none is, the longest part of a step:
+            computation or one of the sums.
     """
 
     images: float
@@ -116,7 +116,7 @@ class Expectation(NamedTuple):
 
 
 def all_reduce(sums: Sums, gpus: int, cluster: Cluster) -> Seconds:
-    """How long sums over the GPUs take: 2 (n - 1) / n of the bytes go over each link of a ring."""
+    """Returns the time of sums over the GPUs; a ring moves 2 (n - 1) / n of the bytes per link."""
     machines = cluster.machines(gpus)
     members = gpus // machines
     inside = _ring(sums.bytes, members) / cluster.machine_link
@@ -126,7 +126,7 @@ def all_reduce(sums: Sums, gpus: int, cluster: Cluster) -> Seconds:
 
 
 def waits(load: Load, gpus: int, cluster: Cluster) -> Seconds:
-    """What of the sums the computation waits for: all of it but for the gradients' overlap."""
+    """Returns the time that the computation waits for sums: all but the gradients' overlap."""
     gradients, norms = (all_reduce(sums, gpus, cluster) for sums in (load.gradients, load.norms))
     hidden = cluster.overlap * BACKWARD * cluster.gpu_batch / load.gpu_images
     share = max(0.0, 1 - hidden / sum(gradients)) if sum(gradients) else 0.0
@@ -134,7 +134,7 @@ def waits(load: Load, gpus: int, cluster: Cluster) -> Seconds:
 
 
 def supply(load: Load, gpus: int, cluster: Cluster) -> dict[str, float]:
-    """Images per second that the input can give at most, by what limits it."""
+    """Returns the maximum images per second of each part of the input."""
     machines = cluster.machines(gpus)
     readable = min(machines * cluster.storage, cluster.shared_storage)
     return {
@@ -144,7 +144,7 @@ def supply(load: Load, gpus: int, cluster: Cluster) -> dict[str, float]:
 
 
 def expected(load: Load, gpus: int, cluster: Cluster) -> Expectation:
-    """What to expect where every step and every batch takes as long as the others."""
+    """Computes the expectation if all steps and all batches take equally long."""
     waiting, given = waits(load, gpus, cluster), supply(load, gpus, cluster)
     compute = cluster.gpu_batch / load.gpu_images
     demand = gpus * cluster.gpu_batch / (compute + sum(waiting))
@@ -163,23 +163,23 @@ def expected(load: Load, gpus: int, cluster: Cluster) -> Expectation:
 def simulated(
     load: Load, gpus: int, cluster: Cluster, *, jitter: float, steps: int = 500, seed: int = 0
 ) -> float:
-    """What to expect where steps and batches take random times, by trying a few hundred steps.
+    """Simulates a few hundred steps, where steps and batches take random times.
 
-    Every GPU has an input of its own, an even share of the whole, which prepares up to `PREFETCH`
-    batches ahead. A GPU begins a step when its batch is there and the step before has ended
-    everywhere; sums take as long as `waits` says after the slowest has computed its share.
+    Every GPU has its own input, an even share of the whole, which prepares up to `PREFETCH` batches
+    ahead. A GPU begins a step when its batch is ready and all GPUs have finished the previous step;
+    sums take the time of `waits` after the slowest GPU has computed its share.
 
     Args:
-        load: What the network asks for.
-        gpus: How many.
-        cluster: What there is of it.
-        jitter: Standard deviation of the time of a GPU's step, and of that of preparing a batch,
-            as a part of the mean; the times are gamma distributed.
-        steps: How many to try, more than `WARM_UP`.
-        seed: Of the random times.
+        load: Load of the network.
+        gpus: Number of GPUs.
+        cluster: Hardware.
+        jitter: Standard deviation of the times of a GPU's step and of the preparation of a batch,
+            as a fraction of the mean; the times are gamma distributed.
+        steps: Number of steps, more than `WARM_UP`.
+        seed: Seed of the random times.
 
     Returns:
-        Images per second, of all GPUs.
+        Images per second of all GPUs.
     """
     generator = np.random.default_rng(seed)
     batches = gpus * cluster.gpu_batch  # images
@@ -190,28 +190,28 @@ def simulated(
     begins, ends = np.zeros([PREFETCH + steps, gpus]), np.zeros(1 + steps)
     ready = np.zeros(gpus)
     for step in range(steps):
-        ready = np.maximum(ready, begins[step]) + prepare[step]  # when there was room for it
+        ready = np.maximum(ready, begins[step]) + prepare[step]  # begins when the queue has room
         begins[PREFETCH + step] = np.maximum(ready, ends[step])
         ends[1 + step] = (begins[PREFETCH + step] + compute[step]).max() + sums
     return batches * (steps - WARM_UP) / (ends[-1] - ends[WARM_UP])
 
 
 def _longest(compute: float, waiting: Seconds) -> str:
-    """What most of a step is: computing, or sums, and then which of them."""
+    """Returns the longest part of a step: computation, or sums inside or between machines."""
     if compute >= sum(waiting):
         return COMPUTE
     return INSIDE if waiting.inside > waiting.between else BETWEEN
 
 
 def _ring(bytes: int, members: int) -> float:
-    """Bytes over each link."""
+    """Returns the bytes that a ring moves over each link."""
     return 2 * (members - 1) / members * bytes
 
 
 def _times(
     generator: np.random.Generator, mean: float, jitter: float, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Random times, float64 `shape`, of a mean and a standard deviation of `jitter * mean`."""
+    """Draws times, float64 `shape`, with a standard deviation of `jitter * mean`."""
     if not jitter:
         return np.full(shape, mean)
     return generator.gamma(jitter**-2, mean * jitter**2, shape)

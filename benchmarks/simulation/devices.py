@@ -1,4 +1,4 @@
-"""What images are read for: a simulated accelerator, and real training steps on this machine."""
+"""Devices that consume images: a simulated accelerator, and training steps on this machine."""
 
 import itertools
 import queue
@@ -18,35 +18,35 @@ from engine import devices, losses, optimizers
 from engine.trainer import Trainer
 
 PREFETCH = 2  # batches
-CALL = 4  # training steps of one call
-RATE = 1e-4  # the learning rate: small, for labels are learnt in vain
+CALL = 4  # training steps per call
+RATE = 1e-4  # learning rate, small because nothing is to be learned
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a device did with one batch, or with a few.
+    """The work of a device on one or a few batches.
 
     Attributes:
-        images: How many.
-        waited: Seconds in which it had nothing to do.
+        images: Number of images.
+        waited: Seconds in which the device was idle.
     """
 
     images: int
     waited: float
 
     def __len__(self) -> int:
-        """How many images."""
+        """Returns the number of images."""
         return self.images
 
 
 def simulated(setting: Setting, *, feed: str, rate: float) -> Iterator[Work]:
-    """A device which is busy for a fixed time with each image, and uses no CPU.
+    """Simulates a device that is busy for a fixed time per image and uses no CPU.
 
-    As with a real one, the next batch is fetched while it is busy; it waits when that takes longer.
+    As on a real device, the next batch is fetched while the device is busy.
 
     Args:
-        setting: Where to read.
-        feed: A key of `FEEDS`.
+        setting: Data to read.
+        feed: Source of batches, a key of `FEEDS`.
         rate: Images per second that the device can train on.
     """
     free_at = time.perf_counter()
@@ -59,12 +59,12 @@ def simulated(setting: Setting, *, feed: str, rate: float) -> Iterator[Work]:
 
 
 def trained(setting: Setting, *, feed: str, network: str) -> Iterator[Work]:
-    """Training steps of a network on the CPU that also reads its images.
+    """Trains a network on the CPU that also reads its images.
 
     Args:
-        setting: Where to read.
-        feed: A key of `FEEDS`.
-        network: A name of `models.names()`.
+        setting: Data to read.
+        feed: Source of batches, a key of `FEEDS`.
+        network: Name of the network out of `models.names()`.
     """
     devices.configure(setting.threads)
     strategy = devices.make_strategy()
@@ -83,7 +83,7 @@ def trained(setting: Setting, *, feed: str, network: str) -> Iterator[Work]:
 
 
 def _as_dataset(batches: Iterable, setting: Setting) -> tf.data.Dataset:
-    """Any feed's batches as the training step wants them: images, labels, weights."""
+    """Converts the batches of any feed to those of the training step: images, labels, weights."""
     if not isinstance(batches, tf.data.Dataset):
         shape = [setting.batch_size, setting.size, setting.size, 3]
         signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape[:1], tf.int32))
@@ -97,12 +97,12 @@ def _as_dataset(batches: Iterable, setting: Setting) -> tf.data.Dataset:
 
 
 def _repeated(setting: Setting) -> tf.data.Dataset:
-    """One batch over and over: what the device does where input costs nothing."""
+    """Repeats one batch, to measure the device with free input."""
     return candidates.our_batches(setting).take(1).cache().repeat()
 
 
 def _old(setting: Setting) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The 2017 way, with batches prepared ahead as the others do."""
+    """Yields batches of the loader of 2017, prefetched as in the other feeds."""
     ready = queue.Queue(maxsize=PREFETCH)
 
     def fill() -> None:
