@@ -1,4 +1,4 @@
-"""Pictures of the results, as PNG."""
+"""Plots the results as PNG files."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from benchmarks import tables
 
 OURS, OTHERS, CEILING = "#1f6fb4", "#b8bec6", "#ffffff"
 CONTRASTS = ("#7a7f87", "#d07a2d")
-ROW = 0.32  # inches
+ROW = 0.32  # height of a bar's row in inches
 
 
 def input_plot(scenarios: list[dict], path: Path) -> None:
-    """Images per second of every candidate: horizontal bars, a panel for each scenario.
+    """Plots images per second of every candidate as horizontal bars, with a panel per scenario.
 
     Args:
-        scenarios: With `title` and `results`.
-        path: To write.
+        scenarios: Scenarios with `title` and `results`.
+        path: Path of the PNG file.
     """
     rows = [len(scenario["results"]) + 2 for scenario in scenarios]
     figure, panels = pyplot.subplots(
@@ -40,12 +40,12 @@ def input_plot(scenarios: list[dict], path: Path) -> None:
 
 
 def starvation_plot(idle: dict[str, list[float]], rates: Sequence[float], path: Path) -> None:
-    """How long simulated devices wait: a line for each way to feed them.
+    """Plots the idle time of simulated devices against their rate, with a line per feed.
 
     Args:
-        idle: Idle share, 0..1, for every rate, by what fed the device.
-        rates: Of the devices, images per second.
-        path: To write.
+        idle: Idle shares, 0..1, at every rate, by feed.
+        rates: Rates of the devices in images per second.
+        path: Path of the PNG file.
     """
     figure, panel = pyplot.subplots(figsize=(8, 4.8), layout="constrained")
     others = itertools.cycle(CONTRASTS)

@@ -1,4 +1,4 @@
-"""Writes a scenario's data: shards for our pipeline, the same bytes as files for the others."""
+"""Writes a scenario's data: shards for our pipeline, the same bytes as files for other loaders."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,26 +14,26 @@ from data.conversion import conversion
 from data.shards import datasets, records
 from data.sources import sources
 
-SMALLEST = 256  # photographs with a shorter side are left out: nothing is to be enlarged
+SMALLEST = 256  # photographs with a shorter side are skipped, because none are to be enlarged
 
 
 def link_images(
     data: str, folder: Path, examples: int, smallest: int = 0, *, square: bool = False
 ) -> int:
-    """Makes class folders of links to images, each image as often as it takes.
+    """Makes class folders of links to images, several per image if necessary.
 
     Args:
         data: Folder of class folders.
-        folder: To make.
-        examples: Links to make, at least, so that an epoch is not over at once.
-        smallest: Images with a shorter side are left out.
-        square: Whether to cut images to their centre squares, which are written beside the folder.
+        folder: Folder to make.
+        examples: Minimum number of links, so that epochs are long enough.
+        smallest: Minimum of the shorter side in pixels; smaller images are skipped.
+        square: Whether to crop images to their centre squares, written next to the folder.
 
     Returns:
-        How many different images there are.
+        Number of different images.
 
     Raises:
-        ValueError: If none is left.
+        ValueError: If no images are left.
     """
     source = sources.open_source(data, validation_fraction=0.0)
     found = source.list_splits(folder)["train"]
@@ -55,14 +55,14 @@ def link_images(
 
 
 def prepare(scenario: str, originals: Path, folder: Path, *, size: int, threads: int) -> Setting:
-    """Converts images for one scenario.
+    """Converts images for a scenario.
 
     Args:
-        scenario: A key of `SCENARIOS`.
-        originals: What `link_images` made.
-        folder: To make.
-        size: Side of the images that come out; small images keep theirs.
-        threads: Of every candidate.
+        scenario: Scenario, a key of `SCENARIOS`.
+        originals: Folder that `link_images` made.
+        folder: Folder to make.
+        size: Side of the images in batches in pixels; small images keep theirs.
+        threads: Threads of every candidate.
     """
     about = SCENARIOS[scenario]
     source = sources.open_source(originals, validation_fraction=0.0)
@@ -80,7 +80,7 @@ def prepare(scenario: str, originals: Path, folder: Path, *, size: int, threads:
 
 
 def _square(path: Path, square: Path) -> Path:
-    """Writes the centre square of an image without loss; returns where."""
+    """Writes the centre square of an image without loss; returns its path."""
     image = cv2.imread(str(path))
     side = min(image.shape[:2])
     top, left = ((length - side) // 2 for length in image.shape[:2])
@@ -94,7 +94,7 @@ def _shorter_side(path: str) -> int:
 
 
 def _examples(dataset: datasets.Dataset) -> Iterator[tuple[bytes, int, tuple[int, int]]]:
-    """Yields what the records hold: bytes, label, height and width."""
+    """Yields bytes, label, and (height, width) of the records."""
     paths = [shard.path for shard in dataset.shards("train")]
     for serialized in tf.data.TFRecordDataset(paths).as_numpy_iterator():
         features = tf.train.Example.FromString(serialized).features.feature
@@ -111,7 +111,7 @@ def _write_files(folder: Path, examples: Iterator) -> None:
 
 
 def _write_pixels(path: Path, examples: Iterator, count: int) -> int:
-    """Writes decoded squares, all of one size; returns their side."""
+    """Writes decoded squares, all of one size, and returns their side in pixels."""
     images = (_decoded(np.frombuffer(encoded, np.uint8), shape) for encoded, _, shape in examples)
     first = next(images)
     side = first.shape[0]

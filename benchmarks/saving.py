@@ -1,8 +1,8 @@
-"""What a checkpoint costs a training: seconds in which it waits, and CPU seconds beside it.
+"""Measures what a checkpoint costs a training: blocked seconds, and CPU seconds in the background.
 
     python benchmarks/saving.py --model=alexnet
 
-The share is that of a training on all cores which saves every 10 minutes.
+The share is that of a training on all cores that saves every 10 minutes.
 """
 
 import statistics
@@ -20,11 +20,11 @@ with console.quiet_import():
     import models
     from engine import checkpoints, optimizers, runs
 
-INTERVAL = 600  # seconds
+INTERVAL = 600  # seconds between checkpoints
 
 
 def main() -> None:
-    """Saves a few times and prints medians."""
+    """Saves several checkpoints and prints the medians."""
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--model", default="alexnet", choices=models.names())
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="on the disk to measure")

@@ -1,8 +1,8 @@
-"""Training steps of several stacks on one batch over and over: ours, Keras' `fit`, PyTorch's.
+"""Training steps of several stacks on one repeated batch: ours, Keras' `fit`, PyTorch's.
 
-Every function makes an endless generator of what was trained in a call, which has a length. The
-network, the batch, momentum and the loss are the same; nobody decays weights. All use a GPU if they
-find one. Each stack is imported by its own function: a machine need not have the others.
+Every function returns an endless generator, whose elements have the number of images of a call as
+their length. All stacks have the same network, batch, momentum and loss, without weight decay, and
+use a GPU if available. Each function imports its own stack, so the others need not be installed.
 """
 
 import os
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from benchmarks.setting import Setting
 
 RATE, MOMENTUM, CLASSES = 1e-3, 0.9, 1000
-CALL_SECONDS = 1.0  # of a call, about: what a call costs does not count
+CALL_SECONDS = 1.0  # approximate length of a call, so that its overhead is negligible
 
 
 def ours(setting: Setting, *, network: str, batch_size: int, precision: str) -> Iterator[range]:
-    """Our explicit step, several in a call."""
+    """Runs our training step, several per call."""
     return of_a_run(
         setting,
         network=_described(setting, network),
@@ -28,7 +28,7 @@ def ours(setting: Setting, *, network: str, batch_size: int, precision: str) -> 
 def of_a_run(
     setting: Setting, *, network: dict, optimizer: str, batch_size: int, precision: str
 ) -> Iterator[range]:
-    """Our explicit step, several in a call; the network is described as in run.json."""
+    """Runs our training step, several per call, with a network described as in run.json."""
     from engine import optimizers
     from engine.trainer import Trainer
 
@@ -43,7 +43,7 @@ def of_a_run(
 def keras_fit(
     setting: Setting, *, network: str, batch_size: int, precision: str
 ) -> Iterator[range]:
-    """The same network with nothing but Keras' own layers, by `compile` and `fit`."""
+    """Trains the same network from Keras' own layers only, with `compile` and `fit`."""
     import keras
 
     from models import layers
@@ -62,9 +62,9 @@ def keras_fit(
 
 
 def jax_step(setting: Setting, *, network: str, batch_size: int, precision: str) -> Iterator[range]:
-    """Our networks alone, on JAX, where nothing of ours but them runs: a compiled step."""
+    """Runs a compiled JAX step with our network, which is our only code that runs on JAX."""
     os.environ["KERAS_BACKEND"] = "jax"
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the card is shared with other stacks
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # shares the GPU with other stacks
     import jax
     import keras
 
@@ -105,7 +105,7 @@ def jax_step(setting: Setting, *, network: str, batch_size: int, precision: str)
 def torch_step(
     setting: Setting, *, network: str, batch_size: int, precision: str, compiled: bool = False
 ) -> Iterator[range]:
-    """PyTorch, channels last; autocast for bfloat16."""
+    """Runs PyTorch's training step, channels last, with autocast for bfloat16."""
     import torch
 
     from benchmarks.peers import networks
@@ -134,7 +134,7 @@ def torch_step(
 
 
 def multiply_adds(network: str, size: int) -> int:
-    """Of one image; needs no GPU, whose memory is for what is measured."""
+    """Counts the multiply-adds per image on the CPU, to leave GPU memory to the measured stacks."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import models
     from models.tools import graphs
@@ -147,7 +147,7 @@ def _described(setting, network):
 
 
 def _prepared(setting, network, batch_size, precision):
-    """TensorFlow, the network, and one batch (images, labels, weights) over and over."""
+    """Returns TensorFlow, the network, and a repeated batch (images, labels, weights)."""
     import tensorflow as tf
 
     import models
@@ -165,7 +165,7 @@ def _prepared(setting, network, batch_size, precision):
 
 
 def _calls(train, batch_size):
-    """Calls of about `CALL_SECONDS`, after two that are not counted."""
+    """Yields calls of about `CALL_SECONDS` each, after two warm-up calls."""
     import time
 
     train(1)

@@ -1,21 +1,21 @@
-"""What it costs to store reduced photographs as JPEG: in accuracy, bytes and decoding time.
+"""Measures what storing reduced photographs as JPEG costs in accuracy, bytes and decoding time.
 
     python benchmarks/storage.py --data=PHOTOS,PHOTOS --weights=mobilenet_075=FILE,...
 
-PHOTOS hold folders named by WordNet id, with photographs of the class, at any depth. Each is
-reduced to a shorter side of 256 pixels as a conversion does it and stored in each of `WAYS`.
+PHOTOS are folders that contain, at any depth, class folders named by WordNet id. Each photograph is
+reduced to a shorter side of 256 pixels as in a conversion and stored in each of `WAYS`.
 
-`accuracy`: networks with published weights (files of Keras Applications for those that it has, of
-torchvision, as safetensors, for SqueezeNet) see the central view of what is stored, as test.py has
-it. Top-1 accuracy is coarse where images are few, so there is more: how many images change sides,
-by how much the probability of the right class changes, and the loss, with its standard error over
-the images; all against the pixels before compression.
+`accuracy`: Networks with published weights (files of Keras Applications or, for SqueezeNet, of
+torchvision as safetensors) classify the central view of the stored images, as in test.py. Top-1
+accuracy is coarse with few images, so the report adds the number of images that change sides, the
+change of the right class' probability, and the loss with its standard error over the images, all
+relative to the uncompressed pixels.
 
-`speed`: our input pipeline reads shards of each way and makes training batches of 128 crops of 224
-pixels. Every way has a process of its own; they take turns. What counts is the ratio to "420-95",
-in images a second and in CPU time per image, which holds on a busy machine too.
+`speed`: Our input pipeline reads shards of each way and makes training batches of 128 crops of 224
+pixels. Every way has its own process; they take turns. The result is the ratio to "420-95", in
+images per second and in CPU time per image, which is valid on a busy machine too.
 
-Tables and figures go to benchmarks/results; a part that is not run keeps the figures it has there.
+Tables and figures go to benchmarks/results; parts that are not run keep their previous figures.
 """
 
 import argparse
@@ -64,17 +64,17 @@ with console.quiet_import():
     from models.tools import keras_weights
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_VIEWS = 25  # at a time; a network takes much memory for each
+_VIEWS = 25  # views per batch, few because each takes much memory
 
 
 def photographs(folders: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Reads all photographs that a conversion would reduce, and reduces them.
+    """Reads and reduces all photographs that are larger than `SHORT_SIDE`.
 
     Returns:
-        Images uint8 [H, W, 3] in OpenCV's channel order, and their labels, int32 [n].
+        Images, uint8 [H, W, 3] in OpenCV's channel order, and their labels, int32 [n].
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are no such photographs.
     """
     names = {name: label for label, name in enumerate(imagenet.class_names())}
     images, labels = [], []
@@ -94,18 +94,18 @@ def photographs(folders: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
-    """Reduces the shorter side to `SHORT_SIDE`, as a conversion does."""
+    """Reduces the shorter side to `SHORT_SIDE`, as in a conversion."""
     shorter = min(image.shape[:2])
     size = [max(SHORT_SIDE, round(side * SHORT_SIDE / shorter)) for side in image.shape[1::-1]]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def network(name: str, path: str) -> keras.Model:
-    """A network of ours with published weights.
+    """Builds our network with published weights.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not of this network.
+        FileNotFoundError: If the file of weights does not exist.
+        ValueError: If the weights do not fit the network.
     """
     classes = len(imagenet.class_names())
     if name in keras_weights.names():
@@ -119,7 +119,7 @@ def network(name: str, path: str) -> keras.Model:
 
 
 def _load_squeezenet(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
-    """Copies torchvision's tensors, whose layers are numbered in the order of ours."""
+    """Copies torchvision's tensors, whose layers are numbered in our order."""
 
     def place(name: str) -> tuple:
         numbers = [int(number) for number in re.findall(r"\.(\d+)\.", name)]
@@ -135,13 +135,13 @@ def _load_squeezenet(model: keras.Model, tensors: dict[str, np.ndarray]) -> None
 
 
 def stored(encoded: bytes, image: np.ndarray) -> decode.Stored:
-    """What a record would hold of an image."""
+    """Wraps an encoded image as a stored one."""
     nothing = (0.0, 0.0, 0.0)
     return decode.Stored(encoded, "JPEG", *image.shape[:2], nothing, nothing)
 
 
 def views(images: Sequence[np.ndarray], way: Way | None, size: int) -> np.ndarray:
-    """The central views of images, uint8 [n, 1, S, S, 3]; with None for a way of their pixels."""
+    """Returns central views, uint8 [n, 1, S, S, 3], of images stored in a way (None: pixels)."""
     if way:
         kept = [stored(way.encode(image), image) for image in images]
     else:
@@ -154,10 +154,10 @@ def views(images: Sequence[np.ndarray], way: Way | None, size: int) -> np.ndarra
 
 
 def judged(model: keras.Model, seen: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What a network says of views.
+    """Scores the predictions of a network.
 
     Returns:
-        float64 [2, n]: whether it is right, and the log probability of the right class.
+        float64 [2, n]: 1 for correct predictions, and the log probability of the right class.
     """
     parts = range(0, len(seen), _VIEWS)
     found = np.concatenate([predict(model, seen[i : i + _VIEWS]) for i in parts])
@@ -169,9 +169,9 @@ def against(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     """Compares two results of `judged` for the same images.
 
     Returns:
-        `top1_accuracy`; how many were `lost` and `gained`; `probability_change`, the mean absolute
-        difference of the right class' probability; `loss`, the mean log loss, `loss_change`, by
-        how much it is higher, and `loss_error`, the standard error of that.
+        `top1_accuracy`; the numbers of images `lost` and `gained`; `probability_change`, the mean
+        absolute difference of the right class' probability; `loss`, the mean log loss;
+        `loss_change`, the increase of the loss; and `loss_error`, the standard error of the change.
     """
     (right_before, log_before), (right_after, log_after) = before, after
     changes = log_before - log_after
@@ -187,7 +187,7 @@ def against(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
 
 
 def accuracies(options: argparse.Namespace) -> dict:
-    """Measures what every network makes of every way."""
+    """Measures the accuracy of every network with every way."""
     devices.configure(options.threads)
     devices.set_precision("float32")
     images, labels = photographs(options.data)
@@ -215,7 +215,7 @@ def accuracies(options: argparse.Namespace) -> dict:
 
 
 def speeds(options: argparse.Namespace) -> dict:
-    """Measures how fast our pipeline makes batches of every way, policy by policy."""
+    """Measures the speed of our pipeline with every way, for each policy."""
     images, labels = photographs(options.data)
     policies, load = {}, os.getloadavg()
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
@@ -243,7 +243,7 @@ def speeds(options: argparse.Namespace) -> dict:
 def candidate(
     name: str, policy: str, folder: Path, options: argparse.Namespace
 ) -> tuple[turns.Candidate, Setting]:
-    """Our pipeline on the shards of a way, and what it makes of them."""
+    """Returns our pipeline as a candidate on the shards of a way, and its setting."""
     batch_size = min(BATCH_SIZE, options.examples)
     setting = Setting(POLICIES[policy], str(folder), "", CROP, batch_size, options.threads)
     return turns.Candidate(name, title(name), "benchmarks.candidates:ours"), setting
@@ -252,7 +252,7 @@ def candidate(
 def write_shards(
     folder: Path, images: Sequence[np.ndarray], labels: np.ndarray, way: Way, examples: int
 ) -> None:
-    """Writes a data set of one shard; images are taken again and again up to `examples`."""
+    """Writes a data set of one shard, repeating the images up to `examples`."""
     folder.mkdir(parents=True)
     kept = [
         records.example_bytes(
@@ -284,7 +284,7 @@ PARTS = {"accuracy": accuracies, "speed": speeds}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Reads the flags."""
+    """Parses the flags."""
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", required=True, type=lambda text: text.split(","), help="folders")
     parser.add_argument("--weights", type=_pairs, default=[], help="NETWORK=FILE,NETWORK=FILE,...")
@@ -310,7 +310,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 def _without_files(argv: list[str] | None) -> list[str]:
-    """The command line, but for where weights lie."""
+    """Returns the command line without the paths of the weights."""
     words = sys.argv[1:] if argv is None else argv
     return [
         re.sub("=[^=,]+(?=,|$)", "=FILE", word) if word.startswith("--weights=") else word
@@ -319,7 +319,7 @@ def _without_files(argv: list[str] | None) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the command line, measures, writes the results."""
+    """Parses the command line, measures and writes the results."""
     options = parse(argv)
     with console.user_errors():
         if "accuracy" in options.part and not options.weights:

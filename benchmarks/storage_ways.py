@@ -1,4 +1,4 @@
-"""Ways to store a reduced photograph as JPEG, and the tables of what they cost."""
+"""Ways to store a reduced photograph as JPEG, and the tables of their costs."""
 
 import dataclasses
 import statistics
@@ -10,8 +10,8 @@ from benchmarks import tables
 from benchmarks.setting import BATCH_SIZE
 
 SHORT_SIDE, CROP = 256, 224  # pixels
-POLICIES = {"alexnet": "256", "inception": "original"}  # the scenario with a policy of this name
-TODAY = "420-95"  # what ratios are to
+POLICIES = {"alexnet": "256", "inception": "original"}  # scenario with this policy
+TODAY = "420-95"  # reference of the ratios
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Way:
     """A way to store an image as JPEG.
 
     Attributes:
-        title: What a table says.
-        sampling: Of chroma, as OpenCV names it: "444" has it in full, in "422" its columns are
-            halved, in "420" its rows too.
-        quality: 1..100.
-        chroma: Quality of chroma, where it is another one.
-        optimized: Whether Huffman tables are made for each image.
-        progressive: Whether the file is progressive, which includes such tables.
+        title: Label in tables.
+        sampling: Chroma subsampling, as named in OpenCV: "444" is full resolution, "422" halves
+            the columns, "420" columns and rows.
+        quality: JPEG quality, 1..100.
+        chroma: JPEG quality of chroma (default: `quality`).
+        optimized: Whether Huffman tables are computed for each image.
+        progressive: Whether the file is progressive, which implies `optimized`.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Way:
     progressive: bool = False
 
     def encode(self, image: np.ndarray) -> bytes:
-        """The JPEG file of uint8 [H, W, 3], in OpenCV's channel order."""
+        """Encodes an image, uint8 [H, W, 3] in OpenCV's channel order, as JPEG."""
         options = {
             "QUALITY": self.quality,
             "SAMPLING_FACTOR": getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{self.sampling}"),
@@ -69,12 +69,12 @@ WAYS = {
 
 
 def title(name: str) -> str:
-    """What a table says of a way."""
+    """Returns the label of a way in tables."""
     return "not compressed" if name == "none" else WAYS[name].title
 
 
 def network_rows(rows: dict[str, dict]) -> list[list[str]]:
-    """The table of a network."""
+    """Returns the table of a network."""
     head = ["", "top-1 %", "lost", "gained", "change of p", "log loss", "its change", "+-"]
     return [
         head,
@@ -95,7 +95,7 @@ def network_rows(rows: dict[str, dict]) -> list[list[str]]:
 
 
 def bytes_rows(found: dict) -> list[list[str]]:
-    """Bytes per image, and the networks' figures together: sums of images, means of the others."""
+    """Returns bytes per image and the networks' totals: sums of images, means of other figures."""
     sizes, networks = found["bytes_per_image"], list(found["networks"].values())
     head = ["", "kB an image", "lost", "gained", "change of p", "change of the loss"]
     rows = [head]
@@ -114,10 +114,10 @@ def bytes_rows(found: dict) -> list[list[str]]:
 
 
 def speed_rows(results: list[dict]) -> list[list[str]]:
-    """Speed of every way under one policy, and the ratios to `TODAY` where it is among them.
+    """Returns the speed of every way with a policy, and its ratio to `TODAY` if that was measured.
 
-    A ratio is that of turns that followed each other, the median of all rounds: what else the
-    machine does changes from round to round.
+    A ratio is the median over the ratios of each round, because other load on the machine changes
+    from round to round.
     """
     turned = {result["name"]: result["turns"] for result in results}
     rows = [["", "images/s", "lowest - highest", "ratio", "CPU us", "CPU ratio"]]
@@ -137,14 +137,14 @@ def speed_rows(results: list[dict]) -> list[list[str]]:
 
 
 def _ratio(turned: dict[str, list[dict]], name: str, cost: str) -> str:
-    """How many times as many images a way makes of the same cost, "seconds" or "cpu"."""
+    """Returns how many times as many images a way yields at the same cost, "seconds" or "cpu"."""
     rounds = zip(turned[name], turned.get(TODAY, ()), strict=False)
     ratios = [turn["images"] / turn[cost] * today[cost] / today["images"] for turn, today in rounds]
     return f"{statistics.median(ratios):.3f}" if ratios else ""
 
 
 def described(report: dict) -> str:
-    """The report in Markdown."""
+    """Formats the report in Markdown."""
     parts = []
     if found := report.get("accuracy"):
         parts += [

@@ -3,10 +3,10 @@ r"""Compares the training step with Keras' `fit` and with PyTorch's, on this mac
     python benchmarks/train.py                                   # all networks, float32
     python benchmarks/train.py --networks=alexnet,cifar_resnet20 --precision=auto
 
-Each stack is a process of its own; they take turns on the same random batch. Ratios are of medians,
-memory is a process's peak, and the last line is the geometric mean. A table and all turns go to
-benchmarks/results. All stacks use a GPU if they find one. On a machine that has JAX but no
-TensorFlow, our networks are measured alone:
+Each stack runs in its own process; they take turns on the same random batch. Ratios are of medians,
+memory is the peak of a process, and the last row is the geometric mean. A table and all turns go to
+benchmarks/results. All stacks use a GPU if available. On a machine with JAX but without TensorFlow,
+only our networks are measured:
 
     export KERAS_BACKEND=jax
     python benchmarks/train.py --stacks=jax,compiled --precision=mixed_bfloat16 --together \
@@ -28,7 +28,7 @@ from benchmarks.setting import Setting
 from runtime import console
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# By name: side of the images, images of a batch.
+# Side of the images in pixels and images per batch, by network.
 NETWORKS = {
     "alexnet": (227, 64),
     "cifar_resnet20": (32, 128),
@@ -40,7 +40,7 @@ NETWORKS = {
     "inception_v3": (299, 16),
 }
 DEFAULT = "alexnet,cifar_resnet20,resnet50,densenet121,mobilenet_100,googlenet_bn"
-# By name: what a table says, a function of `stacks`, options.
+# Label in tables, function of `stacks` and its options, by stack.
 STACKS = {
     "ours": ("ours", "ours", {}),
     "jax": ("ours on JAX", "jax_step", {}),
@@ -48,11 +48,11 @@ STACKS = {
     "torch": ("PyTorch eager, channels last", "torch_step", {}),
     "compiled": ("PyTorch compiled, channels last", "torch_step", {"compiled": True}),
 }
-FLOPS = 6  # of a multiply-add in training: forward, by the weights and by the inputs
+FLOPS = 6  # per multiply-add: forward, and the gradients of weights and of inputs
 
 
 def measured(network: str, options: object) -> list[dict]:
-    """The turns of all stacks for a network."""
+    """Measures a network with all stacks; returns their turns."""
     size, batch_size = NETWORKS[network]
     setting = Setting("256", "", "", size=size, batch_size=1, threads=options.threads)
     how = {"network": network, "batch_size": options.batch_size or batch_size}
@@ -75,12 +75,12 @@ def measured(network: str, options: object) -> list[dict]:
 def table(
     results: dict[str, list[dict]], names: list[str], flops: dict[str, float] | None = None
 ) -> list[list[str]]:
-    """Images per second, how many times as fast the first stack is, and its memory beside Keras'.
+    """Tabulates images per second, the speed-up of the first stack, and its memory next to Keras'.
 
     Args:
-        results: By network, of `measured`.
-        names: Of stacks.
-        flops: Of a network's image in training, as a fraction of the device's peak in a second.
+        results: Results of `measured`, by network.
+        names: Names of the stacks.
+        flops: Results of `flops`, by network (default: no utilization).
     """
     first, *others = names
     compared = [(f"{first} / {other}", "rate", other) for other in others]
@@ -109,7 +109,7 @@ def table(
 
 
 def flops(networks: list[str], peak: float) -> dict[str, float]:
-    """Operations of an image in training, as a fraction of a device's peak in a second."""
+    """Returns the operations per training image, as a fraction of a device's peak per second."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context) as process:
         sizes = [NETWORKS[network][0] for network in networks]
@@ -120,7 +120,7 @@ def flops(networks: list[str], peak: float) -> dict[str, float]:
 
 
 def precision_here(precision: str) -> str:
-    """The precision that our training chooses on this machine for `auto`, for all stacks."""
+    """Resolves `auto` to the precision of our training on this machine, for all stacks."""
     if precision != "auto":
         return precision
     with console.quiet_import():
@@ -129,7 +129,7 @@ def precision_here(precision: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures what the command line asks for, prints and writes the table."""
+    """Parses the command line, measures, and prints and writes the table."""
     about = tables.machine()
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--networks", default=DEFAULT, help="separated by commas")
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write(folder: Path, report: dict, rows: list[list[str]]) -> None:
-    """Writes all turns and the table; again after every network, so that none is lost."""
+    """Writes all turns and the table, after every network so that no results are lost."""
     device = "gpu" if report["machine"]["gpus"] else "cpu"
     path = folder / f"train-{device}-{report['precision']}"
     folder.mkdir(parents=True, exist_ok=True)
