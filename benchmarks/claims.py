@@ -1,9 +1,9 @@
-"""What papers say of the cost of convolutions, counted and measured.
+"""Checks claims of papers about the cost of convolutions, by counting and by measuring.
 
     python benchmarks/claims.py
 
-Counts are of built networks. Times are medians of turns taken one after the other on this machine,
-forward only, float32; `docs/claims.md` says where each claim is from.
+Counts are of built networks. Times are medians over alternating turns on this machine, forward
+passes only, float32. `docs/claims.md` cites the source of each claim.
 """
 
 import statistics
@@ -28,7 +28,7 @@ TURNS = 7
 
 
 def chain(side: int, channels: int, *convolutions: Callable) -> keras.Model:
-    """A network of a few layers, on maps [side, side, channels]."""
+    """Builds a network of a few layers on maps [side, side, channels]."""
     keras.utils.clear_session()
     maps = keras.Input((side, side, channels))
     x = maps
@@ -38,12 +38,12 @@ def chain(side: int, channels: int, *convolutions: Callable) -> keras.Model:
 
 
 def conv(filters: int, size: int) -> Callable:
-    """A convolution that keeps the size of the maps."""
+    """Returns a convolution that keeps the size of the maps."""
     return keras.layers.Conv2D(filters, size, padding="same", use_bias=False)
 
 
 def seconds(*functions: Callable[[], object]) -> list[float]:
-    """Medians of the time of each, which take turns."""
+    """Measures functions in turns; returns the median time of each in seconds."""
     for function in functions:
         function()
     taken = [[] for _ in functions]
@@ -56,14 +56,14 @@ def seconds(*functions: Callable[[], object]) -> list[float]:
 
 
 def run(model: keras.Model, batch: int = 16) -> Callable[[], object]:
-    """A call of a network on random images, of which the time counts."""
+    """Returns a function to measure, which runs a network on random images."""
     images = tf.random.stateless_uniform([batch, *model.input_shape[1:]], [0, 0])
     call = tf.function(lambda: model(images, training=False), autograph=False)
     return lambda: tf.nest.map_structure(lambda y: y.numpy(), call())
 
 
 def cheaper(cheap: keras.Model, dear: keras.Model) -> str:
-    """How many times less one costs than the other, counted and measured."""
+    """Formats how many times cheaper a network is than another, counted and measured."""
     adds = [graphs.multiply_adds(model) for model in (cheap, dear)]
     times = seconds(run(cheap), run(dear))
     return (
@@ -73,14 +73,14 @@ def cheaper(cheap: keras.Model, dear: keras.Model) -> str:
 
 
 def separable() -> str:
-    """MobileNet: 3 x 3 depthwise and 1 x 1 in place of 3 x 3."""
+    """MobileNet: 3 x 3 depthwise and 1 x 1 instead of 3 x 3."""
     depthwise = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)
     both = chain(14, 512, depthwise, conv(512, 1))
     return cheaper(both, chain(14, 512, conv(512, 3)))
 
 
 def three_small() -> str:
-    """VGG: three 3 x 3 in place of one 7 x 7."""
+    """VGG: three 3 x 3 instead of one 7 x 7."""
     small = [conv(128, 3) for _ in range(3)]
     return cheaper(chain(28, 128, *small), chain(28, 128, conv(128, 7)))
 
@@ -91,7 +91,7 @@ def bottleneck() -> str:
 
 
 def sizes() -> str:
-    """LeNet-5 and AlexNet: parameters, and units of AlexNet's layers."""
+    """LeNet-5 and AlexNet: number of parameters, and units of AlexNet's layers."""
     lenet, alexnet = (models.build(name, n) for name, n in (("lenet5", 10), ("alexnet", 1000)))
     units = sum(
         np.prod(layer.output.shape[1:])
@@ -105,7 +105,7 @@ def sizes() -> str:
 
 
 def share() -> str:
-    """How much of the time of AlexNet its convolutions take, and of its parameters."""
+    """AlexNet: share of the convolutions in its time and in its parameters."""
     whole = models.build("alexnet", 1000)
     last = whole.get_layer("pool5").output
     trunk = keras.Model(whole.input, last)
@@ -121,7 +121,7 @@ def share() -> str:
 
 
 def sparse() -> str:
-    """A product with a sparse matrix beside a dense one of the same size."""
+    """GoogLeNet: a product with a sparse matrix against a dense one of the same size."""
     random, lines = np.random.default_rng(0), []
     dense = random.normal(size=(1024, 1024)).astype(np.float32)
     columns = tf.constant(random.normal(size=(1024, 256)).astype(np.float32))
@@ -147,7 +147,7 @@ CLAIMS = {
 
 
 def main() -> None:
-    """Prints a line for each claim."""
+    """Prints a line per claim."""
     console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False).parse_args()
     for name, claim in CLAIMS.items():
         print(f"{name}: {claim()}", flush=True)

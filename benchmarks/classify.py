@@ -1,10 +1,9 @@
-"""How near classify.py comes to the speed of the network alone, on a folder of images.
+"""Compares the throughput of classify.py on a folder of images with that of the network alone.
 
     python benchmarks/classify.py --data=PHOTOS --model=resnet18 --count=5000
 
-The images are taken again and again until there are so many. The network alone gets one batch of
-decoded images, before and after. Both use all cores; where others use them too, the CPU time says
-more than the speed.
+The images are repeated up to `--count`. The network alone is measured before and after, on one
+batch of decoded images. Both use all cores; on a busy machine CPU time is more reliable than speed.
 """
 
 import itertools
@@ -27,11 +26,11 @@ with console.quiet_import():
     from engine import devices
     from inference import classifier, inputs, loading
 
-SECONDS = 10  # of the network alone, each time
+SECONDS = 10  # length of each measurement of the network alone
 
 
 def untrained(name: str) -> loading.Trained:
-    """A network with 1,000 classes that knows nothing."""
+    """Builds an untrained network with 1,000 classes."""
     model, side = models.build(name, 1000), models.image_size(name)
     names = [str(label) for label in range(1000)]
     storage = decode.storage_for(side)
@@ -39,7 +38,7 @@ def untrained(name: str) -> loading.Trained:
 
 
 def alone(of_network: classifier.Classifier, batch: np.ndarray) -> tuple[list[float], list[float]]:
-    """Images per second of the network, and CPU seconds per image, batch by batch."""
+    """Measures the network alone: images per second, and CPU seconds per image, by batch."""
     speeds, costs, end = [], [], time.perf_counter() + SECONDS
     while (began := time.perf_counter()) < end:
         worked = cpu()
@@ -50,7 +49,7 @@ def alone(of_network: classifier.Classifier, batch: np.ndarray) -> tuple[list[fl
 
 
 def cpu() -> float:
-    """Seconds of CPU of this process and of those of its children that have ended."""
+    """Returns the CPU seconds of this process and its terminated children."""
     return sum(os.times()[:4])
 
 

@@ -1,14 +1,14 @@
-"""Trains what the papers compare, on CIFAR-10, and writes which was better.
+"""Repeats comparisons of the papers on CIFAR-10 and writes tables and curves of the results.
 
     python benchmarks/comparisons.py --data=CIFAR10 --runs=FOLDER                  # all of them
     python benchmarks/comparisons.py --data=CIFAR10 --runs=FOLDER --only=relu_tanh,depth
 
-Every training is `train.py` with flags of the tables below, in a folder that is named after them:
-what was stopped goes on when the same command is given again, and what is finished, also for
-another comparison, is not trained again. `test.py` counts on the test split. Then the steps of all
-trainings of a comparison are timed, by turns: let nothing else run. The curves and a table with
-accuracies, epochs and times are written to benchmarks/results; so is, for each training, when its
-training error first was 25 %.
+Every training runs `train.py` with flags from the tables below, in a folder named after the flags:
+the same command resumes interrupted trainings, and skips finished ones even if they belong to
+another comparison. `test.py` measures accuracy on the test split. Then the training steps of a
+comparison are timed in turns, which requires an otherwise idle machine. The curves and a table with
+accuracies, epochs, times, and the first epoch with a training error of 25 % go to
+benchmarks/results.
 """
 
 import itertools
@@ -36,12 +36,12 @@ REACHED = 0.25  # training error, as in figure 1 of the AlexNet paper
 
 
 class Comparison(NamedTuple):
-    """A question, and the trainings that answer it.
+    """A question and the trainings that answer it.
 
     Attributes:
-        question: What is asked, and where it is from.
+        question: Question with its source.
         common: Flags of all trainings.
-        trainings: Flags of each, by a short name.
+        trainings: Flags of each training, by short name.
     """
 
     question: str
@@ -49,12 +49,12 @@ class Comparison(NamedTuple):
     trainings: dict[str, str]
 
     def words(self, training: str) -> list[str]:
-        """Flags of one training, in the order of their names: the same flags, the same training."""
+        """Returns the flags of a training, sorted so that they identify it."""
         return sorted(shlex.split(f"{self.common} {self.trainings[training]}"))
 
 
 def _grid(**choices: tuple[str, ...]) -> dict[str, str]:
-    """Flags of every combination of some flags' values, by those values."""
+    """Returns the flags of every combination of the flags' values, by the values."""
     combinations = itertools.product(*choices.values())
     return {"-".join(chosen): _flags(choices, chosen) for chosen in combinations}
 
@@ -63,7 +63,7 @@ def _flags(names: Iterable[str], values: Iterable[str]) -> str:
     return " ".join(f"--{name}={value}" for name, value in zip(names, values, strict=True))
 
 
-# Half of the channels: 16, 32 and 64, as in the CIFAR ResNets; a quarter of the work.
+# Half of the channels: 16, 32 and 64 as in the CIFAR ResNets, for a quarter of the work.
 _STUDY = "--width=0.5 --epochs=3 --schedule=cosine"
 
 _OF_2012 = "--preprocessing=mean --init=normal"
@@ -122,7 +122,7 @@ COMPARISONS = {
 
 
 def train(name: str, runs: Path, data: str, extra: list[str]) -> dict[str, history.History]:
-    """Trains and tests what a comparison needs; returns what was recorded of each training.
+    """Runs and tests the trainings of a comparison; returns the history of each.
 
     Raises:
         RuntimeError: If a training or a test fails.
@@ -147,13 +147,13 @@ def _run(*words: str) -> None:
 
 
 def epochs_to(run: history.History, error: float) -> int | None:
-    """How many epochs a training took to a training error; None if it did not come so far."""
+    """Returns the number of epochs until a training error; None if it was not reached."""
     reached = (row["epoch"] for row in run.rows if 1 - row["train_top1_accuracy"] <= error)
     return next(map(int, reached), None)
 
 
 def speeds(runs: dict[str, history.History], seconds: float) -> dict[str, float]:
-    """Images per second of the trainings' steps: medians of turns of some seconds."""
+    """Measures the trainings' steps in turns; returns medians in images per second."""
     pairs = []
     for training, run in runs.items():
         network, batch_size = run.settings["network"], run.settings["flags"]["batch_size"]
@@ -171,9 +171,9 @@ def speeds(runs: dict[str, history.History], seconds: float) -> dict[str, float]
 
 
 def table(runs: dict[str, history.History], rates: dict[str, float]) -> list[list[str]]:
-    """A row for each training: accuracies, speed and time, costs, epochs to `REACHED`.
+    """Returns a row per training: accuracies, speed and time, costs, epochs to `REACHED`.
 
-    The epochs to `REACHED` are left out where no training came so far.
+    The column of epochs is left out if no training reached that error.
     """
     head = ["training", "test top-1 %", "training top-1 %", "epochs", "images/s", "minutes"]
     rows = [[*head, "parameters", "million multiply-adds"]]
@@ -229,7 +229,7 @@ def write(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Trains and compares what the command line asks for."""
+    """Parses the command line, and trains and compares."""
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", required=True, help="CIFAR-10: class folders or shards")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the run folders")

@@ -3,13 +3,13 @@
     python benchmarks/convert.py --data=FOLDER [--images=5000] [--repeat=5] [--short_side=256]
                                  [--encoding=auto|jpeg|raw] [--scratch=FOLDER]
 
-FOLDER is anything that can be converted; its images are taken again and again up to `--images`.
-The reference is one process, pinned to one core, that stores the images one after the other and
-writes them to the same shards: no workers, nothing sent between processes. What is compared with
-it, `workers` times, is all that a conversion does after its estimate: the start of the workers, the
-parent's work on the same cores, shards made safe on the disk. All candidates take turns; the table
-shows the median of the turns and their range. Files come from the page cache. The last columns hold
-on a busy machine too: CPU time per image, of parent and workers, and the ratio it would allow.
+FOLDER is any convertible data; its images are repeated up to `--images`. The reference is a single
+process, pinned to one core, that stores the images one by one and writes them to the same shards,
+without workers or communication. It is compared with a whole conversion after its estimate: start
+of the workers, work of the parent on the same cores, and fsync of the shards. A ratio of 1 means
+that N workers are N times as fast. All candidates take turns; the table shows median and range of
+the turns. Files come from the page cache. The last columns are valid on a busy machine too: CPU
+time per image, of parent and workers, and the ratio that it allows.
 """
 
 import argparse
@@ -36,11 +36,11 @@ with console.quiet_import():
     from data.shards import records
     from data.sources import sources
 
-REFERENCE = 0  # workers
+REFERENCE = 0  # number of workers that stands for the single process
 
 
 def one_process(planned: list[plan.Planned], storage: Storage, folder: Path):
-    """Stores and writes everything in this process, on one core."""
+    """Stores and writes all images in this process, on one core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     try:
@@ -53,7 +53,7 @@ def one_process(planned: list[plan.Planned], storage: Storage, folder: Path):
 
 
 def with_workers(planned: list[plan.Planned], storage: Storage, folder: Path, workers: int):
-    """What `convert` does, after its estimate."""
+    """Runs the part of a conversion that follows its estimate."""
     writer.write_shards(
         journal.Journal(folder, {"tasks": 1}, print),
         planned,
@@ -65,7 +65,7 @@ def with_workers(planned: list[plan.Planned], storage: Storage, folder: Path, wo
 
 
 def candidates(planned: list[plan.Planned], storage: Storage) -> dict[int, Callable]:
-    """What to do in a new folder, by number of workers."""
+    """Returns functions that convert to a new folder, by number of workers."""
     cores = len(os.sched_getaffinity(0))
     counts = sorted({2**i for i in range(cores.bit_length()) if 2**i < cores} | {cores})
 
@@ -78,7 +78,7 @@ def candidates(planned: list[plan.Planned], storage: Storage) -> dict[int, Calla
 
 
 def measure(work: Callable[[Path], None], scratch: str | None) -> tuple[float, float]:
-    """Wall time and CPU time of one turn, in seconds, of this process and its children."""
+    """Measures a turn; returns its wall time and the CPU time, children included, in seconds."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         cpu, start = cpu_seconds(), time.perf_counter()
         work(Path(folder))
@@ -86,7 +86,7 @@ def measure(work: Callable[[Path], None], scratch: str | None) -> tuple[float, f
 
 
 def cpu_seconds() -> float:
-    """CPU time so far, of this process and of children that have ended."""
+    """Returns the CPU time of this process and its terminated children."""
     usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -107,7 +107,7 @@ def show(turns: dict[int, list[tuple[float, float]]], images: int):
 
 
 def main(argv: list[str] | None = None):
-    """Parses the command line, measures and prints."""
+    """Parses the command line, measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="what to convert")
     parser.add_argument("--images", type=int, default=5000, help="of every turn")

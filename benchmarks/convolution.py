@@ -1,11 +1,12 @@
-"""Convolution as a product of matrices (im2col), forward and backward, beside TensorFlow's.
+"""Compares convolution as a matrix product (im2col), forward and backward, with TensorFlow's.
 
     python benchmarks/convolution.py
 
-What Chellapilla, Puri, Simard (2006) describe and Caffe does: patches become rows, kernels columns.
-The gradients are products too: patches' times the result's gives the kernel's; the result's times
-kernels' gives that of the patches, which are added up where they overlap. Prints the largest
-difference of each, as a part of the largest value.
+As described by Chellapilla, Puri and Simard (2006) and implemented in Caffe, patches become rows
+and kernels columns of matrices. The gradients are products too: transposed patches times the
+output's gradient give the kernel's; the output's gradient times the transposed kernel gives that of
+the patches, which is summed where patches overlap. Prints the largest difference of each, relative
+to the largest value.
 """
 
 import sys
@@ -29,7 +30,7 @@ CASES = {
 
 
 def patches(images: np.ndarray, size: int, stride: int, padding: int) -> np.ndarray:
-    """The windows of images [B, H, W, C] as rows: [B, H', W', size * size * C]."""
+    """Extracts the patches of images [B, H, W, C] as rows, [B, H', W', size * size * C]."""
     border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     padded = np.pad(images, border)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
@@ -38,7 +39,7 @@ def patches(images: np.ndarray, size: int, stride: int, padding: int) -> np.ndar
 
 
 def added_up(rows: np.ndarray, shape: tuple, size: int, stride: int, padding: int) -> np.ndarray:
-    """The inverse of `patches`: rows are added where windows overlap; images of `shape`."""
+    """Returns images of `shape` from the rows of `patches`, summed where patches overlap."""
     batch, height, width, channels = shape
     padded = np.zeros((batch, height + 2 * padding, width + 2 * padding, channels), rows.dtype)
     rows = rows.reshape([*rows.shape[:3], size, size, channels])
@@ -51,7 +52,7 @@ def added_up(rows: np.ndarray, shape: tuple, size: int, stride: int, padding: in
 
 
 def forward(images: np.ndarray, kernel: np.ndarray, stride: int, padding: int) -> np.ndarray:
-    """Convolves images [B, H, W, C] with a kernel [k, k, C, F]: [B, H', W', F]."""
+    """Convolves images [B, H, W, C] with a kernel [k, k, C, F] to maps [B, H', W', F]."""
     size, filters = kernel.shape[0], kernel.shape[-1]
     return patches(images, size, stride, padding) @ kernel.reshape([-1, filters])
 
@@ -59,7 +60,7 @@ def forward(images: np.ndarray, kernel: np.ndarray, stride: int, padding: int) -
 def backward(
     images: np.ndarray, kernel: np.ndarray, gradient: np.ndarray, stride: int, padding: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of the images and of the kernel, given that of the result [B, H', W', F]."""
+    """Returns the gradients of images and kernel, given the output's gradient [B, H', W', F]."""
     size, filters = kernel.shape[0], kernel.shape[-1]
     rows = patches(images, size, stride, padding)
     of_kernel = rows.reshape([-1, rows.shape[-1]]).T @ gradient.reshape([-1, filters])
@@ -69,7 +70,7 @@ def backward(
 
 
 def differences(case: tuple) -> dict[str, float]:
-    """Largest differences from TensorFlow's, as parts of the largest value."""
+    """Returns the largest differences from TensorFlow, relative to the largest value."""
     batch, side, channels, filters, size, stride, padding = case
     random = np.random.default_rng(0)
     images = random.normal(size=(batch, side, side, channels)).astype(np.float32)
@@ -94,7 +95,7 @@ def differences(case: tuple) -> dict[str, float]:
 
 
 def main() -> None:
-    """Prints a line for each case."""
+    """Prints a line per case."""
     console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False).parse_args()
     for name, case in CASES.items():
         found = ", ".join(f"{what} {value:.1e}" for what, value in differences(case).items())

@@ -1,16 +1,16 @@
-r"""Trains networks for 32 pixels on JAX, with all images in the device's memory: a GPU's minutes.
+r"""Trains networks for 32 pixels on JAX, with all images in device memory, in minutes on a GPU.
 
     python benchmarks/on_jax.py CIFAR10 FOLDER @recipes/cifar_fast.flags \
         "--model=cifar_resnet20 --epochs=150 --batch_size=256 --optimizer=nesterov \
          --learning_rate=0.4 --weight_decay=5e-4 --schedule=one_cycle"
 
-CIFAR10 has the folders train/CLASS and test/CLASS. A training is flags of train.py, or a recipe's
-file after an `@`; `FLAGS` are those that are known here. Networks, schedules and what the update
-computes are train.py's, and so is the augmentation, `cifar`; the order and the draws are JAX's.
+CIFAR10 has the folders train/CLASS and test/CLASS. A training is given by flags of train.py, or by
+`@` and a recipe's file; `FLAGS` lists the supported ones. Networks, schedules, updates and the
+augmentation `cifar` are the same as in train.py; shuffling and random draws are JAX's own.
 
-What the test images say of the network is printed and written to FOLDER/on_jax.json: through one
-view, through two (mirrored) and through six (these also moved by a pixel along the diagonal, as
-arXiv:2404.00498 has it). The weights go to FOLDER, for Keras' `load_weights` on any backend.
+The test accuracy is printed and written to FOLDER/on_jax.json: with one view, with two (mirrored),
+and with six (both also shifted by a pixel along the diagonal, as in arXiv:2404.00498). The weights
+go to FOLDER, for Keras' `load_weights` on any backend.
 """
 
 import argparse
@@ -43,18 +43,18 @@ with console.quiet_import():
     from engine import optimizers, schedules
     from models.tools import graphs
 
-PADDING = 4  # pixels, on each side
-BATCH = 500  # in testing
-MEASURED = 5000  # images for layers that measure them
+PADDING = 4  # pixels on each side
+BATCH = 500  # images per batch in testing
+MEASURED = 5000  # images for layers that compute statistics of them
 VIEWS = [(shift, mirrored) for shift in (0, -1, 1) for mirrored in (False, True)]
-REPORTED = (1, 2, 6)  # of these, from the first
+REPORTED = (1, 2, 6)  # numbers of views to average, from the first one on
 
 
 class Flags(argparse.ArgumentParser):
-    """Reads a training's flags, also from a file whose comments begin with #."""
+    """Parser of a training's flags, also from files with comments after #."""
 
     def convert_arg_line_to_args(self, line: str) -> list[str]:
-        """The flags of a line of a file."""
+        """Splits a line of a file into flags."""
         return shlex.split(line, comments=True)
 
 
@@ -74,7 +74,7 @@ FLAGS.add_argument("--seed", type=int, default=0)
 
 
 class State(NamedTuple):
-    """What a step changes: values of variables, in the order of the model's."""
+    """State of a training step: values of variables, in the order of the model's variables."""
 
     trainable: list[jax.Array]
     others: list[jax.Array]
@@ -82,24 +82,24 @@ class State(NamedTuple):
 
 
 class Rates(keras.optimizers.schedules.LearningRateSchedule):
-    """One of our schedules as Keras takes them: a table with the rate of every step."""
+    """Adapts one of our schedules to Keras by a table with the rate of every step."""
 
     def __init__(self, schedule: schedules.Schedule) -> None:
-        """Fills the table."""
+        """Computes the table."""
         rates = [schedule.rate(step) for step in range(schedule.total_steps)]
         self._rates = np.array(rates, np.float32)
 
     def __call__(self, step: jax.Array) -> jax.Array:
-        """The learning rate of a step."""
+        """Returns the learning rate of a step."""
         return keras.ops.take(self._rates, step)
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, 32, 32, 3], RGB, and labels int32 [N], of class folders.
+    """Reads class folders as images, uint8 [N, 32, 32, 3] in RGB, and labels, int32 [N].
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no images, or a file is no image of 32 pixels.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If it holds no images, or a file is not an image of 32 x 32 pixels.
     """
     listing = folders.list_class_folders(folder)
     found = examples.labelled(listing, sorted(listing, key=natural_order), folder.name)
@@ -113,7 +113,7 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def varied(images: jax.Array, key: jax.Array) -> jax.Array:
-    """The augmentation `cifar`: moved by up to `PADDING` pixels, zero outside, half mirrored."""
+    """Augments like `cifar`: random crops after padding with zeros, half of them mirrored."""
     moves, mirrors = jax.random.split(key)
     corners = jax.random.randint(moves, [len(images), 2], 0, 2 * PADDING + 1)
     mirrored = jax.random.bernoulli(mirrors, shape=[len(images), 1, 1, 1])
@@ -128,7 +128,7 @@ def varied(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def build(options: argparse.Namespace, images: np.ndarray, classes: int) -> keras.Model:
-    """The network of a training, at its start."""
+    """Builds the network of a training with its initial weights."""
     keras.utils.set_random_seed(options.seed)
     pixels = images.reshape(-1, 3)
     model = models.build(options.model, classes, mean=pixels.mean(0), std=pixels.std(0))
@@ -145,7 +145,7 @@ def updates(
     optimizer: keras.optimizers.Optimizer,
     classes: int,
 ) -> Callable:
-    """A function (state, images, labels) -> (state, part of the images that was right)."""
+    """Returns the training step: (state, images, labels) -> (state, accuracy)."""
     decays = [options.weight_decay * (len(each.shape) > 1) for each in model.trainable_variables]
     rates = dict.fromkeys(graphs.norm_biases(model), options.norm_bias_rate)
     factors = [rates.get(each.path, 1.0) for each in model.trainable_variables]
@@ -162,7 +162,7 @@ def updates(
             state.trainable, state.others, images, labels
         )
         columns = (state.trainable, gradients, decays, factors)
-        gradients = [  # with momentum a factor of the gradient is one of the rate
+        gradients = [  # with momentum, scaling the gradient scales the rate
             factor * (gradient + decay * weight)
             for weight, gradient, decay, factor in zip(*columns, strict=True)
         ]
@@ -175,7 +175,7 @@ def updates(
 def train(
     options: argparse.Namespace, images: np.ndarray, labels: np.ndarray
 ) -> tuple[keras.Model, float]:
-    """Trains a network: itself, and the accuracy of its last epoch, a fraction."""
+    """Trains a network; returns it and the training accuracy of the last epoch, a fraction."""
     classes = int(labels.max()) + 1
     size, steps = options.batch_size, len(images) // options.batch_size
     schedule = schedules.Schedule(
@@ -213,17 +213,17 @@ def train(
 
 
 def kinds(model: keras.Model) -> tuple[list[keras.Variable], list[keras.Variable]]:
-    """The variables as `stateless_call` takes them: what is trained, and the others."""
+    """Splits the variables for `stateless_call`: trainable and non-trainable ones."""
     return model.trainable_variables, model.non_trainable_variables
 
 
 def values(variables: list[keras.Variable]) -> list[jax.Array]:
-    """What variables hold."""
+    """Returns the values of variables."""
     return [variable.value for variable in variables]
 
 
 def test(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[int, float]:
-    """Top-1 accuracies in %, by the number of views whose probabilities are averaged."""
+    """Returns top-1 accuracies in %, by the number of views averaged."""
 
     @jax.jit
     def probabilities(trainable, others, batch):
@@ -231,7 +231,7 @@ def test(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[int
 
     weights = [values(variables) for variables in kinds(model)]
     around = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], "reflect").astype("float32")
-    sums, found = 0.0, {}  # of the views so far
+    sums, found = 0.0, {}  # sum of the probabilities over the views so far
     for count, (shift, mirrored) in enumerate(VIEWS, 1):
         view = around[:, 1 + shift : 33 + shift, 1 + shift : 33 + shift]
         view = view[:, :, ::-1] if mirrored else view
@@ -242,7 +242,7 @@ def test(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[int
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Trains and tests what the command line asks for."""
+    """Parses the command line, trains and tests."""
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("data", type=Path, help="folder of train/CLASS and test/CLASS")
     parser.add_argument("output", type=Path, help="folder for weights and accuracies")

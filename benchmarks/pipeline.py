@@ -1,12 +1,12 @@
-"""Measures what the input pipeline promises besides speed: memory, seeking, even throughput.
+"""Measures promises of the input pipeline besides speed: memory, seeking, steady throughput.
 
     python benchmarks/pipeline.py memory --data=SHARDS [--seconds=120]
     python benchmarks/pipeline.py seek
     python benchmarks/pipeline.py borders --data=SHARDS [--repeat=5]
 
-SHARDS is a folder that `python -m data.convert` wrote; where it is small, its train split counts as
-often as it takes to be several blocks long. `seek` makes its own data: as many records as ImageNet
-has, small ones, in 1,024 shards.
+SHARDS is a folder written by `python -m data.convert`; a small train split is repeated until it is
+several blocks long. `seek` makes its own data: as many records as ImageNet has, but small ones, in
+1,024 shards.
 """
 
 import argparse
@@ -37,12 +37,12 @@ SIZE, BATCH_SIZE = 224, 128
 BLOCKS = 6
 IMAGENET = 1_281_167
 SHARDS = 1024
-FOREVER = 100_000  # steps
-SAMPLES = 12  # of the resident memory
+FOREVER = 100_000  # steps, more than any measurement takes
+SAMPLES = 12  # samples of the resident memory
 
 
 def main(argv: list[str] | None = None):
-    """Parses the command line, measures one promise and prints it."""
+    """Parses the command line, measures one of the promises and prints the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("promise", choices=PROMISES)
     parser.add_argument("--data", help="folder of shards")
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None):
 
 
 def memory(options: argparse.Namespace):
-    """Resident memory while batches are made, and the bound that follows from the settings."""
+    """Measures resident memory while batches are made, and prints the bound from the settings."""
     dataset = several_blocks(datasets.load(options.data))
     batches = iter(training(dataset, options.threads))
     every, begin = options.seconds / SAMPLES, time.perf_counter()
@@ -69,11 +69,11 @@ def memory(options: argparse.Namespace):
 
 
 def seek(options: argparse.Namespace):
-    """Time to the first batch of an epoch, and to its last."""
+    """Measures the time to the first batch of an epoch, and to the last one."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = imagenet_sized(Path(folder))
         last = IMAGENET // BATCH_SIZE - 1
-        next(iter(training(dataset, options.threads, size=8)))  # what is slow only once
+        next(iter(training(dataset, options.threads, size=8)))  # start-up
         for step in (0, last):
             shards = dataset.shards("train")
             begin = time.perf_counter()
@@ -87,7 +87,7 @@ def seek(options: argparse.Namespace):
 
 
 def borders(options: argparse.Namespace):
-    """Throughput with shuffling, over several blocks, and without."""
+    """Measures throughput over several blocks, with and without shuffling."""
     dataset = several_blocks(datasets.load(options.data))
 
     def unshuffled() -> Iterator:
@@ -102,7 +102,7 @@ def borders(options: argparse.Namespace):
         "in stored order": unshuffled(),
     }
     rates = {name: [] for name in ways}
-    steps = dataset.num_examples("train") // BATCH_SIZE  # an epoch: every border once
+    steps = dataset.num_examples("train") // BATCH_SIZE  # an epoch, which crosses every border once
     for _, (name, batches) in itertools.product(range(options.repeat), ways.items()):
         begin = time.perf_counter()
         for _ in itertools.islice(batches, steps):
@@ -122,7 +122,7 @@ def training(
     size: int = SIZE,
     step: int = 0,
 ) -> tf.data.Dataset:
-    """Training batches, decoded as they come."""
+    """Returns training batches, decoded on the fly."""
     return pipeline.train_batches(
         dataset,
         policy,
@@ -136,14 +136,14 @@ def training(
 
 
 def several_blocks(dataset: datasets.Dataset) -> datasets.Dataset:
-    """A data set whose train split is `BLOCKS` blocks long, by repetition."""
+    """Repeats the shards of a data set until its train split is `BLOCKS` blocks long."""
     shards = dataset.shards("train")
     times = -(-BLOCKS * order.BLOCK_BYTES // sum(shard.bytes for shard in shards))
     return dataclasses.replace(dataset, splits={"train": times * shards})
 
 
 def imagenet_sized(folder: Path) -> datasets.Dataset:
-    """As many records as ImageNet has, of one image of 8 x 8."""
+    """Writes a data set of as many records as ImageNet has, all of one 8 x 8 image."""
     jpeg = cv2.imencode(".jpg", np.full([8, 8, 3], 128, np.uint8))[1].tobytes()
     record = records.example_bytes(
         encoded=jpeg, format="JPEG", label=0, height=8, width=8, filename="grey.jpg"
@@ -163,7 +163,7 @@ def imagenet_sized(folder: Path) -> datasets.Dataset:
 
 
 def resident_bytes() -> tuple[int, int]:
-    """This process's resident memory, and how much of it are mapped files."""
+    """Returns the resident memory of this process, and how much of it is mapped files."""
     rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return tuple(1024 * int(rows[name].split()[0]) for name in ("VmRSS", "RssFile"))
 

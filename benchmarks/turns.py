@@ -38,7 +38,7 @@ PATIENCE = 120  # seconds that a turn may exceed the requested time
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A way to read data.
+    """A way to read or train on data, to be compared with others.
 
     Attributes:
         name: Short name.

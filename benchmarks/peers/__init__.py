@@ -1,15 +1,15 @@
-"""Ways to read training data that other projects offer, set up as their guides say for a CPU.
+"""Input pipelines of other projects, configured for a CPU as their guides recommend.
 
-All yield uint8 batches, mirrored half of the time, not normalised, in random order without end. A
-file per package, any of which may be missing. Where a peer has a file format of its own, its files
-are written from the very bytes of our shards.
+All yield endless uint8 batches in random order, half of the images mirrored, not normalised. Each
+package has its own module, and any package may be missing. For peers with their own file format,
+the files are written from the same bytes as our shards.
 """
 
 from benchmarks.turns import Candidate
 
-PREFETCH = 2  # batches of a worker
-SHUFFLED = 1024  # images, of windows in memory
-AREA = (0.08, 1.0)  # of a random-resized-crop
+PREFETCH = 2  # batches per worker
+SHUFFLED = 1024  # images in a shuffle buffer
+AREA = (0.08, 1.0)  # range of a random-resized-crop's area, a fraction of the image
 RATIO = (3 / 4, 4 / 3)
 
 _TENSORS = Candidate("torch", "PyTorch DataLoader, tensors", "benchmarks.peers.pytorch:tensors")

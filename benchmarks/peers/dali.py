@@ -12,7 +12,7 @@ from benchmarks.setting import Setting
 
 
 def dali(setting: Setting) -> Iterator[np.ndarray]:
-    """One pipeline; epochs follow each other without a break."""
+    """Runs a pipeline without a break between epochs."""
 
     @pipeline_def(
         batch_size=setting.batch_size,
@@ -60,7 +60,7 @@ def _cut(setting: Setting):
 
 
 def _moved(setting: Setting):
-    """Small images come from memory, a batch at a time."""
+    """Reads small images from memory, a batch at a time."""
     pixels, choose = np.array(setting.pixels()), np.random.default_rng(0)
 
     def take() -> np.ndarray:
@@ -83,7 +83,7 @@ def _window(setting: Setting) -> dict:
 
 
 def _records(setting: Setting):
-    """The images of our shards, shuffled in a window."""
+    """Reads the images of our shards through a shuffle buffer."""
     shards = sorted(setting.path("shards").glob("*.tfrecord"))
     return fn.readers.tfrecord(
         path=[str(shard) for shard in shards],
@@ -95,12 +95,12 @@ def _records(setting: Setting):
 
 
 def _index(shard: Path, folder: Path) -> Path:
-    """Says where every record starts and how long it is, as DALI's tfrecord2idx does."""
+    """Writes the offset and length of every record, like DALI's tfrecord2idx."""
     folder.mkdir(exist_ok=True)
     path, at, lines = folder / f"{shard.name}.idx", 0, []
     with shard.open("rb") as records:
         while length := records.read(8):
-            size = struct.unpack("<Q", length)[0] + 16  # with its length and two checksums
+            size = struct.unpack("<Q", length)[0] + 16  # including its length and two checksums
             lines.append(f"{at} {size}\n")
             at = records.seek(at + size)
     path.write_text("".join(lines))

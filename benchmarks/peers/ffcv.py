@@ -1,7 +1,7 @@
 """FFCV from its own file: batches [B, S, S, 3].
 
-FFCV encodes every JPEG again, and has no crop that does not resize. The field and the decoder that
-keep the bytes and cut only are made of its own parts here.
+FFCV re-encodes every JPEG and has no crop without resizing. This module adds, from FFCV's own
+parts, a field that keeps the bytes and a decoder that only crops.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,10 +22,10 @@ from benchmarks.setting import Setting
 
 
 class EncodedField(RGBImageField):
-    """An image field that keeps a JPEG file's bytes; the value is its path."""
+    """Image field that keeps the bytes of a JPEG file, given by its path."""
 
     def encode(self, destination: np.ndarray, path: Path, malloc: Callable) -> None:
-        """Writes one file."""
+        """Writes a file."""
         encoded = np.frombuffer(path.read_bytes(), np.uint8)
         destination["mode"] = IMAGE_MODES["jpg"]
         with Image.open(path) as header:
@@ -35,7 +35,7 @@ class EncodedField(RGBImageField):
 
 
 class RandomCropDecoder(ResizedCropRGBImageDecoder):
-    """A decoder of squares that are not resized."""
+    """Decoder that crops squares without resizing."""
 
     def __init__(self, size: int) -> None:
         super().__init__((size, size))
@@ -43,7 +43,7 @@ class RandomCropDecoder(ResizedCropRGBImageDecoder):
 
     @property
     def get_crop_generator(self) -> Callable:
-        """Draws a window; FFCV compiles it."""
+        """Returns a function that draws a crop window, which FFCV compiles."""
 
         def window(height, width, size, _):
             side = int(size[0])
@@ -55,7 +55,7 @@ class RandomCropDecoder(ResizedCropRGBImageDecoder):
 
 
 def ffcv(setting: Setting) -> Iterator[torch.Tensor]:
-    """From a file in the page cache, in random order; epochs are long."""
+    """Reads a file in the page cache in random order, in long epochs."""
     decoded = not setting.about.decodes
     path, images = _written(setting, decoded)
     loader = Loader(
@@ -74,7 +74,7 @@ def ffcv(setting: Setting) -> Iterator[torch.Tensor]:
 
 
 def _written(setting: Setting, decoded: bool) -> tuple[Path, int]:
-    """Writes FFCV's file; returns it and how many images it has."""
+    """Writes FFCV's file; returns its path and the number of images."""
     if decoded:
         examples = list(zip(setting.pixels(), setting.labels().tolist(), strict=True))
         field = RGBImageField(write_mode="raw")
@@ -87,7 +87,7 @@ def _written(setting: Setting, decoded: bool) -> tuple[Path, int]:
 
 
 def _steps(setting: Setting) -> list:
-    """The pipeline of images."""
+    """Returns the pipeline of images."""
     size = setting.size
     if setting.about.resizes:
         return [

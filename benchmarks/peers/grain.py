@@ -16,25 +16,25 @@ cv2.setNumThreads(0)
 
 
 class Pixels:
-    """Decoded images, mapped into the memory of whoever asks first."""
+    """Decoded images, memory-mapped by each process at its first access."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting, self._images = setting, len(setting.labels())
         self._pixels = None
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Returns the number of images."""
         return self._images
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """One image."""
+        """Returns an image."""
         if self._pixels is None:
             self._pixels = self._setting.pixels()
         return self._pixels[index]
 
 
 def grain(setting: Setting) -> Iterator[np.ndarray]:
-    """Images in worker processes, an exact shuffle."""
+    """Loads images in worker processes, exactly shuffled."""
     if setting.about.decodes:
         source = sources.ArrayRecordDataSource([_written(setting)])
     else:
@@ -48,7 +48,7 @@ def grain(setting: Setting) -> Iterator[np.ndarray]:
 
 
 def _written(setting: Setting) -> str:
-    """The JPEG files as an ArrayRecord file."""
+    """Writes the JPEG files to an ArrayRecord file and returns its path."""
     path = str(setting.path("images.array_record"))
     writer = ArrayRecordWriter(path, "group_size:1")
     for file, _ in setting.files():
@@ -75,7 +75,7 @@ def _varied(element: bytes | np.ndarray, draw: np.random.Generator, *, setting: 
 
 
 def _window(height: int, width: int, draw: np.random.Generator) -> tuple[int, int, int, int]:
-    """A random-resized-crop."""
+    """Draws the window of a random-resized-crop."""
     for _ in range(10):
         area = height * width * draw.uniform(*AREA)
         ratio = math.exp(draw.uniform(*np.log(RATIO)))

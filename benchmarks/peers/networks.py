@@ -1,4 +1,4 @@
-"""PyTorch's networks that have the layers of ours: torchvision's, timm's, or written here."""
+"""PyTorch networks with the same layers as ours: from torchvision, from timm, or written here."""
 
 import timm
 import torch
@@ -9,7 +9,7 @@ CLASSES = 1000
 
 
 def alexnet() -> nn.Module:
-    """Krizhevsky et al. 2012: two towers, local response normalisation; for 227 pixels."""
+    """AlexNet of Krizhevsky et al. 2012: two towers, local response normalisation, 227 pixels."""
     norm = {"size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2}
     towers = [
         *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(), nn.LocalResponseNorm(**norm), nn.MaxPool2d(3, 2)),
@@ -29,7 +29,7 @@ def alexnet() -> nn.Module:
 
 
 class _Block(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut that drops pixels and adds channels of zeros."""
+    """Two 3 x 3 convolutions with a shortcut that subsamples and pads channels with zeros."""
 
     def __init__(self, inside: int, filters: int, stride: int):
         super().__init__()
@@ -40,14 +40,14 @@ class _Block(nn.Module):
         self.stride, self.more = stride, filters - inside
 
     def forward(self, x):
-        """Maps [B, C, H, W] to [B, filters, H / stride, W / stride]."""
+        """Returns maps [B, filters, H / stride, W / stride] for maps [B, C, H, W]."""
         y = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
         x = x[:, :, :: self.stride, :: self.stride]
         return torch.relu(y + nn.functional.pad(x, (0, 0, 0, 0, 0, self.more)))
 
 
 def cifar_resnet20() -> nn.Module:
-    """He et al. 2015, section 4.2."""
+    """ResNet-20 for CIFAR-10 of He et al. 2015, section 4.2."""
     blocks = [
         _Block(inside if not number else filters, filters, stride if not number else 1)
         for inside, filters, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2))
@@ -59,12 +59,12 @@ def cifar_resnet20() -> nn.Module:
 
 
 def googlenet_bn() -> nn.Module:
-    """torchvision's, which has 3 x 3 in place of 5 x 5 (a little less to compute)."""
+    """GoogLeNet of torchvision, which has 3 x 3 instead of 5 x 5 (slightly less computation)."""
     return torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False)
 
 
 def inception_v3() -> nn.Module:
-    """torchvision's, without its auxiliary classifier."""
+    """Inception v3 of torchvision, without its auxiliary classifier."""
     return torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
 
 

@@ -16,40 +16,40 @@ FOREVER = 10**9  # images
 
 
 class Files(data.Dataset):
-    """JPEG files, one image at a time."""
+    """Data set of JPEG files."""
 
     def __init__(self, setting: Setting, read: Callable, vary: Callable) -> None:
         self._files = [(str(path), label) for path, label in setting.files()]
         self._read, self._vary = read, vary
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Returns the number of images."""
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Reads and varies an image."""
+        """Reads and augments an image."""
         path, label = self._files[index]
         return self._vary(self._read(path)), label
 
 
 class Pixels(data.Dataset):
-    """Decoded images in memory, one image at a time."""
+    """Data set of decoded images in memory."""
 
     def __init__(self, setting: Setting, vary: Callable) -> None:
         self._pixels = torch.from_numpy(np.array(setting.pixels())).permute(0, 3, 1, 2)
         self._labels, self._vary = setting.labels().tolist(), vary
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Returns the number of images."""
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Varies an image."""
+        """Augments an image."""
         return self._vary(self._pixels[index]), self._labels[index]
 
 
 def tensors(setting: Setting) -> Iterator[torch.Tensor]:
-    """Torchvision's own decoder, and its transforms of tensors."""
+    """Reads files with torchvision's decoder and its transforms of tensors."""
 
     def read(path: str) -> torch.Tensor:
         return decoded(io.read_file(path))
@@ -58,23 +58,23 @@ def tensors(setting: Setting) -> Iterator[torch.Tensor]:
 
 
 def pil(setting: Setting) -> Iterator[torch.Tensor]:
-    """Pillow's decoder as in torchvision's ImageFolder, and transforms of its images."""
+    """Reads files with Pillow, as torchvision's ImageFolder does, and transforms of its images."""
     vary = v2.Compose([crop(setting), v2.PILToTensor()])
     yield from _load(setting, Files(setting, pil_loader, vary))
 
 
 def memory(setting: Setting) -> Iterator[torch.Tensor]:
-    """One tensor that holds all images decoded."""
+    """Reads one tensor of all decoded images."""
     yield from _load(setting, Pixels(setting, crop(setting)))
 
 
 def decoded(encoded: torch.Tensor) -> torch.Tensor:
-    """A JPEG's bytes, uint8 [N], to pixels, uint8 [3, H, W]."""
+    """Decodes the bytes of a JPEG, uint8 [N], to pixels, uint8 [3, H, W]."""
     return io.decode_jpeg(encoded, mode=io.ImageReadMode.RGB)
 
 
 def crop(setting: Setting) -> Callable:
-    """The transforms of a scenario."""
+    """Returns the transforms of a scenario."""
     if setting.about.resizes:
         cut = v2.RandomResizedCrop(setting.size, AREA, RATIO)
     else:
@@ -86,7 +86,7 @@ def _load(setting: Setting, dataset: data.Dataset) -> Iterator[torch.Tensor]:
     loader = data.DataLoader(
         dataset,
         batch_size=setting.batch_size,
-        sampler=data.RandomSampler(dataset, num_samples=FOREVER),  # permutation after permutation
+        sampler=data.RandomSampler(dataset, num_samples=FOREVER),  # consecutive permutations
         num_workers=setting.threads,
         prefetch_factor=PREFETCH,
         persistent_workers=True,

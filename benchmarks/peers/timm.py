@@ -1,4 +1,4 @@
-"""The loader of timm, without the normalisation at its end: batches [B, 3, S, S]."""
+"""Timm's loader without its final normalisation: batches [B, 3, S, S]."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from benchmarks.setting import Setting
 
 
 def timm(setting: Setting) -> Iterator[torch.Tensor]:
-    """From class folders; epochs follow each other without a break."""
+    """Reads class folders without a break between epochs."""
     dataset = create_dataset("", str(setting.path("files")))
     loader = create_loader(
         dataset,
@@ -28,5 +28,5 @@ def timm(setting: Setting) -> Iterator[torch.Tensor]:
         crop, flip = transforms.RandomCrop(setting.size), transforms.RandomHorizontalFlip()
         dataset.transform = transforms.Compose([crop, flip, ToNumpy()])
     while True:
-        for images, _ in loader.loader:  # around which timm's own casts and normalises
+        for images, _ in loader.loader:  # timm wraps it to cast and normalise
             yield images

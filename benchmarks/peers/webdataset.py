@@ -14,7 +14,7 @@ SHARDS = 16
 
 
 def webdataset(setting: Setting) -> Iterator[torch.Tensor]:
-    """From tar files, each of which a worker chooses at random."""
+    """Reads tar files, which each worker chooses at random."""
     vary = pytorch.crop(setting)
 
     def finish(example: dict[str, bytes]) -> tuple[torch.Tensor, int]:
