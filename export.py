@@ -139,7 +139,7 @@ def open_samples(places: list[str] | None, network: loading.Trained, processes: 
     """Reads the sample images, at most `_MOST_IMAGES` evenly spaced ones.
 
     Args:
-        places: Image files and folders (default: the images that are installed anyway).
+        places: Image files and folders (default: those of `_own_images`).
         network: Network that will see the images.
         processes: Upper limit of decoding processes.
 

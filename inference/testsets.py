@@ -115,8 +115,8 @@ class Folder:
     ) -> None:
         """Lists the images.
 
-        The name of a folder is a class name of the network or its WordNet id; images in other
-        folders are left out.
+        A folder is named by a class name of the network or its WordNet id; images in other folders
+        are left out.
 
         Args:
             root: Folder of the class folders.

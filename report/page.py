@@ -18,7 +18,8 @@ from runtime import console
 CLASSES = 200  # rows of the table of classes, the worst class first
 PAIRS = 12  # most confused pairs of classes
 _TEST = "test"  # subfolder of the run folder that test.py writes
-# Pictures in a run folder: path, title and note. Of several with a title, the first one is shown.
+# Pictures in a run folder: path, title and note. Of several pictures with the same title, the
+# first one that exists is shown.
 PICTURES = (
     ("results.png", "Curves", "Loss and accuracy of each epoch, and the learning rate."),
     (
