@@ -38,6 +38,8 @@ class Server:
         self._count += 1
         stdout = stdout or self._folder / f"{self._count}.stdout"
         stderr = stderr or self._folder / f"{self._count}.stderr"
+        for path in (stdout, stderr):
+            path.touch()  # may be read at once
         argv = [str(word) for word in words]
         files = {"stdout": str(stdout), "stderr": str(stderr)}
         pid = self.ask(argv=argv, environment=dict(environment), **files)
@@ -106,8 +108,9 @@ def run(argv, stdout, stderr, environment):
         start, argv = runpy.run_module, argv[1:]
         sys.modules.pop(argv[0], None)
     sys.argv = argv
-    # Who starts the tests in the background has it ignored.
+    # Who starts the tests in the background, or with nohup, has them ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     code = 0
     try:
         start(argv[0], run_name="__main__")

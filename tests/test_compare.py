@@ -37,6 +37,9 @@ def run(tmp_path):
 def test_seeds_are_one_row_and_what_differs_is_its_name(run):
     folders = [run(f"a{seed}", (0.5, 0.6 + seed / 100), seed=seed) for seed in range(3)]
     folders.append(run("b", (0.9,), dropout=0.2, milestones=["0.5", "0.9"]))
+    settings = json.loads((folders[3] / "run.json").read_text())
+    settings["defaults"] = {"milestones": ["0.5", "0.75"]}
+    (folders[3] / "run.json").write_text(json.dumps(settings))
     groups = compare.grouped([history.read(folder) for folder in folders])
     assert list(groups) == ["dropout=0.2 milestones=0.5,0.9", "milestones=0.5,0.75"]
     alone, seeds = (compare.row(title, runs) for title, runs in groups.items())

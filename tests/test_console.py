@@ -81,6 +81,7 @@ def test_what_nohup_ignores_stays_ignored(hangups):
 WAITING = """import os, signal, sys
 from runtime import console
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 interrupts = console.Interrupts("stopping\\n")
 for number in map(int, sys.argv[1:]):
     os.kill(os.getpid(), number)

@@ -121,6 +121,7 @@ def test_a_terminal_that_closes_stops_a_training_with_a_checkpoint(tmp_path):
         stdin=inside,
         stdout=inside,
         stderr=inside,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests have nohup
     )
     os.close(inside)
     wait_for_checkpoint(run_dir, process)

@@ -91,7 +91,7 @@ def test_other_pages_may_not_use_it(client, origin):
 
 
 @pytest.fixture(scope="module")
-def server():
+def address():
     """The page on a free port: its address; stopped by Ctrl-C, with one line."""
     words = ["--serve", "--port=0", "--max_megabytes=1", f"--checkpoint={WEIGHTS}"]
     words += ["--threshold=0.8"]
@@ -109,12 +109,12 @@ def server():
     assert (process.returncode, errors) == (130, "error: interrupted\n")
 
 
-def test_the_server_refuses_more_than_it_reads(server):
-    request = urllib.request.Request(f"{server}/classify", data=bytes(5 << 20))
+def test_the_server_refuses_more_than_it_reads(address):
+    request = urllib.request.Request(f"{address}/classify", data=bytes(5 << 20))
     with pytest.raises(OSError) as raised:  # or the connection is reset before the answer is read
         urllib.request.urlopen(request, timeout=20)
     assert getattr(raised.value, "code", 413) == 413
-    with urllib.request.urlopen(server, timeout=20) as page:  # it is still there
+    with urllib.request.urlopen(address, timeout=20) as page:  # it is still there
         assert b"What is in this picture?" in page.read()
 
 
@@ -193,13 +193,13 @@ document.dispatchEvent(arguments[2] == "paste"
 LOADED = "return [...document.images].every((image) => image.complete && image.naturalWidth > 0)"
 
 
-def test_the_page_in_a_browser(server, browser, tmp_path):
+def test_the_page_in_a_browser(address, browser, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "huge.bmp").write_bytes(bytes(2 << 20))
     noise = cv2.imencode(".tiff", photograph(4))[1].tobytes()  # of no kind that Chromium shows
     (tmp_path / "noise.tiff").write_bytes(noise)
     looks(browser, 1200, 900)
-    browser.get(server)
+    browser.get(address)
     browser.save_screenshot(str(tmp_path / "empty.png"))
     choose = browser.find_element("css selector", "#drop input")
     choose.send_keys("\n".join(str(tmp_path / name) for name in ("notes.txt", "huge.bmp")))
@@ -231,12 +231,12 @@ def test_the_page_in_a_browser(server, browser, tmp_path):
     assert complaints == []
 
 
-def test_the_example_of_the_readme_is_json(server):
+def test_the_example_of_the_readme_is_json(address):
     boundary = "x1"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="3.png"\r\n\r\n'
     body = head.encode() + THREE.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
     kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    request = urllib.request.Request(f"{server}/classify", data=body, headers=kind)
+    request = urllib.request.Request(f"{address}/classify", data=body, headers=kind)
     with urllib.request.urlopen(request, timeout=20) as reply:
         (result,) = json.load(reply)["results"]
     assert result["predictions"][0]["class"] == "3" and result["unsure"] is False

@@ -161,7 +161,7 @@ def test_both_parts_are_measured_and_kept(command, photographs, tmp_path):
         assert [result["name"] for result in results] == ["420-95", "444-85"]
         assert all(result["shape"] == [12, 224, 224, 3] for result in results)
     written = (tmp_path / "out" / "storage.md").read_text()
-    assert written.count("\n| 4:4:4, 85 ") == 4 and written.count("1.000") == 4
+    assert written.count("\n| 4:4:4, 85 ") == 4 and written.count("1.000") >= 4
     assert "--weights=squeezenet1_1=FILE" in written and str(tmp_path) not in written
     assert not re.search(r"\bnan\b", written)
     done = command("benchmarks/storage.py", *words)
