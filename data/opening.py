@@ -148,9 +148,11 @@ def _converted_before(
         ValueError: If it is, but only an earlier version could make the same conversion.
     """
     storages = [storage, _earlier(storage)] if expected else [storage]
+    copy = expected.copy() if expected else None
     for images in _fingerprints(source):
         names = {fingerprint(replace(source, fingerprint=images), how): how for how in storages}
-        copy = expected.copy() if expected else copies.find(next(iter(names)))
+        if expected is None:
+            copy = copies.find(next(iter(names)))
         sought = copies.fingerprints(copy) if copy else {expected and expected.fingerprint}
         if known := names.keys() & sought:
             how = names[known.pop()]
@@ -165,7 +167,6 @@ def _converted_before(
                 )
             return copy
     if expected:
-        copy = expected.copy()
         how = f": {changes.since(source, copy)}" if copy else ""
         raise ChangedDataError(data, f"{data} is not what it was then{how}", expected)
     return None

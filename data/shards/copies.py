@@ -1,6 +1,7 @@
 """Converted copies of images in the cache: found by their content, listed, removed."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -70,10 +71,9 @@ def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
         fingerprint: One of `Dataset.fingerprints`.
         *elsewhere: Folders of shards outside of the cache to look at too.
     """
-    for place in [*folder().glob(f"*-{fingerprint[:16]}"), *map(Path, elsewhere)]:
-        if fingerprint in fingerprints(place):
-            return place
-    return next((copy.folder for copy in _copies() if fingerprint in copy.fingerprints), None)
+    by_name = folder().glob(f"*-{fingerprint[:16]}")
+    places = itertools.chain(by_name, map(Path, elsewhere), _places())
+    return next((place for place in places if fingerprint in fingerprints(place)), None)
 
 
 def fingerprints(place: Path) -> tuple[str, ...]:
@@ -131,8 +131,13 @@ def rename(copy: Path, fingerprint: str, *earlier: str) -> None:
         files.write(copy / DESCRIPTION, text.encode() + b"\n")
 
 
+def _places() -> list[Path]:
+    """The folders in the cache."""
+    return sorted(folder().glob("*/"))
+
+
 def _copies() -> Iterator[Copy]:
-    for place in sorted(folder().glob("*/")):
+    for place in _places():
         known = fingerprints(place)
         if known or place.suffix == ".partial":
             use = _read(place / _USE)
