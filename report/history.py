@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-_REPEATS = {"seed", "run_dir", "resume"}  # for runs of earlier versions, which do not record it
+# The defaults of the flags, and the flags in which repetitions of a training may differ, of the
+# versions that did not yet record them in run.json.
+_EARLIER = json.loads(Path(__file__).with_name("earlier_flags.json").read_text())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +31,16 @@ class History:
         """Returns the flags that determine the training, except the seed, to compare runs.
 
         Args:
-            runs: All runs of the comparison, whose recorded defaults replace flags that did not
-                exist yet when this run was started.
+            runs: All runs of the comparison; flags that did not exist yet when this run was
+                started have the defaults that the others record.
         """
         settings = [run.settings for run in (*runs, self)]
-        values = {n: v for each in settings for n, v in each.get("defaults", {}).items()}
-        values |= self.settings["flags"]
+        recorded = {n: v for each in settings for n, v in each.get("defaults", {}).items()}
+        values = recorded | _EARLIER["defaults"] | self.settings["flags"]
         values |= {
             name: self._data(values[name]) for name in ("data", "val_data") if values.get(name)
         }
-        repeats = set().union(*(each.get("repeats", _REPEATS) for each in settings))
+        repeats = set().union(*(each.get("repeats", _EARLIER["repeats"]) for each in settings))
         return {name: value for name, value in values.items() if name not in repeats}
 
     def _data(self, path: str) -> str:

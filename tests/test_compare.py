@@ -37,9 +37,6 @@ def run(tmp_path):
 def test_seeds_are_one_row_and_what_differs_is_its_name(run):
     folders = [run(f"a{seed}", (0.5, 0.6 + seed / 100), seed=seed) for seed in range(3)]
     folders.append(run("b", (0.9,), dropout=0.2, milestones=["0.5", "0.9"]))
-    settings = json.loads((folders[3] / "run.json").read_text())
-    settings["defaults"] = {"milestones": ["0.5", "0.75"]}
-    (folders[3] / "run.json").write_text(json.dumps(settings))
     groups = compare.grouped([history.read(folder) for folder in folders])
     assert list(groups) == ["dropout=0.2 milestones=0.5,0.9", "milestones=0.5,0.75"]
     alone, seeds = (compare.row(title, runs) for title, runs in groups.items())
@@ -52,12 +49,20 @@ def test_seeds_are_one_row_and_what_differs_is_its_name(run):
 def test_a_run_from_before_a_flag_had_its_default(run):
     newer = {"power": 1.0, "milestones": ["0.5", "0.75"], "clip_norm": None, "histograms": True}
     folders = [run("old", (0.5,), seed=1), run("new", (0.6,), seed=2, **newer)]
-    settings = json.loads((folders[1] / "run.json").read_text())
-    settings |= {"defaults": newer | {"histograms": False}, "repeats": ["histograms", "seed"]}
-    (folders[1] / "run.json").write_text(json.dumps(settings))
     folders.append(run("other", (0.4,), power=2.0))
     groups = compare.grouped([history.read(folder) for folder in folders])
     assert {title: len(runs) for title, runs in groups.items()} == {"power=1.0": 2, "power=2.0": 1}
+
+
+def test_a_flag_of_a_later_version_has_the_default_that_its_runs_record(run):
+    folders = [run("old", (0.5,), seed=1), run("new", (0.6,), seed=2, later=3, quietly=True)]
+    folders.append(run("other", (0.4,), later=4))
+    for folder in folders[1:]:
+        settings = json.loads((folder / "run.json").read_text())
+        settings |= {"defaults": {"later": 3, "quietly": False}, "repeats": ["quietly"]}
+        (folder / "run.json").write_text(json.dumps(settings))
+    groups = compare.grouped([history.read(folder) for folder in folders])
+    assert {name: len(runs) for name, runs in groups.items()} == {"later=3": 2, "later=4": 1}
 
 
 def test_data_are_told_apart_by_name_and_size_not_by_the_way_to_them(run):
