@@ -36,7 +36,7 @@ with console.quiet_import():
     from training.build import Setup, settle
     from training.log import Log
     from training.recipe import Recipe, Running, headings
-    from training.run_folder import data_name, open_run
+    from training.run_folder import name_of, open_run
     from training.start import default_model, resume, start
     from training.state import State, rolled_back, save, validate
 
@@ -53,14 +53,15 @@ def main(argv: list[str]) -> None:
     """Parses the flags, sets up the training and runs it."""
     if unexpected := console.parse(argv, headings=headings()):
         console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
+    recipe, running = flags.value_of(Recipe), flags.value_of(Running)
     given = flags.given(Recipe, Running)
-    if FLAGS.seeds > 1:
-        return print("\n".join(train_all(argv, FLAGS.flag_values_dict(), given)))
-    talk = sys.stderr if FLAGS.json else sys.stdout  # --json keeps stdout for its one line
+    if running.seeds > 1:
+        return print("\n".join(train_all(argv, recipe, running, given)))
+    talk = sys.stderr if running.json else sys.stdout  # --json keeps stdout for its one line
     program, *words = argv
     files, typed = apart(words)
-    default = RECIPES / f"{FLAGS.model or default_model(FLAGS.data)}.flags"
-    if default.exists() and not files and not FLAGS.resume:
+    default = RECIPES / f"{recipe.model or default_model(recipe.data)}.flags"
+    if default.exists() and not files and not running.resume:
         print(f"settings: those of recipes/{default.name} where no flag is given", file=talk)
         files = [f"--flagfile={default}"]
         words = [*files, *words]
@@ -235,14 +236,14 @@ def instead(setup: Setup) -> list[str] | None:
 
 
 def train_all(
-    argv: list[str], options: Mapping[str, object], given: Mapping[str, object]
+    argv: list[str], recipe: Recipe, running: Running, given: Mapping[str, object]
 ) -> list[str]:
-    """Trains once per seed of `--seeds`; returns lines that compare the runs."""
-    numbers = range(options["seed"], options["seed"] + options["seeds"])
+    """Trains once for each of `--seeds`; returns lines that compare the runs."""
+    numbers = range(recipe.seed, recipe.seed + running.seeds)
     for name in sorted(given.keys() & {"resume", *flags.names(Running, alone=True)}):
         console.fail(f"--{name} is about one training, received --seeds={len(numbers)} too")
-    model = options["model"] or default_model(options["data"])
-    run_dir = options["run_dir"] or runs.ROOT / f"{data_name(options['data'])}-{model}"
+    recipe = dataclasses.replace(recipe, model=recipe.model or default_model(recipe.data))
+    run_dir = running.run_dir or runs.ROOT / name_of(recipe)
     with console.user_errors():
         if cluster.from_environment().size > 1:
             raise ValueError("--seeds is for one process, received several workers")

@@ -84,12 +84,12 @@ def define(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> 
         types = typing.get_type_hints(description)
         for field in dataclasses.fields(description):
             meaning = field.metadata["flag"]
-            _define(field.name, types[field.name], default_of(field), meaning, flag_values)
+            _define(field.name, types[field.name], _default_of(field), meaning, flag_values)
             heading = meaning.heading or heading
             flag_values.register_key_flag_for_module(heading, flag_values[field.name])
 
 
-def default_of(field: dataclasses.Field) -> object:
+def _default_of(field: dataclasses.Field) -> object:
     """Returns the default of a field."""
     is_list = field.default is dataclasses.MISSING
     return field.default_factory() if is_list else field.default
