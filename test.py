@@ -178,7 +178,7 @@ def open_data(
     except opening.ChangedDataError as error:
         if error.copy is None:
             raise
-        print(f"{error.reason}; testing on its converted copy of then, {error.copy}")
+        print(f"{error.reason}; testing on its converted copy, {error.copy}")
         dataset = opening.open_dataset(error.copy, **options)
     if not dataset.has_classes(network.class_names):
         raise ValueError(

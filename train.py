@@ -19,8 +19,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from absl import flags as absl_flags
-
 from runtime import console, flags
 
 with console.quiet_import():
@@ -40,7 +38,6 @@ with console.quiet_import():
     from training.start import default_model, resume, start
     from training.state import State, rolled_back, save, validate
 
-FLAGS = absl_flags.FLAGS
 flags.define(Recipe, Running)
 
 CALL_SECONDS = 0.5  # target duration of one call of the trainer; signals are checked in between

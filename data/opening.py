@@ -43,8 +43,8 @@ class ChangedDataError(ValueError):
         """
         self.reason, self.copy = reason, expected.copy()
         name = expected.folder or copies.folder() / f"{name_of(data)}-{expected.fingerprint[:16]}"
-        there = f"its converted copy of then is there: go on with --data={self.copy}"
-        gone = f"its converted copy of then is gone too: {name}"
+        there = f"its converted copy still exists, continue with --data={self.copy}"
+        gone = f"its converted copy is missing too: {name}"
         super().__init__(f"{reason}; {there if self.copy else gone}")
 
 
@@ -71,7 +71,9 @@ def open_dataset(
     dataset = load(folder, verify=verify)
     if source is None:
         if expected and expected.fingerprint not in dataset.fingerprints:
-            raise ChangedDataError(data, f"{data} is not what it was then", expected)
+            raise ChangedDataError(
+                data, f"{data} is not the data that the run was started with", expected
+            )
         return dataset
     # Files that are passed over change no record: they may be others than at the conversion.
     passed_over = tuple(source.passed_over.parts(dataset.unreadable))
@@ -168,7 +170,8 @@ def _converted_before(
             return copy
     if expected:
         how = f": {changes.since(source, copy)}" if copy else ""
-        raise ChangedDataError(data, f"{data} is not what it was then{how}", expected)
+        reason = f"{data} has changed since the run was started{how}"
+        raise ChangedDataError(data, reason, expected)
     return None
 
 
@@ -193,7 +196,7 @@ def _convert(data: str | os.PathLike, source: Source, storage: Storage, **option
         print(
             f"{data}: has changed since it was converted into {copy.folder} "
             f"({console.size(copy.bytes)}); python -m data.cache --remove={copy.folder.name} "
-            "removes that",
+            "removes that copy",
             flush=True,
         )
 

@@ -7,9 +7,9 @@ import shutil
 
 import cv2
 import pytest
+from absl import flags as absl_flags
 
 import models
-import train
 from benchmarks import comparisons
 from report import history
 from runtime import console, flags
@@ -31,7 +31,7 @@ def test_its_flags_are_right(name, training):
         recipe = flags.value_of(Recipe)
     finally:
         console.parse(["train.py"])
-        train.FLAGS.unparse_flags()
+        absl_flags.FLAGS.unparse_flags()
     augment = recipe.augment or models.policy(recipe.model)
     size = recipe.batch_size or 128
     parts.check(dataclasses.replace(recipe, augment=augment, batch_size=size), replicas=1)

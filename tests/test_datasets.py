@@ -494,7 +494,7 @@ def test_a_run_of_an_earlier_version_knows_its_shards(tmp_path):
     options = {"image_size": 32, "expected": copies.Expected(expected)}
     assert opening.open_dataset(folder, **options).fingerprint != expected
     os.utime(folder / "train-00000-of-00001", (1, 1))
-    with pytest.raises(ValueError, match="is not what it was then"):
+    with pytest.raises(ValueError, match="is not the data that the run was started with"):
         opening.open_dataset(folder, **options)
 
 

@@ -14,7 +14,8 @@ from outlines import NETWORKS, outline
 from reduced import CHEAPEST
 
 import models
-import train
+from runtime import flags
+from training.recipe import Recipe
 
 WITH_HEADS = [name for name, row in NETWORKS.items() if row["trainable_with_aux_heads"]]
 VERY_DEEP = ("cifar_preresnet1001", "cifar_resnet1202_sd")
@@ -201,7 +202,7 @@ def test_the_help_of_train_names_the_networks_that_accept_an_option(option, monk
         return ended.type is AcceptedError
 
     pattern = r"(?:.* )?of (all but )?(.*) \(default: the paper's\)\."
-    all_but, listed = re.fullmatch(pattern, train.FLAGS[option].help).groups()
+    all_but, listed = re.fullmatch(pattern, flags.meanings(Recipe)[option].help).groups()
     families = {family.__name__.rpartition(".")[2]: family for family in models.FAMILIES}
     named = {name for word in listed.split(", ") for name in families[word].VARIANTS}
     expected = set(filter(accepts, models.names()))

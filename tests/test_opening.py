@@ -128,7 +128,7 @@ def rename_class(images):
         (add, r"1 added \(a/heron.png\);"),
         (remove, r"1 removed \(b/1.png\);"),
         (replace, r"1 changed \(b/3.png\);"),
-        (swap_quietly, "changed are contents of the same names, or the classes;"),
+        (swap_quietly, "files of the same names, or the classes, have changed;"),
         (rename_class, r"4 added \(c/0.png, c/2.png, .*\), 4 removed \(a/0.png, "),
     ],
 )
@@ -138,7 +138,7 @@ def test_what_has_changed_is_named_and_so_is_the_way(home, images, change, told)
     change(images)
     with pytest.raises(opening.ChangedDataError, match=told) as error:
         opening.open_dataset(images, image_size=32, expected=known(copy))
-    way = f"; its converted copy of then is there: go on with --data={copy}"
+    way = f"; its converted copy still exists, continue with --data={copy}"
     assert str(error.value).endswith(way)
     assert error.value.copy == copy
     assert opening.open_dataset(copy, image_size=32, expected=known(copy)).folder == copy
@@ -151,7 +151,7 @@ def test_what_is_gone_is_named_and_so_is_its_copy(home, images):
     with pytest.raises(opening.ChangedDataError, match=f"{images}: no such .*--data={copy}"):
         prepared(images, expected=expected)
     shutil.rmtree(copy)
-    with pytest.raises(opening.ChangedDataError, match=f"{images}: no such .*gone too: {copy}"):
+    with pytest.raises(opening.ChangedDataError, match=f"{images}: no such .*missing too: {copy}"):
         prepared(images, expected=expected)
 
 
@@ -159,7 +159,10 @@ def test_other_shards_than_the_expected_ones_are_refused(home, images, tmp_path)
     first = prepared(images)
     remove(images)
     second = prepared(images)
-    with pytest.raises(opening.ChangedDataError, match=f"{second} is not what .*{first}"):
+    with pytest.raises(
+        opening.ChangedDataError,
+        match=f"{second} is not the data that the run was started with.*{first}",
+    ):
         opening.open_dataset(second, image_size=32, expected=known(first))
 
 

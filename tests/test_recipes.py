@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 import pytest
+from absl import flags as absl_flags
 from conftest import ROOT
 
 import models
@@ -36,7 +37,7 @@ def test_a_recipe_names_its_source_and_its_figure_and_can_be_used(path):
         recipe = flags.value_of(Recipe)
     finally:
         console.parse(["train.py"])
-        train.FLAGS.unparse_flags()
+        absl_flags.FLAGS.unparse_flags()
     if path.stem in models.names():  # is used without being asked for: digits are not mirrored
         assert not any(line.startswith(("--augment", "--data")) for line in lines)
     model = recipe.model or path.stem  # the network of that name

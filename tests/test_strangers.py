@@ -186,7 +186,7 @@ def test_a_run_outlives_its_folder(succeeds, command, finished, tmp_path):
     copy = facts()["data"]["folder"]
     assert (facts()["flags"]["data"], facts()["typed"]) == (str(images), {"data": typed})
     moved = images.rename(tmp_path / "moved")
-    assert f"testing on its converted copy of then, {copy}" in "\n".join(succeeds("test.py", run))
+    assert f"testing on its converted copy, {copy}" in "\n".join(succeeds("test.py", run))
     assert f"--data={copy}" in refused(*resume, "--max_steps=2")
     succeeds(*resume, "--max_steps=2", f"--data={moved}")
     assert (facts()["flags"]["data"], facts()["typed"]) == (str(moved), {})
@@ -194,7 +194,7 @@ def test_a_run_outlives_its_folder(succeeds, command, finished, tmp_path):
     assert "1 added (cat/heron.jpg); testing on" in "\n".join(succeeds("test.py", run))
     tested = json.loads((run / "test.json").read_text())["examples"]
     assert tested == facts()["data"]["examples"]["validation"]
-    way = f"1 added (cat/heron.jpg); its converted copy of then is there: go on with --data={copy}"
+    way = f"1 added (cat/heron.jpg); its converted copy still exists, continue with --data={copy}"
     assert way in refused(*resume, "--max_steps=3")
     assert finished(run, "--resume", "--max_steps=3", f"--data={copy}") == finished(
         tmp_path / "whole", f"--data={copy}", "--max_steps=3", *LENET

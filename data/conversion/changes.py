@@ -45,7 +45,7 @@ def since(source: Source, copy: Path) -> str:
         for kind, names in kinds.items()
         if names
     ]
-    return ", ".join(parts) or "changed are contents of the same names, or the classes"
+    return ", ".join(parts) or "files of the same names, or the classes, have changed"
 
 
 def _names(dataset: datasets.Dataset) -> Iterator[str]:
