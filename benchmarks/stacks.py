@@ -29,13 +29,14 @@ def of_a_run(
     setting: Setting, *, network: dict, optimizer: str, batch_size: int, precision: str
 ) -> Iterator[range]:
     """Runs our training step, several per call, with a network described as in run.json."""
-    from engine import optimizers
+    from engine import devices, optimizers
     from engine.trainer import Trainer
 
     tf, model, batches = _prepared(setting, network, batch_size, precision)
     optimizer = optimizers.build(optimizer, RATE, MOMENTUM)
-    strategy = tf.distribute.get_strategy()
-    trainer = Trainer(strategy, model, optimizer, batch_size=batch_size, seed=0)
+    strategy = devices.make_strategy()
+    xla = devices.compiles("auto", strategy)
+    trainer = Trainer(strategy, model, optimizer, batch_size=batch_size, seed=0, xla=xla)
     iterator = trainer.iterate(batches)
     return _calls(lambda count: trainer.train(iterator, [RATE] * count), batch_size)
 

@@ -9,10 +9,13 @@ import tensorflow as tf
 _DRIVER = Path("/proc/driver/nvidia/gpus")  # has a folder per GPU
 _PROCESSOR = Path("/proc/cpuinfo")
 
+PREFETCHED = 2  # batches that wait in a GPU's memory
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
-def configure(threads: int, log_placement: bool = False, devices: str = "all") -> None:
+def configure(
+    threads: int, log_placement: bool = False, devices: str = "all", deterministic: str = "off"
+) -> None:
     """Sets TensorFlow's threads and devices; bit-identical runs need equal thread counts.
 
     Must be called before the first operation.
@@ -22,6 +25,7 @@ def configure(threads: int, log_placement: bool = False, devices: str = "all") -
         log_placement: Whether TensorFlow prints the device of each operation.
         devices: "all"; the number of GPUs to use, or of parts of the CPU if there is no GPU, each
             a replica; or indices of GPUs from 0, as in "0,2" ("2," for a single one).
+        deterministic: See `is_deterministic`.
 
     Raises:
         ValueError: If the devices do not exist.
@@ -33,6 +37,8 @@ def configure(threads: int, log_placement: bool = False, devices: str = "all") -
     tf.debugging.set_log_device_placement(log_placement)
     for gpu in tf.config.get_visible_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+    if is_deterministic(deterministic):
+        tf.config.experimental.enable_op_determinism()
 
 
 def _use(devices: str) -> None:
@@ -70,12 +76,34 @@ def unused() -> str | None:
     return None
 
 
+def is_deterministic(choice: str) -> bool:
+    """Whether TensorFlow uses deterministic kernels only; on a CPU, all kernels of ours are.
+
+    Args:
+        choice: "on", "off", or "auto" for on with GPUs only.
+    """
+    return choice == "on" or choice == "auto" and bool(tf.config.get_visible_devices("GPU"))
+
+
+def is_exact(choice: str) -> bool:
+    """Whether equal runs have equal weights, bit for bit; the argument of `is_deterministic`."""
+    return not tf.config.get_visible_devices("GPU") or is_deterministic(choice)
+
+
 def make_strategy() -> tf.distribute.Strategy:
     """Returns a strategy with one replica per visible GPU, or else per logical CPU device."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1 and devices[0].device_type == "CPU":
+    if len(devices) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Copies batches to the one GPU ahead of their use; does nothing where there is none."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if not gpus:
+        return batches
+    return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name, PREFETCHED))
 
 
 def set_precision(precision: str, *, training: bool = True) -> str:

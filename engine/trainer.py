@@ -5,13 +5,15 @@ The loop is explicit because `model.fit` under `tf.distribute` fails or is silen
 """
 
 import dataclasses
+import functools
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from engine import averages, losses, mixing
+from engine import averages, devices, losses, mixing
 from engine.dropout_seeds import DropoutSeeds
 from engine.totals import SUMS, Totals, score
 
@@ -93,6 +95,11 @@ def _build(
         optimizer.build(variables)
 
 
+def _now() -> tf.Tensor:
+    """The time in seconds, float64 []; deterministic kernels exclude `tf.timestamp`."""
+    return tf.ensure_shape(tf.numpy_function(time.perf_counter, [], tf.float64), [])
+
+
 class Trainer:
     """Runs optimizer updates of a model over its strategy's replicas."""
 
@@ -149,9 +156,10 @@ class Trainer:
         self._mix = mix
         self._average = average
         self._factors = factors or {}
-        self._differentiate = self._gradients
+        self._differentiate, self._update = self._gradients, self._update_graph
         if xla:
-            self._differentiate = tf.function(self._gradients, autograph=False, jit_compile=True)
+            compiled = functools.partial(tf.function, autograph=False, jit_compile=True)
+            self._differentiate, self._update = map(compiled, (self._gradients, self._update_graph))
         _build(optimizer, model.trainable_variables, strategy)
         self._clock = DropoutSeeds(model, seed, optimizer.iterations)
         self._train = tf.function(self._train_graph, autograph=False)
@@ -169,7 +177,7 @@ class Trainer:
     def iterate(self, batches: tf.data.Dataset) -> Iterator:
         """Returns an iterator over batches [B / R, ...], one for each of R replicas per step."""
         if self._strategy.num_replicas_in_sync == 1:
-            return iter(self._strategy.experimental_distribute_dataset(batches))
+            return iter(devices.prefetched(batches))
         return iter(self._strategy.distribute_datasets_from_function(lambda context: batches))
 
     def train(self, iterator: Iterator, rates: list[float]) -> Progress:
@@ -186,9 +194,9 @@ class Trainer:
         padded = tf.constant(
             rates + [0.0] * (MAX_STEPS - count), tf.float32
         )  # padded to one shape, so that the graph is traced once
-        done, finite, sums, norm, waited = self._train(iterator, padded, tf.constant(count))
-        if not finite:
-            raise NotFinite(step + int(done) - 1, rates[int(done) - 1])
+        done, sums, norm, waited = self._train(iterator, padded, tf.constant(count))
+        if done < count:
+            raise NotFinite(step + int(done), rates[int(done)])
         return Progress(Totals(*map(float, sums)), float(norm), float(waited))
 
     def fits(self) -> bool:
@@ -215,44 +223,47 @@ class Trainer:
     def _train_graph(
         self, iterator: Iterator, rates: tf.Tensor, count: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        def more(done, finite, *_):
-            return finite & (done < count)
-
-        def one(done, finite, sums, norm, waited):
-            asked = tf.timestamp()
+        def one(step, done, sums, norm, waited):
+            asked = _now()
             with tf.control_dependencies([asked]):
                 batch = next(iterator)
             local = [t for part in batch for t in self._strategy.experimental_local_results(part)]
             with tf.control_dependencies(local):
-                waited += tf.timestamp() - asked
-            before = self._slow_ones()
-            results = self._strategy.run(self._replica_step, args=(*batch, rates[done]))
-            self._slow_down(before)
-            scores, norm = (
-                self._strategy.reduce(tf.distribute.ReduceOp.SUM, results[0], axis=None),
-                self._strategy.experimental_local_results(results[1])[0],
-            )
-            if self._average:
-                self._average.update(self._optimizer.iterations)
+                waited += _now() - asked
+            scores, *gradients = self._strategy.run(self._accumulated, args=batch)
+            scores = self._strategy.reduce(tf.distribute.ReduceOp.SUM, scores, axis=None)
+            norm = self._update(gradients, rates[step])
             finite = tf.math.is_finite(scores[0]) & tf.math.is_finite(norm)
-            return done + 1, finite, sums + tf.cast(scores, tf.float64), norm, waited
+            done += tf.cast(finite & (done == tf.cast(step, tf.float32)), tf.float32)
+            return step + 1, done, sums + tf.cast(scores, tf.float64), norm, waited
 
-        start = (0, True, tf.zeros(SUMS, tf.float64), 0.0, tf.constant(0.0, tf.float64))
-        return tf.while_loop(more, one, start, parallel_iterations=1)
+        # Neither the condition nor an integer depends on results, so no step waits for a GPU's:
+        # TensorFlow computes int32 on the host.
+        start = (0, 0.0, tf.zeros(SUMS, tf.float64), 0.0, tf.constant(0.0, tf.float64))
+        more = lambda step, *_: step < count  # noqa: E731
+        return tf.while_loop(more, one, start, parallel_iterations=1)[1:]
 
-    def _replica_step(
-        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, rate: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs one replica's share of an update; returns its scores [4] and the gradient norm."""
-        context = tf.distribute.get_replica_context()
-        scores, *gradients = self._accumulated(images, labels, weights)
+    def _update_graph(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
+        """Updates the weights by each replica's gradients; returns the norm of their sum."""
+        before = self._slow_ones()
+        norms = self._strategy.run(self._apply, args=(gradients, rate))
+        self._slow_down(before)
+        if self._average:
+            self._average.update(self._optimizer.iterations)
+        return self._strategy.experimental_local_results(norms)[0]
+
+    def _apply(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
+        """Sums the gradients over the replicas and applies them; returns the norm of the sum."""
         if self._strategy.num_replicas_in_sync > 1:
+            context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients)
         if self._clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-        self._apply(gradients, rate)
-        return scores, norm
+        self._optimizer.learning_rate.assign(rate)
+        variables = self._model.trainable_variables
+        self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return norm
 
     def _slow_ones(self) -> list[tuple[tf.Variable, tf.Tensor, float]]:
         """Returns the variables with a learning-rate multiplier, their values and multipliers."""
@@ -271,12 +282,6 @@ class Trainer:
                 return variable.assign(old + factor * (variable - old))
 
             self._strategy.extended.update(variable, follow, args=(value,))
-
-    def _apply(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> None:
-        """Applies the gradients to the weights."""
-        self._optimizer.learning_rate.assign(rate)
-        variables = self._model.trainable_variables
-        self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     def _accumulated(self, *batch: tf.Tensor) -> list[tf.Tensor]:
         """Sums the results of `_part` over the micro batches of a replica."""

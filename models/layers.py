@@ -5,6 +5,7 @@ normalisation (one kernel instead of a dozen) and grouped convolution.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -191,6 +192,20 @@ class BatchNorm(keras.layers.BatchNormalization):
         average.assign(average * self.momentum + value * (1 - self.momentum))
 
 
+class MaxPool(keras.layers.MaxPooling2D):
+    """Max pooling with Keras' results, whose gradient XLA computes fast and in a fixed order.
+
+    XLA scatters the gradient of its own pooling: with atomic additions on a GPU, or one window
+    after another where the order has to be fixed. Compiled by XLA, this layer takes the maximum
+    of shifted views instead, whose gradient is sums and selections. Both give a window's gradient
+    to the first of equal maxima.
+    """
+
+    def call(self, inputs):
+        """Maps [B, H, W, C] to [B, H', W', C]."""
+        return _shifted_maximum(self, inputs) if _compiled_by_xla() else super().call(inputs)
+
+
 class ConcatenatedReLU(keras.layers.Layer):
     """The rectified x and the rectified -x of every channel, next to each other.
 
@@ -230,6 +245,32 @@ class GroupedConv2D(keras.layers.Conv2D):
             for pair in zip(images, kernels, strict=True)
         ]
         return tf.concat(maps, axis=-1)
+
+
+def _shifted_maximum(layer, x):
+    """Pools [B, H, W, C] as a Keras pooling layer does, from slices with its strides."""
+    import tensorflow as tf
+
+    borders, windows = [], []
+    for length, size, stride in zip(x.shape[1:3], layer.pool_size, layer.strides, strict=True):
+        count = -(-length // stride) if layer.padding == "same" else (length - size) // stride + 1
+        missing = max((count - 1) * stride + size - length, 0)
+        borders.append((missing // 2, missing - missing // 2))
+        windows.append([slice(at, at + (count - 1) * stride + 1, stride) for at in range(size)])
+    if np.any(borders):
+        x = tf.pad(x, [(0, 0), *borders, (0, 0)], constant_values=x.dtype.min)
+    views = [x[:, rows, columns] for rows, columns in itertools.product(*windows)]
+    return functools.reduce(tf.maximum, views)
+
+
+def _compiled_by_xla():
+    """Whether the graph that is being traced is to be compiled by XLA."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util  # TensorFlow has no public function
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def _one_replica():

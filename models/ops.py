@@ -9,7 +9,7 @@ import numpy as np
 
 from models import initializers, layers, registry
 
-POOLS = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
+POOLS = {"max": layers.MaxPool, "average": keras.layers.AveragePooling2D}
 
 
 def conv(

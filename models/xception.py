@@ -57,7 +57,7 @@ def _block(x, filters, *, halve, name):
             y = ops.relu(y, name=f"{name}_{number}_relu")
         y = _separable_norm(y, channels, f"{name}_{number}")
     if halve:
-        y = keras.layers.MaxPooling2D(3, 2, padding="same", name=f"{name}_pool")(y)
+        y = layers.MaxPool(3, 2, padding="same", name=f"{name}_pool")(y)
         x = ops.conv(
             x,
             filters[-1],

@@ -22,7 +22,9 @@ def join(
         PeerLost: If a worker is missing, or only some workers resume.
         ValueError: If workers were started differently, or devices are not available.
     """
-    devices.configure(running.threads, running.log_device_placement, running.devices)
+    devices.configure(
+        running.threads, running.log_device_placement, running.devices, recipe.deterministic
+    )
     if remark := devices.unused():
         print(remark, flush=True)
     if workers.size > 1:

@@ -88,7 +88,9 @@ class Setup:
     @property
     def device(self) -> dict:
         """Device settings that bit-identical results depend on, as JSON values."""
-        return devices.describe(self.strategy, self.running.threads, self.workers.size)
+        exact = devices.is_exact(self.recipe.deterministic)
+        described = devices.describe(self.strategy, self.running.threads, self.workers.size)
+        return described if exact else described | {"exact": False}
 
     @functools.cached_property
     def trainer(self) -> Trainer:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data import pipeline
-from engine import runs, summaries
+from engine import devices, runs, summaries
 from engine.totals import Totals
 from engine.trainer import Progress
 from models.tools import graphs
@@ -121,6 +121,11 @@ class Log:
         shorter = pipeline.shorter_side(dataset)
         if shorter < size:
             self.say(f"the images ({shorter} pixels) are enlarged to the network's {size}")
+        if not devices.is_exact(recipe.deterministic):
+            self.say(
+                f"not exact: with --deterministic={recipe.deterministic} on a GPU, this training "
+                "repeated or resumed gives slightly different weights"
+            )
         self.say(f"run folder: {self.run.folder}")
 
     def show_start(self) -> None:

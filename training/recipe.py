@@ -203,6 +203,11 @@ class Recipe:
     xla: str = flag(
         "auto", "Compile the step with XLA (auto: on one GPU).", choices=("auto", "on", "off")
     )
+    deterministic: str = flag(
+        "auto",
+        "Use deterministic kernels only, so that equal runs have equal weights (auto: on GPUs).",
+        choices=("auto", "on", "off"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

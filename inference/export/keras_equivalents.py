@@ -147,6 +147,7 @@ EQUIVALENTS = {
     layers.BatchNorm: _as(keras.layers.BatchNormalization, synchronized=False),
     layers.ConcatenatedReLU: _concatenated_relu,
     layers.GroupedConv2D: _as(keras.layers.Conv2D),
+    layers.MaxPool: _as(keras.layers.MaxPooling2D),
     layers.Whitening: _as(keras.layers.Conv2D),
     resnet.SubsampleAndPad: _subsampled,
     highway.Gate: _carried,
