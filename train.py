@@ -126,6 +126,8 @@ def go(setup: Setup, log: Log, state: State) -> None:
             log.saving.wait()
         advice = "the checkpoints are from before: try a smaller --learning_rate"
         console.fail(f"{error}; {advice}; {log.what_it_saw(error.step)}", console.FAILED)
+    except tf.errors.ResourceExhaustedError:
+        console.fail(too_large(setup), console.FAILED)
     except tf.errors.OpError:  # for example because another worker has ended
         with contextlib.suppress(OSError):
             log.saving.wait()
@@ -133,6 +135,16 @@ def go(setup: Setup, log: Log, state: State) -> None:
     except (OSError, ValueError, integrity.DamagedShard) as error:  # or no intact checkpoint
         console.fail(error, console.FAILED)
     conclude(setup, log, state, stop)
+
+
+def too_large(setup: Setup) -> str:
+    """Returns the error line for a device whose memory does not hold a step."""
+    size, batch_size = setup.micro_batch or setup.recipe.batch_size, setup.recipe.batch_size
+    part = f"{size} images at a time" if size < batch_size else f"a batch of {batch_size} images"
+    return (
+        f"the device has too little memory for {part} of {setup.network['image_size']} pixels: "
+        "try --micro_batch=auto, or a smaller --batch_size"
+    )
 
 
 def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) -> int:
