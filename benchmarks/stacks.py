@@ -14,8 +14,19 @@ RATE, MOMENTUM, CLASSES = 1e-3, 0.9, 1000
 CALL_SECONDS = 1.0  # approximate length of a call, so that its overhead is negligible
 
 
-def ours(setting: Setting, *, network: str, batch_size: int, precision: str) -> Iterator[range]:
-    """Runs our training step, several per call."""
+def ours(
+    setting: Setting,
+    *,
+    network: str,
+    batch_size: int,
+    precision: str,
+    deterministic: bool = False,
+) -> Iterator[range]:
+    """Runs our training step, several per call; `deterministic` chooses TensorFlow's kernels."""
+    if deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
     return of_a_run(
         setting,
         network=_described(setting, network),

@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -43,6 +44,7 @@ DEFAULT = "alexnet,cifar_resnet20,resnet50,densenet121,mobilenet_100,googlenet_b
 # Label in tables, function of `stacks` and its options, by stack.
 STACKS = {
     "ours": ("ours", "ours", {}),
+    "deterministic": ("ours, deterministic kernels", "ours", {"deterministic": True}),
     "jax": ("ours on JAX", "jax_step", {}),
     "keras": ("keras fit", "keras_fit", {}),
     "torch": ("PyTorch eager, channels last", "torch_step", {}),
@@ -51,7 +53,7 @@ STACKS = {
 FLOPS = 6  # per multiply-add: forward, and the gradients of weights and of inputs
 
 
-def measured(network: str, options: object) -> list[dict]:
+def measured(network: str, options: object, say: Callable[[str], object] = print) -> list[dict]:
     """Measures a network with all stacks; returns their turns."""
     size, batch_size = NETWORKS[network]
     setting = Setting("256", "", "", size=size, batch_size=1, threads=options.threads)
@@ -67,7 +69,7 @@ def measured(network: str, options: object) -> list[dict]:
         pairs,
         seconds=options.seconds,
         repeat=options.repeat,
-        say=print,
+        say=say,
         together=options.together,
     )
 

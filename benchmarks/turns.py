@@ -166,7 +166,7 @@ def measure(
                     first = running[name].ready()
                     results[name] = {"name": name, "label": label, **first, "turns": []}
         names = list(results)
-        for turn in range(repeat):
+        for turn in range(repeat if names else 0):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 if name in results:
                     with _left_out(name, say, results):
@@ -257,7 +257,7 @@ def _come_to_rest() -> bool:
 
 def _end() -> None:
     """Kills this process and its descendants, because some libraries never shut down."""
-    for process in _processes():
+    for process in family():
         with contextlib.suppress(OSError):
             command = Path(f"/proc/{process}/cmdline").read_bytes()
             # Python's resource tracker removes shared memory first and then ends by itself.
@@ -268,8 +268,8 @@ def _end() -> None:
 
 def cpu_seconds() -> float:
     """Returns the CPU time of this process and its live descendants (without /proc: its own)."""
-    family = _processes()
-    return sum(family.values()) if family else time.process_time()
+    used = family()
+    return sum(used.values()) if used else time.process_time()
 
 
 def peak_bytes() -> int:
@@ -281,19 +281,23 @@ def peak_bytes() -> int:
     return 0
 
 
-def _processes() -> dict[int, float]:
-    """Returns CPU seconds by id, for this process and its descendants; empty without /proc."""
+def family(process: int | None = None) -> dict[int, float]:
+    """Returns CPU seconds by id, for a process and its descendants; empty without /proc.
+
+    Args:
+        process: Id of the process (default: this one).
+    """
     parents, used, tick = {}, {}, os.sysconf("SC_CLK_TCK")
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             parents[int(stat.parent.name)] = int(fields[1])
             used[int(stat.parent.name)] = sum(map(int, fields[11:13])) / tick
-    family, born = set(), {os.getpid()} & set(used)
+    found, born = set(), {process or os.getpid()} & set(used)
     while born:
-        family |= born
-        born = {process for process, parent in parents.items() if parent in family} - family
-    return {process: used[process] for process in family}
+        found |= born
+        born = {process for process, parent in parents.items() if parent in found} - found
+    return {process: used[process] for process in found}
 
 
 if __name__ == "__main__":

@@ -194,9 +194,10 @@ class Trainer:
         padded = tf.constant(
             rates + [0.0] * (MAX_STEPS - count), tf.float32
         )  # padded to one shape, so that the graph is traced once
-        done, sums, norm, waited = self._train(iterator, padded, tf.constant(count))
-        if done < count:
-            raise NotFinite(step + int(done), rates[int(done)])
+        done, before, last, sums, norm, waited = self._train(iterator, padded, tf.constant(count))
+        if not (before and last):
+            failed = int(done) - (1 if before else 2)
+            raise NotFinite(step + failed, rates[failed])
         return Progress(Totals(*map(float, sums)), float(norm), float(waited))
 
     def fits(self) -> bool:
@@ -223,7 +224,7 @@ class Trainer:
     def _train_graph(
         self, iterator: Iterator, rates: tf.Tensor, count: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        def one(step, done, sums, norm, waited):
+        def one(step, before, last, sums, norm, waited):
             asked = _now()
             with tf.control_dependencies([asked]):
                 batch = next(iterator)
@@ -234,14 +235,13 @@ class Trainer:
             scores = self._strategy.reduce(tf.distribute.ReduceOp.SUM, scores, axis=None)
             norm = self._update(gradients, rates[step])
             finite = tf.math.is_finite(scores[0]) & tf.math.is_finite(norm)
-            done += tf.cast(finite & (done == tf.cast(step, tf.float32)), tf.float32)
-            return step + 1, done, sums + tf.cast(scores, tf.float64), norm, waited
+            return step + 1, last, finite, sums + tf.cast(scores, tf.float64), norm, waited
 
-        # Neither the condition nor an integer depends on results, so no step waits for a GPU's:
-        # TensorFlow computes int32 on the host.
-        start = (0, 0.0, tf.zeros(SUMS, tf.float64), 0.0, tf.constant(0.0, tf.float64))
-        more = lambda step, *_: step < count  # noqa: E731
-        return tf.while_loop(more, one, start, parallel_iterations=1)[1:]
+        # The condition waits for the step before the last, so that a GPU always has its next step.
+        # Had it more of them, copies of batches would wait for all: TensorFlow orders them so.
+        start = (0, True, True, tf.zeros(SUMS, tf.float64), 0.0, tf.constant(0.0, tf.float64))
+        more = lambda step, before, *_: before & (step < count)  # noqa: E731
+        return tf.while_loop(more, one, start, parallel_iterations=1)
 
     def _update_graph(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
         """Updates the weights by each replica's gradients; returns the norm of their sum."""

@@ -1,4 +1,4 @@
-"""Which precision `auto` is, and where XLA compiles."""
+"""Which precision `auto` is, where XLA compiles, and which kernels are allowed."""
 
 import pytest
 import tensorflow as tf
@@ -67,3 +67,20 @@ def test_gpus_that_all_multiply_bfloat16_do(processor, monkeypatch, gpus, expect
 def test_xla_compiles_on_one_gpu(monkeypatch, xla, gpus, strategy, expected):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus)
     assert devices.compiles(xla, strategy) is expected
+
+
+@pytest.mark.parametrize(
+    "choice, gpus, deterministic, exact",
+    [
+        ("auto", [], False, True),
+        ("on", [], True, True),
+        ("off", [], False, True),
+        ("auto", ["a"], True, True),
+        ("on", ["a"], True, True),
+        ("off", ["a"], False, False),
+    ],
+)
+def test_kernels_on_gpus_are_deterministic(monkeypatch, choice, gpus, deterministic, exact):
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: gpus)
+    assert devices.is_deterministic(choice) is deterministic
+    assert devices.is_exact(choice) is exact

@@ -208,6 +208,33 @@ def pooled(x, *arguments, **options):
     return keras.Model(images, ops.pool(images, *arguments, **options, name="pool"))(x)
 
 
+@pytest.mark.parametrize("size, stride", [(2, 2), (3, 2), (2, 3), (3, 1)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("length", [7, 8])
+def test_max_pool_is_the_same_where_xla_compiles_it(size, stride, padding, length):
+    """With many equal numbers, whose gradient goes to the first."""
+    layer = layers.MaxPool(size, stride, padding=padding)
+    x = RANDOM.integers(0, 3, (2, length, length + 1, 3)).astype("float32")
+    compiled = tf.function(gradients, jit_compile=True, autograph=False)(layer, x)
+    for mine, theirs in zip(compiled, gradients(layer, x), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    graph = compiled_graph(layer, x.shape)
+    assert "select-and-scatter" not in graph and "reduce-window" not in graph
+
+
+def compiled_graph(layer, shape):
+    """XLA's program for the gradient of a layer."""
+
+    @tf.function(jit_compile=True, autograph=False)
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(tf.square(layer(x)))
+        return tape.gradient(total, x)
+
+    return gradient.experimental_get_compiler_ir(tf.zeros(shape))(stage="hlo")
+
+
 @pytest.mark.parametrize("n", [12, 13])
 def test_pool_rounds_up_as_caffe_does(n):
     x = np.abs(normal(1, n, n, 1))

@@ -155,7 +155,7 @@ def test_replicas_stop_and_go_on_too(tmp_path, server):
 
 
 def test_what_xla_compiles_goes_on_too(tmp_path, finished, command):
-    words = ("--data=digits", "--xla=on")
+    words = ("--data=digits", "--xla=on", "--deterministic=on")
     whole = finished(tmp_path / "whole", *words, "--max_steps=4")
     finished(tmp_path / "stopped", *words, "--max_steps=2")
     again = ("train.py", f"--run_dir={tmp_path}/stopped", "--resume", "--max_steps=4")

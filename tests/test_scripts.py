@@ -253,6 +253,20 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, command):
     assert header == "number,filename,label" and len(rows) == 128
 
 
+def test_a_run_that_is_not_exact_says_so(tmp_path):
+    """As on a GPU with the fastest kernels."""
+    flags = ["train.py", "--max_steps=1", "--deterministic=off", f"--run_dir={tmp_path / 'run'}"]
+    code = f"""
+from engine import devices
+devices.is_exact = lambda choice: choice != "off"
+import train
+train.main({flags})"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    before, said, _ = run.stdout.partition("not exact: with --deterministic=off on a GPU, ")
+    assert said and "step 1" not in before
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["device"]["exact"] is False
+
+
 def test_a_rollback_goes_on_slower_from_the_last_checkpoint(tmp_path, command):
     """Weight decay alone multiplies the weights by -9 in each step; slower, by 0."""
     words = ["--learning_rate=0.1", "--weight_decay=100", "--momentum=0", "--schedule=constant"]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import checkpoints, losses, optimizers
+from engine import averages, checkpoints, losses, optimizers
 from engine.dropout_seeds import DropoutSeeds
 from engine.evaluator import Evaluator, predict
 from engine.totals import Totals
@@ -55,22 +55,22 @@ def test_steps_in_one_call_are_the_steps_of_many():
 
 
 def test_what_xla_compiles_trains_alike():
-    """On the one replica of a MirroredStrategy, which one GPU is too; in parts of a batch."""
+    """With everything that is part of an update, in parts of a batch."""
     ends = []
     for xla in (False, True):
-        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-        with strategy.scope():
-            model = network(dropout=0.0, norm=True)
-            optimizer = optimizers.build("momentum", 0.1, 0.9)
-        options = {"batch_size": BATCH, "micro_batch": 4, "clip_norm": 1.0, "seed": 0}
-        of_model = Trainer(strategy, model, optimizer, xla=xla, **options)
-        before = [weight.numpy() for weight in model.weights]
+        model = network(dropout=0.0, norm=True)
+        average = averages.Average(tf.distribute.get_strategy(), model, 0.9)
+        factors = {model.trainable_variables[0].path: 0.5}
+        options = {"micro_batch": 4, "clip_norm": 1.0, "average": average, "factors": factors}
+        of_model = trainer(model, xla=xla, **options)
+        weights = [*model.weights, *average.variables.values()]
+        before = [weight.numpy() for weight in weights]
         progress = of_model.train(of_model.iterate(batches(3)), [0.1] * 3)
-        changes = [w.numpy() - b for w, b in zip(model.weights, before, strict=True)]
-        ends.append([progress.totals.loss, *changes])
+        changes = [w.numpy() - b for w, b in zip(weights, before, strict=True)]
+        ends.append([progress.totals.loss, progress.gradient_norm, *changes])
     for plain, compiled in zip(*ends, strict=True):
         np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-5)
-    assert any(np.abs(change).max() > 1e-3 for change in ends[1][1:])
+    assert any(np.abs(change).max() > 1e-3 for change in ends[1][2:])
 
 
 def test_the_seed_decides_the_dropout_masks():
@@ -98,13 +98,14 @@ def test_dropout_masks_follow_the_clock_and_no_hidden_state():
     np.testing.assert_array_equal(masks(), first)
 
 
-def test_a_loss_that_is_not_finite_names_its_step():
+@pytest.mark.parametrize("more", [(), (0.1,), (0.1, 0.1)])
+def test_a_loss_that_is_not_finite_names_its_step(more):
     model = network()
     of_model = trainer(model)
     iterator = of_model.iterate(batches())
     of_model.train(iterator, [0.1])
     with pytest.raises(NotFinite, match="step 3, learning rate 0.25") as raised:
-        of_model.train(iterator, [0.1, 3e38, 0.25, 0.1])  # the second spoils the third
+        of_model.train(iterator, [0.1, 3e38, 0.25, *more])  # the second spoils the third
     assert raised.value.step == 3
 
 
