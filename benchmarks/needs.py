@@ -17,7 +17,9 @@ from data.images import decode
 from data.pipeline import augment
 from data.shards import datasets, records
 from engine import losses, optimizers
+from engine.gradients import Gradients
 from engine.trainer import Trainer
+from engine.updates import Update
 from models.tools import graphs
 
 CLASSES = 1000
@@ -99,14 +101,11 @@ def step(name: str, *, batch_size: int, seconds: float) -> Step:
 
 def _step_times(name: str, model: keras.Model, batch_size: int, seconds: float) -> list[float]:
     """Returns the seconds of every step after the first two, which include tracing."""
-    trainer = Trainer(
-        tf.distribute.get_strategy(),
-        model,
-        optimizers.build("momentum", 0.0, 0.9),
-        batch_size=batch_size,
-        seed=0,
-        objective=losses.Objective(aux_weight=models.aux_weight(name)),
-    )
+    strategy, optimizer = tf.distribute.get_strategy(), optimizers.build("momentum", 0.0, 0.9)
+    objective = losses.Objective(aux_weight=models.aux_weight(name))
+    options = {"batch_size": batch_size, "seed": 0, "objective": objective}
+    gradients = Gradients(strategy, model, optimizer.iterations, **options)
+    trainer = Trainer(strategy, model, gradients, Update(strategy, model, optimizer))
     shape = [batch_size, *model.input_shape[1:]]
     images = tf.cast(tf.random.stateless_uniform(shape, [0, 0], 0, 256, tf.int32), tf.uint8)
     labels = tf.random.stateless_uniform([batch_size], [0, 1], 0, CLASSES, tf.int32)

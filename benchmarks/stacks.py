@@ -41,13 +41,17 @@ def of_a_run(
 ) -> Iterator[range]:
     """Runs our training step, several per call, with a network described as in run.json."""
     from engine import devices, optimizers
+    from engine.gradients import Gradients
     from engine.trainer import Trainer
+    from engine.updates import Update
 
     tf, model, batches = _prepared(setting, network, batch_size, precision)
     optimizer = optimizers.build(optimizer, RATE, MOMENTUM)
     strategy = devices.make_strategy()
     xla = devices.compiles("auto", strategy)
-    trainer = Trainer(strategy, model, optimizer, batch_size=batch_size, seed=0, xla=xla)
+    options = {"batch_size": batch_size, "seed": 0, "xla": xla}
+    gradients = Gradients(strategy, model, optimizer.iterations, **options)
+    trainer = Trainer(strategy, model, gradients, Update(strategy, model, optimizer, xla=xla))
     iterator = trainer.iterate(batches)
     return _calls(lambda count: trainer.train(iterator, [RATE] * count), batch_size)
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 import models
 from benchmarks import needs
 from engine import devices, optimizers
-from engine.trainer import MAX_STEPS, Trainer
+from engine.trainer import MAX_STEPS
+from tests import trainers
 
 CLASSES, BATCH, REPLICAS = 10, 4, 2
 
@@ -47,7 +48,7 @@ def main(names):
         with strategy.scope():
             model = models.build(name, CLASSES, aux_heads=True)
             optimizer = optimizers.build("momentum", 0.01, 0.9)
-        trainer = Trainer(strategy, model, optimizer, batch_size=BATCH, seed=0)
+        trainer = trainers.build(strategy, model, optimizer, batch_size=BATCH, seed=0)
         derived = [needs.gradient_sums(model), needs.norm_sums(model)]
         total = [sum(column) for column in zip(*derived, strict=True)]
         print(json.dumps({"name": name, "traced": traced(trainer, model), "derived": total}))

@@ -13,8 +13,8 @@ import tensorflow as tf
 from engine import averages, checkpoints, cluster, devices, losses, mixing, optimizers
 from engine.dropout_seeds import DropoutSeeds
 from engine.evaluator import Evaluator
-from engine.trainer import Trainer
 from models import layers, ops
+from tests import trainers
 
 BATCH, STEPS, RATE = 16, 20, 0.01
 TESTED = 12  # the last of them is filling
@@ -85,7 +85,7 @@ def main(count, file):
         optimizer = optimizers.build("momentum", RATE, 0.9)
     average = averages.Average(strategy, model, 0.9)
     factors = {model.trainable_variables[0].path: 0.5}
-    trainer = Trainer(
+    trainer = trainers.build(
         strategy,
         model,
         optimizer,

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import trainers
 from conftest import photograph
 
 from data import pipeline
@@ -19,7 +20,6 @@ from data.pipeline import augment, encoded
 from data.shards import datasets
 from data.sources import sources
 from engine import optimizers
-from engine.trainer import Trainer
 from training import meter, progress
 from training.log import Log
 from training.recipe import Recipe, Running
@@ -52,7 +52,7 @@ def training(folder, *, cache="none", storage=None, seconds=0.0):
     conversion.convert(source, shards, storage or decode.Storage(short_side=SIZE), progress=False)
     options = {"batch_size": BATCH, "seed": 0, "threads": 2}
     dataset, policy = datasets.load(shards), augment.POLICIES["none"]
-    trainer = Trainer(
+    trainer = trainers.build(
         tf.distribute.get_strategy(),
         network(seconds),
         optimizers.build("momentum", 0.1, 0.9),

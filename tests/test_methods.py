@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import trainers
 
 from engine import averages, checkpoints, losses, optimizers
 from engine.mixing import Mixing
-from engine.trainer import Trainer
 from models import initializers, layers
 
 BATCH, SIZE, CLASSES, RATE = 8, 4, 5, 0.1
@@ -35,7 +35,7 @@ def trained(count=1, model=None, optimizer="momentum", momentum=0.0, layer="fc",
     """A layer's kernel after some steps; without momentum by default."""
     model = model or network()
     rule = optimizers.build(optimizer, RATE, momentum, options.pop("weight_decay", 0.0))
-    trainer = Trainer(STRATEGY, model, rule, batch_size=BATCH, seed=0, **options)
+    trainer = trainers.build(STRATEGY, model, rule, batch_size=BATCH, seed=0, **options)
     rows = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS, ONES)).batch(BATCH)
     trainer.train(trainer.iterate(rows), [RATE] * count)
     return model.get_layer(layer).kernel.numpy()
@@ -120,7 +120,7 @@ def test_the_gradients_of_parts_add_up(size):
 def test_parts_drop_other_units():
     """With the same mask for each part, twice the same images would give the same gradient."""
     model, masks = network(dropout=0.5), []
-    trainer = Trainer(
+    trainer = trainers.build(
         STRATEGY,
         model,
         optimizers.build("momentum", RATE, 0.0),
@@ -130,7 +130,7 @@ def test_parts_drop_other_units():
     )
     drop = model.get_layer("drop")
     for part in (0, 1):
-        trainer._clock.part = part
+        trainer._gradients._dropout.part = part
         masks.append(drop(tf.ones((1, 500)), training=True).numpy() > 0)
     assert 0.3 < (masks[0] != masks[1]).mean() < 0.7
 
@@ -146,7 +146,7 @@ def test_a_device_without_memory(monkeypatch):
     """What failed leaves the weights as they were."""
     model = network(norm=True)
     rule = optimizers.build("momentum", RATE, 0.9)
-    trainer = Trainer(STRATEGY, model, rule, batch_size=BATCH, seed=0)
+    trainer = trainers.build(STRATEGY, model, rule, batch_size=BATCH, seed=0)
     before = checkpoints.digest(checkpoints.values(checkpoints.named_variables(model, rule)))
     assert trainer.fits()
     after = checkpoints.digest(checkpoints.values(checkpoints.named_variables(model, rule)))
@@ -164,7 +164,7 @@ def test_an_average_follows_the_weights():
     average = averages.Average(STRATEGY, model, 0.6)
     by_hand = {weight.path: weight.numpy() for weight in model.weights}
     rule = optimizers.build("momentum", RATE, 0.9)
-    trainer = Trainer(STRATEGY, model, rule, batch_size=BATCH, seed=0, average=average)
+    trainer = trainers.build(STRATEGY, model, rule, batch_size=BATCH, seed=0, average=average)
     rows = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS, ONES)).batch(BATCH)
     iterator = trainer.iterate(rows)
     for step in range(1, 7):
@@ -205,7 +205,7 @@ def test_every_optimizer_learns_and_goes_on_where_it_was(name, tmp_path):
     def made():
         model = network(norm=True)
         rule = optimizers.build(name, rate, 0.9, 0.01)
-        trainer = Trainer(STRATEGY, model, rule, batch_size=BATCH, seed=0)
+        trainer = trainers.build(STRATEGY, model, rule, batch_size=BATCH, seed=0)
         return trainer, checkpoints.named_variables(model, rule)
 
     trainer, variables = made()

@@ -2,12 +2,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import trainers
 
 from engine import averages, checkpoints, losses, optimizers
 from engine.dropout_seeds import DropoutSeeds
 from engine.evaluator import Evaluator, predict
 from engine.totals import Totals
-from engine.trainer import NotFinite, Trainer
+from engine.trainer import NotFinite
 from models import layers
 
 BATCH, SIZE, CLASSES = 8, 6, 7
@@ -27,7 +28,7 @@ def network(dropout=0.5, norm=False):
 def trainer(model, **options):
     optimizer = optimizers.build("momentum", 0.1, 0.9)
     options = {"batch_size": BATCH, "objective": losses.Objective(l2=1e-3), "seed": 0, **options}
-    return Trainer(tf.distribute.get_strategy(), model, optimizer, **options)
+    return trainers.build(tf.distribute.get_strategy(), model, optimizer, **options)
 
 
 def batches(count=6):

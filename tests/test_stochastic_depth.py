@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import trainers
 
 import models
 from engine import checkpoints, optimizers
-from engine.trainer import Trainer
 from models import stochastic_depth
 
 DEPTHS = {"depths": (2, 2, 2)}
@@ -81,7 +81,7 @@ def test_the_draws_follow_the_clock(tmp_path):
         strategy = tf.distribute.get_strategy()
         model = models.build("cifar_resnet110_sd", 10, image_size=16, depths=(1, 1, 1))
         optimizer = optimizers.build("momentum", 0.1, 0.9)
-        trainer = Trainer(strategy, model, optimizer, batch_size=4, seed=3)
+        trainer = trainers.build(strategy, model, optimizer, batch_size=4, seed=3)
         return trainer, checkpoints.named_variables(model, optimizer)
 
     images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)

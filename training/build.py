@@ -11,7 +11,9 @@ from data.pipeline import augment
 from data.shards import datasets
 from engine import averages, checkpoints, cluster, devices, optimizers, schedules
 from engine.evaluator import Evaluator
+from engine.gradients import Gradients
 from engine.trainer import Trainer
+from engine.updates import Update
 from models import initializers
 from models.tools import graphs, keras_weights
 from training import finetune, frozen, parts
@@ -96,20 +98,31 @@ class Setup:
     def trainer(self) -> Trainer:
         """The training step."""
         recipe = self.recipe
-        return Trainer(
+        gradients = Gradients(
             self.strategy,
             self.learner,
-            self.optimizer,
+            self.optimizer.iterations,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             objective=parts.objective(recipe, self.dataset),
             micro_batch=self.micro_batch,
-            clip_norm=recipe.clip_norm,
             colour=self._colour if self.batches.policy.colour else None,
             mix=parts.mix(recipe),
-            average=self.average,
-            factors=self._factors(),
             xla=devices.compiles(recipe.xla, self.strategy),
+        )
+        return Trainer(self.strategy, self.learner, gradients, self.update)
+
+    @functools.cached_property
+    def update(self) -> Update:
+        """The update of the weights by their gradients."""
+        return Update(
+            self.strategy,
+            self.learner,
+            self.optimizer,
+            clip_norm=self.recipe.clip_norm,
+            factors=self._factors(),
+            average=self.average,
+            xla=devices.compiles(self.recipe.xla, self.strategy),
         )
 
     @functools.cached_property
@@ -121,7 +134,7 @@ class Setup:
     def variables(self) -> dict[str, tf.Variable]:
         """All variables of a checkpoint, by name."""
         average = self.average and self.average.variables
-        return checkpoints.named_variables(self.model, self.trainer.optimizer, average)
+        return checkpoints.named_variables(self.model, self.update.optimizer, average)
 
     @functools.cached_property
     def features(self) -> frozen.Features:
@@ -212,7 +225,7 @@ def build(
         schedule=parts.schedule(recipe, batches.steps_per_epoch),
         micro_batch=begun.get("micro_batch") or parts.micro_batch(recipe),
     )
-    setup.variables  # noqa: B018 - builds the trainer, which rejects a batch that does not divide
+    setup.trainer  # noqa: B018 - rejects a batch that does not divide
     return setup
 
 

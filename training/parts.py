@@ -13,7 +13,7 @@ from data import pipeline
 from data.pipeline import augment, variations
 from data.shards.datasets import Dataset
 from engine import checkpoints, losses, mixing, optimizers, runs, schedules
-from engine.trainer import micro_batches
+from engine.gradients import micro_batches
 from models.tools import keras_weights
 from training import characters
 from training.recipe import Recipe

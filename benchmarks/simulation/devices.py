@@ -15,7 +15,9 @@ from benchmarks import candidates, loader2017
 from benchmarks.setting import Setting
 from data.shards import datasets
 from engine import devices, losses, optimizers
+from engine.gradients import Gradients
 from engine.trainer import Trainer
+from engine.updates import Update
 
 PREFETCH = 2  # batches
 CALL = 4  # training steps per call
@@ -72,10 +74,9 @@ def trained(setting: Setting, *, feed: str, network: str) -> Iterator[Work]:
     with strategy.scope():
         model = models.build(network, dataset.num_classes, image_size=setting.size)
         optimizer = optimizers.build("momentum", RATE, 0.9)
-    objective = losses.Objective(l2=5e-4)
-    trainer = Trainer(
-        strategy, model, optimizer, batch_size=setting.batch_size, objective=objective, seed=0
-    )
+    options = {"batch_size": setting.batch_size, "seed": 0, "objective": losses.Objective(l2=5e-4)}
+    gradients = Gradients(strategy, model, optimizer.iterations, **options)
+    trainer = Trainer(strategy, model, gradients, Update(strategy, model, optimizer))
     iterator = trainer.iterate(_as_dataset(FEEDS[feed](setting), setting))
     while True:
         progress = trainer.train(iterator, [RATE] * CALL)

@@ -1,0 +1,105 @@
+"""One update of the weights: sum over replicas, clipping, optimizer, multipliers, average."""
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from engine import averages
+
+
+class Update:
+    """Updates the weights by each replica's gradients: `update(gradients, rate)`.
+
+    Attributes:
+        optimizer: The optimizer, with its variables.
+        average: Moving average of the weights, or None.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        clip_norm: float | None = None,
+        factors: Mapping[str, float] | None = None,
+        average: averages.Average | None = None,
+        xla: bool = False,
+    ) -> None:
+        """Creates the optimizer's variables and restricts its weight decay to kernels.
+
+        Args:
+            strategy: Strategy in whose scope model and optimizer were created.
+            model: Built model.
+            optimizer: Keras optimizer without gradient clipping.
+            clip_norm: Maximum norm of the gradient over all variables (default: no clipping).
+            factors: Learning-rate multipliers by path of the variable (default: 1 for all).
+            average: Moving average of the weights, updated after each step (default: none).
+            xla: Whether XLA compiles the update; one replica only, see `devices.compiles`.
+        """
+        self.optimizer = optimizer
+        self.average = average
+        self._strategy = strategy
+        self._variables = model.trainable_variables
+        self._clip_norm = clip_norm
+        self._factors = factors or {}
+        self._compiled = self._update
+        if xla:
+            self._compiled = tf.function(self._update, autograph=False, jit_compile=True)
+        if optimizer.weight_decay is not None:
+            optimizer.exclude_from_weight_decay([v for v in self._variables if len(v.shape) < 2])
+        # Keras has no public switch for this: clipping needs the summed gradients first.
+        optimizer._all_reduce_sum_gradients = lambda summed: summed
+        with strategy.scope():
+            optimizer.build(self._variables)
+
+    def __call__(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
+        """Updates the weights; call it outside the replica context.
+
+        Args:
+            gradients: A gradient of each replica for each trainable variable.
+            rate: Learning rate, float32 [].
+
+        Returns:
+            Norm of the sum of the gradients, float32 [].
+        """
+        return self._compiled(gradients, rate)
+
+    def _update(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
+        before = self._slow_ones()
+        norms = self._strategy.run(self._apply, args=(gradients, rate))
+        self._slow_down(before)
+        if self.average:
+            self.average.update(self.optimizer.iterations)
+        return self._strategy.experimental_local_results(norms)[0]
+
+    def _apply(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
+        """Sums the gradients over the replicas and applies them; returns the norm of the sum."""
+        if self._strategy.num_replicas_in_sync > 1:
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        norm = tf.linalg.global_norm(gradients)
+        if self._clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+        self.optimizer.learning_rate.assign(rate)
+        self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
+        return norm
+
+    def _slow_ones(self) -> list[tuple[tf.Variable, tf.Tensor, float]]:
+        """Returns the variables with a learning-rate multiplier, their values and multipliers."""
+        slow = [v for v in self._variables if self._factors.get(v.path, 1.0) != 1]
+        if not slow:
+            return []
+        values = self._strategy.run(lambda: [tf.identity(variable.value) for variable in slow])
+        factors = [self._factors[variable.path] for variable in slow]
+        return list(zip([variable.value for variable in slow], values, factors, strict=True))
+
+    def _slow_down(self, before: list[tuple[tf.Variable, tf.Tensor, float]]) -> None:
+        """Scales each update by its multiplier, for any optimizer."""
+        for variable, value, factor in before:
+
+            def follow(variable: tf.Variable, old: tf.Tensor, factor=factor) -> tf.Operation:
+                return variable.assign(old + factor * (variable - old))
+
+            self._strategy.extended.update(variable, follow, args=(value,))
