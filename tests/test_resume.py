@@ -21,23 +21,24 @@ def wait_for_checkpoint(run_dir, process):
         time.sleep(0.02)
 
 
-# Small, but with dropout and PCA noise (alexnet), with BatchNorm and every method (everything).
+# Small, but with dropout and PCA noise, or with BatchNorm and every method.
 STOPPED = {
     "lenet5": ["--data=digits", "--epochs=15", "--checkpoint_steps=10"],
-    "alexnet": [
+    "dropout": [
         "--data={photographs}",
-        "--model=alexnet",
-        "--image_size=67",
+        "--model=cifarnet",
+        "--dropout=0.5",
+        "--augment=alexnet",
         "--batch_size=8",
         "--epochs=5",
         "--checkpoint_steps=3",
     ],
     "everything": [
         "--data={photographs}",
-        "--model=cifar_resnet20",
+        "--model=airbench94",
         "--batch_size=8",
         "--micro_batch=4",
-        "--epochs=8",
+        "--epochs=6",
         "--checkpoint_steps=7",
         "--optimizer=lamb",
         "--schedule=one_cycle",
@@ -71,7 +72,7 @@ STOPPED = {
     "name, signals",
     [  # python -m tests.stress kills has more
         ("lenet5", [signal.SIGINT]),
-        ("alexnet", [signal.SIGKILL]),
+        ("dropout", [signal.SIGKILL]),
         ("everything", [signal.SIGKILL]),
     ],
 )

@@ -156,7 +156,7 @@ class Log:
         return (
             f"step {step}/{self._setup.end}  loss {means['loss']:.4f}  "
             f"top-1 {100 * means['top1_accuracy']:.2f} %  {speed:,.0f} images/s  "
-            f"{progress.duration(left)} left"
+            f"{progress.clock(left)} left"
         )
 
     def _advise(self) -> None:

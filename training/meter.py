@@ -18,7 +18,8 @@ from data import pipeline
 from data.pipeline import augment
 from data.shards.datasets import Dataset
 from engine.trainer import MAX_STEPS, Trainer
-from training import advice, ceilings, progress
+from runtime import console
+from training import advice, ceilings
 from training.build import Setup
 
 SECONDS = 3.0  # minimum duration of a measurement
@@ -219,11 +220,11 @@ def lines(verdict: Verdict) -> Iterator[str]:
         yield f"{name:13} {rates[name]:9,.0f} {cpu:13,.1f} {bar}{note}"
     for name, rate in verdict.ceilings.items():
         yield f"{name}: {rate:,.0f} images/s"
-    yield f"an epoch takes {_duration(verdict.epoch_seconds)}, without validation"
+    yield f"an epoch takes {_seconds(verdict.epoch_seconds)}, without validation"
     yield f"the bottleneck: {verdict.bottleneck}"
     yield f"what would help most: {verdict.advice}"
 
 
-def _duration(seconds: float) -> str:
+def _seconds(seconds: float) -> str:
     exact = f"{seconds:.1f} s"
-    return exact if seconds < 60 else f"{exact} ({progress.duration(seconds)})"
+    return exact if seconds < 60 else f"{exact} ({console.duration(seconds)})"

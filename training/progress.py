@@ -96,6 +96,6 @@ class Line:
         return True
 
 
-def duration(seconds: float) -> str:
-    """Formats a duration as in "1:02:03"."""
+def clock(seconds: float) -> str:
+    """Formats a time left as in "1:02:03"."""
     return tqdm.format_interval(seconds) if math.isfinite(seconds) else "?"
