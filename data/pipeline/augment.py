@@ -1,9 +1,8 @@
-"""Augmentation policies: random windows, warps and colours of training images.
+"""Augmentation policies: random crop windows, warps and colours of training images.
 
-All randomness arrives as uniform draws, so every operation is a pure function of its arguments.
-Geometry is on uint8: a policy says which window of the stored image becomes the network's input,
-for many images or one; the pipeline mirrors. Colour is changed per batch, on the device, on float32
-in 0..255.
+Every operation is a pure function of its arguments: its random numbers, uniform in [0, 1), are the
+argument `draws`. The input pipeline crops the policy's window out of the stored image, mirrors it
+and warps it, as uint8. Colour is changed on the device, batch by batch, as float32 in 0..255.
 
 Sources: `alexnet` is Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.1; `cifar` is He et al.,
 arXiv:1512.03385, section 4.2; `inception` is Szegedy et al., arXiv:1409.4842, section 6, with the
@@ -19,21 +18,21 @@ import tensorflow as tf
 from data.pipeline import views
 from runtime import randomness
 
-GEOMETRY_DRAWS = 4
-COLOUR_DRAWS = 3
+GEOMETRY_DRAWS = 4  # random numbers per image for its window and warp
+COLOUR_DRAWS = 3  # random numbers per image for its colour
 
-_CIFAR_PADDING = 4 / 32  # of the side
-_INCEPTION_AREA = 0.08  # of the image, minimum
-_INCEPTION_ASPECT = 4 / 3  # maximum; its inverse is the minimum
-_DIGIT_ANGLE = math.radians(12)
-_DIGIT_SHIFT = 0.1  # of the side
+_CIFAR_PADDING = 4 / 32  # of the side, on each side
+_INCEPTION_AREA = 0.08  # minimum, as a fraction of the image's area
+_INCEPTION_ASPECT = 4 / 3  # maximum aspect ratio; the minimum is its inverse
+_DIGIT_ANGLE = math.radians(12)  # maximum
+_DIGIT_SHIFT = 0.1  # maximum, as a fraction of the side
 
-# Principal axes of ImageNet's RGB values (columns, rows are R, G, B) and the variances along them
-# for pixels in 0..1, as published with fb.resnet.torch.
+# Principal components of ImageNet's RGB values as columns (rows: R, G, B), and the variances along
+# them for values in 0..1, as published with fb.resnet.torch.
 _PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 _PCA_VARIANCES = (0.2175, 0.0188, 0.0045)
-_PCA_STD = 0.1
-_JITTER = 0.4
+_PCA_STD = 0.1  # standard deviation of the multiples of each component
+_JITTER = 0.4  # maximum change of the factors from 1
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -43,16 +42,16 @@ class Policy:
 
     Attributes:
         window: `(height, width, size, draws) -> int32 [..., 4]`: top, left, height, width of the
-            window to cut out, which is black outside of the image. Heights and widths are int32
-            [...] of stored images, `size` is the side of the network's input, draws are float32
-            [..., GEOMETRY_DRAWS], uniform in [0, 1).
-        warp: None, or `(images, draws) -> images` on uint8 [B, S, S, 3] and
-            [B, GEOMETRY_DRAWS or more].
-        vary: None, or `(image, draws) -> image` on uint8 [S, S, 3] and float32 [D], NumPy arrays,
-            after all other geometry.
-        mirror: Whether half of the images are mirrored left to right.
+            crop window, which is black outside of the image. Heights and widths of the stored
+            images are int32 [...], `size` is the side of the network's input, draws are float32
+            [..., GEOMETRY_DRAWS or more].
+        warp: None, or `(images, draws) -> images` on uint8 [B, S, S, 3] and float32
+            [B, GEOMETRY_DRAWS or more], after mirroring.
+        vary: None, or `(image, draws) -> image` on NumPy arrays uint8 [S, S, 3] and float32 [D],
+            after the warp.
+        mirror: Whether a random half of the images is mirrored left to right.
         colour: None, or `(images, draws) -> images` on float32 [B, S, S, 3] in 0..255 (results may
-            leave the range) and [B, COLOUR_DRAWS], uniform in [0, 1).
+            leave the range) and float32 [B, COLOUR_DRAWS].
     """
 
     window: Callable
@@ -63,7 +62,7 @@ class Policy:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether an image is the same in every epoch."""
+        """Whether every image looks the same in all epochs."""
         varies = self.mirror or self.warp or self.vary or self.colour
         return self.window is centre_window and not varies
 
@@ -75,19 +74,19 @@ def centre_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tens
 
 
 def random_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
-    """A square as large as the test view, anywhere in the image."""
+    """A square of the same size as the test view, anywhere in the image."""
     side = views.crop_side(tf.minimum(height, width), size)
-    top = _below(height - side + 1, draws[..., 0])
-    left = _below(width - side + 1, draws[..., 1])
+    top = _uniform_int(height - side + 1, draws[..., 0])
+    left = _uniform_int(width - side + 1, draws[..., 1])
     return tf.stack([top, left, side, side], axis=-1)
 
 
 def scaled_window(low: float, high: float, full: int) -> Callable:
-    """A window function: a square anywhere in the image, after a random resize of the image.
+    """Returns a window function for VGG's scale jittering: squares of random size and position.
 
     K. Simonyan and A. Zisserman, arXiv:1409.1556, section 3.1: the image is resized so that its
-    shorter side has `low` to `high` pixels; the network's input, of `full` pixels, is cropped from
-    that. Smaller inputs show the same part of the image.
+    shorter side has `low` to `high` pixels, and a square of `full` pixels is cropped from it. Here
+    the window is the same part of the stored image, for network inputs of any size.
     """
 
     def window(height, width, size, draws):
@@ -97,7 +96,8 @@ def scaled_window(low: float, high: float, full: int) -> Callable:
         side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * full / scaled), tf.int32)
         side = tf.clip_by_value(side, 1, shorter)
         top, left = (
-            _below(whole - side + 1, draws[..., axis]) for axis, whole in enumerate((height, width))
+            _uniform_int(length - side + 1, draws[..., axis])
+            for axis, length in enumerate((height, width))
         )
         return tf.stack([top, left, side, side], axis=-1)
 
@@ -105,19 +105,19 @@ def scaled_window(low: float, high: float, full: int) -> Callable:
 
 
 def padded_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
-    """The central square moved by up to 4/32 of its side, beyond the image's border too."""
+    """The central square, shifted by up to 4/32 of its side, also beyond the image's border."""
     top, left, side, _ = tf.unstack(centre_window(height, width, size, draws), axis=-1)
     padding = tf.cast(tf.round(_CIFAR_PADDING * tf.cast(side, tf.float32)), tf.int32)
-    top += _below(2 * padding + 1, draws[..., 0]) - padding
-    left += _below(2 * padding + 1, draws[..., 1]) - padding
+    top += _uniform_int(2 * padding + 1, draws[..., 0]) - padding
+    left += _uniform_int(2 * padding + 1, draws[..., 1]) - padding
     return tf.stack([top, left, side, side], axis=-1)
 
 
 def resized_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
-    """A rectangle of 8 to 100 % of the image's area and an aspect ratio of 3/4 to 4/3.
+    """A rectangle with 8 to 100 % of the image's area and an aspect ratio of 3/4 to 4/3.
 
-    The usual definition draws area and ratio until the rectangle fits. Here the ratio is drawn
-    first (log-uniform), then the area between 8 % and the largest that fits with it.
+    Departure: the usual implementation draws area and ratio until the rectangle fits. Here the
+    ratio is drawn first (log-uniform), then the area from 8 % up to the largest that fits.
     """
     del size
     image_height, image_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
@@ -128,15 +128,15 @@ def resized_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Ten
     area = smallest + draws[..., 1] * (largest - smallest)
     crop_height = tf.clip_by_value(_rounded(tf.sqrt(area / ratio)), 1, height)
     crop_width = tf.clip_by_value(_rounded(tf.sqrt(area * ratio)), 1, width)
-    top = _below(height - crop_height + 1, draws[..., 2])
-    left = _below(width - crop_width + 1, draws[..., 3])
+    top = _uniform_int(height - crop_height + 1, draws[..., 2])
+    left = _uniform_int(width - crop_width + 1, draws[..., 3])
     return tf.stack([top, left, crop_height, crop_width], axis=-1)
 
 
 def small_warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Rotates square images by up to 12 degrees and shifts them by up to a tenth of their side.
 
-    Bilinear; black outside of the image.
+    Bilinear interpolation; what lies outside of the image becomes black.
     """
     side = tf.cast(tf.shape(images)[1], tf.float32)
     angle, right, down, _ = tf.unstack(2 * draws[:, :GEOMETRY_DRAWS] - 1, axis=1)
@@ -156,10 +156,10 @@ def small_warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
 
 
 def pca_noise(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Adds a multiple of the principal axes of ImageNet's colours to every image.
+    """Adds random multiples of the principal components of ImageNet's colours to every image.
 
-    Krizhevsky et al., section 4.1: along each axis a normal deviate of standard deviation 0.1,
-    drawn once per image, times the axis's variance.
+    Krizhevsky et al., section 4.1: a multiple of each component is added to all pixels of an image,
+    namely the variance along it times a normal deviate with standard deviation 0.1.
 
     Args:
         images: float32 [B, S, S, 3], RGB in 0..255.
@@ -168,17 +168,17 @@ def pca_noise(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [B, S, S, 3]; values may leave 0..255.
     """
-    # Draws are multiples of 2^-23: half of that keeps the deviates finite.
+    # Draws are multiples of 2^-23; adding half of that avoids ndtri(0), which is infinite.
     alpha = _PCA_STD * tf.math.ndtri(draws + 2.0**-24)
     shift = 255 * tf.linalg.matvec(tf.constant(_PCA_AXES), alpha * tf.constant(_PCA_VARIANCES))
     return images + shift[:, tf.newaxis, tf.newaxis, :]
 
 
 def colour_jitter(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Changes brightness, then contrast, then saturation, each by a factor in 0.6..1.4.
+    """Changes brightness, then contrast, then saturation, each by a random factor in 0.6..1.4.
 
-    As in fb.resnet.torch, but always in this order and not clipped. Contrast is about the image's
-    mean grey, saturation about each pixel's grey.
+    As in fb.resnet.torch, but always in this order and without clipping. Contrast scales the
+    differences from the image's mean grey value, saturation those from each pixel's grey value.
 
     Args:
         images: float32 [B, S, S, 3], RGB in 0..255.
@@ -204,12 +204,12 @@ POLICIES = {
 
 
 def colour_draws(seed: int, step: tf.Tensor | int, batch_size: int) -> tf.Tensor:
-    """The draws for the colour of a whole batch.
+    """Draws the random numbers for the colours of a global batch.
 
     Args:
         seed: Seed of the run.
         step: Optimizer updates done, int64 [].
-        batch_size: Images of the global batch; a replica takes its rows.
+        batch_size: Number of images in the global batch; each replica uses its rows.
 
     Returns:
         float32 [batch_size, COLOUR_DRAWS], uniform in [0, 1), the same on every device.
@@ -219,8 +219,8 @@ def colour_draws(seed: int, step: tf.Tensor | int, batch_size: int) -> tf.Tensor
     return tf.random.stateless_uniform([batch_size, COLOUR_DRAWS], key, alg="philox")
 
 
-def _below(limit, draws):
-    """Integers in 0..limit - 1, from draws in [0, 1)."""
+def _uniform_int(limit, draws):
+    """Converts draws in [0, 1) to integers in 0..limit - 1."""
     return tf.cast(tf.cast(limit, tf.float32) * draws, tf.int32)
 
 
@@ -233,4 +233,5 @@ def _grey(images):
 
 
 def _blended(images, others, factor):
+    """Scales the difference of images from others by a factor."""
     return others + factor * (images - others)

@@ -1,7 +1,7 @@
-"""Variations of single training images, in addition to a policy.
+"""Variations of single training images on the CPU, with OpenCV and Pillow, in addition to a policy.
 
-OpenCV and Pillow change images on the CPU. Each variation draws from a generator of its own, keyed
-by the image's draws: nothing keeps a state, and no variation depends on which others are on.
+Each variation has a random generator of its own, whose key is its number and the image's draws. So
+nothing keeps a state, and no variation depends on which others are on.
 """
 
 import math
@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 LEVELS = 10  # largest magnitude of RandAugment
-_SMOOTH = 0.08  # of the side: standard deviation of the Gaussian over elastic displacements
-_ERASED_AREA = (0.02, 1 / 3)  # of the image; Zhong et al., section 3.2, with timm's upper limit
-_ERASED_ASPECT = 0.3  # and its inverse
+_ELASTIC_STD = 0.08  # of the Gaussian that smooths elastic displacements, as a fraction of the side
+# Range of the erased part of the image's area: Zhong et al., section 3.2, but timm's upper limit.
+_ERASED_AREA = (0.02, 1 / 3)
+_ERASED_ASPECT = 0.3  # minimum aspect ratio of the erased part; the maximum is its inverse
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Variations:
 
     Attributes:
         rotate: Maximum angle in degrees, either way.
-        translate: Maximum shift as a part of the side, in both directions.
+        translate: Maximum shift as a fraction of the side, horizontally and vertically.
         shear: Maximum angle in degrees, either way.
-        elastic: Typical displacement, as a part of the side (P. Simard et al., ICDAR 2003).
+        elastic: Typical displacement, as a fraction of the side (P. Simard et al., ICDAR 2003).
         randaugment: Number of `OPERATIONS` and their magnitude, 0..`LEVELS` (E. Cubuk et al.,
             arXiv:1909.13719).
         jitter: Brightness, contrast and saturation change by a factor in 1 - jitter..1 + jitter.
@@ -53,33 +54,34 @@ class Variations:
 
         Args:
             image: uint8 [S, S, 3], RGB.
-            draws: Random numbers of this image, float32 [D]: the key of its generators.
+            draws: Random numbers of this image, float32 [D]: part of the generators' keys.
 
         Returns:
             uint8 [S, S, 3].
         """
         seed = np.frombuffer(draws.tobytes(), np.uint32)
-        for number, (vary, strength) in enumerate(self._steps):
+        for number, (vary, strength) in enumerate(self._variations):
             if strength:
                 image = vary(image, strength, np.random.default_rng([number, *seed]))
         return image
 
     @property
-    def _steps(self) -> tuple[tuple[Callable, object], ...]:
+    def _variations(self) -> tuple[tuple[Callable, object], ...]:
+        """Pairs of a function and its strength, false if it is off; the order decides the keys."""
         moves = (self.rotate, self.translate, self.shear)
         return (
-            (_moved, any(moves) and moves),
-            (_bent, self.elastic),
-            (_augmented, self.randaugment[0] and self.randaugment),
-            (_jittered, self.jitter),
-            (_shifted, self.channel_shift),
-            (_erased, self.erase),
+            (_affine, any(moves) and moves),
+            (_elastic, self.elastic),
+            (_randaugment, self.randaugment[0] and self.randaugment),
+            (_jitter, self.jitter),
+            (_channel_shift, self.channel_shift),
+            (_erase, self.erase),
         )
 
 
-def _moved(image: np.ndarray, most: tuple[float, float, float], random) -> np.ndarray:
-    """Rotates, shears and shifts; black outside of the image."""
-    rotate, translate, shear = most
+def _affine(image: np.ndarray, strength: tuple[float, float, float], random) -> np.ndarray:
+    """Rotates, shears and shifts; what lies outside of the image becomes black."""
+    rotate, translate, shear = strength
     angle, slant = np.radians(random.uniform(-1, 1, 2) * (rotate, shear))
     shift = random.uniform(-1, 1, 2) * translate * image.shape[0]
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -93,17 +95,17 @@ def _warped(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR)
 
 
-def _bent(image: np.ndarray, strength: float, random) -> np.ndarray:
-    """Moves every pixel by a smooth random field."""
+def _elastic(image: np.ndarray, strength: float, random) -> np.ndarray:
+    """Displaces pixels by a smooth random field."""
     side = image.shape[0]
     field = random.uniform(-1, 1, (side, side, 2)).astype(np.float32)
-    field = cv2.GaussianBlur(field, (0, 0), _SMOOTH * side)
+    field = cv2.GaussianBlur(field, (0, 0), _ELASTIC_STD * side)
     field *= strength * side / max(field.std(), 1e-12)
     grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).astype(np.float32)
     return cv2.remap(image, grid + field, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _augmented(image: np.ndarray, strength: tuple[int, float], random) -> np.ndarray:
+def _randaugment(image: np.ndarray, strength: tuple[int, float], random) -> np.ndarray:
     """Applies random operations, drawn with replacement."""
     count, magnitude = strength
     picture = Image.fromarray(image)
@@ -114,57 +116,57 @@ def _augmented(image: np.ndarray, strength: tuple[int, float], random) -> np.nda
 
 
 def _enhanced(enhance: Callable) -> Callable:
-    return lambda picture, part, sign: enhance(picture).enhance(1 + 0.9 * part * sign)
+    return lambda picture, level, sign: enhance(picture).enhance(1 + 0.9 * level * sign)
 
 
 def _transformed(matrix: Callable) -> Callable:
-    """An affine operation; `matrix` is `(part, side) -> six numbers`, as Pillow takes them."""
+    """Returns an affine operation; `matrix` is `(level, side) -> six numbers` in Pillow's order."""
 
-    def operation(picture: Image.Image, part: float, sign: int) -> Image.Image:
+    def operation(picture: Image.Image, level: float, sign: int) -> Image.Image:
         return picture.transform(
             picture.size,
             Image.Transform.AFFINE,
-            matrix(part * sign, picture.size[0]),
+            matrix(level * sign, picture.size[0]),
             Image.Resampling.BILINEAR,
         )
 
     return operation
 
 
-# (picture, magnitude in 0..1, 1 or -1) -> picture; the ranges of the paper's code.
+# (picture, level in 0..1, sign 1 or -1) -> picture; the ranges of the paper's code.
 OPERATIONS = {
-    "identity": lambda picture, part, sign: picture,
-    "autocontrast": lambda picture, part, sign: ImageOps.autocontrast(picture),
-    "equalize": lambda picture, part, sign: ImageOps.equalize(picture),
-    "rotate": lambda picture, part, sign: picture.rotate(
-        30 * part * sign, Image.Resampling.BILINEAR
+    "identity": lambda picture, level, sign: picture,
+    "autocontrast": lambda picture, level, sign: ImageOps.autocontrast(picture),
+    "equalize": lambda picture, level, sign: ImageOps.equalize(picture),
+    "rotate": lambda picture, level, sign: picture.rotate(
+        30 * level * sign, Image.Resampling.BILINEAR
     ),
-    "solarize": lambda picture, part, sign: ImageOps.solarize(picture, 256 - round(256 * part)),
-    "posterize": lambda picture, part, sign: ImageOps.posterize(picture, 8 - round(4 * part)),
+    "solarize": lambda picture, level, sign: ImageOps.solarize(picture, 256 - round(256 * level)),
+    "posterize": lambda picture, level, sign: ImageOps.posterize(picture, 8 - round(4 * level)),
     "colour": _enhanced(ImageEnhance.Color),
     "contrast": _enhanced(ImageEnhance.Contrast),
     "brightness": _enhanced(ImageEnhance.Brightness),
     "sharpness": _enhanced(ImageEnhance.Sharpness),
-    "shear_x": _transformed(lambda part, side: (1, 0.3 * part, 0, 0, 1, 0)),
-    "shear_y": _transformed(lambda part, side: (1, 0, 0, 0.3 * part, 1, 0)),
-    "translate_x": _transformed(lambda part, side: (1, 0, 0.45 * part * side, 0, 1, 0)),
-    "translate_y": _transformed(lambda part, side: (1, 0, 0, 0, 1, 0.45 * part * side)),
+    "shear_x": _transformed(lambda level, side: (1, 0.3 * level, 0, 0, 1, 0)),
+    "shear_y": _transformed(lambda level, side: (1, 0, 0, 0.3 * level, 1, 0)),
+    "translate_x": _transformed(lambda level, side: (1, 0, 0.45 * level * side, 0, 1, 0)),
+    "translate_y": _transformed(lambda level, side: (1, 0, 0, 0, 1, 0.45 * level * side)),
 }
 
 
-def _jittered(image: np.ndarray, strength: float, random) -> np.ndarray:
+def _jitter(image: np.ndarray, strength: float, random) -> np.ndarray:
     picture = Image.fromarray(image)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         picture = enhance(picture).enhance(random.uniform(1 - strength, 1 + strength))
     return np.asarray(picture)
 
 
-def _shifted(image: np.ndarray, strength: float, random) -> np.ndarray:
+def _channel_shift(image: np.ndarray, strength: float, random) -> np.ndarray:
     shift = np.round(random.uniform(-strength, strength, 3))
     return cv2.add(image, (*shift, 0))
 
 
-def _erased(image: np.ndarray, probability: float, random) -> np.ndarray:
+def _erase(image: np.ndarray, probability: float, random) -> np.ndarray:
     """Paints over a rectangle; its area and aspect ratio are redrawn until it fits."""
     if random.random() >= probability:
         return image
