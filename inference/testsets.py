@@ -82,7 +82,7 @@ class Split:
         """Reads the images at these positions, as stored: uint8 [H, W, 3]; skips other records."""
         every, count = np.arange(len(self._paths)), self._dataset.num_examples(self._split)
         found = random_access.Files(self._paths).read(every, count, np.array(places, np.int64))
-        return [pixels.of_record(records.parse(serialized)) for serialized in found]
+        return [pixels.from_record(records.parse(serialized)) for serialized in found]
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Yields every image, uint8 [H, W, 3], with shorter side `side`, and its label."""
@@ -90,7 +90,7 @@ class Split:
             for values in zip(*map(tf.unstack, columns.values()), strict=True):
                 record = dict(zip(columns, values, strict=True))
                 label = int(record["label"]) - self._dataset.label_offset
-                yield _scaled(pixels.of_record(record), side), label
+                yield _scaled(pixels.from_record(record), side), label
 
     def remarks(self) -> list[str]:
         """Returns no lines, because a split leaves no images out."""
@@ -185,7 +185,7 @@ class Folder:
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Yields every image, uint8 [H, W, 3], with shorter side `side`, and its label."""
         for example, stored in self._readable():
-            yield _scaled(pixels.of_stored(stored), side), example.label
+            yield _scaled(pixels.from_stored(stored), side), example.label
 
     def _readable(self) -> Iterator[tuple[Example, Stored]]:
         self._read, self._rejected = [], []
@@ -203,7 +203,7 @@ class Folder:
     def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
         """Reads the images at these positions, as converted: uint8 [H, W, 3]."""
         examples = [self._read[place] for place in places]
-        return [pixels.of_stored(stored) for stored in self._stored(examples)]
+        return [pixels.from_stored(stored) for stored in self._stored(examples)]
 
     def remarks(self) -> list[str]:
         """Returns lines about other files, folders of unknown classes and unreadable images."""

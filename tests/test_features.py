@@ -59,7 +59,7 @@ def test_features_come_in_the_order_of_the_images(photographs):
     images = pipeline.train_batches(dataset, augment.POLICIES["none"], size=4, threads=1, **options)
     stored = pipeline.test_batches(dataset, "train", size=4, crops=1, batch_size=1, threads=1)
     stored = [(views[0, 0], labels[0]) for views, labels, _ in stored.as_numpy_iterator()]
-    places = list(pipeline.train_places(dataset, **options).as_numpy_iterator())
+    places = list(pipeline.train_indices(dataset, **options).as_numpy_iterator())
     assert len(places) == 7
     for batch, (seen, labels, _) in zip(places, images.as_numpy_iterator(), strict=True):
         for place, image, label in zip(batch, seen, labels, strict=True):

@@ -22,7 +22,7 @@ def epochs(request):
     places = []
     for block in blocks:
         stored = np.add.outer(EXAMPLES * np.array(block.shards), np.arange(EXAMPLES)).ravel()
-        places.append(stored[pipeline.drawn(block._asdict())[0].numpy()])
+        places.append(stored[pipeline.shuffle_and_draw(block._asdict())[0].numpy()])
     return np.concatenate(places).reshape([4, COUNT])
 
 

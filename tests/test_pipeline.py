@@ -13,6 +13,7 @@ from data.checks import integrity
 from data.images import decode
 from data.pipeline import augment, decoded, order, pixels
 from data.shards import datasets, random_access, records
+from training.stages import input_stages
 
 STILL = augment.POLICIES["none"]
 
@@ -406,7 +407,7 @@ def test_windows_may_reach_beyond_the_ends_of_a_shard(tmp_path, side, count, cac
     window, options = [*corner, side, side], {"size": side, "batch_size": count, "steps": 1}
     ((got, labels, _),) = train(dataset, fixed(window), cache=cache, **options)
     windows, mirrored = np.tile(np.int32(window), [count, 1, 1]), np.zeros([count, 1], bool)
-    expected = pixels.cut(images, windows, mirrored, side)[:, 0]
+    expected = pixels.crop(images, windows, mirrored, side)[:, 0]
     np.testing.assert_array_equal(got, expected[labels])
 
 
@@ -607,12 +608,12 @@ def test_facts_about_a_split_do_not_depend_on_its_encoding(stored_photos):
 
 def test_every_stage_gives_all_images(stored_photos):
     options = {"size": 48, "batch_size": 5, "seed": 0, "steps": 3, "threads": 2}
-    stages = pipeline.stages(stored_photos, STILL, **options)
+    stages = input_stages(stored_photos, STILL, **options)
     decodes = stored_photos.encodings["train"] != "raw"
     assert list(stages) == ["read", *["decode"] * decodes, "augment", "batch"]
     for name, counts in stages.items():
         assert sum(counts.as_numpy_iterator()) == 15, name
-    assert "decode" not in pipeline.stages(stored_photos, STILL, **options, cache="memory")
+    assert "decode" not in input_stages(stored_photos, STILL, **options, cache="memory")
 
 
 def of_no_image(folder, encoding, format):
@@ -633,7 +634,7 @@ def of_no_image(folder, encoding, format):
 def test_the_stage_that_decodes_does_so(tmp_path, encoding, format):
     """TensorFlow leaves out what has no consequence."""
     options = {"size": 8, "batch_size": 1, "seed": 0, "steps": 1, "threads": 1}
-    stages = pipeline.stages(of_no_image(tmp_path, encoding, format), STILL, **options)
+    stages = input_stages(of_no_image(tmp_path, encoding, format), STILL, **options)
     assert list(stages["read"].as_numpy_iterator()) == [1]
     with pytest.raises(tf.errors.InvalidArgumentError):
         list(stages["decode"])
@@ -666,9 +667,9 @@ def test_large_images_are_decoded_a_few_at_a_time(photos, monkeypatch):
     mean = sum(shard.bytes for shard in shards) / sum(shard.examples for shard in shards)
     monkeypatch.setattr("data.pipeline.encoded._CALL_BYTES", int(3.5 * 12 * mean))
     seen = []
-    decoded = pixels.cut
+    decoded = pixels.crop
     monkeypatch.setattr(
-        "data.pipeline.pixels.cut",
+        "data.pipeline.pixels.crop",
         lambda images, *rest: (seen.append(len(images)), decoded(images, *rest))[1],
     )
     parts = train(photos, augment.POLICIES["alexnet"], size=48, batch_size=4, steps=3)

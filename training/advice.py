@@ -17,7 +17,7 @@ def faster(dataset: Dataset, policy: augment.Policy, *, size: int, cache: str, s
         policy: Augmentation policy.
         size: Side of the training images in pixels.
         cache: "memory" or "none", as `decoded.chosen_cache` returns it.
-        stage: Slowest stage, a key of `pipeline.stages`.
+        stage: Slowest stage, a key of `stages.input_stages`.
 
     Returns:
         A sentence without a full stop, with the flag or command to type if there is one.

@@ -72,7 +72,7 @@ class Features:
             Batches (features float32 [b, ...], labels int32 [b], weights float32 [b], all 1).
         """
         features, labels = self._of("train")
-        places = pipeline.train_places(
+        places = pipeline.train_indices(
             self._dataset, batch_size=self._batch_size, seed=seed, step=first, steps=end
         )
         ones = tf.ones([self._batch_size])

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import tensorflow as tf
 
-from data import pipeline
 from data.pipeline import augment
 from data.shards.datasets import Dataset
 from engine.trainer import MAX_STEPS, Trainer
 from runtime import console
 from training import advice, ceilings
 from training.build import Setup
+from training.stages import input_stages
 
 SECONDS = 3.0  # minimum duration of a measurement
 _CALL_SECONDS = 0.5  # target duration of one call of the trainer
@@ -49,7 +49,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Input:
-    """Arguments of `pipeline.stages`, as in the training; see `pipeline.train_batches`."""
+    """Arguments of `stages.input_stages`, with the values of the training."""
 
     dataset: Dataset
     policy: augment.Policy
@@ -59,10 +59,6 @@ class Input:
     steps: int
     threads: int
     cache: str
-
-    def stages(self) -> dict[str, tf.data.Dataset]:
-        """Returns the pipeline cut off after each stage, see `pipeline.stages`."""
-        return pipeline.stages(**vars(self))
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def measure(setup: Setup, seconds: float = SECONDS) -> Verdict:
     source = _input(setup)
     speeds = {
         name: _of_stage(stage, source.batch_size, seconds)
-        for name, stage in source.stages().items()
+        for name, stage in input_stages(**vars(source)).items()
     }
     trainer, batches = setup.trainer, setup.train_batches(0, source.steps)
     repeated = batches.take(setup.replicas).cache().repeat()

@@ -54,7 +54,7 @@ def origins(
     )
     found = []
     for block in blocks:
-        places, draws = pipeline.drawn(block._asdict())
+        places, draws = pipeline.shuffle_and_draw(block._asdict())
         stored = [
             serialized
             for index in block.shards
@@ -63,7 +63,7 @@ def origins(
         mirror = policy.mirror & pipeline.is_mirrored(draws).numpy()
         for place, drawn, mirrored in zip(places.numpy(), draws, mirror, strict=True):
             record = records.parse(tf.constant(stored[place]), filename=True)
-            image = pixels.of_record(record)
+            image = pixels.from_record(record)
             where = policy.window(*image.shape[:2], size, drawn).numpy().tolist()
             name = record["filename"].numpy().decode(errors="backslashreplace")
             label = int(record["label"]) - dataset.label_offset

@@ -1,30 +1,29 @@
-"""The input pipeline: records of shards become batches of uint8 images.
+"""The input pipeline, from the records of shards to batches of uint8 images.
 
-What happens to a record, in order:
+The steps and their modules, in order:
 
-1. `order` plans when it is read: shards come in a random order, in blocks that fit into memory.
-2. `reader` reads its block, while the one before is in use. For all records of the block at once
-   `train` or `test` shuffles, draws random numbers and computes windows and mirroring (`augment`,
-   `views`).
-3. `encoded` decodes the image, of a JPEG only the window; `decoded` has the pixels at hand.
-4. `pixels` cuts the window out, resizes and mirrors it, straight into the batch (`buffers`).
-5. `train` warps and varies the images, as the policy says (`augment`, `variations`); colour is
-   left to the device.
+1. `order` plans in which order records are read: in blocks of shards that fit into memory.
+2. A `reader` reads a block while the block before it is in use. `train` and `test` shuffle it, draw
+   random numbers and compute the crop windows of all its images at once (`augment`, `views`).
+3. The reader of `encoded` decodes images, of a JPEG only the part in the window; that of `decoded`
+   finds pixels in memory.
+4. `pixels` crops, resizes and mirrors, directly into the batch (`buffers`).
+5. `train` warps and varies images as the policy says (`augment`, `variations`). Only the policy's
+   colour augmentation is left to the device.
 """
 
 from data.pipeline.facts import class_counts, has_labels, shorter_side
 from data.pipeline.test import test_batches, views_of
-from data.pipeline.train import drawn, is_mirrored, stages, train_batches, train_places
+from data.pipeline.train import is_mirrored, shuffle_and_draw, train_batches, train_indices
 
 __all__ = [
     "class_counts",
-    "drawn",
     "has_labels",
     "is_mirrored",
     "shorter_side",
-    "stages",
+    "shuffle_and_draw",
     "test_batches",
     "train_batches",
-    "train_places",
+    "train_indices",
     "views_of",
 ]

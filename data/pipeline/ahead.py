@@ -1,4 +1,4 @@
-"""Prefetching: a thread computes the next items of an iterator."""
+"""Prefetches the items of any iterator in a thread (for a tf.data pipeline: `prefetch`)."""
 
 from collections import deque
 from collections.abc import Iterator

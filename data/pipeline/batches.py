@@ -1,9 +1,8 @@
-"""What training and test batches share: plans as tensors, readers, threads.
+"""The parts that training and test batches share: planned blocks, the reader, the thread pool.
 
-One block of shards is read, shuffled and planned while the one before it is in use: whatever can
-be computed for many examples at once is computed there. What is left for each image is decoding
-(`encoded`), or only cropping where its pixels are at hand (`decoded`), on a thread pool of the
-pipeline's own.
+A block of shards is read, shuffled and planned while the block before it is in use; everything that
+can be computed for many examples at once is computed then. Images are decoded (`encoded`) or only
+cropped (`decoded`) batch by batch, on the pipeline's private thread pool.
 """
 
 import contextlib
@@ -17,18 +16,15 @@ import numpy as np
 import tensorflow as tf
 
 from data.pipeline import decoded, encoded, order
-from data.pipeline.reader import Columns, Reader
+from data.pipeline.reader import Columns, Reader, no_autograph
 from data.shards.datasets import Dataset
-
-# Nothing mapped here has control flow to convert, and converting leaves files behind.
-as_it_is = tf.autograph.experimental.do_not_convert
 
 
 class Share(NamedTuple):
-    """Which examples of every step this process reads: one of several equal parts of the batch.
+    """The examples of every step that this process reads: one of several equal parts.
 
     Attributes:
-        index: Number of the part, from 0.
+        index: Index of the part, from 0.
         parts: Number of parts.
         batch_size: Examples per step, over all parts.
     """
@@ -37,30 +33,30 @@ class Share(NamedTuple):
     parts: int
     batch_size: int
 
-    def of(self, block: Columns, *columns: tf.Tensor) -> Sequence[tf.Tensor]:
-        """The rows of this part.
+    def select(self, block: Columns, *columns: tf.Tensor) -> Sequence[tf.Tensor]:
+        """Selects the rows of this part.
 
         Args:
-            block: A row of `as_tensors`.
-            *columns: [take, ...], a row for every example that is taken of the block.
+            block: An element of `block_dataset`.
+            *columns: [take, ...], a row for each example that is used of the block.
         """
         if self.parts == 1:
             return columns
-        numbers = (block["first"] + tf.range(block["take"])) % self.batch_size
-        mine = numbers // (self.batch_size // self.parts) == self.index
+        places_in_batch = (block["first"] + tf.range(block["take"])) % self.batch_size
+        mine = places_in_batch // (self.batch_size // self.parts) == self.index
         return [tf.boolean_mask(column, mine) for column in columns]
 
-    def rows(self, reader: Reader, block: Columns, places: tf.Tensor) -> tf.Tensor:
-        """The records of a block at some places, int32 [n]; few of them are read one by one."""
+    def read(self, reader: Reader, block: Columns, indices: tf.Tensor) -> tf.Tensor:
+        """Reads the records at indices int32 [n]: the whole block at once if there is one part."""
         if self.parts == 1:
-            return tf.gather(reader.read(block), places)
-        return reader.pick(block, places)
+            return tf.gather(reader.read(block), indices)
+        return reader.read_at(block, indices)
 
 
-def as_tensors(blocks: Sequence[order.Block], batch_size: int) -> tf.data.Dataset:
-    """A plan as rows of int32 tensors; lists of shards are padded with -1.
+def block_dataset(blocks: Sequence[order.Block], batch_size: int) -> tf.data.Dataset:
+    """Converts blocks to a data set of their fields as int32 tensors; `shards` is padded with -1.
 
-    A column "first" is added: the place in its batch of a block's first example.
+    The additional field "first" is the position of the block's first used example in its batch.
     """
     longest = max((len(block.shards) for block in blocks), default=0)
     shards = np.full([len(blocks), longest], -1, np.int32)
@@ -77,13 +73,13 @@ def as_tensors(blocks: Sequence[order.Block], batch_size: int) -> tf.data.Datase
 
 
 def open_reader(dataset: Dataset, split: str, cache: str, threads: int, **options) -> Reader:
-    """The reader of a split: it decodes images when they are needed, or has their pixels at hand.
+    """Opens a split with the reader for its encoding, or decodes it into memory first.
 
     Args:
         dataset: The data set.
         split: One of its splits.
         cache: One of `decoded.CACHES`.
-        threads: Images decoded at a time where all are decoded into memory.
+        threads: Number of threads that decode images into memory.
         **options: The other arguments of `Reader`.
     """
     shards, encoding = dataset.shards(split), dataset.encodings[split]
@@ -95,7 +91,7 @@ def open_reader(dataset: Dataset, split: str, cache: str, threads: int, **option
     return encoded.READERS[encoding](dataset, split, **options)
 
 
-def make(
+def build(
     reader: Reader,
     planned: tf.data.Dataset,
     finish: Callable,
@@ -103,28 +99,28 @@ def make(
     batch_size: int,
     count: int,
     threads: int,
-    calls: int | None = None,
+    finish_calls: int | None = None,
 ) -> tf.data.Dataset:
-    """Crops planned images into batches and finishes each.
+    """Builds the pipeline from planned examples to finished batches, of which two are prefetched.
 
     Args:
-        reader: Reads the split.
+        reader: Reader of the split.
         planned: Elements of `reader.plan`.
-        finish: `(images, columns) -> batch`, from the elements of `reader.cut`.
+        finish: Function `(crops, columns) -> batch` of the elements of `reader.crop`.
         batch_size: Examples per batch.
         count: Number of batches.
         threads: Size of the pipeline's thread pool.
-        calls: Calls of `finish` at a time; None for one.
+        finish_calls: Parallel calls of `finish`; None for one at a time.
     """
     _prepare_process()
-    batches = reader.cut(planned, batch_size, threads)
-    batches = batches.map(as_it_is(finish), num_parallel_calls=calls)
+    batches = reader.crop(planned, batch_size, threads)
+    batches = batches.map(no_autograph(finish), num_parallel_calls=finish_calls)
     batches = batches.apply(tf.data.experimental.assert_cardinality(count))
     return batches.prefetch(2).with_options(options(threads))
 
 
 def options(threads: int) -> tf.data.Options:
-    """Options of a deterministic pipeline with a thread pool of its own."""
+    """Returns the options of a deterministic pipeline with a private thread pool."""
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
@@ -135,9 +131,10 @@ def options(threads: int) -> tf.data.Options:
 
 @functools.cache
 def _prepare_process() -> None:
-    """Lets glibc keep freed batches, and OpenCV leave threads to the pipeline.
+    """Turns off OpenCV's own threads and lets glibc keep freed memory for the next batches.
 
-    By default each new batch (19 MB) is mapped and faulted in.
+    By default glibc would return it to the system, and every new batch (19 MB for 128 images of 224
+    pixels) would cause page faults.
     """
     cv2.setNumThreads(0)
     m_trim_threshold, m_mmap_threshold, largest_legal = -1, -3, 32 * 2**20

@@ -1,4 +1,4 @@
-"""Reuses the memory of batches: fresh pages cost as much as copying into them."""
+"""Reuses the memory of batches: page faults in new memory take as long as copying into it."""
 
 import collections
 import weakref
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_ALIGNMENT = 64  # bytes; TensorFlow copies arrays of any other alignment
-_KEPT_BYTES = 256 << 20  # maximum of free buffers
+_ALIGNMENT = 64  # bytes; TensorFlow copies arrays that are not aligned to it
+_KEPT_BYTES = 256 << 20  # maximum size of all free buffers together
 
 _free: collections.deque[np.ndarray] = collections.deque()  # oldest first
 
@@ -19,7 +19,7 @@ def empty(shape: Sequence[int]) -> np.ndarray:
     Thread-safe; any thread may release the array.
     """
     count = int(np.prod(shape))
-    owner = _taken(count + _ALIGNMENT)
+    owner = _reuse_or_allocate(count + _ALIGNMENT)
     # NumPy makes this the base of all its views, since its own base is not an array.
     lent = np.frombuffer(memoryview(owner), np.uint8)
     weakref.finalize(lent, _give_back, owner).atexit = False
@@ -27,7 +27,7 @@ def empty(shape: Sequence[int]) -> np.ndarray:
     return lent[start : start + count].reshape(shape)
 
 
-def _taken(size: int) -> np.ndarray:
+def _reuse_or_allocate(size: int) -> np.ndarray:
     for _ in range(len(_free)):
         try:
             owner = _free.popleft()

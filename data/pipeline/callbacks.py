@@ -1,4 +1,4 @@
-"""Python functions of NumPy arrays that the threads of a tf.data pipeline call."""
+"""Calls Python functions of NumPy arrays from the threads of a tf.data pipeline."""
 
 import atexit
 import functools
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-_QUIET_SECONDS = 0.1
-_LONGEST_SECONDS = 10.0
+_QUIET_SECONDS = 0.1  # without a call, after which Python may exit
+_MAX_WAIT_SECONDS = 10.0  # then Python exits in any case
 
 
 class _Calls:
@@ -36,11 +36,11 @@ _calls = _Calls()
 def call(
     function: Callable[..., np.ndarray], arguments: Sequence[tf.Tensor], dtype: tf.DType
 ) -> tf.Tensor:
-    """Like `tf.numpy_function`, for functions without state, but lets Python exit safely.
+    """Like `tf.numpy_function` for stateless functions, but lets Python exit without a deadlock.
 
     At exit Python waits for the threads of a pipeline that still exists, while a running call waits
-    for Python: the process would hang. Therefore exit is delayed until no call is running, which is
-    soon, because the buffers of a pipeline that nobody reads from fill up.
+    for Python's lock. Therefore the exit is delayed until no call is running, which is soon: the
+    buffers of a pipeline that nobody reads from are full.
     """
 
     @functools.wraps(function)
@@ -53,7 +53,7 @@ def call(
 
 @atexit.register
 def _wait_until_quiet() -> None:
-    last, longest = 0, time.monotonic() + _LONGEST_SECONDS
-    while (_calls.running or _calls.begun > last) and time.monotonic() < longest:
-        last = _calls.begun
+    begun, deadline = 0, time.monotonic() + _MAX_WAIT_SECONDS
+    while (_calls.running or _calls.begun > begun) and time.monotonic() < deadline:
+        begun = _calls.begun
         time.sleep(_QUIET_SECONDS)

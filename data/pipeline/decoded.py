@@ -1,8 +1,8 @@
-"""Reader of images whose pixels are at hand: of raw splits, or of splits decoded into memory.
+"""Reader of decoded images: of raw shards, or of a split that was decoded into memory.
 
-A batch is cut out in one pass over NumPy arrays; TensorFlow's overhead per element would take
-longer than that, many times longer for images of 32 x 32. Raw shards are memory-mapped: the pixels
-of a batch are copied once, from the system's page cache.
+A batch is cropped in one pass over NumPy arrays: TensorFlow's overhead per image would take longer,
+for images of 32 x 32 many times longer. Raw shards are memory-mapped, so that the pixels of a batch
+are copied once only, from the system's page cache.
 """
 
 import collections
@@ -20,31 +20,29 @@ import tensorflow as tf
 from numpy.lib.stride_tricks import as_strided
 
 from data.pipeline import buffers, callbacks, facts, order, pixels
-from data.pipeline.reader import Columns, Reader, Stages
+from data.pipeline.reader import Columns, Reader, no_autograph
 from data.shards import records
 from data.shards.datasets import UNKNOWN, Dataset, Shard
 from runtime.memory import free_memory
 
-_as_it_is = tf.autograph.experimental.do_not_convert
-
 CACHES = ("auto", "memory", "none")
 
-_AUTO_BYTES = 2 << 30
-_AUTO_PART = 0.25
-_SAMPLE = 100
-_HEIGHT = 2  # first column for `plan` in rows of shard, offset, height, width, label
-_CALL_BYTES = 4 << 20  # of pixels cut out by a call, about
-_CHUNK = 512  # images that a thread decodes at a time, maximum
-_CHUNK_BYTES = 4 << 20  # of pixels that a thread decodes at a time, about
-_MAPPED_BYTES = 4 * order.BLOCK_BYTES  # a block, the next, and batches still in use
+_AUTO_BYTES = 2 << 30  # maximum size of the images that "auto" decodes to memory
+_AUTO_FRACTION = 0.25  # of the free memory, another maximum of that size
+_SAMPLE = 100  # images from which the size of all is estimated
+_CALL_BYTES = 4 << 20  # approximate size of the crops that one call makes
+_CHUNK = 512  # maximum number of images that a thread decodes at a time
+_CHUNK_BYTES = 4 << 20  # approximate size of their pixels
+_MAPPED_BYTES = 4 * order.BLOCK_BYTES  # a block, the next one, and blocks of batches still in use
 
 
 class Images(NamedTuple):
     """The decoded images of one shard.
 
     Attributes:
-        pixels: uint8 [bytes], in memory or mapped: RGB, row by row, image after image.
-        table: int64 [n, 4], a row per record: its first byte in `pixels`, height, width, label.
+        pixels: uint8 [bytes], in memory or memory-mapped: the images' RGB values, row by row.
+        table: int64 [n, 4], a row per image: offset of its first byte in `pixels`, height, width,
+            label.
     """
 
     pixels: np.ndarray
@@ -55,7 +53,7 @@ OpenShard = Callable[[Shard], Images]
 
 
 class Decoded(Reader):
-    """Reads records whose pixels are at hand: nothing is decoded."""
+    """Reads decoded images."""
 
     def __init__(self, dataset: Dataset, split: str, *, open_shard: OpenShard, **options) -> None:
         """Prepares to read a split.
@@ -70,14 +68,14 @@ class Decoded(Reader):
         self._open = open_shard
 
     def read(self, block: Columns) -> tf.Tensor:
-        """Reads the table of a block: rows of shard, offset, height, width, label, int64 [5]."""
-        rows = callbacks.call(self._rows, [block["shards"], block["records"]], tf.int64)
+        """Reads where the images of a block are: shard and row of `Images.table`, int64 [n, 5]."""
+        rows = callbacks.call(self._read, [block["shards"], block["records"]], tf.int64)
         return tf.ensure_shape(rows, [None, 5])
 
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
         """Computes windows and mirroring."""
-        height, width, label = tf.unstack(tf.cast(rows[:, _HEIGHT:], tf.int32), axis=1)
-        windows = self.windows_of(height, width, draws)
+        height, width, label = tf.unstack(tf.cast(rows[:, 2:], tf.int32), axis=1)
+        windows = self.windows_fn(height, width, draws)
         return {
             "label": self.labels(label),
             "draws": draws,
@@ -86,67 +84,62 @@ class Decoded(Reader):
             "mirror": self.mirrored(windows, draws),
         }
 
-    def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
-        """Cuts windows out, for several batches in a call where images are small."""
+    def crop(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
+        """Crops images and batches them; one call makes several batches if they are small."""
         side, views = self.size, planned.element_spec["windows"].shape[1]
 
-        def finished(columns):
+        def crop(columns):
             arguments = [columns.pop(name) for name in ("rows", "windows", "mirror")]
-            parts = callbacks.call(self._cut, arguments, tf.uint8)
-            return tf.ensure_shape(parts, [None, views, side, side, 3]), columns
+            crops = callbacks.call(self._crop, arguments, tf.uint8)
+            return tf.ensure_shape(crops, [None, views, side, side, 3]), columns
 
         batches = max(1, _CALL_BYTES // (batch_size * views * side * side * 3))
         return (
             planned.rebatch(batches * batch_size)
-            .map(_as_it_is(finished), num_parallel_calls=threads, deterministic=True)
+            .map(no_autograph(crop), num_parallel_calls=threads, deterministic=True)
             .rebatch(batch_size, drop_remainder=True)
         )
 
-    def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
-        """The stage augment."""
-        whole = self.cut(planned, batch_size, threads)
-        return {"augment": whole.map(_as_it_is(lambda parts, batch: parts[:, 0, 0, 0, 0]))}
-
-    def _rows(self, shards: np.ndarray, expected: int) -> np.ndarray:
-        parts = []
+    def _read(self, shards: np.ndarray, expected: int) -> np.ndarray:
+        tables = []
         for index in shards[shards >= 0]:
             table = self._open(self.shards[index]).table
-            parts.append(np.insert(table, 0, index, axis=1))
-        rows = np.concatenate(parts)
+            tables.append(np.insert(table, 0, index, axis=1))
+        rows = np.concatenate(tables)
         if len(rows) != expected:
             files = [self.shards[index].path for index in shards[shards >= 0]]
             raise ValueError(f"shards changed: records expected {expected}, {len(rows)} in {files}")
         return rows
 
-    def _cut(self, rows: np.ndarray, windows: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    def _crop(self, rows: np.ndarray, windows: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         opened = {
             shard: self._open(self.shards[shard]).pixels for shard in set(rows[:, 0].tolist())
         }
         memory, *others = {id(data): data for data in opened.values()}.values()
         if others or (windows[..., 2:] != self.size).any() or len(memory) < 3 * self.size:
-            images = [_image(opened[shard], *place) for shard, *place, _ in rows.tolist()]
-            return pixels.cut(images, windows, mirror, self.size)
+            images = [_image(opened[shard], *where) for shard, *where, _ in rows.tolist()]
+            return pixels.crop(images, windows, mirror, self.size)
         result = buffers.empty([*mirror.shape, self.size, self.size, 3])
-        places = np.repeat(rows[:, 1:4], mirror.shape[1], axis=0)
-        gather(memory, places, windows.reshape([-1, 4]), result.reshape([-1, *result.shape[2:]]))
+        images = np.repeat(rows[:, 1:4], mirror.shape[1], axis=0)
+        gather(memory, images, windows.reshape([-1, 4]), result.reshape([-1, *result.shape[2:]]))
         return pixels.mirror(result, mirror)
 
 
-def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: np.ndarray) -> None:
-    """Cuts windows of one size out of images that lie in one piece of memory.
+def gather(memory: np.ndarray, images: np.ndarray, windows: np.ndarray, result: np.ndarray) -> None:
+    """Crops windows of S x S pixels out of images in contiguous memory.
 
-    Every row of a window is a strip of memory. Where the window reaches beyond its image the strip
-    holds other pixels, which are set to zero. All strips are gathered at once, except for windows
-    of the first and last images with a strip that reaches beyond the memory.
+    A row of a window is a strip of 3 S consecutive bytes. Where the window reaches beyond its image
+    the strip contains other pixels, which are set to zero. All strips are gathered at once, except
+    those of windows that reach beyond the memory, as may happen at the first and last images.
 
     Args:
         memory: uint8 [bytes], at least 3 S bytes.
-        places: int64 [n, 3]: first byte of each image in memory, height, width.
-        windows: int32 [n, 4], of the result's size, not entirely outside of the images.
+        images: int64 [n, 3]: offset of the first byte in memory, height, width.
+        windows: int32 [n, 4]: top, left, S, S; not entirely outside of the images.
         result: uint8 [n, S, S, 3], to be filled.
     """
     count, size = result.shape[:2]
-    offset, height, width = (column[:, np.newaxis] for column in places.T)
+    offset, height, width = (column[:, np.newaxis] for column in images.T)
     top, left = windows[:, :1], windows[:, 1:2]
     row, column = top + np.arange(size), left + np.arange(size)
     strips = as_strided(memory, [len(memory) - 3 * size + 1, 3 * size], [1, 1])
@@ -159,8 +152,8 @@ def gather(memory: np.ndarray, places: np.ndarray, windows: np.ndarray, result: 
     np.multiply(gathered, columns[:, np.newaxis], out=result.reshape([count, size, 3 * size]))
     result[~inside] = 0
     for number in np.flatnonzero(~reachable):
-        image, window = _image(memory, *places[number]), windows[number].reshape([1, 1, 4])
-        result[number] = pixels.cut([image], window, np.zeros([1, 1], bool), size)[0, 0]
+        image, window = _image(memory, *images[number]), windows[number].reshape([1, 1, 4])
+        result[number] = pixels.crop([image], window, np.zeros([1, 1], bool), size)[0, 0]
 
 
 def _image(memory: np.ndarray, offset: int, height: int, width: int) -> np.ndarray:
@@ -168,10 +161,10 @@ def _image(memory: np.ndarray, offset: int, height: int, width: int) -> np.ndarr
 
 
 def chosen_cache(dataset: Dataset, cache: str) -> str:
-    """Resolves "auto": whether the decoded images of a data set are kept in memory.
+    """Resolves the cache "auto" of a data set to "memory" or "none".
 
-    They are if the whole set takes at most 2 GiB and a quarter of the free memory. Raw splits never
-    are: the system caches their pages.
+    "memory" if the decoded images of all splits together take at most 2 GiB and a quarter of the
+    free memory. Raw splits are never decoded to memory: the system's page cache holds them.
 
     Args:
         dataset: The data set.
@@ -184,17 +177,17 @@ def chosen_cache(dataset: Dataset, cache: str) -> str:
         return "none"
     if cache != "auto":
         return cache
-    fits = decoded_bytes(dataset) <= min(_AUTO_BYTES, _AUTO_PART * free_memory())
+    fits = decoded_bytes(dataset) <= min(_AUTO_BYTES, _AUTO_FRACTION * free_memory())
     return "memory" if fits else "none"
 
 
 def decoded_bytes(dataset: Dataset) -> int:
-    """Estimated bytes of the decoded images of all splits that are not raw; from samples."""
-    pixels_in_all = 0.0
+    """Estimates the bytes of the decoded images of all encoded splits, from samples."""
+    count = 0.0  # of pixels
     for split in _encoded_splits(dataset):
         areas = np.prod(facts.stored_sizes(dataset, split, _SAMPLE), axis=1)
-        pixels_in_all += dataset.num_examples(split) * areas.mean()
-    return round(3 * pixels_in_all)
+        count += dataset.num_examples(split) * areas.mean()
+    return round(3 * count)
 
 
 def _encoded_splits(dataset: Dataset) -> list[str]:
@@ -214,14 +207,14 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
         encoding: How the split is stored, one of `datasets.ENCODINGS`.
         threads: Number of images decoded at a time.
     """
-    samples = 3 * np.prod(facts.sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
-    expected = np.median(samples) * sum(shard.examples for shard in shards)
+    bytes_of_some = 3 * np.prod(facts.sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
+    expected = np.median(bytes_of_some) * sum(shard.examples for shard in shards)
     tables = {shard: [np.zeros([0, 4], np.int64)] for shard in shards}
-    # Untouched pages take no memory, and to resize an array the system moves pages without copying:
-    # the images are never in memory twice.
+    # The images are never in memory twice: pages that were not written yet take no memory, and the
+    # system resizes an array by remapping its pages, not by copying them.
     memory, end = np.empty(round(expected), np.uint8), 0
     with ThreadPoolExecutor(threads) as pool:
-        chunk = min(_CHUNK, max(1, _CHUNK_BYTES // max(samples)))
+        chunk = min(_CHUNK, max(1, _CHUNK_BYTES // max(bytes_of_some)))
         for shard, images, labels in _decode(shards, encoding, chunk, pool, threads):
             shapes = np.array([image.shape for image in images], np.int64)
             sizes = shapes.prod(axis=1)
@@ -238,30 +231,38 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
 def _decode(
     shards: Sequence[Shard], encoding: str, chunk: int, pool: Executor, ahead: int
 ) -> Iterator[tuple[Shard, list[np.ndarray], np.ndarray]]:
-    """Yields chunks of images and labels, in order; at most `ahead` chunks wait for their turn."""
+    """Yields chunks of decoded images and their labels, in stored order.
+
+    Args:
+        shards: The shards to decode.
+        encoding: How they are stored, one of `datasets.ENCODINGS`.
+        chunk: Maximum number of images in a chunk.
+        pool: Threads that decode.
+        ahead: Number of chunks that are decoded in advance.
+    """
     decode = _decode_unknown if encoding == UNKNOWN else _decode_known
 
-    def decoded(serialized: tf.Tensor) -> tuple[list[np.ndarray], np.ndarray]:
+    def decode_chunk(serialized: tf.Tensor) -> tuple[list[np.ndarray], np.ndarray]:
         record = records.parse(serialized)
         columns = (record[name].numpy() for name in ("encoded", "format", "height", "width"))
         return decode(zip(*columns, strict=True)), record["label"].numpy()
 
-    coming = collections.deque()
+    pending = collections.deque()
     for shard in shards:
         for serialized in tf.data.TFRecordDataset(shard.path).batch(chunk):
-            coming.append((shard, pool.submit(decoded, serialized)))
-            if len(coming) > ahead:
-                shard_then, future = coming.popleft()
-                yield shard_then, *future.result()
-    for shard, future in coming:
+            pending.append((shard, pool.submit(decode_chunk, serialized)))
+            if len(pending) > ahead:
+                first_shard, future = pending.popleft()
+                yield first_shard, *future.result()
+    for shard, future in pending:
         yield shard, *future.result()
 
 
 def _decode_known(rows: Iterable[tuple]) -> list[np.ndarray]:
-    """Decodes JPEGs and PNGs like TensorFlow, in a fifth of the time if images are small."""
+    """Decodes with OpenCV, with TensorFlow's result; small images in a fifth of its time."""
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     return [
-        pixels.of_raw(encoded, height, width)
+        pixels.from_raw(encoded, height, width)
         if format == records.RAW
         else cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
         for encoded, format, height, width in rows
@@ -269,11 +270,11 @@ def _decode_known(rows: Iterable[tuple]) -> list[np.ndarray]:
 
 
 def _decode_unknown(rows: Iterable[tuple]) -> list[np.ndarray]:
-    return [pixels.decoded(encoded).numpy() for encoded, *_ in rows]
+    return [pixels.decode_image(encoded).numpy() for encoded, *_ in rows]
 
 
 class Mapped:
-    """Opens raw shards by mapping them into memory."""
+    """Opens raw shards by mapping them into memory; thread-safe."""
 
     def __init__(self) -> None:
         """Starts without open shards."""
@@ -282,10 +283,10 @@ class Mapped:
         self._lock = threading.Lock()
 
     def __call__(self, shard: Shard) -> Images:
-        """Opens a shard, and closes shards of earlier blocks.
+        """Opens a shard; closes the longest open ones if all together exceed `_MAPPED_BYTES`.
 
         Raises:
-            ValueError: If the shard is damaged; checked when it is first opened.
+            ValueError: If the shard is damaged, which is checked on the first opening.
         """
         with self._lock:
             if shard not in self._open:
@@ -302,7 +303,7 @@ class Mapped:
 
 
 def _map(path: str) -> np.ndarray:
-    """Maps a file into memory as uint8 [bytes]; the system starts to read it ahead."""
+    """Maps a file into memory as uint8 [bytes] and lets the system start to read it."""
     if not os.path.getsize(path):
         return np.zeros(0, np.uint8)
     with open(path, "rb") as file:

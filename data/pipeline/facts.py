@@ -1,4 +1,4 @@
-"""Facts about a split that are read from its records."""
+"""Properties of a split that are read from its records: labels and image sizes."""
 
 from collections.abc import Iterable
 
@@ -9,11 +9,11 @@ from data.pipeline import pixels
 from data.shards import records
 from data.shards.datasets import UNKNOWN, Dataset, Shard
 
-_LABELS = 256  # records parsed at a time to count labels
+_PARSED = 256  # records parsed at a time
 
 
 def has_labels(dataset: Dataset, split: str) -> bool:
-    """Whether the first image of a split has a label; then all have one."""
+    """Whether the images of a split have labels: all of them or none, so the first one decides."""
     first = tf.data.TFRecordDataset([shard.path for shard in dataset.shards(split)]).take(1)
     return all(int(records.parse(serialized)["label"]) >= 0 for serialized in first)
 
@@ -22,19 +22,19 @@ def class_counts(dataset: Dataset, split: str) -> np.ndarray:
     """Number of examples of each class in a split, int64 [K]; reads all its records."""
     counts = np.zeros(dataset.num_classes, np.int64)
     paths = [shard.path for shard in dataset.shards(split)]
-    for serialized in tf.data.TFRecordDataset(paths).batch(_LABELS):
+    for serialized in tf.data.TFRecordDataset(paths).batch(_PARSED):
         labels = records.parse(serialized)["label"].numpy() - dataset.label_offset
         counts += np.bincount(labels[labels >= 0], minlength=len(counts))
     return counts
 
 
 def shorter_side(dataset: Dataset, sample: int = 100) -> int:
-    """The median shorter side, in stored pixels, of the first training images."""
+    """Median of the shorter sides of the first `sample` stored training images, in pixels."""
     return int(np.median([min(size) for size in stored_sizes(dataset, "train", sample)]))
 
 
 def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, int]]:
-    """Height and width of the first images of a split; decodes only images of unknown size.
+    """Returns height and width of the first images of a split; decodes only those of unknown size.
 
     Args:
         dataset: The data set.
@@ -45,9 +45,9 @@ def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, in
 
 
 def sizes(shards: Iterable[Shard], encoding: str, count: int) -> list[tuple[int, int]]:
-    """As `stored_sizes`, for shards with an encoding, one of `datasets.ENCODINGS`."""
+    """Like `stored_sizes`, for shards with the given encoding, one of `datasets.ENCODINGS`."""
     paths = [shard.path for shard in shards]
     first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
     if encoding == UNKNOWN:
-        return [pixels.of_record(record).shape[:2] for record in first]
+        return [pixels.from_record(record).shape[:2] for record in first]
     return [(int(record["height"]), int(record["width"])) for record in first]

@@ -1,8 +1,8 @@
-"""The order of records: the plan of a training run or of a test, made of numbers only.
+"""The order in which training and tests read records, planned without reading any.
 
-The order of an epoch is a function of (seed, epoch). Shards are shuffled and read in blocks that
-fit into memory; the records of a block are shuffled uniformly. A data set that fits into one block
-is thereby shuffled exactly.
+The order of an epoch is a function of seed and epoch. Shards are shuffled and grouped into blocks
+that fit into memory; the records of a block are shuffled uniformly. A data set that fits into one
+block is thus shuffled uniformly as a whole.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK_BYTES = 256 * 2**20
+BLOCK_BYTES = 256 * 2**20  # maximum, unless a single shard is larger
 
 
 class Block(NamedTuple):
@@ -19,9 +19,10 @@ class Block(NamedTuple):
     Attributes:
         shards: Indices of the shards, in the order in which they are read.
         records: Number of records in all of them.
-        skip: Number of (shuffled) records to skip.
-        take: Number of records to use then; more than there are starts again from the first.
-        seed: Key, two int32, of everything random in the block.
+        skip: Number of records, in shuffled order, to skip at the beginning.
+        take: Number of records to use after these. If the block has fewer, its records are repeated
+            (only in the last block of a test, as padding).
+        seed: Key of all random numbers of the block, two int32.
     """
 
     shards: list[int]
@@ -34,7 +35,7 @@ class Block(NamedTuple):
 def training_blocks(
     shards: Sequence, *, batch_size: int, seed: int, step: int, steps: int
 ) -> list[Block]:
-    """The blocks of a training run, from optimizer step `step` to the end.
+    """Plans the blocks of a training run, from optimizer step `step` to the end.
 
     The incomplete last batch of every epoch is left out; the order changes every epoch.
 
@@ -42,8 +43,8 @@ def training_blocks(
         shards: The shards, with `examples` and `bytes`.
         batch_size: Examples per optimizer step.
         seed: Seed of the run, not negative.
-        step: Optimizer updates done.
-        steps: Optimizer updates at the end of the run.
+        step: First step: the number of optimizer updates done before.
+        steps: End of the run: the number of optimizer updates done then.
 
     Raises:
         ValueError: If the shards hold less than one batch.
@@ -63,7 +64,13 @@ def training_blocks(
 
 
 def stored_blocks(shards: Sequence, examples: int) -> list[Block]:
-    """All records in stored order, a shard at a time; the last block is repeated to `examples`."""
+    """Plans a block for each shard, in stored order.
+
+    Args:
+        shards: The shards, with `examples`.
+        examples: Number of examples to take in all, at least those of the shards; the last block is
+            repeated to reach it.
+    """
     blocks = [
         Block([index], shard.examples, 0, shard.examples, (0, 0))
         for index, shard in enumerate(shards)
@@ -75,10 +82,10 @@ def stored_blocks(shards: Sequence, examples: int) -> list[Block]:
 
 
 def _epoch_blocks(shards, seed, epoch, begin, end):
-    """The blocks of an epoch that hold its examples `begin` to `end`."""
+    """Plans the blocks of an epoch that contain its examples `begin` to `end` - 1."""
     random = np.random.default_rng((seed, epoch))
     blocks, first = [], 0
-    for members in _cut(shards, random.permutation(len(shards)).tolist()):
+    for members in _grouped(shards, random.permutation(len(shards)).tolist()):
         count = sum(shards[index].examples for index in members)
         skip, stop = max(begin - first, 0), min(end - first, count)
         key = tuple(random.integers(2**31, size=2).tolist())
@@ -88,8 +95,8 @@ def _epoch_blocks(shards, seed, epoch, begin, end):
     return blocks
 
 
-def _cut(shards, order):
-    """Cuts a sequence of shards into blocks of up to BLOCK_BYTES, but at least one shard."""
+def _grouped(shards, order):
+    """Groups consecutive shards of an order into blocks of up to BLOCK_BYTES or a single shard."""
     blocks, size = [[]], 0
     for index in order:
         size += shards[index].bytes

@@ -1,4 +1,4 @@
-"""Operations on pixels: decode, cut, resize, mirror."""
+"""Operations on pixels: decode, crop, resize, mirror."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,11 @@ from data.images.decode import Stored
 from data.pipeline import buffers
 from data.shards import records
 
-# The method of all other decoders; TensorFlow's default is coarser.
-DCT = "INTEGER_ACCURATE"
-_SMALL = 1 << 15  # bytes of an image that is copied faster than a function is called
+DCT = "INTEGER_ACCURATE"  # as all other decoders; TensorFlow's default is less accurate
+_SMALL_BYTES = 1 << 15  # an image of fewer is copied in less time than a call of OpenCV takes
 
 
-def decoded(encoded: tf.Tensor) -> tf.Tensor:
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a whole image file with TensorFlow.
 
     Args:
@@ -32,8 +31,8 @@ def decoded(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
-def of_raw(encoded: bytes, height: int, width: int) -> np.ndarray:
-    """The pixels of a RAW record, uint8 [height, width, 3]; no copy.
+def from_raw(encoded: bytes, height: int, width: int) -> np.ndarray:
+    """Returns the pixels of a RAW record, uint8 [height, width, 3], without a copy.
 
     Raises:
         ValueError: If the record has another size.
@@ -41,8 +40,8 @@ def of_raw(encoded: bytes, height: int, width: int) -> np.ndarray:
     return np.frombuffer(encoded, np.uint8).reshape([height, width, 3])
 
 
-def of_record(record: dict[str, tf.Tensor]) -> np.ndarray:
-    """The pixels of a record as they were stored.
+def from_record(record: dict[str, tf.Tensor]) -> np.ndarray:
+    """Decodes a record of any format.
 
     Args:
         record: One record, from `records.parse`.
@@ -52,68 +51,69 @@ def of_record(record: dict[str, tf.Tensor]) -> np.ndarray:
     """
     encoded = record["encoded"]
     if record["format"].numpy() == records.RAW:
-        return of_raw(encoded.numpy(), int(record["height"]), int(record["width"]))
-    return decoded(encoded).numpy()
+        return from_raw(encoded.numpy(), int(record["height"]), int(record["width"]))
+    return decode_image(encoded).numpy()
 
 
-def of_stored(image: Stored) -> np.ndarray:
-    """The pixels of an image as a conversion would write it, uint8 [H, W, 3]."""
+def from_stored(image: Stored) -> np.ndarray:
+    """Decodes an image in the form in which a conversion would store it, uint8 [H, W, 3]."""
     if image.format != "RAW":
         return decode.decode_plain(image.encoded)
-    return of_raw(image.encoded, image.height, image.width)
+    return from_raw(image.encoded, image.height, image.width)
 
 
-def cut(
+def crop(
     images: Sequence[np.ndarray], windows: np.ndarray, mirrored: np.ndarray, size: int
 ) -> np.ndarray:
-    """Cuts windows out of images, black outside of the image; resizes and mirrors them.
+    """Crops windows out of images, resizes and mirrors them.
 
     Args:
         images: b images uint8 [H, W, 3] of any size.
-        windows: int32 [b, V, 4]: top, left, height, width, not entirely outside of the image.
-            Windows of another size than S are resized.
+        windows: int32 [b, V, 4]: top, left, height, width in pixels. A window may reach beyond its
+            image, where it is black, but must not lie entirely outside of it.
         mirrored: Whether to mirror each window, bool [b, V].
-        size: Side of the result in pixels, S.
+        size: Side of the result in pixels, S; windows of any other size are resized.
 
     Returns:
         uint8 [b, V, S, S, 3].
     """
     result = buffers.empty([*mirrored.shape, size, size, 3])
     shapes = np.array([image.shape[:2] for image in images])[:, np.newaxis]
-    first, last = windows[..., :2], windows[..., :2] + windows[..., 2:]
-    begin, end = np.maximum(first, 0), np.minimum(last, shapes)
-    bounds = np.concatenate([begin, end, begin - first, last - end], axis=-1).tolist()
-    for image, parts, of_image in zip(images, result, bounds, strict=True):
-        for part, (top, left, bottom, right, *border) in zip(parts, of_image, strict=True):
-            inside = image[top:bottom, left:right]
+    begin, end = windows[..., :2], windows[..., :2] + windows[..., 2:]
+    first, last = np.maximum(begin, 0), np.minimum(end, shapes)  # inside the image
+    bounds = np.concatenate([first, last, first - begin, end - last], axis=-1).tolist()
+    for image, crops, bounds_of_image in zip(images, result, bounds, strict=True):
+        for target, (top, left, bottom, right, *border) in zip(crops, bounds_of_image, strict=True):
+            window = image[top:bottom, left:right]
             if any(border):
                 above, before, below, after = border
                 sides = (above, below, before, after)
-                inside = cv2.copyMakeBorder(inside, *sides, cv2.BORDER_CONSTANT)
-            if inside.shape == part.shape:
-                part[...] = inside
+                window = cv2.copyMakeBorder(window, *sides, cv2.BORDER_CONSTANT)
+            if window.shape == target.shape:
+                target[...] = window
             else:
-                resize(inside, part)
+                resize(window, target)
     return mirror(result, mirrored)
 
 
 def resize(image: np.ndarray, result: np.ndarray) -> np.ndarray:
-    """Resizes an image into `result`, which is returned.
+    """Resizes an image into `result`, and returns that.
 
-    Bilinear; if both sides are reduced to half or less, squares of 2 x 2, 3 x 3, ... pixels are
-    averaged first, because bilinear interpolation alone would skip pixels. OpenCV takes a ninth of
-    TensorFlow's time; its average over any other area takes ten times as long as both steps.
+    Bilinear. If both sides shrink to half or less, squares of 2 x 2, 3 x 3, ... pixels are averaged
+    first, because bilinear interpolation alone would skip pixels. OpenCV takes a ninth of
+    TensorFlow's time. Its INTER_AREA with a factor that is no integer would replace both steps, but
+    takes ten times as long.
 
     Args:
         image: uint8 [h, w, 3].
         result: uint8 [S, S, 3], to be filled.
     """
     size = len(result)
-    times = min(image.shape[:2]) // size
-    if times > 1:
-        height, width = (side // times for side in image.shape[:2])
-        whole = image[: times * height, : times * width]
-        image = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    factor = min(image.shape[:2]) // size
+    if factor > 1:
+        height, width = (side // factor for side in image.shape[:2])
+        divisible = image[: factor * height, : factor * width]
+        image = cv2.resize(divisible, (width, height), interpolation=cv2.INTER_AREA)
     return cv2.resize(image, (size, size), dst=result, interpolation=cv2.INTER_LINEAR)
 
 
@@ -127,7 +127,7 @@ def mirror(images: np.ndarray, which: np.ndarray) -> np.ndarray:
     Returns:
         `images`.
     """
-    if np.prod(images.shape[-3:]) < _SMALL:  # all in one call, as one tall picture
+    if np.prod(images.shape[-3:]) < _SMALL_BYTES:  # all in one call, as one tall image
         chosen = images[which]
         if len(chosen):
             tall = cv2.flip(chosen.reshape([-1, *images.shape[-2:]]), 1)

@@ -1,4 +1,4 @@
-"""The interface to a split's records, however its images are stored."""
+"""The interface to a split's records, independent of how its images are stored."""
 
 import abc
 from collections.abc import Callable
@@ -7,25 +7,32 @@ import tensorflow as tf
 
 from data.shards.datasets import Dataset
 
-# The V windows of each image: (height, width, draws) int32 [n], int32 [n], float32 [n, D] ->
-# int32 [n, V, 4]: top, left, height, width; a window is black outside of its image.
-WindowsOf = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-# Which windows are mirrored: draws float32 [n, D] -> bool [n, V].
-MirrorOf = Callable[[tf.Tensor], tf.Tensor]
+# Crop windows of n images, V of each (V > 1 only for test views):
+# (height int32 [n], width int32 [n], draws float32 [n, D]) -> int32 [n, V, 4], with columns top,
+# left, height, width in stored pixels. What lies outside of the image becomes black.
+WindowsFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# Whether to mirror each window: draws float32 [n, D] -> bool [n, V].
+MirrorFn = Callable[[tf.Tensor], tf.Tensor]
 Columns = dict[str, tf.Tensor]
-Stages = dict[str, tf.data.Dataset]
+
+# For the functions that tf.data maps: they have no control flow to convert, and AutoGraph leaves
+# temporary files behind.
+no_autograph = tf.autograph.experimental.do_not_convert
 
 
 class Reader(abc.ABC):
-    """Reads records in blocks of shards, plans them in bulk and makes batches of images."""
+    """Reads the records of a block of shards, plans their crops in bulk and batches the crops.
+
+    The calls, in order: `read` or `read_at`, `plan`, `crop`.
+    """
 
     def __init__(
         self,
         dataset: Dataset,
         split: str,
         *,
-        windows_of: WindowsOf,
-        mirror_of: MirrorOf | None,
+        windows_fn: WindowsFn,
+        mirror_fn: MirrorFn | None,
         size: int,
     ) -> None:
         """Prepares to read a split.
@@ -33,75 +40,63 @@ class Reader(abc.ABC):
         Args:
             dataset: The data set.
             split: One of its splits.
-            windows_of: Computes the windows to cut out of images.
-            mirror_of: Computes which windows are mirrored; None for none.
-            size: Side of all windows after resizing, S.
+            windows_fn: Computes the crop windows of images.
+            mirror_fn: Computes which windows are mirrored (default: none).
+            size: Side of the resized crops in pixels, S.
         """
         self.shards = dataset.shards(split)
         self.size = size
-        self.windows_of = windows_of
+        self.windows_fn = windows_fn
         self._label_offset = dataset.label_offset
-        self._mirror_of = mirror_of
+        self._mirror_fn = mirror_fn
 
     @abc.abstractmethod
     def read(self, block: Columns) -> tf.Tensor:
-        """Reads a block of shards.
+        """Reads all records of a block.
 
         Args:
-            block: The fields of an `order.Block`.
+            block: An element of `batches.block_dataset`.
 
         Returns:
             A row for each record, in stored order: [records, ...].
         """
 
-    def pick(self, block: Columns, places: tf.Tensor) -> tf.Tensor:
-        """Reads the records of a block at the given places, int32 [n]: rows [n, ...]."""
-        return tf.gather(self.read(block), places)
+    def read_at(self, block: Columns, indices: tf.Tensor) -> tf.Tensor:
+        """Reads the records of a block at the given indices, int32 [n]: rows [n, ...]."""
+        return tf.gather(self.read(block), indices)
 
     @abc.abstractmethod
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
-        """Computes everything about images that does not need their pixels.
+        """Computes everything about n images that does not need their pixels.
 
         Args:
             rows: Rows of `read`, [n, ...].
-            draws: float32 [n, D], uniform in [0, 1).
+            draws: Random numbers, float32 [n, D], uniform in [0, 1).
 
         Returns:
-            "label": int32 [n], -1 without one; "draws"; and the columns that `cut` needs.
+            "label": int32 [n], -1 for an unlabelled image; "draws"; and the columns that `crop`
+            needs.
         """
 
     @abc.abstractmethod
-    def cut(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
-        """Cuts planned images out and batches them.
+    def crop(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> tf.data.Dataset:
+        """Crops, resizes and mirrors images and batches them.
 
         Args:
-            planned: Elements of `plan`; columns [n, ...] may have been added.
+            planned: Elements of `plan`, with or without additional columns [n, ...].
             batch_size: Examples per batch, b; an incomplete last batch is dropped.
             threads: Size of the pipeline's thread pool.
 
         Returns:
-            Batches of (uint8 [b, V, S, S, 3], {"label", "draws" and added columns}).
-        """
-
-    @abc.abstractmethod
-    def stages(self, planned: tf.data.Dataset, batch_size: int, threads: int) -> Stages:
-        """The pipeline of `cut` up to and including each of its stages, to measure them.
-
-        Args:
-            planned: Elements of `plan`.
-            batch_size: Examples per batch, b.
-            threads: Size of the pipeline's thread pool.
-
-        Returns:
-            Data sets of [b, ...] by the name of the stage; only the length of an element counts.
+            Batches of (uint8 [b, V, S, S, 3], {"label", "draws" and the additional columns}).
         """
 
     def labels(self, stored: tf.Tensor) -> tf.Tensor:
-        """Class labels from 0, int32 [n], for the labels of records; -1 without one."""
+        """Converts stored labels to classes from 0, int32 [n]; -1 for an unlabelled image."""
         return tf.cast(tf.maximum(stored - self._label_offset, -1), tf.int32)
 
     def mirrored(self, windows: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        """Whether each of the windows, int32 [n, V, 4], is mirrored: bool [n, V]."""
-        if self._mirror_of:
-            return self._mirror_of(draws)
+        """Returns whether each of the windows, int32 [n, V, 4], is mirrored: bool [n, V]."""
+        if self._mirror_fn:
+            return self._mirror_fn(draws)
         return tf.zeros(tf.shape(windows)[:2], tf.bool)

@@ -1,4 +1,4 @@
-"""Test views: of every image of a split, in batches, or of images in memory."""
+"""Test views: batches of those of a split's images, and those of images in memory."""
 
 import functools
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from data.images.decode import Stored
 from data.pipeline import batches, order, pixels, views
-from data.pipeline.batches import Share, as_it_is
-from data.pipeline.reader import Reader
+from data.pipeline.batches import Share
+from data.pipeline.reader import Reader, no_autograph
 from data.shards.datasets import Dataset
 
 
@@ -34,40 +34,40 @@ def test_batches(
         crops: Number of views, V, a key of `views.VIEWS`.
         batch_size: Images per batch, b.
         threads: Size of the pipeline's thread pool.
-        replicas: Divisor of the number of batches of all shares together.
-        share: (i, n): of `replicas` batches in a row only the i-th of n equal parts.
-        cache: One of `decoded.CACHES`: whether all images are decoded to memory first.
+        replicas: Divisor of the number of batches of all processes together; padding ensures it.
+        share: (i, n): of every `replicas` consecutive batches only the i-th of n equal parts.
+        cache: One of `decoded.CACHES`: whether all images are first decoded to memory.
 
     Returns:
-        Batches (views uint8 [b, V, S, S, 3], labels int32 [b], -1 for an image without one,
+        Batches (views uint8 [b, V, S, S, 3], labels int32 [b], -1 for an unlabelled image, sample
         weights float32 [b], 0 for the padding of the last batches, else 1).
 
     Raises:
-        ValueError: No such split, or no examples in it.
+        ValueError: If the split does not exist or has no examples.
     """
     shards = dataset.shards(split)
     examples = dataset.num_examples(split)
     if not examples:
         raise ValueError(f"the {split} split of {dataset.folder} is empty, expected examples")
-    whole = replicas * batch_size
-    steps = -(-examples // whole)
-    blocks = order.stored_blocks(shards, steps * whole)
-    share = Share(*share, whole)
+    step_size = replicas * batch_size
+    steps = -(-examples // step_size)
+    blocks = order.stored_blocks(shards, steps * step_size)
+    share = Share(*share, step_size)
     reader = _open_reader(dataset, split, size, crops, cache, threads)
 
-    def planned(block):
-        (places,) = share.of(block, tf.range(block["take"]))
-        weight = tf.cast(places < block["records"], tf.float32)
-        rows = share.rows(reader, block, places % block["records"])
-        draws = tf.zeros([tf.size(places), 1])  # an empty row would crash TensorFlow's rebatch
+    def plan(block):
+        (indices,) = share.select(block, tf.range(block["take"]))
+        weight = tf.cast(indices < block["records"], tf.float32)  # the others are padding
+        rows = share.read(reader, block, indices % block["records"])
+        draws = tf.zeros([tf.size(indices), 1])  # unused; rows of length 0 crash tf.data's rebatch
         return {**reader.plan(rows, draws), "weight": weight}
 
-    def finish(images, example):
-        return images, example["label"], example["weight"]
+    def finish(images, columns):
+        return images, columns["label"], columns["weight"]
 
-    return batches.make(
+    return batches.build(
         reader,
-        batches.as_tensors(blocks, whole).map(as_it_is(planned)).prefetch(1),
+        batches.block_dataset(blocks, step_size).map(no_autograph(plan)).prefetch(1),
         finish,
         batch_size=batch_size,
         count=steps * (replicas // share.parts),
@@ -78,10 +78,10 @@ def test_batches(
 def _open_reader(
     dataset: Dataset, split: str, size: int, crops: int, cache: str, threads: int
 ) -> Reader:
-    def windows_of(height, width, draws):
+    def windows_fn(height, width, draws):
         return views.windows(height, width, size, crops)
 
-    def mirror_of(draws):
+    def mirror_fn(draws):
         return tf.tile(views.mirrored(crops)[tf.newaxis], [tf.shape(draws)[0], 1])
 
     return batches.open_reader(
@@ -89,14 +89,14 @@ def _open_reader(
         split,
         cache,
         threads,
-        windows_of=windows_of,
-        mirror_of=mirror_of if any(views.mirrored(crops)) else None,
+        windows_fn=windows_fn,
+        mirror_fn=mirror_fn if any(views.mirrored(crops)) else None,
         size=size,
     )
 
 
 def views_of(stored: Sequence[Stored], *, size: int, crops: int) -> np.ndarray:
-    """The test views of images in memory, by the same operations as those of records.
+    """The test views of images in memory; the operations are those of `test_batches`.
 
     Args:
         stored: b images as a conversion would have written them.
@@ -106,13 +106,13 @@ def views_of(stored: Sequence[Stored], *, size: int, crops: int) -> np.ndarray:
     Returns:
         uint8 [b, V, S, S, 3].
     """
-    windows = np.stack([_test_windows(each.height, each.width, size, crops) for each in stored])
+    windows = np.stack([_windows(each.height, each.width, size, crops) for each in stored])
     mirrored = np.tile(_mirrored(crops), [len(stored), 1])
-    return pixels.cut([pixels.of_stored(each) for each in stored], windows, mirrored, size)
+    return pixels.crop([pixels.from_stored(each) for each in stored], windows, mirrored, size)
 
 
-@functools.lru_cache(1000)  # most images of a set have one of a few sizes
-def _test_windows(height: int, width: int, size: int, crops: int) -> np.ndarray:
+@functools.lru_cache(1000)  # the images of a data set usually have few different sizes
+def _windows(height: int, width: int, size: int, crops: int) -> np.ndarray:
     return views.windows(height, width, size, crops).numpy()
 
 

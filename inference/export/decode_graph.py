@@ -1,6 +1,6 @@
 """Decodes and crops image files with TensorFlow operations only, for exported graphs.
 
-An image is reduced as in a conversion, but not compressed again, and cropped as by `pixels.cut`.
+An image is reduced as in a conversion, but not compressed again, and cropped as by `pixels.crop`.
 Both use OpenCV to decode and resize, this module TensorFlow, so pixels differ by a few levels.
 TensorFlow ignores the EXIF orientation and reads JPEG, PNG, GIF and BMP only.
 """
@@ -43,10 +43,10 @@ def _centre_view(encoded, storage, size):
 def _decoded(encoded, bits):
     """Decodes like `decode.decode`; the header shows whether a PNG has 16 bits per channel."""
     if bits == max(BITS):
-        return pixels.decoded(encoded)
+        return pixels.decode_image(encoded)
     is_deep = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
     is_deep &= tf.strings.substr(encoded, png.BIT_DEPTH_AT, 1) == b"\x10"
-    return tf.cond(is_deep, lambda: _scaled(encoded, bits), lambda: pixels.decoded(encoded))
+    return tf.cond(is_deep, lambda: _scaled(encoded, bits), lambda: pixels.decode_image(encoded))
 
 
 def _scaled(encoded, bits):
