@@ -47,30 +47,17 @@ FLAGFILE = re.compile(r"--?flagfile(=|$)")
 
 
 def main(argv: list[str]) -> None:
-    """Parses the flags, sets up the training and runs it."""
+    """Parses the flags and trains."""
     if unexpected := console.parse(argv, headings=headings()):
         console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
     recipe, running = flags.value_of(Recipe), flags.value_of(Running)
     given = flags.given(Recipe, Running)
     if running.seeds > 1:
         return print("\n".join(train_all(argv, recipe, running, given)))
-    talk = sys.stderr if running.json else sys.stdout  # --json keeps stdout for its one line
-    program, *words = argv
-    files, typed = apart(words)
-    default = RECIPES / f"{recipe.model or default_model(recipe.data)}.flags"
-    if default.exists() and not files and not running.resume:
-        print(f"settings: those of recipes/{default.name} where no flag is given", file=talk)
-        files = [f"--flagfile={default}"]
-        words = [*files, *words]
-    of_files, of_hand = (values([program, *each]) for each in (files, typed))
-    console.parse([program, *words])
-    recipe, running = flags.value_of(Recipe), flags.value_of(Running)
-    if line := foreign_rate(recipe, vars(Recipe()) | of_files, of_hand):
-        recipe = dataclasses.replace(recipe, learning_rate=None)
-        given.pop("learning_rate", None)
-        print(line, file=talk)
+    messages = sys.stderr if running.json else sys.stdout  # --json keeps stdout for the result
+    recipe, running = with_recipe_file(argv, recipe, running, given, messages)
     try:
-        for line in run(recipe, running, given, talk):
+        for line in run(recipe, running, given, messages):
             print(line)
     except cluster.PeerLost as error:
         with console.leaving():  # a normal exit might wait for the lost worker
@@ -78,36 +65,36 @@ def main(argv: list[str]) -> None:
 
 
 def run(
-    recipe: Recipe, running: Running, given: Mapping[str, object], talk: TextIO
+    recipe: Recipe, running: Running, given: Mapping[str, object], messages: TextIO
 ) -> Iterable[str]:
-    """Trains, or performs the task that a flag selects instead; returns that task's output lines.
+    """Trains, or performs another task that a flag selects and returns its output lines.
 
     Args:
         recipe: Settings that decide the trained weights.
         running: Settings of the run, such as folder, threads and cache.
         given: Flags that were set, by name.
-        talk: Stream for messages printed during the setup.
+        messages: Stream for the messages of the setup.
     """
     with console.user_errors():
         refuse_ambiguous(given)
         if running.json and not running.meter:
-            raise ValueError("--json is the form of what --meter measures: expected --meter too")
+            raise ValueError("--json prints the result of --meter: expected --meter too")
         workers = cluster.from_environment()
     # With several workers, TensorFlow's cleanup would wait for the others for 5 s or more.
     leaving = console.leaving() if workers.size > 1 else contextlib.nullcontext()
     with leaving, console.tensorflow_errors(), workers.guarded():
-        with console.user_errors(), contextlib.redirect_stdout(talk):
+        with console.user_errors(), contextlib.redirect_stdout(messages):
             setup = resume(given, workers) if running.resume else start(recipe, running, workers)
-            lines = instead(setup)
+            lines = perform_other_task(setup)
             if lines is None:
                 setup, log, state = open_run(setup)
         if lines is None:
-            go(setup, log, state)
+            train_and_report(setup, log, state)
     return lines or ()
 
 
-def go(setup: Setup, log: Log, state: State) -> None:
-    """Trains to the end; a signal stops the training early, after saving a checkpoint."""
+def train_and_report(setup: Setup, log: Log, state: State) -> None:
+    """Trains to the end or until a signal arrives; ends with an error line if that fails."""
     interrupts = console.Interrupts("stopping after this step\n")
     try:
         with integrity.named(setup.dataset):
@@ -124,31 +111,21 @@ def go(setup: Setup, log: Log, state: State) -> None:
     except NotFinite as error:
         with contextlib.suppress(OSError):  # report the first error only
             log.saving.wait()
-        advice = "the checkpoints are from before: try a smaller --learning_rate"
-        console.fail(f"{error}; {advice}; {log.what_it_saw(error.step)}", console.FAILED)
+        advice = "all checkpoints are from earlier steps: try a smaller --learning_rate"
+        console.fail(f"{error}; {advice}; {log.list_images(error.step)}", console.FAILED)
     except tf.errors.ResourceExhaustedError:
         console.fail(too_large(setup), console.FAILED)
-    except tf.errors.OpError:  # for example because another worker has ended
+    except tf.errors.OpError:  # for example because another worker has stopped
         with contextlib.suppress(OSError):
             log.saving.wait()
         raise
-    except (OSError, ValueError, integrity.DamagedShard) as error:  # or no intact checkpoint
+    except (OSError, ValueError, integrity.DamagedShard) as error:  # such as no intact checkpoint
         console.fail(error, console.FAILED)
     conclude(setup, log, state, stop)
 
 
-def too_large(setup: Setup) -> str:
-    """Returns the error line for a device whose memory does not hold a step."""
-    size, batch_size = setup.micro_batch or setup.recipe.batch_size, setup.recipe.batch_size
-    part = f"{size} images at a time" if size < batch_size else f"a batch of {batch_size} images"
-    return (
-        f"the device has too little memory for {part} of {setup.network['image_size']} pixels: "
-        "try --micro_batch=auto, or a smaller --batch_size"
-    )
-
-
 def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) -> int:
-    """Trains to the end or until a signal arrives; returns the signal's number, or 0.
+    """Trains to the end or until a signal arrives; returns the signal's number, or 0 for none.
 
     Each call of the trainer runs several steps: as many as fit in about `CALL_SECONDS`, but never
     past a step at which a summary, a validation or a checkpoint is due.
@@ -157,12 +134,12 @@ def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) 
         NotFinite: If the loss or a weight is not finite; no checkpoint contains such values.
     """
     trainer, epoch = setup.trainer, setup.steps_per_epoch
-    step = same_side_until = trainer.step
+    step = size_change = trainer.step
     count, stop = 1, 0
     while not stop and not has_ended(setup, state):
-        if step == same_side_until:  # at the start, and whenever the image size changes
-            same_side_until = setup.batches.same_side_until(step, setup.end)
-            batches = trainer.iterate(setup.train_batches(step, same_side_until))
+        if step == size_change:  # at the start, and whenever the image size changes
+            size_change = setup.batches.next_size_change(step, setup.end)
+            batches = trainer.iterate(setup.train_batches(step, size_change))
         rates = [state.slower * setup.schedule.rate(step + i) for i in range(count)]
 
         began = time.perf_counter()
@@ -178,15 +155,15 @@ def train(setup: Setup, log: Log, state: State, interrupts: console.Interrupts) 
             log.point(step, {**state.recent.means, "learning_rate": rates[-1], **norms})
             state.recent = Totals()
 
-        seconds, stop = slowest_and_signal(setup, seconds, interrupts.received)
+        slowest_seconds, stop = slowest_and_signal(setup, seconds, interrupts.received)
         validates = step == setup.end or due(step, epoch)
         saves = validates or stop or due(step, setup.running.checkpoint_steps)
-        if saves and not math.isfinite(trainer.weight_norm()):  # checked before validation
+        if saves and not math.isfinite(trainer.weight_norm()):  # before a validation
             raise NotFinite(step - 1, rates[-1])
         is_best = validates and validate(setup, log, state, rates[-1])
         if saves:
             save(setup, log, state, best=is_best)
-        count = call_size(setup, step, int(CALL_SECONDS * count / seconds))
+        count = call_size(setup, step, int(CALL_SECONDS * count / slowest_seconds))
     return stop
 
 
@@ -196,12 +173,12 @@ def due(step: int, *periods: int | None) -> bool:
 
 
 def call_size(setup: Setup, step: int, wanted: int) -> int:
-    """Returns the number of steps of the next call: `wanted`, cut off at the next due step."""
+    """Returns the number of steps of the next call: `wanted`, but not past the next due step."""
     if setup.recipe.overfit_batch:  # `judge_overfitting` needs the last step's scores alone
         return 1
     periods = (setup.steps_per_epoch, SUMMARY_STEPS, setup.running.checkpoint_steps)
-    left = min([setup.end - step, *(period - step % period for period in periods if period)])
-    return max(1, min(left, MAX_STEPS, wanted))
+    until_due = min([setup.end - step, *(period - step % period for period in periods if period)])
+    return max(1, min(until_due, MAX_STEPS, wanted))
 
 
 def has_ended(setup: Setup, state: State) -> bool:
@@ -210,7 +187,7 @@ def has_ended(setup: Setup, state: State) -> bool:
 
 
 def conclude(setup: Setup, log: Log, state: State, stop: int) -> None:
-    """Reports how the training ended; exits if a signal has stopped it."""
+    """Reports how the training ended; exits with 128 + signal if one has stopped it."""
     step = setup.trainer.step
     if step < setup.end and has_ended(setup, state):
         log.say(f"stopped early: no better accuracy in {state.stale} epochs")
@@ -225,13 +202,23 @@ def conclude(setup: Setup, log: Log, state: State, stop: int) -> None:
         print(done, flush=True)
 
 
-def instead(setup: Setup) -> list[str] | None:
-    """Performs the task that a flag selects instead of training; returns None if there is none."""
+def too_large(setup: Setup) -> str:
+    """Returns the error line for a device whose memory does not hold a step."""
+    size, batch_size = setup.micro_batch or setup.recipe.batch_size, setup.recipe.batch_size
+    part = f"{size} images at a time" if size < batch_size else f"a batch of {batch_size} images"
+    return (
+        f"the device has too little memory for {part} of {setup.network['image_size']} pixels: "
+        "try --micro_batch=auto, or a smaller --batch_size"
+    )
+
+
+def perform_other_task(setup: Setup) -> list[str] | None:
+    """Performs the task that a flag selects instead of training; or returns None."""
     running = setup.running
-    if running.meter and (setup.halves or setup.recipe.first_image_size):
+    if running.meter and (setup.trunk_and_head or setup.recipe.first_image_size):
         raise ValueError(
-            "--meter measures one kind of steps: not those of --first_image_size, nor those that "
-            "see what a frozen part made of the images (--cache=none lets them see images)"
+            "--meter measures steps of one kind on images: expected no --first_image_size, and "
+            "--cache=none if layers are frozen"
         )
     if running.meter:
         verdict = meter.measure(settle(setup))
@@ -266,8 +253,43 @@ def refuse_ambiguous(given: Mapping[str, object]) -> None:
             console.refuse_ambiguous(given[name], word, f"--{name}=")
 
 
-def apart(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Splits the words of a command line into those that name flag files and the others."""
+def with_recipe_file(
+    argv: list[str],
+    recipe: Recipe,
+    running: Running,
+    given: dict[str, object],
+    messages: TextIO,
+) -> tuple[Recipe, Running]:
+    """Takes the settings of recipes/MODEL.flags, if it exists, for flags that are not given.
+
+    A learning rate from a flag file is dropped if `--optimizer` selects another optimizer.
+
+    Args:
+        argv: Command line.
+        recipe: Recipe that the command line alone describes.
+        running: Settings of the run that the command line alone describes.
+        given: Flags that were set, by name; loses a dropped learning rate.
+        messages: Stream for lines that tell the user about either change.
+    """
+    program, *words = argv
+    files, typed = split_flagfiles(words)
+    default = RECIPES / f"{recipe.model or default_model(recipe.data)}.flags"
+    if default.exists() and not files and not running.resume:
+        print(f"settings: from recipes/{default.name}, except for the flags given", file=messages)
+        files = [f"--flagfile={default}"]
+        words = [*files, *words]
+    from_files, from_typed = (flag_values([program, *each]) for each in (files, typed))
+    console.parse([program, *words])
+    recipe, running = flags.value_of(Recipe), flags.value_of(Running)
+    if line := mismatched_rate(recipe, vars(Recipe()) | from_files, from_typed):
+        recipe = dataclasses.replace(recipe, learning_rate=None)
+        given.pop("learning_rate", None)
+        print(line, file=messages)
+    return recipe, running
+
+
+def split_flagfiles(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Splits the words of a command line into `--flagfile` flags and all others."""
     files, others = [], []
     words = iter(words)
     for word in words:
@@ -278,28 +300,32 @@ def apart(words: Iterable[str]) -> tuple[list[str], list[str]]:
     return files, others
 
 
-def values(argv: list[str]) -> dict[str, object]:
+def flag_values(argv: list[str]) -> dict[str, object]:
     """Parses a command line; returns the flags that it sets, by name."""
     console.parse(argv)
     return flags.given(Recipe, Running)
 
 
-def foreign_rate(recipe: Recipe, without: Mapping[str, object], typed: Mapping) -> str:
-    """Detects a learning rate that was meant for another optimizer than the typed one.
+def mismatched_rate(
+    recipe: Recipe, untyped: Mapping[str, object], typed: Mapping[str, object]
+) -> str:
+    """Detects a learning rate from a flag file that is meant for another optimizer.
 
     Args:
-        recipe: Settings of the training.
-        without: Flags from the flag files and the defaults, without the typed ones.
-        typed: Flags typed on the command line.
+        recipe: Settings from all flags.
+        untyped: Values of the flags without those typed on the command line.
+        typed: Flags typed on the command line, by name.
 
     Returns:
-        A line for the user, empty if the learning rate suits the optimizer.
+        A line for the user; empty if the learning rate suits the optimizer.
     """
-    name, rate = recipe.optimizer, without["learning_rate"]
-    if rate is None or "learning_rate" in typed or name == without["optimizer"]:
+    name, rate = recipe.optimizer, untyped["learning_rate"]
+    if rate is None or "learning_rate" in typed or name == untyped["optimizer"]:
         return ""
-    its_own = optimizers.OPTIMIZERS[name].learning_rate
-    return f"learning rate: {its_own:g}, that of {name}; {rate:g} is for {without['optimizer']}"
+    default = optimizers.OPTIMIZERS[name].learning_rate
+    return (
+        f"learning rate: {default:g}, the default of {name}; {rate:g} is for {untyped['optimizer']}"
+    )
 
 
 if __name__ == "__main__":

@@ -36,21 +36,21 @@ def test_where_the_frozen_part_ends(name, what, end):
     assert [layer.name for layer in model.layers if layer.output is tensor] == [end] * bool(end)
 
 
-def test_both_halves_are_the_network():
+def test_trunk_and_head_are_the_network():
     model = models.build("cifar_resnet20", 5)
     finetune.freeze(model, "all", {"fc"})
-    trunk, head = frozen.halves(model, 100)
+    trunk, head = frozen.trunk_and_head(model, 100)
     images = np.random.default_rng(0).uniform(0, 255, [2, 32, 32, 3]).astype("float32")
     np.testing.assert_array_equal(head(trunk(images))["logits"], model(images)["logits"])
     assert [v.path for v in head.trainable_variables] == ["fc/kernel", "fc/bias"]
-    assert frozen.halves(model, 10**9) is None
+    assert frozen.trunk_and_head(model, 10**9) is None
 
 
 def test_nothing_is_cut_where_all_layers_learn():
-    assert frozen.halves(models.build("cifar_resnet20", 5), 1) is None
+    assert frozen.trunk_and_head(models.build("cifar_resnet20", 5), 1) is None
     with_heads = models.build("googlenet", 5, image_size=96, aux_heads=True)
     finetune.freeze(with_heads, "all", {layer.name for layer in graphs.classifiers(with_heads)})
-    assert frozen.halves(with_heads, 1) is None  # three heads at three places
+    assert frozen.trunk_and_head(with_heads, 1) is None  # three heads at three places
 
 
 def test_features_come_in_the_order_of_the_images(photographs):
@@ -75,11 +75,11 @@ def test_a_head_is_trained_as_the_whole_network_would_be(photographs, tmp_path, 
     words += [f"--init_from={source}", "--freeze=all", "--augment=none", "--batch_size=8"]
     whole = finished(tmp_path / "whole", *words)
     log = (tmp_path / "whole" / "train.log").read_text()
-    assert "what is frozen sees every image once" in log
+    assert "the frozen layers see every image once" in log
     finished(tmp_path / "stopped", *words, "--max_steps=7")
     assert finished(tmp_path / "stopped", "--resume", "--max_steps=1000") == whole
     finished(tmp_path / "images", *words, "--cache=none")
-    assert "sees every image once" not in (tmp_path / "images" / "train.log").read_text()
+    assert "see every image once" not in (tmp_path / "images" / "train.log").read_text()
     mine, others = (
         checkpoints.read(tmp_path / run / "checkpoints" / "best.safetensors").tensors
         for run in ("whole", "images")

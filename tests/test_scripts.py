@@ -325,7 +325,7 @@ def test_a_recipes_learning_rate_is_for_its_own_optimizer(words, rate, tmp_path,
     done = command(*words)
     assert done.returncode == 0, done.stderr
     assert runs.Run(tmp_path / "run").settings()["flags"]["learning_rate"] == rate
-    line = "learning rate: 0.001, that of adam; 0.05 is for momentum"
+    line = "learning rate: 0.001, the default of adam; 0.05 is for momentum"
     assert (line in done.stdout.splitlines()) is (rate == 1e-3)
     again = command(*words, "--resume")  # the same flags are fine
     assert again.returncode == 0, again.stderr

@@ -65,7 +65,7 @@ class Batches:
         """Returns the side of a step's training images, in pixels."""
         return parts.side(self._recipe, step // self.steps_per_epoch)
 
-    def same_side_until(self, step: int, end: int) -> int:
+    def next_size_change(self, step: int, end: int) -> int:
         """Returns the first step after `step` with images of another size, or `end`."""
         ends = range(step - step % self.steps_per_epoch, end, self.steps_per_epoch)
         return next((other for other in ends if self.side(other) != self.side(step)), end)

@@ -37,8 +37,8 @@ class Setup:
         new_layers: Names of the layers without pretrained weights.
         batches: Images of each step.
         model: The network.
-        halves: Frozen and trainable part of the network if the frozen part's output can be cached,
-            else None.
+        trunk_and_head: Frozen trunk and trainable head of the network if the trunk's outputs are
+            cached, else None.
         optimizer: Keras optimizer, which also counts the steps.
         average: Moving average of the weights, or None.
         schedule: Learning rate of each step.
@@ -56,7 +56,7 @@ class Setup:
     new_layers: list[str]
     batches: Batches
     model: keras.Model
-    halves: frozen.Halves | None
+    trunk_and_head: frozen.TrunkAndHead | None
     optimizer: keras.optimizers.Optimizer
     average: averages.Average | None
     schedule: schedules.Schedule
@@ -85,7 +85,7 @@ class Setup:
     @property
     def learner(self) -> keras.Model:
         """The model to train: the network, or only its head if the features are cached."""
-        return self.halves.head if self.halves else self.model
+        return self.trunk_and_head.head if self.trunk_and_head else self.model
 
     @property
     def device(self) -> dict:
@@ -141,7 +141,7 @@ class Setup:
         """Cached outputs of the frozen part."""
         size = self.recipe.batch_size
         return frozen.Features(
-            self.halves.trunk, self.dataset, batch_size=size, threads=self.running.threads
+            self.trunk_and_head.trunk, self.dataset, batch_size=size, threads=self.running.threads
         )
 
     @functools.cached_property
@@ -149,13 +149,13 @@ class Setup:
         """Batches of validation images or features; None if there are no validation images."""
         if not self.dataset.num_examples("validation"):
             return None
-        if self.halves:
+        if self.trunk_and_head:
             return self.features.test_batches("validation")
         return self.batches.validation
 
     def train_batches(self, first: int, end: int) -> tf.data.Dataset:
         """Returns the batches of images or features for the steps in [first, end)."""
-        if self.halves:
+        if self.trunk_and_head:
             return self.features.train_batches(seed=self.recipe.seed, first=first, end=end)
         return self.batches.batches(first, end)
 
@@ -203,7 +203,7 @@ def build(
     rate = parts.learning_rate(recipe)
     with strategy.scope():
         model, new_layers = _network(recipe, network, batches, begun.get("new_layers"))
-        halves = _halves(recipe, running, model, batches, replicas)
+        trunk_and_head = _trunk_and_head(recipe, running, model, batches, replicas)
         optimizer = optimizers.build(recipe.optimizer, rate, recipe.momentum, recipe.weight_decay)
     for side in parts.sides(recipe):
         graphs.require_size(model, side)
@@ -219,7 +219,7 @@ def build(
         new_layers=new_layers,
         batches=batches,
         model=model,
-        halves=halves,
+        trunk_and_head=trunk_and_head,
         optimizer=optimizer,
         average=averages.Average(strategy, model, recipe.ema) if recipe.ema else None,
         schedule=parts.schedule(recipe, batches.steps_per_epoch),
@@ -300,13 +300,13 @@ def settle(setup: Setup) -> Setup:
     return setup
 
 
-def _halves(
+def _trunk_and_head(
     recipe: Recipe, running: Running, model: keras.Model, batches: Batches, replicas: int
-) -> frozen.Halves | None:
+) -> frozen.TrunkAndHead | None:
     """Cuts the network into frozen and trainable part if the images are the same in every epoch."""
     varies = recipe.first_image_size or parts.mix(recipe) or not batches.policy.is_fixed
     needs_images = recipe.overfit_batch or running.cache == "none" or replicas > 1
     if recipe.freeze == "none" or varies or needs_images:
         return None
     dataset = batches.dataset
-    return frozen.halves(model, sum(map(dataset.num_examples, dataset.splits)))
+    return frozen.trunk_and_head(model, sum(map(dataset.num_examples, dataset.splits)))

@@ -19,7 +19,7 @@ from models.tools import graphs
 MOST_BYTES = 2**30  # maximum size of the features of all images
 
 
-class Halves(NamedTuple):
+class TrunkAndHead(NamedTuple):
     """A network cut into two models that share its layers.
 
     Attributes:
@@ -31,7 +31,7 @@ class Halves(NamedTuple):
     head: keras.Model
 
 
-def halves(model: keras.Model, examples: int) -> Halves | None:
+def trunk_and_head(model: keras.Model, examples: int) -> TrunkAndHead | None:
     """Cuts a network at the end of its frozen part.
 
     Args:
@@ -45,7 +45,7 @@ def halves(model: keras.Model, examples: int) -> Halves | None:
     end = graphs.frozen_end(model)
     if end is None or 4 * examples * np.prod(end.shape[1:]) > MOST_BYTES:
         return None
-    return Halves(keras.Model(model.input, end), keras.Model(end, model.output))
+    return TrunkAndHead(keras.Model(model.input, end), keras.Model(end, model.output))
 
 
 class Features:
@@ -72,11 +72,11 @@ class Features:
             Batches (features float32 [b, ...], labels int32 [b], weights float32 [b], all 1).
         """
         features, labels = self._of("train")
-        places = pipeline.train_indices(
+        indices = pipeline.train_indices(
             self._dataset, batch_size=self._batch_size, seed=seed, step=first, steps=end
         )
         ones = tf.ones([self._batch_size])
-        return places.map(lambda some: (tf.gather(features, some), tf.gather(labels, some), ones))
+        return indices.map(lambda i: (tf.gather(features, i), tf.gather(labels, i), ones))
 
     def test_batches(self, split: str) -> tf.data.Dataset:
         """Returns the features of each image of a split once, in stored order.

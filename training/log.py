@@ -264,7 +264,7 @@ class Log:
         else:
             self.say(f"warning: {learnt}: expected nearly 100 %; look at it with --show_step=0")
 
-    def what_it_saw(self, step: int) -> str:
+    def list_images(self, step: int) -> str:
         """Lists the images of a step in a CSV file; returns a line with its path."""
         name = f"step-{step:08d}"
         show = f"{self.resume_command} --show_step={step}"

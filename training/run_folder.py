@@ -102,8 +102,8 @@ def _begin(setup: Setup, log: Log) -> tuple[Setup, State]:
         learning = graphs.parameters(setup.model.trainable_weights)
         new = ", ".join(setup.new_layers) or "none"
         log.say(f"weights from {source}; new: {new}; {learning:,} parameters learn")
-    if setup.halves:
-        log.say("what is frozen sees every image once: its output is kept in memory")
+    if setup.trunk_and_head:
+        log.say("the frozen layers see every image once: their outputs are kept in memory")
     log.show_start()
     return setup, State()
 
