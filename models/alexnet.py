@@ -1,17 +1,18 @@
-"""AlexNet, its single-tower, one-GPU and batch-normalised forms, and CaffeNet.
+"""AlexNet, its single-tower, one-GPU and batch-normalised variants, and CaffeNet.
 
 Alex Krizhevsky, Ilya Sutskever, Geoffrey Hinton, "ImageNet classification with deep convolutional
 neural networks", NIPS 2012. Transcribes section 3.5 and figure 2; `alexnet_owt` follows Alex
 Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997.
 
-Images are mean-subtracted and stay on the 0..255 scale: on a smaller scale local response
-normalisation would have no effect.
+Images are mean-subtracted but not divided by a standard deviation: on a scale smaller than 0..255
+local response normalisation would have no effect.
 
-Departures: figure 2 says 224 pixels, but its 55 x 55 maps need 227 without padding (Caffe's
-reading) or 224 with 2 pixels on each side (`alexnet_owt`, as in torchvision). `alexnet_owt` has no
-local response normalisation. `alexnet_bn` puts batch normalisation after every convolution, whose
-bias it makes superfluous. `alexnet_one_tower` and `caffenet` (Caffe's reference network: it pools
-before it normalises, with its own alpha and k, fc6 and fc7 from N(0, 0.005)) are not in the papers.
+Departures: figure 2 says 224 pixels, but its 55 x 55 maps need 227 without padding (as in Caffe) or
+224 with 2 pixels of padding on each side (`alexnet_owt`, as in torchvision). `alexnet_owt` has no
+local response normalisation. `alexnet_bn` has batch normalisation after every convolution, which
+then needs no bias. Not in the papers: `alexnet_one_tower`, which has no grouped convolutions, and
+`caffenet`, Caffe's reference network, which pools before local response normalisation, has another
+alpha and k for it, and initialises fc6 and fc7 from N(0, 0.005).
 """
 
 from functools import partial
@@ -21,7 +22,7 @@ import keras
 from models import layers, ops, registry
 
 PAPER_LRN = {"radius": 2, "bias": 2.0, "alpha": 1e-4}
-CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
+CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}  # Caffe divides its alpha 1e-4 by 5 channels
 
 
 def alexnet(
@@ -39,14 +40,15 @@ def alexnet(
     stddev=(0.01,) * 7,
     dropout: float = 0.5,
 ):
-    """Five convolutions, pools after the first, second and fifth, and three dense layers.
+    """Five convolutions, with pooling after conv1, conv2 and conv5, and three dense layers.
 
     Args:
         x: Mean-subtracted images on the scale of 0..255, float32 [B, 227, 227, C].
         num_classes: Number of classes K.
-        filters: Channels of the convolutions, of both towers together.
-        towers: 2 for the paper's two GPUs, which exchange maps only at conv3 and the dense layers.
-        padding: Zeros on each side of the image, pixels.
+        filters: Output channels of conv1 to conv5, over all towers.
+        towers: Groups of conv2, conv4 and conv5: 2 as on the paper's two GPUs, which exchange their
+            maps only before conv3 and the dense layers.
+        padding: Zero padding of conv1 on each side of the image, pixels.
         activation: One of `registry.ACTIVATIONS`.
         norm: "lrn" after conv1 and conv2, "batch" after all five convolutions, or "none".
         pooling: One of `registry.POOLINGS`; the paper's windows overlap (section 3.4).
@@ -64,7 +66,8 @@ def alexnet(
     registry.require_one_of("norm", norm, registry.NORMS)
     conv = partial(_conv, stddev=stddev, norm=norm, activation=activation)
     dense = partial(_dense, stddev=stddev, activation=activation, dropout=dropout)
-    lrn_pool = partial(_lrn_pool, lrn=norm == "lrn" and lrn, pooling=pooling, pool_first=pool_first)
+    lrn = lrn if norm == "lrn" else None
+    lrn_pool = partial(_lrn_pool, lrn=lrn, pooling=pooling, pool_first=pool_first)
     c1, c2, c3, c4, c5 = filters
 
     x = conv(x, 1, filters=c1, kernel_size=11, stride=4, padding=padding)  # 55 x 55 x 96
@@ -82,14 +85,14 @@ def alexnet(
 
 
 def _conv(x, number, *, stddev, bias=0.0, **options):
-    """Convolution, batch normalisation if chosen, and activation."""
+    """Convolution, batch normalisation if `norm` is "batch", and activation."""
     options["kernel_initializer"] = _normal(stddev[number - 1])
     options["bias_initializer"] = keras.initializers.Constant(bias)
     return ops.conv_norm_act(x, number, **options)
 
 
 def _lrn_pool(x, number, *, lrn, pooling, pool_first):
-    """Local response normalisation if chosen, and a pool, which comes first with `pool_first`."""
+    """Local response normalisation, unless `lrn` is None, and pooling; or in the opposite order."""
     if lrn and not pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
     x = ops.halve(x, pooling, name=f"pool{number}")

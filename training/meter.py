@@ -94,13 +94,13 @@ def measure(setup: Setup, seconds: float = SECONDS) -> Verdict:
     """
     source = _input(setup)
     speeds = {
-        name: _of_stage(stage, source.batch_size, seconds)
+        name: _stage_speed(stage, source.batch_size, seconds)
         for name, stage in input_stages(**vars(source)).items()
     }
     trainer, batches = setup.trainer, setup.train_batches(0, source.steps)
     repeated = batches.take(setup.replicas).cache().repeat()
-    speeds[STEP] = _of_training(trainer, repeated, source.batch_size, seconds)
-    speeds[ALL] = _of_training(trainer, batches.repeat(), source.batch_size, 2 * seconds)
+    speeds[STEP] = _training_speed(trainer, repeated, source.batch_size, seconds)
+    speeds[ALL] = _training_speed(trainer, batches.repeat(), source.batch_size, 2 * seconds)
     found = bottleneck(speeds, source.threads)
     return Verdict(
         speeds,
@@ -152,8 +152,8 @@ def _own_cpu(speeds: dict[str, Speed]) -> dict[str, float]:
     return dict(zip(names, np.diff(used, prepend=0.0).tolist(), strict=True))
 
 
-def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
-    """Measures a part of the pipeline, whose elements are numbers of images."""
+def _stage_speed(counts: Iterable, batch_size: int, seconds: float) -> Speed:
+    """Measures the pipeline up to a stage, whose elements are numbers of images."""
     iterator = itertools.chain.from_iterable(iter(counts) for _ in itertools.count())
     next(iterator)  # excludes setup and the first block
     images, begin, cpu = 0, time.perf_counter(), _cpu_seconds()
@@ -162,7 +162,7 @@ def _of_stage(counts: Iterable, batch_size: int, seconds: float) -> Speed:
     return Speed(images / passed, 1e6 * (_cpu_seconds() - cpu) / images)
 
 
-def _of_training(
+def _training_speed(
     trainer: Trainer, batches: tf.data.Dataset, batch_size: int, seconds: float
 ) -> Speed:
     """Measures the training step, without the first call, which traces it."""
