@@ -203,7 +203,7 @@ def conclude(setup: Setup, log: Log, state: State, stop: int) -> None:
 
 
 def too_large(setup: Setup) -> str:
-    """Returns the error line for a device whose memory does not hold a step."""
+    """Returns the error line for a device with too little memory for a step."""
     size, batch_size = setup.micro_batch or setup.recipe.batch_size, setup.recipe.batch_size
     part = f"{size} images at a time" if size < batch_size else f"a batch of {batch_size} images"
     return (
@@ -313,7 +313,7 @@ def mismatched_rate(
 
     Args:
         recipe: Settings from all flags.
-        untyped: Values of the flags without those typed on the command line.
+        untyped: Values of all flags if none were typed on the command line.
         typed: Flags typed on the command line, by name.
 
     Returns:

@@ -101,13 +101,13 @@ def measure(setup: Setup, seconds: float = SECONDS) -> Verdict:
     repeated = batches.take(setup.replicas).cache().repeat()
     speeds[STEP] = _training_speed(trainer, repeated, source.batch_size, seconds)
     speeds[ALL] = _training_speed(trainer, batches.repeat(), source.batch_size, 2 * seconds)
-    found = bottleneck(speeds, source.threads)
+    slowest = bottleneck(speeds, source.threads)
     return Verdict(
         speeds,
         _ceilings(source, seconds),
         setup.steps_per_epoch * source.batch_size / speeds[ALL].images_per_second,
-        found,
-        _advice(source, speeds, found),
+        slowest,
+        _advice(source, speeds, slowest),
     )
 
 
@@ -153,7 +153,7 @@ def _own_cpu(speeds: dict[str, Speed]) -> dict[str, float]:
 
 
 def _stage_speed(counts: Iterable, batch_size: int, seconds: float) -> Speed:
-    """Measures the pipeline up to a stage, whose elements are numbers of images."""
+    """Measures the pipeline up to a stage; its elements are numbers of images."""
     iterator = itertools.chain.from_iterable(iter(counts) for _ in itertools.count())
     next(iterator)  # excludes setup and the first block
     images, begin, cpu = 0, time.perf_counter(), _cpu_seconds()
@@ -181,19 +181,19 @@ def _training_speed(
 def _ceilings(source: Input, seconds: float) -> dict[str, float]:
     copied = ceilings.copying(seconds / 2) / (3 * source.size**2)
     decoded_images = ceilings.decoding(source.dataset, source.threads, seconds)
-    found = {"libjpeg-turbo, whole images": decoded_images, "memory copy, one thread": copied}
-    return {name: rate for name, rate in found.items() if rate}
+    rates = {"libjpeg-turbo, whole images": decoded_images, "memory copy, one thread": copied}
+    return {name: rate for name, rate in rates.items() if rate}
 
 
-def _advice(source: Input, speeds: dict[str, Speed], found: str) -> str:
-    if found == STEP:
+def _advice(source: Input, speeds: dict[str, Speed], slowest: str) -> str:
+    if slowest == STEP:
         *_, whole = (speed for name, speed in speeds.items() if name not in (STEP, ALL))
         return (
             "a faster device or a smaller network: the input could feed "
             f"{whole.images_per_second:,.0f} images/s"
         )
     return advice.faster(
-        source.dataset, source.policy, size=source.size, cache=source.cache, stage=found
+        source.dataset, source.policy, size=source.size, cache=source.cache, stage=slowest
     )
 
 

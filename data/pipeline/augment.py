@@ -136,7 +136,7 @@ def resized_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Ten
 def small_warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Rotates square images by up to 12 degrees and shifts them by up to a tenth of their side.
 
-    Bilinear interpolation; what lies outside of the image becomes black.
+    Bilinear interpolation; pixels outside of the image are black.
     """
     side = tf.cast(tf.shape(images)[1], tf.float32)
     angle, right, down, _ = tf.unstack(2 * draws[:, :GEOMETRY_DRAWS] - 1, axis=1)
@@ -158,8 +158,8 @@ def small_warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
 def pca_noise(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Adds random multiples of the principal components of ImageNet's colours to every image.
 
-    Krizhevsky et al., section 4.1: a multiple of each component is added to all pixels of an image,
-    namely the variance along it times a normal deviate with standard deviation 0.1.
+    Krizhevsky et al., section 4.1: the same multiple of each component is added to all pixels of an
+    image: the variance along the component, times a normal deviate of standard deviation 0.1.
 
     Args:
         images: float32 [B, S, S, 3], RGB in 0..255.
@@ -178,7 +178,7 @@ def colour_jitter(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Changes brightness, then contrast, then saturation, each by a random factor in 0.6..1.4.
 
     As in fb.resnet.torch, but always in this order and without clipping. Contrast scales the
-    differences from the image's mean grey value, saturation those from each pixel's grey value.
+    differences from the image's mean grey value, saturation the differences from a pixel's own.
 
     Args:
         images: float32 [B, S, S, 3], RGB in 0..255.

@@ -72,9 +72,21 @@ class Decoded(Reader):
         rows = callbacks.call(self._read, [block["shards"], block["records"]], tf.int64)
         return tf.ensure_shape(rows, [None, 5])
 
+    def _read(self, shards: np.ndarray, expected: int) -> np.ndarray:
+        tables = []
+        for index in shards[shards >= 0]:
+            table = self._open(self.shards[index]).table
+            tables.append(np.insert(table, 0, index, axis=1))
+        rows = np.concatenate(tables)
+        if len(rows) != expected:
+            files = [self.shards[index].path for index in shards[shards >= 0]]
+            raise ValueError(f"shards changed: records expected {expected}, {len(rows)} in {files}")
+        return rows
+
     def plan(self, rows: tf.Tensor, draws: tf.Tensor) -> Columns:
         """Computes windows and mirroring."""
-        height, width, label = tf.unstack(tf.cast(rows[:, 2:], tf.int32), axis=1)
+        sizes_and_labels = tf.cast(rows[:, 2:], tf.int32)  # after shard and offset
+        height, width, label = tf.unstack(sizes_and_labels, axis=1)
         windows = self.windows_fn(height, width, draws)
         return {
             "label": self.labels(label),
@@ -100,22 +112,12 @@ class Decoded(Reader):
             .rebatch(batch_size, drop_remainder=True)
         )
 
-    def _read(self, shards: np.ndarray, expected: int) -> np.ndarray:
-        tables = []
-        for index in shards[shards >= 0]:
-            table = self._open(self.shards[index]).table
-            tables.append(np.insert(table, 0, index, axis=1))
-        rows = np.concatenate(tables)
-        if len(rows) != expected:
-            files = [self.shards[index].path for index in shards[shards >= 0]]
-            raise ValueError(f"shards changed: records expected {expected}, {len(rows)} in {files}")
-        return rows
-
     def _crop(self, rows: np.ndarray, windows: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         opened = {
             shard: self._open(self.shards[shard]).pixels for shard in set(rows[:, 0].tolist())
         }
         memory, *others = {id(data): data for data in opened.values()}.values()
+        # `gather` is faster, but only for one memory and windows that need no resizing.
         if others or (windows[..., 2:] != self.size).any() or len(memory) < 3 * self.size:
             images = [_image(opened[shard], *where) for shard, *where, _ in rows.tolist()]
             return pixels.crop(images, windows, mirror, self.size)
@@ -129,8 +131,8 @@ def gather(memory: np.ndarray, images: np.ndarray, windows: np.ndarray, result: 
     """Crops windows of S x S pixels out of images in contiguous memory.
 
     A row of a window is a strip of 3 S consecutive bytes. Where the window reaches beyond its image
-    the strip contains other pixels, which are set to zero. All strips are gathered at once, except
-    those of windows that reach beyond the memory, as may happen at the first and last images.
+    the strip contains other pixels, which are set to zero. All strips are gathered at once; windows
+    that reach beyond the memory, as may happen for the first and last images, are cropped singly.
 
     Args:
         memory: uint8 [bytes], at least 3 S bytes.
@@ -207,14 +209,14 @@ def in_memory(shards: tuple[Shard, ...], encoding: str, threads: int) -> dict[Sh
         encoding: How the split is stored, one of `datasets.ENCODINGS`.
         threads: Number of images decoded at a time.
     """
-    bytes_of_some = 3 * np.prod(facts.sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
-    expected = np.median(bytes_of_some) * sum(shard.examples for shard in shards)
+    sample_bytes = 3 * np.prod(facts.sizes(shards, encoding, _SAMPLE) or [(1, 1)], axis=1)
+    expected = np.median(sample_bytes) * sum(shard.examples for shard in shards)
     tables = {shard: [np.zeros([0, 4], np.int64)] for shard in shards}
     # The images are never in memory twice: pages that were not written yet take no memory, and the
     # system resizes an array by remapping its pages, not by copying them.
     memory, end = np.empty(round(expected), np.uint8), 0
     with ThreadPoolExecutor(threads) as pool:
-        chunk = min(_CHUNK, max(1, _CHUNK_BYTES // max(bytes_of_some)))
+        chunk = min(_CHUNK, max(1, _CHUNK_BYTES // max(sample_bytes)))
         for shard, images, labels in _decode(shards, encoding, chunk, pool, threads):
             shapes = np.array([image.shape for image in images], np.int64)
             sizes = shapes.prod(axis=1)

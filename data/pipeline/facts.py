@@ -34,7 +34,7 @@ def shorter_side(dataset: Dataset, sample: int = 100) -> int:
 
 
 def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, int]]:
-    """Returns height and width of the first images of a split; decodes only those of unknown size.
+    """Returns height and width of the first images of a split; decodes only if records lack it.
 
     Args:
         dataset: The data set.

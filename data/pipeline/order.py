@@ -2,7 +2,7 @@
 
 The order of an epoch is a function of seed and epoch. Shards are shuffled and grouped into blocks
 that fit into memory; the records of a block are shuffled uniformly. A data set that fits into one
-block is thus shuffled uniformly as a whole.
+block is therefore shuffled uniformly as a whole.
 """
 
 from collections.abc import Sequence
@@ -68,8 +68,8 @@ def stored_blocks(shards: Sequence, examples: int) -> list[Block]:
 
     Args:
         shards: The shards, with `examples`.
-        examples: Number of examples to take in all, at least those of the shards; the last block is
-            repeated to reach it.
+        examples: Number of examples to take in all; the last block is repeated if the shards have
+            fewer.
     """
     blocks = [
         Block([index], shard.examples, 0, shard.examples, (0, 0))

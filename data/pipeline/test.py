@@ -1,4 +1,4 @@
-"""Test views: batches of those of a split's images, and those of images in memory."""
+"""Test views: of all images of a split, in batches, or of images in memory."""
 
 import functools
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ def _open_reader(
 
 
 def views_of(stored: Sequence[Stored], *, size: int, crops: int) -> np.ndarray:
-    """The test views of images in memory; the operations are those of `test_batches`.
+    """Returns the test views of images in memory, computed as in `test_batches`.
 
     Args:
         stored: b images as a conversion would have written them.

@@ -117,7 +117,7 @@ def plan_blocks(reader: Reader, blocks: list[order.Block], share: Share) -> tf.d
 
 
 def shuffle_and_draw(block: Columns) -> tuple[tf.Tensor, tf.Tensor]:
-    """Shuffles the records of a block and draws random numbers for those that are used.
+    """Shuffles the records of a block and draws random numbers for each record that is used.
 
     Args:
         block: The fields of an `order.Block`.

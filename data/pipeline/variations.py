@@ -80,7 +80,7 @@ class Variations:
 
 
 def _affine(image: np.ndarray, strength: tuple[float, float, float], random) -> np.ndarray:
-    """Rotates, shears and shifts; what lies outside of the image becomes black."""
+    """Rotates, shears and shifts; pixels outside of the image are black."""
     rotate, translate, shear = strength
     angle, slant = np.radians(random.uniform(-1, 1, 2) * (rotate, shear))
     shift = random.uniform(-1, 1, 2) * translate * image.shape[0]
