@@ -1,12 +1,12 @@
 """Classifies images and videos with a trained network.
 
-python classify.py img.jpg            the five likeliest classes, by the newest run's best
+python classify.py img.jpg            top five classes, newest run's best checkpoint
 python classify.py FOLDER --json      one JSON object per image and line
 python classify.py img.jpg --checkpoint=best.safetensors    one file is enough
-python classify.py 'photos/**/*.jpg' film.mp4 --csv         patterns, and a frame of each second
+python classify.py 'photos/**/*.jpg' film.mp4 --csv         patterns; one video frame per second
 find . -name '*.jpg' | python classify.py -                 paths on stdin
-python classify.py img.jpg --explain=DIR                    what in the image speaks for its class
-python classify.py --serve            a page to try it, http://127.0.0.1:8000
+python classify.py img.jpg --explain=DIR                    Grad-CAM heat maps of the top class
+python classify.py --serve            a web page, http://127.0.0.1:8000
 """
 
 import os
@@ -29,105 +29,132 @@ with console.quiet_import():
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("run_dir", None, "the run folder; the newest")
-flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
-flags.DEFINE_string("model", None, "a network with --init_from, without any run")
-flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras wrote")
-flags.DEFINE_integer("top_k", 5, "how many classes to name", 1)
-flags.DEFINE_enum("crops", "1", [str(count) for count in views.VIEWS], "views of each image")
-flags.DEFINE_float("threshold", None, "probability below which it is called unsure", 0.0, 1.0)
-flags.DEFINE_integer("every", None, "of so many frames of a video the first; one a second", 1)
-flags.DEFINE_bool("json", False, "one JSON object per image and line")
-flags.DEFINE_bool("csv", False, "a table with a row for each class that is named")
-flags.DEFINE_string("explain", None, "folder for pictures of what speaks for the first class")
-flags.DEFINE_string("features", None, "file (.npz) for what the network's classifier gets")
-flags.DEFINE_bool("serve", False, "a page to try it, on this machine only")
-flags.DEFINE_string("host", "127.0.0.1", "address of the page; others let other machines in")
-flags.DEFINE_integer("port", 8000, "its port; 0 for any that is free", 0, 65535)
-flags.DEFINE_integer("max_megabytes", 32, "the most that may be sent to the page at once", 1)
-flags.DEFINE_integer("threads", cores(), "CPU threads", 1)
+flags.DEFINE_string("run_dir", None, "Run folder (default: the newest run with a checkpoint).")
+flags.DEFINE_string("checkpoint", "best", "Checkpoint of the run: best, last, a step, or a file.")
+flags.DEFINE_string("model", None, "Network to use with the weights of --init_from, without a run.")
+flags.DEFINE_string("init_from", None, "Weights of --model: keras, or a file that Keras wrote.")
+flags.DEFINE_integer("top_k", 5, "Number of classes to report per image.", 1)
+flags.DEFINE_enum(
+    "crops",
+    "1",
+    [str(count) for count in views.VIEWS],
+    "Views of each image whose predictions are averaged; 2: the centre crop and its mirror image.",
+)
+flags.DEFINE_float(
+    "threshold",
+    None,
+    "Mark an image as unsure if its top probability is lower (default: no marks).",
+    0.0,
+    1.0,
+)
+flags.DEFINE_integer(
+    "every", None, "Classify every Nth frame of a video (default: one per second).", 1
+)
+flags.DEFINE_bool("json", False, "Print one JSON object per image, each on its own line.")
+flags.DEFINE_bool("csv", False, "Print CSV, with one row per reported class.")
+flags.DEFINE_string(
+    "explain", None, "Folder for Grad-CAM heat maps of the top class (default: no heat maps)."
+)
+flags.DEFINE_string(
+    "features",
+    None,
+    "File (.npz) for the input features of the network's classifier (default: no file).",
+)
+flags.DEFINE_bool("serve", False, "Serve a web page that classifies uploaded images.")
+flags.DEFINE_string(
+    "host", "127.0.0.1", "Address that --serve listens on; the default accepts this machine only."
+)
+flags.DEFINE_integer("port", 8000, "Port that --serve listens on; 0: any free port.", 0, 65535)
+flags.DEFINE_integer("max_megabytes", 32, "Maximum size of a request to --serve in MiB.", 1)
+flags.DEFINE_integer("threads", cores(), "CPU threads.", 1)
 
-OF_FILES = ("json", "csv", "explain", "features", "every")  # flags that --serve refuses
-SERVING = ("flask", "waitress", "werkzeug")  # packages that --serve needs
+OUTPUT_FLAGS = ("json", "csv", "explain", "features", "every")  # flags that --serve refuses
+SERVE_PACKAGES = ("flask", "waitress", "werkzeug")  # packages that --serve needs
 
 
 def main(argv: list[str]) -> None:
     """Parses the flags and classifies every image on the command line, or serves the page."""
-    named = console.parse(argv)
+    arguments = console.parse(argv)
     devices.configure(FLAGS.threads)
     devices.set_precision("auto", training=False)
-    given = [name for name in OF_FILES if FLAGS[name].value]
+    output_flags = [name for name in OUTPUT_FLAGS if FLAGS[name].value]
     options = {"crops": int(FLAGS.crops), "top_k": FLAGS.top_k, "threshold": FLAGS.threshold}
     with console.user_errors():
         passed_over = PassedOver()
-        images = [] if FLAGS.serve else wanted(named, passed_over)
-        refuse_nonsense(named, given, serves=FLAGS.serve)
+        images = [] if FLAGS.serve else list_images(arguments, passed_over)
+        check_flags(arguments, output_flags, serves=FLAGS.serve)
         if FLAGS.serve:
-            extras.require(SERVING, "--serve", "requirements-serve.txt")
+            extras.require(SERVE_PACKAGES, "--serve", "requirements-serve.txt")
         network = loading.open_network(
             FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
         )
         if FLAGS.serve:
             from inference import serve
 
-            page = {"host": FLAGS.host, "port": FLAGS.port, "max_megabytes": FLAGS.max_megabytes}
-            serve.serve(network, processes=FLAGS.threads, **page, **options)
+            server_options = {
+                "host": FLAGS.host,
+                "port": FLAGS.port,
+                "max_megabytes": FLAGS.max_megabytes,
+            }
+            serve.serve(network, processes=FLAGS.threads, **server_options, **options)
             return
-        outputs = Outputs(network, given, explain=FLAGS.explain, features=FLAGS.features)
-        of_network = classifier.Classifier(
+        outputs = Outputs(network, output_flags, explain=FLAGS.explain, features=FLAGS.features)
+        image_classifier = classifier.Classifier(
             network,
             processes=min(FLAGS.threads, len(images))
             if isinstance(images, list)
             else FLAGS.threads,
             every=FLAGS.every,
-            explains="explain" in given,
-            features="features" in given,
+            explains="explain" in output_flags,
+            features="features" in output_flags,
             **options,
         )
-        with of_network:
-            failed = classify(of_network, images, outputs)
+        with image_classifier:
+            failed = classify(image_classifier, images, outputs)
     if parts := passed_over.parts():
         print(console.printable(f"passed over: {', '.join(parts)}"), file=sys.stderr)
     failed += len(passed_over.closed)
     sys.exit(console.FAILED if failed else 0)
 
 
-def wanted(
-    named: list[str], passed_over: PassedOver
+def list_images(
+    arguments: list[str], passed_over: PassedOver
 ) -> list[sources.Example] | Iterator[sources.Example | None]:
     """Lists the images to classify.
 
     Args:
-        named: Positional arguments of the command line.
+        arguments: Positional arguments of the command line.
         passed_over: Collects the files in folders that are not images.
 
     Returns:
-        A list of all images, or the iterator of `inputs.listed` if paths are read from stdin.
+        A list of all images, or the iterator of `inputs.list_images` if paths are read from stdin.
 
     Raises:
         FileNotFoundError: If none of the images exists.
     """
-    images = inputs.listed(named, passed_over)
-    if inputs.STDIN in named:
+    images = inputs.list_images(arguments, passed_over)
+    if inputs.STDIN in arguments:
         return images
     images = list(images)
     if not any(os.path.exists(image.path) for image in images):
-        raise FileNotFoundError(f"expected image files or folders of images, received {named}")
+        raise FileNotFoundError(f"expected image files or folders of images, received {arguments}")
     return images
 
 
-def refuse_nonsense(named: list[str], given: list[str], *, serves: bool) -> None:
+def check_flags(arguments: list[str], output_flags: list[str], *, serves: bool) -> None:
     """Raises ValueError for flags that contradict each other."""
-    if {"json", "csv"} <= set(given):
+    if {"json", "csv"} <= set(output_flags):
         raise ValueError("expected one of --json and --csv, received both")
-    if serves and named:
-        raise ValueError(f"--serve gets its images from the page, received {named}")
-    if serves and given:
-        raise ValueError(f"--serve does not go together with --{given[0]}")
+    if serves and arguments:
+        raise ValueError(f"--serve expects no image arguments, received {arguments}")
+    if serves and output_flags:
+        raise ValueError(f"--serve cannot be combined with --{output_flags[0]}")
 
 
 def classify(
-    of_network: classifier.Classifier, images: Iterable[sources.Example | None], outputs: "Outputs"
+    image_classifier: classifier.Classifier,
+    images: Iterable[sources.Example | None],
+    outputs: "Outputs",
 ) -> int:
     """Classifies the images and returns the number that could not be read.
 
@@ -135,8 +162,8 @@ def classify(
         FileNotFoundError: If there are no images.
     """
     answer, failed = None, 0
-    for answer in of_network.answers(images):
-        outputs.add(answer, of_network.described(answer))
+    for answer in image_classifier.answers(images):
+        outputs.add(answer, image_classifier.described(answer))
         failed += answer.error is not None
     if answer is None:
         raise FileNotFoundError("expected paths of images on stdin, received none")
@@ -145,26 +172,26 @@ def classify(
 
 
 class Outputs:
-    """Writes answers to the console, to heat-map pictures and to a file of features."""
+    """Writes answers to the console, heat maps to a folder and features to a file."""
 
     def __init__(
         self,
         network: loading.Trained,
-        given: list[str],
+        output_flags: list[str],
         *,
         explain: str | None,
         features: str | None,
     ) -> None:
-        """Opens the outputs and makes the folder of pictures.
+        """Opens the outputs and creates the folder of heat maps.
 
         Args:
-            network: Network that gives the answers.
-            given: Flags out of `OF_FILES` that are set.
-            explain: Folder for the pictures (default: no pictures).
+            network: Trained network.
+            output_flags: Names in `OUTPUT_FLAGS` of the flags that are set.
+            explain: Folder for the heat maps (default: no heat maps).
             features: File for the features (default: no features).
 
         Raises:
-            OSError: If a folder does not exist or cannot be made.
+            OSError: If a folder does not exist or cannot be created.
         """
         self._class_names, self._count = network.class_names, 0
         self._pictures = Path(explain) if explain else None
@@ -173,19 +200,24 @@ class Outputs:
         )
         if self._pictures:
             self._pictures.mkdir(parents=True, exist_ok=True)
-        self._show = shown_as(given)
+        self._print_result = printer_for(output_flags)
 
     def add(self, answer: classifier.Answer, result: dict) -> None:
-        """Shows an answer's result from `Classifier.described`; keeps its picture and features."""
+        """Prints the result of an answer, and stores its heat map and features if requested.
+
+        Args:
+            answer: Answer of the network.
+            result: The same answer as `Classifier.described` returns it.
+        """
         self._count += 1
         if self._pictures and not answer.error:
             path = overlay.path_for(self._pictures, self._count, answer.image, answer.frame)
             path.write_bytes(classifier.explanation(answer))
-            named = self._class_names[answer.label]
-            result = {**result, "explained": {"class": named, "picture": str(path)}}
+            class_name = self._class_names[answer.label]
+            result = {**result, "explained": {"class": class_name, "picture": str(path)}}
         if self._embeddings:
             self._embeddings.add(answer)
-        self._show(result)
+        self._print_result(result)
 
     def end(self) -> None:
         """Writes the file of features."""
@@ -193,11 +225,11 @@ class Outputs:
             self._embeddings.write()
 
 
-def shown_as(given: list[str]) -> Callable[[dict], None]:
-    """Returns the function that shows a result: as JSON, as CSV or (default) as a table."""
-    if "csv" in given:
+def printer_for(output_flags: list[str]) -> Callable[[dict], None]:
+    """Returns the function that prints a result, as JSON, CSV or (default) a table."""
+    if "csv" in output_flags:
         return answers.Csv()
-    return answers.show_json if "json" in given else answers.show_table
+    return answers.show_json if "json" in output_flags else answers.show_table
 
 
 if __name__ == "__main__":

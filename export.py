@@ -41,74 +41,83 @@ with console.quiet_import():
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_enum("format", "saved_model", list(formats.FORMATS), "what to write")
-flags.DEFINE_string("output", None, "the folder to make; RUN/export/FORMAT")
-flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
-flags.DEFINE_string("model", None, "a network with --init_from, without any run")
-flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras wrote")
-flags.DEFINE_list("images", None, "images and folders of them to compare on; 12 that are here")
-flags.DEFINE_integer("threads", cores(), "CPU threads", 1)
+flags.DEFINE_enum("format", "saved_model", list(formats.FORMATS), "Format of the export.")
+flags.DEFINE_string("output", None, "Folder to create (default: RUN/export/FORMAT).")
+flags.DEFINE_string("checkpoint", "best", "Checkpoint of the run: best, last, a step, or a file.")
+flags.DEFINE_string(
+    "model", None, "Network to export with the weights of --init_from, without a run."
+)
+flags.DEFINE_string("init_from", None, "Weights of --model: keras, or a file that Keras wrote.")
+flags.DEFINE_list(
+    "images",
+    None,
+    "Images and folders of images to compare the export on (default: 12 images of this repository "
+    "and of scikit-learn).",
+)
+flags.DEFINE_integer("threads", cores(), "CPU threads.", 1)
 
 TOLERANCE = 1e-4  # largest difference of a probability
-_MOST_IMAGES = 100
+_MAX_IMAGES = 100
 _BATCH_SIZE = 10
 _SPARE_BYTES = 64 << 20  # upper bound of an export's size without the weights
 
 
 def main(argv: list[str]) -> None:
     """Parses the flags and writes the export."""
-    named = console.parse(argv)
+    arguments = console.parse(argv)
     devices.configure(FLAGS.threads)
     devices.set_precision("float32")
     tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.get_logger().setLevel("ERROR")
     format = formats.FORMATS[FLAGS.format]
     with console.user_errors():
-        if len(named) > 1:
-            raise ValueError(f"expected one run or checkpoint, received {' '.join(named)}")
+        if len(arguments) > 1:
+            raise ValueError(f"expected one run or checkpoint, received {' '.join(arguments)}")
         format.require()
         network = loading.open_network(
-            named[0] if named else None,
+            arguments[0] if arguments else None,
             FLAGS.checkpoint,
             model=FLAGS.model,
             init_from=FLAGS.init_from,
         )
-        output = new_place(FLAGS.output, network, FLAGS.format)
+        output = new_output_folder(FLAGS.output, network, FLAGS.format)
         samples = open_samples(FLAGS.images, network, FLAGS.threads)
         require_space(output, network)
         with files.new_folder(output) as folder:
             format.write(network, folder)
             (folder / formats.LABELS).write_text(formats.labels(network), encoding="utf-8")
-            found = {"views": agreement(network, samples, format.open(folder))}
+            agreements = {"views": agreement(network, samples, format.open(folder))}
             if FLAGS.format == "saved_model":
-                answer = formats.bytes_answer(folder)
-                found["files"] = agreement_on_files(network, samples, answer)
-            card.write(folder / "README.md", facts(network, FLAGS.format, found))
+                predict_bytes = formats.open_bytes_predictor(folder)
+                agreements["files"] = agreement_on_files(network, samples, predict_bytes)
+            card.write(folder / "README.md", facts(network, FLAGS.format, agreements))
         print(f"done: {output}")
 
 
-def new_place(output: str | None, network: loading.Trained, format: str) -> Path:
+def new_output_folder(output: str | None, network: loading.Trained, format: str) -> Path:
     """Returns the path of the export (default: RUN/export/FORMAT), which does not exist yet.
 
     Raises:
         ValueError: If the path exists, or is not given for a network that belongs to no run.
-        OSError: If no folder can be made there.
+        OSError: If no folder can be created there.
     """
     if output is None and network.folder is None:
-        raise ValueError(f"--output is missing: {network.name} belongs to no run")
+        raise ValueError(
+            f"--output is missing, expected a folder: {network.name} belongs to no run"
+        )
     path = network.folder / "export" / format if output is None else Path(output)
     if os.path.lexists(path):
-        raise ValueError(f"{path} exists: expected a new folder (remove it, or name another)")
-    above = _existing(path)
-    if not above.is_dir():
-        raise NotADirectoryError(f"{above} is a file: expected a folder to make {path} in")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f"{above} cannot be written: expected a folder to make {path} in")
+        raise ValueError(f"{path} exists already, expected a folder to create")
+    ancestor = _existing(path)
+    if not ancestor.is_dir():
+        raise NotADirectoryError(f"{ancestor} is a file, expected a folder to create {path} in")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise PermissionError(f"{ancestor} is not writable, expected a folder to create {path} in")
     return path
 
 
 def _existing(path: Path) -> Path:
-    return next(above for above in path.absolute().parents if os.path.lexists(above))
+    return next(ancestor for ancestor in path.absolute().parents if os.path.lexists(ancestor))
 
 
 def require_space(output: Path, network: loading.Trained) -> None:
@@ -117,7 +126,7 @@ def require_space(output: Path, network: loading.Trained) -> None:
     if needed > (free := shutil.disk_usage(_existing(output)).free):
         raise OSError(
             errno.ENOSPC,
-            f"{output} takes {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB of the disk are free",
+            f"{output} needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB of the disk are free",
         )
 
 
@@ -135,11 +144,11 @@ class Samples(NamedTuple):
     views: np.ndarray
 
 
-def open_samples(places: list[str] | None, network: loading.Trained, processes: int) -> Samples:
-    """Reads the sample images, at most `_MOST_IMAGES` evenly spaced ones.
+def open_samples(paths: list[str] | None, network: loading.Trained, processes: int) -> Samples:
+    """Reads the sample images, at most `_MAX_IMAGES` evenly spaced ones.
 
     Args:
-        places: Image files and folders (default: those of `_own_images`).
+        paths: Image files and folders (default: `_default_images`).
         network: Network that will see the images.
         processes: Upper limit of decoding processes.
 
@@ -147,34 +156,34 @@ def open_samples(places: list[str] | None, network: loading.Trained, processes: 
         FileNotFoundError: If a file or folder does not exist.
         ValueError: If none of the files is an image.
     """
-    listed = [image for place in places or _own_images() for image in sources.open_images(place)]
-    chosen = listed[:: -(-len(listed) // _MOST_IMAGES) or 1]
+    listed = [image for path in paths or _default_images() for image in sources.open_images(path)]
+    chosen = listed[:: -(-len(listed) // _MAX_IMAGES) or 1]
     stored = workers.prepared(chosen, network.storage, max(1, min(processes, len(chosen))))
     pairs = [
-        (image.read(), found)
-        for image, found in zip(chosen, stored, strict=True)
-        if not isinstance(found, workers.Rejected)
+        (image.read(), result)
+        for image, result in zip(chosen, stored, strict=True)
+        if not isinstance(result, workers.Rejected)
     ]
     if not pairs:
-        raise ValueError(f"--images expects images, received {', '.join(places)}")
+        raise ValueError(f"--images expects images, received {', '.join(paths)}")
     size = network.model.input_shape[1]
-    crops = 1 if len(pairs) >= _MOST_IMAGES else max(views.VIEWS)
+    crops = 1 if len(pairs) >= _MAX_IMAGES else max(views.VIEWS)
 
-    def seen(crops):
+    def cut_views(crops):
         return np.concatenate(
-            pipeline.views_of([found for _, found in pairs], size=size, crops=crops)
+            pipeline.views_of([result for _, result in pairs], size=size, crops=crops)
         )
 
-    return Samples([data for data, _ in pairs], seen(1), seen(crops))
+    return Samples([data for data, _ in pairs], cut_views(1), cut_views(crops))
 
 
-def _own_images() -> list[str]:
-    """Returns the paths of our ten digits and of the two photographs in scikit-learn."""
+def _default_images() -> list[str]:
+    """Returns the paths of this repository's ten digits and scikit-learn's two photographs."""
     folder = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "images"
     return [str(Path(__file__).parent / "data" / "samples"), *map(str, folder.glob("*.jpg"))]
 
 
-def agreement(network: loading.Trained, samples: Samples, answer: formats.Answer) -> dict:
+def agreement(network: loading.Trained, samples: Samples, exported: formats.Predictor) -> dict:
     """Compares the probabilities of the export with the network's on the same views.
 
     Returns:
@@ -187,8 +196,8 @@ def agreement(network: loading.Trained, samples: Samples, answer: formats.Answer
     difference = 0.0
     for start in range(0, len(samples.views), _BATCH_SIZE):
         images = samples.views[start : start + _BATCH_SIZE]
-        apart = np.abs(answer(images) - probabilities(network, images)).max()
-        difference = max(difference, float(np.nan_to_num(apart, nan=1.0)))
+        largest = np.abs(exported(images) - probabilities(network, images)).max()
+        difference = max(difference, float(np.nan_to_num(largest, nan=1.0)))
     result = {"count": len(samples.views), "images": len(samples.files), "difference": difference}
     if difference > TOLERANCE:
         raise RuntimeError(
@@ -203,7 +212,7 @@ def agreement(network: loading.Trained, samples: Samples, answer: formats.Answer
 
 
 def agreement_on_files(
-    network: loading.Trained, samples: Samples, answer: Callable[[bytes], np.ndarray]
+    network: loading.Trained, samples: Samples, exported: Callable[[bytes], np.ndarray]
 ) -> dict:
     """Compares the export's answers to image files with classify.py's answers.
 
@@ -213,20 +222,20 @@ def agreement_on_files(
         The `count` of files, the `largest` and the `mean` of the largest difference per file, and
         the number of files with the `same` top class.
     """
-    apart, same = [], 0
+    differences, same = [], 0
     for data, image in zip(samples.files, samples.centres, strict=True):
         try:
-            found = answer(data)
+            received = exported(data)
         except tf.errors.InvalidArgumentError:  # TensorFlow cannot decode this format
             continue
         expected = probabilities(network, image[np.newaxis])[0]
-        apart.append(float(np.abs(found - expected).max()))
-        same += int(found.argmax() == expected.argmax())
+        differences.append(float(np.abs(received - expected).max()))
+        same += int(received.argmax() == expected.argmax())
     result = {
-        "count": len(apart),
+        "count": len(differences),
         "same": same,
-        "largest": max(apart, default=0.0),
-        "mean": float(np.mean(apart or 0.0)),
+        "largest": max(differences, default=0.0),
+        "mean": float(np.mean(differences or 0.0)),
     }
     print(
         f"{result['count']} files, decoded and resized by the export: probabilities differ from "
@@ -241,7 +250,7 @@ def probabilities(network: loading.Trained, images: np.ndarray) -> np.ndarray:
     return np.exp(predict(network.model, images[:, np.newaxis], network.temperature))
 
 
-def facts(network: loading.Trained, format: str, found: dict) -> dict:
+def facts(network: loading.Trained, format: str, agreements: dict) -> dict:
     """Collects the facts for the model card."""
     row, size = models.VARIANTS[network.model.name], network.model.input_shape[1]
     stored = network.storage.short_side or round(size / 0.875)
@@ -258,7 +267,7 @@ def facts(network: loading.Trained, format: str, found: dict) -> dict:
         "cut": int(views.crop_side(stored, size)) / stored,
         "data": Path(network.origin.data).name if network.origin else None,
         "accuracies": card.accuracies(network.folder, network.digest, network.step),
-        "agreement": found,
+        "agreement": agreements,
         "tolerance": TOLERANCE,
         "versions": checkpoints.versions() | installed,
     }

@@ -1,10 +1,10 @@
 """Tests a trained network on held-out images.
 
 python test.py                        the newest run's best checkpoint, validation split
-python test.py RUN --crops=10         averaged over ten crops, the AlexNet paper's protocol
+python test.py RUN --crops=10         ten crops, averaged: the AlexNet paper's protocol
 python test.py RUN --split=test       the test split, which training never touches
-python test.py RUN RUN RUN            each, compared with each other, and as an ensemble
-python test.py RUN --images=FOLDER    class folders as they are, without conversion
+python test.py RUN RUN RUN            several runs, compared with each other, and their ensemble
+python test.py RUN --images=FOLDER    class folders, without conversion
 """
 
 import contextlib
@@ -26,33 +26,55 @@ with console.quiet_import():
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("data", None, "images, archives or shards; those of the run")
-flags.DEFINE_string("images", None, "class folders, read as they are: nothing is converted")
-flags.DEFINE_enum("split", "validation", ["validation", "test", "train"], "which images")
-flags.DEFINE_string("checkpoint", "best", "best, last, a step, or a file")
-flags.DEFINE_string("model", None, "a network with --init_from, without any run")
-flags.DEFINE_string("init_from", None, "its weights: keras, or a file that Keras wrote")
-flags.DEFINE_enum(
-    "crops", "1", [str(count) for count in views.VIEWS], "views of each image; 2: and mirrored"
+flags.DEFINE_string(
+    "data", None, "Images, archives or shards to test on (default: the run's data)."
 )
-flags.DEFINE_bool("dense", False, "whole images, the shorter side of --image_size; crops: 1 or 2")
-flags.DEFINE_list("image_size", None, "side of the crops in pixels; several are averaged; trained")
-flags.DEFINE_integer("batch_size", 100, "images at a time, over all replicas", 1)
-flags.DEFINE_bool("verify", False, "compare the shards' sha256, which reads every byte")
-flags.DEFINE_integer("threads", cores(), "CPU threads", 1)
-flags.DEFINE_string("devices", "all", "a number of GPUs or of parts of the CPU, or GPUs as in 0,2")
+flags.DEFINE_string(
+    "images", None, "Class folders to test on, read without conversion (default: --data)."
+)
+flags.DEFINE_enum(
+    "split", "validation", ["validation", "test", "train"], "Split of the data to test on."
+)
+flags.DEFINE_string("checkpoint", "best", "Checkpoint of the run: best, last, a step, or a file.")
+flags.DEFINE_string(
+    "model", None, "Network to test with the weights of --init_from, without a run."
+)
+flags.DEFINE_string("init_from", None, "Weights of --model: keras, or a file that Keras wrote.")
+flags.DEFINE_enum(
+    "crops",
+    "1",
+    [str(count) for count in views.VIEWS],
+    "Views of each image whose predictions are averaged; 2: the centre crop and its mirror image.",
+)
+flags.DEFINE_bool(
+    "dense",
+    False,
+    "Apply the network convolutionally to whole images with a shorter side of --image_size.",
+)
+flags.DEFINE_list(
+    "image_size",
+    None,
+    "Side of the crops in pixels, or several sides whose predictions are averaged (default: the "
+    "network's).",
+)
+flags.DEFINE_integer("batch_size", 100, "Images per batch, over all replicas.", 1)
+flags.DEFINE_bool("verify", False, "Compare the sha256 of every shard, which reads every byte.")
+flags.DEFINE_integer("threads", cores(), "CPU threads.", 1)
+flags.DEFINE_string(
+    "devices", "all", "Number of GPUs or of parts of the CPU, or indices of GPUs, such as 0,2."
+)
 
 
 def main(argv: list[str]) -> None:
     """Parses the flags, tests each run or checkpoint on the command line, and compares them."""
-    named = console.parse(argv)
+    arguments = console.parse(argv)
     options = SimpleNamespace(**FLAGS.flag_values_dict())
     with console.user_errors():
         devices.configure(options.threads, devices=options.devices)
         devices.set_precision("auto", training=False)
         if remark := devices.unused():
             print(remark)
-        tests = [Test(place, options) for place in named or [None]]
+        tests = [Test(path, options) for path in arguments or [None]]
         outcomes = []
         for test in tests:
             if len(tests) > 1:
@@ -65,11 +87,11 @@ def main(argv: list[str]) -> None:
 class Test:
     """A test of one network on one set of images."""
 
-    def __init__(self, place: str | None, options: SimpleNamespace) -> None:
+    def __init__(self, path: str | None, options: SimpleNamespace) -> None:
         """Opens the network and the images, and converts the data set where necessary.
 
         Args:
-            place: Run or checkpoint (default: the newest run).
+            path: Run or checkpoint (default: the newest run).
             options: Values of the flags.
 
         Raises:
@@ -78,22 +100,22 @@ class Test:
         """
         if options.dense and int(options.crops) > 2:
             raise ValueError(
-                f"--dense sees whole images, expected --crops=1 or 2, received {options.crops}"
+                f"--dense tests on whole images, expected --crops=1 or 2, received {options.crops}"
             )
         self._options, self._strategy = options, devices.make_strategy()
         self._networks = [
             loading.open_network(
-                place,
+                path,
                 options.checkpoint,
                 model=options.model,
                 init_from=options.init_from,
                 image_size=None if options.dense else size,
                 strategy=self._strategy,
             )
-            for size in numbers(options.image_size)
+            for size in parse_sizes(options.image_size)
         ]
         self.network = self._networks[0]
-        self._sizes = numbers(options.image_size)
+        self._sizes = parse_sizes(options.image_size)
         if self._sizes == [None]:
             self._sizes = [self.network.image_size]
         if options.images:
@@ -103,19 +125,19 @@ class Test:
                 self.network.storage,
                 options.threads,
             )
-            self._damage = contextlib.nullcontext()
+            self._shard_errors = contextlib.nullcontext()
         else:
             dataset = open_data(self.network, options.data, options.split, verify=options.verify)
             self._images = testsets.Split(dataset, options.split)
-            self._damage = integrity.named(dataset)
+            self._shard_errors = integrity.named(dataset)
 
     def run(self) -> evaluation.Outcome:
         """Runs the test, prints the results and writes them into the run folder."""
         options, replicas = self._options, self._strategy.num_replicas_in_sync
         as_trained = self._sizes == [self.network.image_size] and not options.dense
         as_validated = as_trained and options.crops == "1"
-        own = not (options.data or options.images) and options.split == "validation"
-        how = evaluation.How(
+        own_images = not (options.data or options.images) and options.split == "validation"
+        settings = evaluation.TestSettings(
             split="images" if options.images else options.split,
             data=options.images or options.data,
             crops=int(options.crops),
@@ -123,35 +145,35 @@ class Test:
             batch_size=max(1, options.batch_size // replicas),
             threads=options.threads,
             replicas=replicas,
-            is_own_validation=own and as_validated and self.network.folder is not None,
+            is_own_validation=own_images and as_validated and self.network.folder is not None,
         )
-        with self._damage:
+        with self._shard_errors:
             outcome = evaluation.test(
-                self._networks, self._sizes, self._images, how, self._strategy
+                self._networks, self._sizes, self._images, settings, self._strategy
             )
-        found = evaluation.figures(self.network, outcome, how, self._sizes)
-        lines = [*self._images.remarks(), *evaluation.lines(found, outcome.predictions)]
+        figures = evaluation.compute_figures(self.network, outcome, settings, self._sizes)
+        lines = [*self._images.remarks(), *evaluation.lines(figures, outcome.predictions)]
         print(*map(console.printable, lines), sep="\n")
         if self.network.folder is not None:
-            evaluation.write(self.network, found, outcome, self._images)
-            if how.is_own_validation:
-                evaluation.write_temperature(self.network.folder, found)
+            evaluation.write(self.network, figures, outcome, self._images)
+            if settings.is_own_validation:
+                evaluation.write_temperature(self.network.folder, figures)
         return outcome
 
 
-def numbers(texts: list[str] | None) -> list[int | None]:
+def parse_sizes(values: list[str] | None) -> list[int | None]:
     """Parses the image sizes of a flag, where None stands for the network's own size.
 
     Raises:
         ValueError: If a size is not a positive integer.
     """
-    if not texts:
+    if not values:
         return [None]
-    if not all(text.isdecimal() and int(text) for text in texts):
+    if not all(value.isdecimal() and int(value) for value in values):
         raise ValueError(
-            f"--image_size expects pixels, such as 224,256, received {','.join(texts)}"
+            f"--image_size expects pixels, such as 224,256, received {','.join(values)}"
         )
-    return list(map(int, texts))
+    return list(map(int, values))
 
 
 def open_data(
@@ -173,7 +195,7 @@ def open_data(
     options = {"image_size": network.image_size, "verify": verify}
     try:
         dataset = opening.open_dataset(
-            origin.data, val_data=origin.val_data, expected=origin.then, **options
+            origin.data, val_data=origin.val_data, expected=origin.expected, **options
         )
     except opening.ChangedDataError as error:
         if error.copy is None:
@@ -182,7 +204,7 @@ def open_data(
         dataset = opening.open_dataset(error.copy, **options)
     if not dataset.has_classes(network.class_names):
         raise ValueError(
-            f"the classes of {origin.data} are not those of {network.name}: expected "
+            f"the classes of {origin.data} differ from those of {network.name}: expected "
             f"{_short(network.class_names)}, received {_short(dataset.class_names)}"
         )
     if not pipeline.has_labels(dataset, split):

@@ -37,12 +37,14 @@ def untrained(name: str) -> loading.Trained:
     return loading.Trained(model, names, storage, None, side, name, None)
 
 
-def alone(of_network: classifier.Classifier, batch: np.ndarray) -> tuple[list[float], list[float]]:
+def alone(
+    image_classifier: classifier.Classifier, batch: np.ndarray
+) -> tuple[list[float], list[float]]:
     """Measures the network alone: images per second, and CPU seconds per image, by batch."""
     speeds, costs, end = [], [], time.perf_counter() + SECONDS
     while (began := time.perf_counter()) < end:
         worked = cpu()
-        of_network.predict(batch)
+        image_classifier.predict(batch)
         speeds.append(len(batch) / (time.perf_counter() - began))
         costs.append((cpu() - worked) / len(batch))
     return speeds, costs
@@ -62,23 +64,25 @@ def main() -> None:
     options = parser.parse_args()
     devices.configure(cores())
     devices.set_precision("auto", training=False)
-    images = list(itertools.islice(itertools.cycle(inputs.listed([options.data])), options.count))
+    images = list(
+        itertools.islice(itertools.cycle(inputs.list_images([options.data])), options.count)
+    )
     network = untrained(options.model)
     side = network.model.input_shape[1]
     noise = np.random.default_rng(0).integers(
         0, 256, (classifier.BATCH_SIZE, 1, side, side, 3), np.uint8
     )
-    with classifier.Classifier(network, processes=cores()) as of_network:
-        of_network.predict(noise)
-        speeds, costs = alone(of_network, noise)
+    with classifier.Classifier(network, processes=cores()) as image_classifier:
+        image_classifier.predict(noise)
+        speeds, costs = alone(image_classifier, noise)
     worked, began = cpu(), time.perf_counter()
-    with classifier.Classifier(network, processes=cores()) as of_network:
-        failed = sum(answer.error is not None for answer in of_network.answers(images))
+    with classifier.Classifier(network, processes=cores()) as image_classifier:
+        failed = sum(answer.error is not None for answer in image_classifier.answers(images))
         speed = len(images) / (time.perf_counter() - began)
     cost = (cpu() - worked) / len(images)
-    with classifier.Classifier(network, processes=cores()) as of_network:
-        of_network.predict(noise)
-        for found, more in zip((speeds, costs), alone(of_network, noise), strict=True):
+    with classifier.Classifier(network, processes=cores()) as image_classifier:
+        image_classifier.predict(noise)
+        for found, more in zip((speeds, costs), alone(image_classifier, noise), strict=True):
             found += more
     own, own_cost = statistics.median(speeds), statistics.median(costs)
     print(

@@ -21,7 +21,7 @@ from report import overlay
 
 BATCH_SIZE = 64  # views
 _AHEAD = 2  # batches
-_TOGETHER = 8  # images that a process decodes at a time
+_CHUNK_SIZE = 8  # images that a process decodes at a time
 _CENTRE = {1: 0, 2: 0, 5: 4, 10: 4}  # index of the central view, by the number of views
 
 Image = sources.Example | sources.Upload
@@ -63,7 +63,7 @@ class Answer:
 
 
 class Classifier:
-    """A network with its pool of decoding processes, which leaving the context ends."""
+    """A network and its pool of decoding processes, which end when the context is left."""
 
     def __init__(
         self,
@@ -92,20 +92,22 @@ class Classifier:
         """
         self._network, self._crops, self._top_k = network, crops, top_k
         self._threshold, self._every = threshold, every
-        self._model, self._explained = network.model, None
+        self._model, self._cam_model = network.model, None
         logits = {"logits": network.model.output["logits"]}
         if features:
-            before = graphs.classifier_input(network.model)
-            self._model = keras.Model(network.model.input, {**logits, "features": before})
+            classifier_input = graphs.classifier_input(network.model)
+            self._model = keras.Model(network.model.input, {**logits, "features": classifier_input})
         if explains:
             maps = graphs.last_maps(network.model)
-            self._explained = keras.Model(network.model.input, {**logits, "maps": maps})
+            self._cam_model = keras.Model(network.model.input, {**logits, "maps": maps})
         size = network.model.input_shape[1]
-        seen = tf.TensorSpec([None, len(views.VIEWS[crops]), size, size, 3], tf.uint8)
-        self._predict = tf.function(self._predict_graph, input_signature=[seen], autograph=False)
+        signature = tf.TensorSpec([None, len(views.VIEWS[crops]), size, size, 3], tf.uint8)
+        self._predict = tf.function(
+            self._predict_graph, input_signature=[signature], autograph=False
+        )
         self._batch_size = max(1, BATCH_SIZE // crops)
         self._closed = False
-        self._crew = workers.Crew(processes, together=_TOGETHER)
+        self._crew = workers.Crew(processes, together=_CHUNK_SIZE)
 
     def __enter__(self) -> "Classifier":
         """Returns itself."""
@@ -128,12 +130,12 @@ class Classifier:
         network computes.
 
         Args:
-            images: Images, or None as long as the next one is not available yet. The first None
-                flushes the incomplete batch; later ones let closing this generator end the wait.
+            images: Images, and None while the next image is not available yet. The first None
+                flushes the incomplete batch; later ones allow this generator to be closed.
         """
         with contextlib.closing(ahead.ahead(self._batches(images), _AHEAD)) as batches:
-            for answers, seen in batches:
-                yield from self._answered(answers, seen)
+            for answers, view_batch in batches:
+                yield from self._predicted(answers, view_batch)
 
     def _batches(
         self, images: Iterable[Image | None]
@@ -145,25 +147,27 @@ class Classifier:
                 return
             if first is None:
                 continue
-            burst = itertools.takewhile(lambda image: image is not None, images)
-            shown = self._shown(itertools.chain([first], burst))
-            while some := list(itertools.islice(shown, self._batch_size)):
-                stored = [each for _, each in some if each]
-                yield [answer for answer, _ in some], self._views(stored)
+            available = itertools.takewhile(lambda image: image is not None, images)
+            decoded = self._decoded(itertools.chain([first], available))
+            while batch := list(itertools.islice(decoded, self._batch_size)):
+                stored = [each for _, each in batch if each]
+                yield [answer for answer, _ in batch], self._views(stored)
 
-    def _shown(self, images: Iterable[Image]) -> Iterator[tuple[Answer, Stored | None]]:
+    def _decoded(self, images: Iterable[Image]) -> Iterator[tuple[Answer, Stored | None]]:
         storage = self._network.storage
-        for moving, group in itertools.groupby(images, video.is_video):
-            if moving:
+        for are_videos, group in itertools.groupby(images, video.is_video):
+            if are_videos:
                 for image in group:
                     for frame in video.frames(image.path, storage, self._every):
                         if self._closed:  # decoding an unwanted rest of a video may take minutes
                             return
-                        yield _of_frame(image.name, frame)
+                        yield _frame_answer(image.name, frame)
             else:
-                named, read = itertools.tee(group)
-                for stored, image in zip(self._crew.prepared(read, storage), named, strict=True):
-                    yield _begun(Answer(image.name), stored)
+                originals, inputs = itertools.tee(group)
+                for stored, image in zip(
+                    self._crew.prepared(inputs, storage), originals, strict=True
+                ):
+                    yield _image_answer(Answer(image.name), stored)
 
     def _views(self, stored: list[Stored]) -> np.ndarray | None:
         """Returns a batch, padded to few different sizes because a device compiles for each.
@@ -178,33 +182,33 @@ class Classifier:
         size = self._network.model.input_shape[1]
         return pipeline.views_of(stored + stored[-1:] * missing, size=size, crops=self._crops)
 
-    def _answered(self, answers: list[Answer], seen: np.ndarray | None) -> Iterator[Answer]:
-        if seen is None:
+    def _predicted(self, answers: list[Answer], view_batch: np.ndarray | None) -> Iterator[Answer]:
+        if view_batch is None:
             yield from answers
             return
-        found = {"views": seen, **self.predict(seen)}
-        rows = (dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True))
+        columns = {"views": view_batch, **self.predict(view_batch)}
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
         for answer in answers:
             yield answer if answer.error else dataclasses.replace(answer, **next(rows))
 
-    def predict(self, seen: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(self, view_batch: np.ndarray) -> dict[str, np.ndarray]:
         """Maps views uint8 [B, V, S, S, 3] to batches of the attributes of `Answer`, by name."""
-        return {name: column.numpy() for name, column in self._predict(seen).items()}
+        return {name: column.numpy() for name, column in self._predict(view_batch).items()}
 
-    def _predict_graph(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
-        count = seen.shape[1]
-        heads = outputs(self._model, seen)
+    def _predict_graph(self, view_batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        count = view_batch.shape[1]
+        heads = outputs(self._model, view_batch)
         logits = tf.cast(heads["logits"], tf.float32)
-        found = {"probabilities": tf.exp(averaged(logits, count, self._network.temperature))}
+        columns = {"probabilities": tf.exp(averaged(logits, count, self._network.temperature))}
         if "features" in heads:
-            flat = [tf.shape(seen)[0], count, np.prod(heads["features"].shape[1:])]
+            flat = [tf.shape(view_batch)[0], count, np.prod(heads["features"].shape[1:])]
             features = tf.reshape(tf.cast(heads["features"], tf.float32), flat)
-            found["features"] = tf.reduce_mean(features, axis=1)
-        if self._explained:
-            centre = tf.cast(seen[:, _CENTRE[count]], tf.float32)
-            labels = tf.argmax(found["probabilities"], axis=-1)
-            found["heat"] = grad_cam.grad_cam(self._explained, centre, labels)
-        return found
+            columns["features"] = tf.reduce_mean(features, axis=1)
+        if self._cam_model:
+            centre = tf.cast(view_batch[:, _CENTRE[count]], tf.float32)
+            labels = tf.argmax(columns["probabilities"], axis=-1)
+            columns["heat"] = grad_cam.grad_cam(self._cam_model, centre, labels)
+        return columns
 
     def described(self, answer: Answer) -> dict:
         """Converts an answer to JSON: `{"image", "predictions"}` or `{"image", "error"}`.
@@ -235,13 +239,15 @@ def explanation(answer: Answer) -> bytes:
     return overlay.png(overlay.overlay(answer.view, answer.heat))
 
 
-def _of_frame(name: str, frame: video.Frame | workers.Rejected) -> tuple[Answer, Stored | None]:
+def _frame_answer(name: str, frame: video.Frame | workers.Rejected) -> tuple[Answer, Stored | None]:
     if isinstance(frame, workers.Rejected):
         return Answer(name, error=frame.reason), None
     return Answer(name, frame.number, frame.seconds), frame.stored
 
 
-def _begun(answer: Answer, stored: Stored | workers.Rejected) -> tuple[Answer, Stored | None]:
+def _image_answer(
+    answer: Answer, stored: Stored | workers.Rejected
+) -> tuple[Answer, Stored | None]:
     if isinstance(stored, workers.Rejected):
         return dataclasses.replace(answer, error=stored.reason), None
     return answer, stored

@@ -1,4 +1,4 @@
-"""Tests a trained network, reports its figures and writes them into the run folder."""
+"""Tests a trained network, reports the figures and writes them into the run folder."""
 
 import csv
 import dataclasses
@@ -25,7 +25,7 @@ _THUMBNAIL = 256  # pixels of the longer side
 
 
 @dataclasses.dataclass(frozen=True)
-class How:
+class TestSettings:
     """Settings of a test.
 
     Attributes:
@@ -36,8 +36,8 @@ class How:
         batch_size: Images per batch and replica.
         threads: Number of CPU threads.
         replicas: Number of replicas.
-        is_own_validation: Whether the test repeats the validation of training, same images and
-            same views; only then is a temperature fitted.
+        is_own_validation: Whether the test repeats the validation of training, with the same
+            images and views; a temperature is fitted only then.
     """
 
     split: str
@@ -69,7 +69,7 @@ def test(
     networks: Sequence[loading.Trained],
     sizes: Sequence[int],
     images: testsets.TestSet,
-    how: How,
+    settings: TestSettings,
     strategy: tf.distribute.Strategy,
 ) -> Outcome:
     """Tests a network at one or several image sizes, averaging the probabilities over the sizes.
@@ -78,40 +78,48 @@ def test(
         networks: The network, built for each of the sizes.
         sizes: Sides of the views, or shorter sides of whole images, in pixels.
         images: Labelled images.
-        how: Settings of the test.
+        settings: Settings of the test.
         strategy: Strategy in whose scope the networks were built.
 
     Raises:
         ValueError: If no image could be read.
     """
-    found, speed = [], _Speed()
+    predictions_by_size, speed = [], _Throughput()
     for network, size in zip(networks, sizes, strict=True):
-        if how.dense:
-            results = _of_whole_images(network, images.whole(size), mirrored=how.crops == 2)
+        if settings.dense:
+            results = _predict_whole_images(
+                network, images.whole(size), mirrored=settings.crops == 2
+            )
         else:
             batches = images.batches(
                 size=size,
-                crops=how.crops,
-                batch_size=how.batch_size,
-                threads=how.threads,
-                replicas=how.replicas,
+                crops=settings.crops,
+                batch_size=settings.batch_size,
+                threads=settings.threads,
+                replicas=settings.replicas,
             )
             results = Evaluator(strategy, network.model).predictions(batches)
         columns = [np.concatenate(column) for column in zip(*speed.timed(results), strict=True)]
         if not columns:
             raise ValueError(f"no image of {images.name} could be read")
-        found.append(scores.Predictions(*columns, images.filenames(), network.class_names))
-    predictions = scores.ensemble(found) if len(found) > 1 else found[0]
+        predictions_by_size.append(
+            scores.Predictions(*columns, images.filenames(), network.class_names)
+        )
+    predictions = (
+        scores.ensemble(predictions_by_size)
+        if len(predictions_by_size) > 1
+        else predictions_by_size[0]
+    )
     first = networks[0]
-    fits = how.is_own_validation and not predictions.is_right.all()
-    is_one_view = how.crops == 1 and len(networks) == 1 and not how.dense
+    fits_temperature = settings.is_own_validation and not predictions.is_right.all()
+    is_one_view = settings.crops == 1 and len(networks) == 1 and not settings.dense
     temperature = first.temperature if is_one_view else 1.0  # it was fitted to single views
-    if fits:
+    if fits_temperature:
         temperature = scores.temperature(predictions)
     return Outcome(predictions, speed.images_per_second, temperature)
 
 
-def _of_whole_images(
+def _predict_whole_images(
     network: loading.Trained, images: Iterable[tuple[np.ndarray, int]], *, mirrored: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the log probabilities [1, K] and the label [1] of each image."""
@@ -128,14 +136,14 @@ def _of_whole_images(
         yield predict(tf.constant(views)).numpy(), np.int32([label])
 
 
-class _Speed:
-    """Measures throughput without first batches, which include compilation and start-up."""
+class _Throughput:
+    """Measures throughput, except that of first batches, which include compilation."""
 
     def __init__(self) -> None:
         self._first, self._images, self._seconds = 0.0, 0, 0.0
 
     def timed(self, results: Iterable) -> Iterator:
-        """Passes the results (predictions [n, K], labels [n]) on and measures their time."""
+        """Yields the results (predictions [n, K], labels [n]) and measures the time they take."""
         began = time.perf_counter()
         for number, result in enumerate(results):
             passed = time.perf_counter() - began
@@ -148,11 +156,13 @@ class _Speed:
 
     @property
     def images_per_second(self) -> float:
-        """Throughput; if there is only one batch, that of this batch."""
+        """Throughput after the first batch, or of the first batch if there is no other."""
         return self._images / self._seconds if self._images else self._first
 
 
-def figures(network: loading.Trained, outcome: Outcome, how: How, sizes: Sequence[int]) -> dict:
+def compute_figures(
+    network: loading.Trained, outcome: Outcome, settings: TestSettings, sizes: Sequence[int]
+) -> dict:
     """Computes the content of test.json."""
     predictions = outcome.predictions
     top1, top5 = (scores.fraction(predictions.in_top(k)) for k in (1, 5))
@@ -161,11 +171,11 @@ def figures(network: loading.Trained, outcome: Outcome, how: How, sizes: Sequenc
         "top1_accuracy": top1.value,
         "top5_accuracy": top5.value,
         "examples": len(predictions.labels),
-        "crops": how.crops,
-        "dense": how.dense,
+        "crops": settings.crops,
+        "dense": settings.dense,
         "checkpoint": network.name,
-        "split": how.split,
-        "data": how.data,
+        "split": settings.split,
+        "data": settings.data,
         "image_size": list(sizes) if len(sizes) > 1 else sizes[0],
         "top1_interval": [top1.low, top1.high],
         "top5_interval": [top5.low, top5.high],
@@ -182,37 +192,37 @@ def figures(network: loading.Trained, outcome: Outcome, how: How, sizes: Sequenc
     }
 
 
-def lines(found: dict, predictions: scores.Predictions) -> Iterator[str]:
+def lines(figures: dict, predictions: scores.Predictions) -> Iterator[str]:
     """Yields the lines for the console; scripts parse the last one."""
     intervals = [
         f"{name} {100 * low:.2f} to {100 * high:.2f} %"
         for name, (low, high) in (
-            ("top-1", found["top1_interval"]),
-            ("top-5", found["top5_interval"]),
+            ("top-1", figures["top1_interval"]),
+            ("top-5", figures["top5_interval"]),
         )
     ]
     yield f"95 % intervals: {', '.join(intervals)}"
     yield (
-        f"mean over the classes: precision {100 * found['mean_precision']:.2f} %, recall "
-        f"{100 * found['mean_recall']:.2f} %, F1 {100 * found['mean_f1']:.2f} %"
+        f"mean over the classes: precision {100 * figures['mean_precision']:.2f} %, recall "
+        f"{100 * figures['mean_recall']:.2f} %, F1 {100 * figures['mean_f1']:.2f} %"
     )
-    calibrated, temperature = "", found["temperature"]
+    calibrated, temperature = "", figures["temperature"]
     if temperature != 1:
-        with_it = 100 * found["calibrated_error"]
-        calibrated = f"; with temperature {temperature:.3f}: {with_it:.2f} %"
-    yield f"calibration error {100 * found['calibration_error']:.2f} %{calibrated}"
+        error = 100 * figures["calibrated_error"]
+        calibrated = f"; with temperature {temperature:.3f}: {error:.2f} %"
+    yield f"calibration error {100 * figures['calibration_error']:.2f} %{calibrated}"
     if pairs := scores.confusions(predictions, PAIRS):
-        told = ", ".join(f"{label} as {guess} ({count})" for label, guess, count in pairs)
-        yield f"most confused: {told}"
-    yield f"{found['images_per_second']:,.0f} images/s"
-    yield accuracies(found)
+        confused = ", ".join(f"{label} as {guess} ({count})" for label, guess, count in pairs)
+        yield f"most confused: {confused}"
+    yield f"{figures['images_per_second']:,.0f} images/s"
+    yield accuracies(figures)
 
 
-def accuracies(found: dict) -> str:
+def accuracies(figures: dict) -> str:
     """Formats the line with both accuracies."""
     return (
-        f"top-1 {100 * found['top1_accuracy']:.2f} %  top-5 {100 * found['top5_accuracy']:.2f} %"
-        f"  (n = {found['examples']})"
+        f"top-1 {100 * figures['top1_accuracy']:.2f} %  "
+        f"top-5 {100 * figures['top5_accuracy']:.2f} %  (n = {figures['examples']})"
     )
 
 
@@ -241,13 +251,13 @@ def compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]
 
 
 def write(
-    network: loading.Trained, found: dict, outcome: Outcome, images: testsets.TestSet
+    network: loading.Trained, figures: dict, outcome: Outcome, images: testsets.TestSet
 ) -> None:
     """Writes the results of a test into the folder of the network's run.
 
     Args:
         network: Network that was tested, which belongs to a run.
-        found: Figures for test.json.
+        figures: Figures for test.json.
         outcome: Predictions and temperature.
         images: Images that were tested on, for pictures of the mistakes.
 
@@ -255,32 +265,32 @@ def write(
         OSError: If a file cannot be written.
     """
     predictions, folder = outcome.predictions, network.folder
-    place = folder / FOLDER
-    place.mkdir(exist_ok=True)
-    files.replace(place / "predictions.npz", functools.partial(scores.save, predictions))
-    _write_csv(place / "predictions.csv", *_table(_rows(predictions)))
-    _write_csv(place / "classes.csv", *_table(scores.per_class(predictions)))
+    subfolder = folder / FOLDER
+    subfolder.mkdir(exist_ok=True)
+    files.replace(subfolder / "predictions.npz", functools.partial(scores.save, predictions))
+    _write_csv(subfolder / "predictions.csv", *_table(_rows(predictions)))
+    _write_csv(subfolder / "classes.csv", *_table(scores.per_class(predictions)))
     matrix = scores.confusion(predictions)
     names = predictions.class_names
     rows = ([name, *row] for name, row in zip(names, matrix, strict=True))
-    _write_csv(place / "confusion_matrix.csv", ["label", *names], rows)
+    _write_csv(subfolder / "confusion_matrix.csv", ["label", *names], rows)
     before = scores.reliability(predictions)
     after = scores.reliability(predictions.at(outcome.temperature))
-    drawn = {
+    charts = {
         "confusion_matrix": plots.confusion(matrix, names),
         "reliability": plots.reliability(before, after if outcome.temperature != 1 else None),
     }
-    for name, picture in drawn.items():
-        (place / f"{name}.png").write_bytes(picture)
-    _write_mistakes(place / "mistakes", predictions, images)
-    _write_summaries(folder, found, drawn, network.step)
-    files.write(folder / "test.json", f"{json.dumps(found, indent=2)}\n".encode())
+    for name, picture in charts.items():
+        (subfolder / f"{name}.png").write_bytes(picture)
+    _write_mistakes(subfolder / "mistakes", predictions, images)
+    _write_summaries(folder, figures, charts, network.step)
+    files.write(folder / "test.json", f"{json.dumps(figures, indent=2)}\n".encode())
 
 
-def write_temperature(folder: Path, found: dict) -> None:
+def write_temperature(folder: Path, figures: dict) -> None:
     """Writes the temperature to the file that `loading.open_network` reads."""
-    about = ("temperature", "digest", "split", "examples", "calibration_error", "calibrated_error")
-    text = json.dumps({name: found[name] for name in about}, indent=2)
+    keys = ("temperature", "digest", "split", "examples", "calibration_error", "calibrated_error")
+    text = json.dumps({name: figures[name] for name in keys}, indent=2)
     files.write(folder / loading.CALIBRATION, f"{text}\n".encode())
 
 
@@ -319,21 +329,23 @@ def _write_mistakes(
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.jpg"):
         path.unlink()
-    places = scores.mistakes(predictions, MISTAKES)
+    positions = scores.mistakes(predictions, MISTAKES)
     rows = list(_rows(predictions))
-    listed = []
-    for number, (place, picture) in enumerate(zip(places, images.pictures(places), strict=True)):
+    entries = []
+    for number, (position, picture) in enumerate(
+        zip(positions, images.pictures(positions), strict=True)
+    ):
         name = f"{number:02d}.jpg"
         (folder / name).write_bytes(testsets.thumbnail(picture, _THUMBNAIL))
-        listed.append({"picture": name, **rows[place]})
-    (folder / "mistakes.json").write_text(json.dumps(listed, indent=1) + "\n")
+        entries.append({"picture": name, **rows[position]})
+    (folder / "mistakes.json").write_text(json.dumps(entries, indent=1) + "\n")
 
 
-def _write_summaries(folder: Path, found: dict, drawn: dict[str, bytes], step: int) -> None:
+def _write_summaries(folder: Path, figures: dict, charts: dict[str, bytes], step: int) -> None:
     board = summaries.Summaries(folder)
     names = ("top1_accuracy", "top5_accuracy", "loss", "calibration_error")
-    board.scalars(FOLDER, {name: found[name] for name in names}, step)
+    board.scalars(FOLDER, {name: figures[name] for name in names}, step)
     mistakes = sorted((folder / FOLDER / "mistakes").glob("*.jpg"))
-    shown = {f"mistakes/{path.stem}": path.read_bytes() for path in mistakes}
-    board.pictures(FOLDER, drawn | shown, step)
+    mistake_pictures = {f"mistakes/{path.stem}": path.read_bytes() for path in mistakes}
+    board.pictures(FOLDER, charts | mistake_pictures, step)
     board.flush()

@@ -1,4 +1,4 @@
-"""Checks for optional packages, which single features need and list in requirements files."""
+"""Checks for the optional packages of features, listed in separate requirements files."""
 
 import importlib.util
 from collections.abc import Sequence

@@ -27,12 +27,12 @@ class Origin:
     Attributes:
         data: Value of `--data`.
         val_data: Value of `--val_data`.
-        then: State of the data at training time; None accepts any state.
+        expected: State of the data at training time; None accepts any state.
     """
 
     data: str
     val_data: str | None = None
-    then: copies.Expected | None = None
+    expected: copies.Expected | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Trained:
 
 
 def open_network(
-    place: str | None,
-    which: str,
+    path: str | None,
+    selector: str,
     *,
     model: str | None = None,
     init_from: str | None = None,
@@ -77,8 +77,8 @@ def open_network(
     """Opens a checkpoint, or with `model` and `init_from` a network with Keras' weights.
 
     Args:
-        place: Run or checkpoint, see `runs.open_checkpoint`.
-        which: Checkpoint of the run, see `runs.open_checkpoint`.
+        path: Run or checkpoint, see `runs.open_checkpoint`.
+        selector: Checkpoint of the run, see `runs.open_checkpoint`.
         model: Name of a network out of `keras_weights.names()`.
         init_from: "keras" to download the weights, or a weights file written by Keras.
         image_size: Side of the input in pixels (default: as trained).
@@ -91,9 +91,9 @@ def open_network(
     """
     with (strategy or tf.distribute.get_strategy()).scope():
         if model is None and init_from is None:
-            return _from_run(*runs.open_checkpoint(place, which), image_size)
+            return _from_run(*runs.open_checkpoint(path, selector), image_size)
         if model is None or init_from is None:
-            raise ValueError("--model and --init_from go together, received only one of them")
+            raise ValueError("expected both --model and --init_from, received only one of them")
         console.refuse_ambiguous(init_from, keras_weights.DOWNLOAD, "--init_from=")
         return _from_keras(model, init_from, image_size)
 
@@ -121,7 +121,7 @@ def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int 
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"checkpoint {checkpoint.path} does not say what it was trained on: {error!r}"
+            f"checkpoint {checkpoint.path} lacks information about its training data: {error!r}"
         ) from error
 
 
@@ -134,10 +134,10 @@ def _origin(folder: Path, about: Mapping) -> Origin:
     if run.exists:
         settings = run.settings()
         flags, data = settings["flags"], settings["data"]
-        then = copies.Expected(data["fingerprint"], data["folder"])
+        expected = copies.Expected(data["fingerprint"], data["folder"])
     else:
-        flags, then = about["flags"], copies.Expected(about["data_fingerprint"])
-    return Origin(flags["data"], flags["val_data"], then)
+        flags, expected = about["flags"], copies.Expected(about["data_fingerprint"])
+    return Origin(flags["data"], flags["val_data"], expected)
 
 
 def _temperature(folder: Path, digest: str) -> float:
@@ -145,8 +145,8 @@ def _temperature(folder: Path, digest: str) -> float:
     if not path.is_file():
         return 1.0
     try:
-        found = json.loads(path.read_text())
-        temperature = float(found["temperature"]) if found["digest"] == digest else 1.0
+        calibration = json.loads(path.read_text())
+        temperature = float(calibration["temperature"]) if calibration["digest"] == digest else 1.0
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature {temperature}")
         return temperature

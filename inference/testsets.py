@@ -43,7 +43,7 @@ class TestSet(Protocol):
     def filenames(self) -> list[str]:
         """Returns the file names of the images that `batches` or `whole` returned, in order."""
 
-    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+    def pictures(self, positions: Sequence[int]) -> list[np.ndarray]:
         """Reads the images at these positions, as stored: uint8 [H, W, 3]."""
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -78,11 +78,13 @@ class Split:
             collections.deque(self._parsed(), maxlen=0)
         return self._filenames
 
-    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+    def pictures(self, positions: Sequence[int]) -> list[np.ndarray]:
         """Reads the images at these positions, as stored: uint8 [H, W, 3]; skips other records."""
-        every, count = np.arange(len(self._paths)), self._dataset.num_examples(self._split)
-        found = random_access.Files(self._paths).read(every, count, np.array(places, np.int64))
-        return [pixels.from_record(records.parse(serialized)) for serialized in found]
+        shards, count = np.arange(len(self._paths)), self._dataset.num_examples(self._split)
+        serialized_records = random_access.Files(self._paths).read(
+            shards, count, np.array(positions, np.int64)
+        )
+        return [pixels.from_record(records.parse(serialized)) for serialized in serialized_records]
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Yields every image, uint8 [H, W, 3], with shorter side `side`, and its label."""
@@ -98,13 +100,13 @@ class Split:
 
     def _parsed(self) -> Iterator[dict[str, tf.Tensor]]:
         """Yields all records in the batches of `records.parse`, and keeps their file names."""
-        names = []
+        decoded_names = []
         for serialized in tf.data.TFRecordDataset(self._paths).batch(_RECORDS):
             columns = records.parse(serialized, filename=True)
-            found = columns["filename"].numpy()
-            names += [name.decode(errors="backslashreplace") for name in found]
+            filenames = columns["filename"].numpy()
+            decoded_names += [name.decode(errors="backslashreplace") for name in filenames]
             yield columns
-        self._filenames = names
+        self._filenames = decoded_names
 
 
 class Folder:
@@ -134,24 +136,24 @@ class Folder:
         listing = folders.list_class_folders(root, self._passed_over)
         if not listing:
             raise ValueError(
-                f"{root} holds no CLASS/*.jpg images: expected class folders; "
+                f"{root} holds no CLASS/*.jpg images, expected class folders; "
                 "for images without labels use classify.py"
             )
         labels = {composed(name): label for label, name in enumerate(class_names)}
-        known = {name: labels.get(imagenet.readable_names([name])[0]) for name in listing}
-        self._unknown = {n: len(listing[n]) for n, label in known.items() if label is None}
+        folder_labels = {name: labels.get(imagenet.readable_names([name])[0]) for name in listing}
+        self._unknown = {n: len(listing[n]) for n, label in folder_labels.items() if label is None}
         self._examples = [
-            Example(member.name, known[name], *member[1:])
+            Example(member.name, folder_labels[name], *member[1:])
             for name in sorted(listing)
-            if known[name] is not None
+            if folder_labels[name] is not None
             for member in listing[name]
         ]
         if not self._examples:
             raise ValueError(
                 f"no folder of {root} has the name of a class: expected some of "
-                f"{_few(class_names)}, received {_few(list(listing))}"
+                f"{_first_names(class_names)}, received {_first_names(list(listing))}"
             )
-        self._read: list[Example] = []
+        self._read_examples: list[Example] = []
         self._rejected: list[str] = []
 
     def batches(
@@ -172,12 +174,12 @@ class Folder:
         self, size: int, crops: int, batch_size: int, replicas: int
     ) -> Iterator[tuple[np.ndarray, ...]]:
         readable = self._readable()
-        while some := list(itertools.islice(readable, batch_size * replicas)):
-            missing = batch_size * replicas - len(some)
-            images = pipeline.views_of([stored for _, stored in some], size=size, crops=crops)
+        while batch := list(itertools.islice(readable, batch_size * replicas)):
+            missing = batch_size * replicas - len(batch)
+            images = pipeline.views_of([stored for _, stored in batch], size=size, crops=crops)
             images = np.concatenate([images, *[images[-1:]] * missing])
-            labels = np.int32([example.label for example, _ in some] + [0] * missing)
-            weights = np.float32([1] * len(some) + [0] * missing)
+            labels = np.int32([example.label for example, _ in batch] + [0] * missing)
+            weights = np.float32([1] * len(batch) + [0] * missing)
             for begin in range(0, len(images), batch_size):  # one batch per replica
                 part = slice(begin, begin + batch_size)
                 yield images[part], labels[part], weights[part]
@@ -188,21 +190,21 @@ class Folder:
             yield _scaled(pixels.from_stored(stored), side), example.label
 
     def _readable(self) -> Iterator[tuple[Example, Stored]]:
-        self._read, self._rejected = [], []
+        self._read_examples, self._rejected = [], []
         for example, stored in zip(self._examples, self._stored(self._examples), strict=True):
             if isinstance(stored, workers.Rejected):
                 self._rejected.append(f"{example.name}: {stored.reason}")
             else:
-                self._read.append(example)
+                self._read_examples.append(example)
                 yield example, stored
 
     def filenames(self) -> list[str]:
         """Returns the file names of the readable images."""
-        return [example.name for example in self._read]
+        return [example.name for example in self._read_examples]
 
-    def pictures(self, places: Sequence[int]) -> list[np.ndarray]:
+    def pictures(self, positions: Sequence[int]) -> list[np.ndarray]:
         """Reads the images at these positions, as converted: uint8 [H, W, 3]."""
-        examples = [self._read[place] for place in places]
+        examples = [self._read_examples[position] for position in positions]
         return [pixels.from_stored(stored) for stored in self._stored(examples)]
 
     def remarks(self) -> list[str]:
@@ -213,7 +215,7 @@ class Folder:
         if self._unknown:
             lines.append(
                 f"not counted: {sum(self._unknown.values())} images in folders that are no class "
-                f"of the network: {_few(list(self._unknown))}"
+                f"of the network: {_first_names(list(self._unknown))}"
             )
         if self._rejected:
             lines.append(f"not counted: {len(self._rejected)} unreadable: {self._rejected[0]}, ...")
@@ -228,11 +230,11 @@ def _scaled(image: np.ndarray, side: int) -> np.ndarray:
     height, width = image.shape[:2]
     scale = side / min(height, width)
     size = (max(side, round(scale * width)), max(side, round(scale * height)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return image if scale == 1 else cv2.resize(image, size, interpolation=how)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return image if scale == 1 else cv2.resize(image, size, interpolation=interpolation)
 
 
-def _few(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 

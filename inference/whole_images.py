@@ -32,7 +32,7 @@ def dense(model: keras.Model) -> keras.Model:
             model,
             input_tensors=images,
             clone_function=lambda layer: layer,
-            call_function=_called,
+            call_function=_call_layer,
         ).output["logits"]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{model.name} cannot see whole images of any size: {error}") from error
@@ -41,7 +41,7 @@ def dense(model: keras.Model) -> keras.Model:
     return keras.Model(images, {"logits": logits}, name=model.name)
 
 
-def _called(layer, *args, **kwargs):
+def _call_layer(layer, *args, **kwargs):
     x = args[0]
     if isinstance(layer, keras.layers.Flatten):
         return x
@@ -54,20 +54,20 @@ class AsConvolution(keras.layers.Layer):
     """Applies a dense layer as a convolution to every position of larger maps.
 
     Args:
-        of: Built dense layer, whose inputs are flattened maps [side, side, C].
+        layer: Built dense layer, whose inputs are flattened maps [side, side, C].
         **options: Options of every Keras layer.
     """
 
-    def __init__(self, of: keras.layers.Dense, **options):
-        super().__init__(trainable=False, dtype=of.dtype_policy, **options)
-        self.of = of
+    def __init__(self, layer: keras.layers.Dense, **options):
+        super().__init__(trainable=False, dtype=layer.dtype_policy, **options)
+        self.dense_layer = layer
 
     def call(self, x):
         """Returns maps [B, H - side + 1, W - side + 1, units] for maps [B, H, W, C]."""
-        rows, units = self.of.kernel.shape
+        rows, units = self.dense_layer.kernel.shape
         side = math.isqrt(rows // x.shape[-1])
-        kernel = ops.reshape(self.of.kernel, [side, side, x.shape[-1], units])
-        found = ops.conv(x, ops.cast(kernel, x.dtype), padding="valid")
-        if self.of.use_bias:
-            found = found + ops.cast(self.of.bias, found.dtype)
-        return self.of.activation(found)
+        kernel = ops.reshape(self.dense_layer.kernel, [side, side, x.shape[-1], units])
+        y = ops.conv(x, ops.cast(kernel, x.dtype), padding="valid")
+        if self.dense_layer.use_bias:
+            y = y + ops.cast(self.dense_layer.bias, y.dtype)
+        return self.dense_layer.activation(y)

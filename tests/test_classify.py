@@ -28,9 +28,9 @@ def network():
 
 
 def classified(network, paths, **options):
-    with classifier.Classifier(network, processes=1, **options) as of_network:
-        answers = list(of_network.answers(inputs.listed(map(str, paths))))
-        return answers, [of_network.described(answer) for answer in answers]
+    with classifier.Classifier(network, processes=1, **options) as image_classifier:
+        answers = list(image_classifier.answers(inputs.list_images(map(str, paths))))
+        return answers, [image_classifier.described(answer) for answer in answers]
 
 
 def run(command, *words):
@@ -73,7 +73,7 @@ def pipe(monkeypatch):
 
 
 def names(folder, *given):
-    return [os.path.relpath(image.path, folder) for image in inputs.listed(map(str, given))]
+    return [os.path.relpath(image.path, folder) for image in inputs.list_images(map(str, given))]
 
 
 def test_patterns_name_files(folder):
@@ -101,8 +101,8 @@ def test_a_list_of_paths_may_begin_with_a_byte_order_mark(folder, come_on_stdin)
 @pytest.mark.parametrize("end", [b"\n", b"\0"])
 def test_a_path_on_stdin_is_answered_before_the_next_one_comes(network, end, pipe):
     paths = [os.fsencode(SAMPLES / f"digit_{digit}.png") for digit in range(3)]
-    with classifier.Classifier(network, processes=2) as of_network:
-        answers = of_network.answers(inputs.listed(["-"]))
+    with classifier.Classifier(network, processes=2) as image_classifier:
+        answers = image_classifier.answers(inputs.list_images(["-"]))
         for digit, path in enumerate(paths):
             pipe.write(path + end)
             answer = next(answers)
@@ -123,14 +123,14 @@ def test_a_folder_that_only_stdin_names_and_is_closed_is_one_error_among_others(
 
     monkeypatch.setattr(sources, "open_images", closed)
     come_on_stdin(b"closed\nother\n")
-    assert [image.path for image in inputs.listed(["-"])] == ["closed", "other"]
+    assert [image.path for image in inputs.list_images(["-"])] == ["closed", "other"]
     with pytest.raises(PermissionError):
-        list(inputs.listed(["closed"]))
+        list(inputs.list_images(["closed"]))
 
 
 def test_who_leaves_does_not_wait_for_stdin(network, pipe):
-    with classifier.Classifier(network, processes=1) as of_network:
-        answers = of_network.answers(inputs.listed(["-"]))
+    with classifier.Classifier(network, processes=1) as image_classifier:
+        answers = image_classifier.answers(inputs.list_images(["-"]))
         pipe.write(os.fsencode(THREE) + b"\n")
         assert not next(answers).error
         threads = [each for each in threading.enumerate() if "ThreadPool" in each.name]
@@ -154,11 +154,11 @@ def test_what_a_folder_holds_besides_is_said_and_what_is_closed_fails(command, f
 def test_many_images_are_one_graph_and_the_same_as_one_by_one(network, tmp_path):
     paths = sorted(SAMPLES.glob("digit_*.png")) * 14
     paths[70] = tmp_path / "none.png"
-    with classifier.Classifier(network, processes=2) as of_network:
-        images = list(inputs.listed(map(str, paths)))
-        answers = list(of_network.answers(images))
-        again = list(of_network.answers(images[:3]))  # another size of batch
-        assert of_network._predict.experimental_get_tracing_count() == 1
+    with classifier.Classifier(network, processes=2) as image_classifier:
+        images = list(inputs.list_images(map(str, paths)))
+        answers = list(image_classifier.answers(images))
+        again = list(image_classifier.answers(images[:3]))  # another size of batch
+        assert image_classifier._predict.experimental_get_tracing_count() == 1
     assert [answer.image for answer in answers] == list(map(str, paths))
     assert [number for number, answer in enumerate(answers) if answer.error] == [70]
     for number, answer in enumerate(answers):
@@ -274,7 +274,7 @@ def test_wrong_input_is_one_error_line(words, command):
 
 
 def test_uploads_are_images_too(network):
-    with classifier.Classifier(network, processes=1) as of_network:
+    with classifier.Classifier(network, processes=1) as image_classifier:
         uploads = [sources.Upload("three", THREE.read_bytes()), sources.Upload("bad", b"")]
-        three, bad = of_network.answers(uploads)
+        three, bad = image_classifier.answers(uploads)
     assert network.class_names[three.label] == "3" and bad.error

@@ -30,8 +30,8 @@ DRIVER = shutil.which("chromedriver")
 def client():
     """The page without a server."""
     network = loading.open_network(None, str(WEIGHTS))
-    with classifier.Classifier(network, processes=1, explains=True) as of_network:
-        yield serve.Page(of_network, host="127.0.0.1", max_megabytes=1).app().test_client()
+    with classifier.Classifier(network, processes=1, explains=True) as image_classifier:
+        yield serve.Page(image_classifier, host="127.0.0.1", max_megabytes=1).app().test_client()
 
 
 def posted(client, *files, headers=None, **fields):

@@ -33,10 +33,10 @@ def centre_views(encoded: tf.Tensor, storage: Storage, size: int) -> tf.Tensor:
 def _centre_view(encoded, storage, size):
     image = _stored(_decoded(encoded, storage.bits), storage)
     image = _window(image, views.windows(*_sides(image), size, crops=1)[0])
-    times = tf.maximum(1, tf.minimum(*_sides(image)) // size)
-    few = tf.stack(_sides(image)) // times
-    whole = image[: times * few[0], : times * few[1]]
-    image = tf.cond(times > 1, lambda: _resized(whole, few, "area"), lambda: image)
+    factor = tf.maximum(1, tf.minimum(*_sides(image)) // size)
+    reduced_sides = tf.stack(_sides(image)) // factor
+    whole = image[: factor * reduced_sides[0], : factor * reduced_sides[1]]
+    image = tf.cond(factor > 1, lambda: _resized(whole, reduced_sides, "area"), lambda: image)
     return tf.ensure_shape(_resized(image, [size, size], "bilinear"), [size, size, 3])
 
 

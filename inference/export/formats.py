@@ -21,7 +21,7 @@ IMAGES = "serving_images"
 LABELS = "labels.txt"  # class names, one per line, in the order of the probabilities
 _TOP = 5
 
-Answer = Callable[[np.ndarray], np.ndarray]  # images uint8 [B, S, S, 3] -> float32 [B, K]
+Predictor = Callable[[np.ndarray], np.ndarray]  # images uint8 [B, S, S, 3] -> float32 [B, K]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Format:
     file: str
     packages: tuple[str, ...]
     write: Callable[[Trained, Path], None]
-    open: Callable[[Path], Answer]
+    open: Callable[[Path], Predictor]
 
     def require(self) -> None:
         """Raises ValueError if a package is missing."""
@@ -52,16 +52,16 @@ def labels(network: Trained) -> str:
     return "".join(f"{console.one_line(name)}\n" for name in network.class_names)
 
 
-def bytes_answer(folder: Path) -> Callable[[bytes], np.ndarray]:
+def open_bytes_predictor(folder: Path) -> Callable[[bytes], np.ndarray]:
     """Opens a SavedModel as a function from an image file's bytes to probabilities, float32 [K]."""
     loaded = tf.saved_model.load(str(folder))
-    ask = loaded.signatures[IMAGE_BYTES]
+    signature = loaded.signatures[IMAGE_BYTES]
 
-    def answer(data: bytes) -> np.ndarray:
-        return ask(image_bytes=tf.constant([data]))["probabilities"][0].numpy()
+    def predict_bytes(data: bytes) -> np.ndarray:
+        return signature(image_bytes=tf.constant([data]))["probabilities"][0].numpy()
 
-    answer.model = loaded  # the signature holds no reference to the variables
-    return answer
+    predict_bytes.model = loaded  # the signature holds no reference to the variables
+    return predict_bytes
 
 
 def _probabilities(network: Trained, images: tf.Tensor) -> tf.Tensor:
@@ -80,40 +80,40 @@ def _write_saved_model(network: Trained, folder: Path) -> None:
     module.names = tf.constant(names)
     count = min(_TOP, len(network.class_names))
 
-    def of_images(images):
+    def from_images(images):
         probabilities = _probabilities(network, images)
-        top, places = tf.math.top_k(probabilities, count)
+        top, indices = tf.math.top_k(probabilities, count)
         return {
             "probabilities": probabilities,
             "top_probabilities": top,
-            "top_classes": tf.gather(module.names, places),
+            "top_classes": tf.gather(module.names, indices),
         }
 
-    def of_bytes(image_bytes):
-        return of_images(
+    def from_bytes(image_bytes):
+        return from_images(
             decode_graph.centre_views(image_bytes, network.storage, network.model.input_shape[1])
         )
 
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {
-        IMAGE_BYTES: tf.function(of_bytes, [files], autograph=False),
-        IMAGES: tf.function(of_images, [_spec(network)], autograph=False),
+        IMAGE_BYTES: tf.function(from_bytes, [files], autograph=False),
+        IMAGES: tf.function(from_images, [_spec(network)], autograph=False),
     }
     tf.saved_model.save(module, str(folder), signatures)
 
 
-def _open_saved_model(folder: Path) -> Answer:
+def _open_saved_model(folder: Path) -> Predictor:
     loaded = tf.saved_model.load(str(folder))
 
-    def answer(images: np.ndarray) -> np.ndarray:
-        found = loaded.signatures[IMAGES](images=tf.constant(images))
-        return found["probabilities"].numpy()
+    def predict(images: np.ndarray) -> np.ndarray:
+        outputs = loaded.signatures[IMAGES](images=tf.constant(images))
+        return outputs["probabilities"].numpy()
 
-    return answer
+    return predict
 
 
 @contextlib.contextmanager
-def _refusing() -> Iterator[None]:
+def _conversion_errors() -> Iterator[None]:
     """Turns a converter's error into a ValueError that points to a format that works."""
     try:
         yield
@@ -127,13 +127,13 @@ def _refusing() -> Iterator[None]:
 
 
 def _write_keras(network: Trained, folder: Path) -> None:
-    with _refusing():
+    with _conversion_errors():
         model = keras_equivalents.classifier(network.model, network.temperature)
         model.save(folder / FORMATS["keras"].file)
 
 
-def _open_keras(folder: Path) -> Answer:
-    with _refusing():  # Keras recurses through the graph, too deep for some networks
+def _open_keras(folder: Path) -> Predictor:
+    with _conversion_errors():  # Keras recurses through the graph, too deep for some networks
         model = keras.models.load_model(folder / FORMATS["keras"].file, compile=False)
     return lambda images: model(images, training=False).numpy()
 
@@ -143,17 +143,17 @@ def _write_onnx(network: Trained, folder: Path) -> None:
 
     from inference.export import onnx_graph
 
-    about = {
+    metadata = {
         "class_names": json.dumps(network.class_names),
         "checkpoint_sha256": network.digest or "",
     }
-    with _refusing():
+    with _conversion_errors():
         model = keras_equivalents.classifier(network.model, network.temperature)
-        graph = onnx_graph.convert(model, about)
+        graph = onnx_graph.convert(model, metadata)
     onnx.save(graph, folder / FORMATS["onnx"].file)
 
 
-def _open_onnx(folder: Path) -> Answer:
+def _open_onnx(folder: Path) -> Predictor:
     import onnxruntime
 
     path = str(folder / FORMATS["onnx"].file)
@@ -169,7 +169,7 @@ def _write_litert(network: Trained, folder: Path) -> None:
     module.all_variables = [variable.value for variable in network.model.variables]
     module.answer = tf.function(probabilities, [_spec(network)], autograph=False)
     graph = module.answer.get_concrete_function()
-    with _refusing():
+    with _conversion_errors():
         converted = tf.lite.TFLiteConverter.from_concrete_functions([graph], module).convert()
     path = folder / FORMATS["litert"].file
     path.write_bytes(converted)
@@ -177,7 +177,7 @@ def _write_litert(network: Trained, folder: Path) -> None:
         attached.writestr(LABELS, labels(network))
 
 
-def _open_litert(folder: Path) -> Answer:
+def _open_litert(folder: Path) -> Predictor:
     with console.quiet_import():
         from ai_edge_litert import interpreter
 

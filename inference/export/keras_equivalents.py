@@ -49,10 +49,10 @@ def _equivalent(layer, *inputs, **options):
             f"layer {layer.name} ({type(layer).__name__}) has no equivalent among Keras' own, "
             "expected one of " + ", ".join(sorted(kind.__name__ for kind in EQUIVALENTS))
         )
-    return _as(type(layer))(layer, *inputs, **options)
+    return _copy_as(type(layer))(layer, *inputs, **options)
 
 
-def _as(kind, **changes):
+def _copy_as(kind, **changes):
     """Returns a function that calls a layer of class `kind` with a layer's config and weights."""
 
     def call(layer, inputs, *_, **options):
@@ -67,8 +67,8 @@ def _as(kind, **changes):
 def _fixed(layer, inputs, weights, **options):
     """Calls a layer, which builds it, and then sets its weights."""
     outputs = layer(inputs, **options)
-    for mine, value in zip(getattr(layer, "weights", ()), weights, strict=True):
-        mine.assign(value)
+    for variable, value in zip(getattr(layer, "weights", ()), weights, strict=True):
+        variable.assign(value)
     return outputs
 
 
@@ -95,8 +95,8 @@ def _response_norm(layer, x):
     channel = np.arange(x.shape[-1])
     band = layer.alpha * (abs(channel[:, None] - channel) <= layer.radius)
     bias = np.full(channel.shape, layer.bias)
-    energy = keras.layers.Conv2D(len(channel), 1, name=f"{layer.name}_energy")
-    inverse = ops.rsqrt(_fixed(energy, ops.square(x), [band[None, None], bias]))
+    convolution = keras.layers.Conv2D(len(channel), 1, name=f"{layer.name}_energy")
+    inverse = ops.rsqrt(_fixed(convolution, ops.square(x), [band[None, None], bias]))
     return keras.layers.Multiply(name=layer.name)([x, inverse, ops.sqrt(inverse)])
 
 
@@ -106,19 +106,19 @@ def _concatenated_relu(layer, x):
     if flat:
         maps = keras.layers.Reshape((1, 1, x.shape[-1]), name=f"{name}_maps")(x)
     signs = np.tile([1.0, -1.0], (1, 1, x.shape[-1], 1))
-    both = keras.layers.DepthwiseConv2D(
+    convolution = keras.layers.DepthwiseConv2D(
         1, depth_multiplier=2, use_bias=False, activation="relu", name=name
     )
-    y = _fixed(both, maps, [signs])
+    y = _fixed(convolution, maps, [signs])
     return keras.layers.Flatten(name=f"{name}_flat")(y) if flat else y
 
 
 def _subsampled(layer, x):
     """Subsamples by a strided 1 x 1 convolution whose kernel is the identity."""
-    take = keras.layers.Conv2D(
+    convolution = keras.layers.Conv2D(
         layer.filters, 1, strides=layer.stride, use_bias=False, name=layer.name
     )
-    return _fixed(take, x, [np.eye(x.shape[-1], layer.filters)[None, None]])
+    return _fixed(convolution, x, [np.eye(x.shape[-1], layer.filters)[None, None]])
 
 
 def _carried(layer, transformed, gate, carried):
@@ -134,7 +134,7 @@ def _carried(layer, transformed, gate, carried):
 def _activation(layer, x):
     if layer.activation is registry.ACTIVATIONS["abs_tanh"]:
         return ops.absolute(keras.layers.Activation("tanh", name=layer.name)(x))
-    return _as(keras.layers.Activation)(layer, x)
+    return _copy_as(keras.layers.Activation)(layer, x)
 
 
 # Functions `(layer, *inputs) -> outputs`, by layer class. Other layers of Keras are copied.
@@ -144,16 +144,16 @@ EQUIVALENTS = {
     layers.Normalize: _rescaling,
     layers.SubtractMeanImage: _mean_image,
     layers.LocalResponseNorm: _response_norm,
-    layers.BatchNorm: _as(keras.layers.BatchNormalization, synchronized=False),
+    layers.BatchNorm: _copy_as(keras.layers.BatchNormalization, synchronized=False),
     layers.ConcatenatedReLU: _concatenated_relu,
-    layers.GroupedConv2D: _as(keras.layers.Conv2D),
-    layers.MaxPool: _as(keras.layers.MaxPooling2D),
-    layers.Whitening: _as(keras.layers.Conv2D),
+    layers.GroupedConv2D: _copy_as(keras.layers.Conv2D),
+    layers.MaxPool: _copy_as(keras.layers.MaxPooling2D),
+    layers.Whitening: _copy_as(keras.layers.Conv2D),
     resnet.SubsampleAndPad: _subsampled,
     highway.Gate: _carried,
     stochastic_depth.Survival: lambda layer, x: layer.probability,
     stochastic_depth.Gate: lambda layer, x, odds: keras.layers.Rescaling(odds, name=layer.name)(x),
-    stochastic_depth.HeldBatchNorm: _as(keras.layers.BatchNormalization, synchronized=False),
+    stochastic_depth.HeldBatchNorm: _copy_as(keras.layers.BatchNormalization, synchronized=False),
     fractalnet.PathChoice: _inputs,
     fractalnet.DropPathJoin: lambda layer, maps, _: keras.layers.Average(name=layer.name)(maps),
 }

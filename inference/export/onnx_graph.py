@@ -18,12 +18,12 @@ _IR_VERSION = 8  # from the same release
 _BATCH = "batch"
 
 
-def convert(model: keras.Model, about: dict[str, str]) -> onnx.ModelProto:
+def convert(model: keras.Model, metadata: dict[str, str]) -> onnx.ModelProto:
     """Converts a network to an ONNX graph.
 
     Args:
         model: Model from uint8 images [B, S, S, C] to float32 [B, K], of layers in `OPERATORS`.
-        about: Metadata, written as `metadata_props`.
+        metadata: Metadata, written as `metadata_props`.
 
     Returns:
         Graph with one input and one output, named as in the model, and a dynamic batch size B.
@@ -42,10 +42,10 @@ def convert(model: keras.Model, about: dict[str, str]) -> onnx.ModelProto:
             )
         inputs = [names[id(tensor)] for tensor in keras.tree.flatten(layer.input)]
         outputs = OPERATORS[type(layer).__name__](graph, layer, *inputs)
-        made = keras.tree.flatten(layer.output)
+        output_tensors = keras.tree.flatten(layer.output)
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        names |= {id(tensor): name for tensor, name in zip(made, outputs, strict=True)}
-    return graph.model(model, names[id(model.output)], about)
+        names |= {id(tensor): name for tensor, name in zip(output_tensors, outputs, strict=True)}
+    return graph.model(model, names[id(model.output)], metadata)
 
 
 class _Graph:
@@ -56,9 +56,11 @@ class _Graph:
 
     def node(self, operator: str, *inputs: str, name: str, outputs: int = 1, **attributes):
         """Adds a node and returns the name of its output, or a list of the names of several."""
-        made = [name, *(f"{name}:{number}" for number in range(1, outputs))]
-        self._nodes.append(helper.make_node(operator, inputs, made, name=name, **attributes))
-        return made if outputs > 1 else name
+        output_names = [name, *(f"{name}:{number}" for number in range(1, outputs))]
+        self._nodes.append(
+            helper.make_node(operator, inputs, output_names, name=name, **attributes)
+        )
+        return output_names if outputs > 1 else name
 
     def constant(self, values, name: str, dtype="float32") -> str:
         """Adds a constant and returns its name."""
@@ -66,7 +68,7 @@ class _Graph:
         self._constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def model(self, model, output: str, about) -> onnx.ModelProto:
+    def model(self, model, output: str, metadata) -> onnx.ModelProto:
         """Assembles the model and checks it."""
         shapes = [[_BATCH, *tensor.shape[1:]] for tensor in (model.input, model.output)]
         graph = helper.make_graph(
@@ -77,10 +79,10 @@ class _Graph:
             self._constants,
         )
         opsets = [helper.make_opsetid("", OPSET)]
-        whole = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
-        helper.set_model_props(whole, about)
-        onnx.checker.check_model(whole)
-        return whole
+        onnx_model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+        helper.set_model_props(onnx_model, metadata)
+        onnx.checker.check_model(onnx_model)
+        return onnx_model
 
 
 def _channels_first(graph, images):
@@ -116,7 +118,7 @@ def _convolved(graph, x, kernel, name, groups=1, bias=None, **window):
     return graph.node("Conv", *inputs, name=f"{name}/convolved", group=groups, **window)
 
 
-def _by_channel(graph, layer, x, kernel, name, bias=None):
+def _depthwise_conv(graph, layer, x, kernel, name, bias=None):
     """Adds a depthwise convolution with a kernel [h, w, C, multiplier]."""
     height, width, channels, multiplier = kernel.shape
     kernel = ops.reshape(
@@ -133,12 +135,12 @@ def _conv(graph, layer, x):
 
 
 def _depthwise(graph, layer, x):
-    y = _by_channel(graph, layer, x, layer.kernel, layer.name, _bias(layer))
+    y = _depthwise_conv(graph, layer, x, layer.kernel, layer.name, _bias(layer))
     return _activated(graph, layer, y)
 
 
 def _separable(graph, layer, x):
-    x = _by_channel(graph, layer, x, layer.depthwise_kernel, f"{layer.name}/depthwise")
+    x = _depthwise_conv(graph, layer, x, layer.depthwise_kernel, f"{layer.name}/depthwise")
     kernel = ops.transpose(layer.pointwise_kernel, (3, 2, 0, 1))
     return _activated(graph, layer, _convolved(graph, x, kernel, layer.name, bias=_bias(layer)))
 
@@ -162,7 +164,7 @@ def _norm(graph, layer, x):
         "mean": layer.moving_mean,
         "variance": layer.moving_variance,
     }
-    constants = [graph.constant(part, f"{layer.name}/{what}") for what, part in parts.items()]
+    constants = [graph.constant(part, f"{layer.name}/{key}") for key, part in parts.items()]
     return graph.node("BatchNormalization", x, *constants, name=layer.name, epsilon=layer.epsilon)
 
 
@@ -275,28 +277,28 @@ def _relu6(graph, layer, x):
     return graph.node("Clip", x, *bounds, name=layer.name)
 
 
-def _as(operator, **attributes):
+def _operator(operator, **attributes):
     return lambda graph, layer, *xs: graph.node(operator, *xs, name=layer.name, **attributes)
 
 
 # Functions `(graph, layer, x) -> output`, by Keras' name of the activation.
 ACTIVATIONS = {
-    "elu": _as("Elu"),
+    "elu": _operator("Elu"),
     "gelu": _gelu,
     "linear": lambda graph, layer, x: x,
-    "relu": _as("Relu"),
+    "relu": _operator("Relu"),
     "relu6": _relu6,
-    "sigmoid": _as("Sigmoid"),
+    "sigmoid": _operator("Sigmoid"),
     "silu": _silu,
-    "tanh": _as("Tanh"),
+    "tanh": _operator("Tanh"),
 }
 
 # Functions `(graph, layer, *inputs) -> output`, by class name of the layer or operation.
 OPERATORS = {
-    "Absolute": _as("Abs"),
+    "Absolute": _operator("Abs"),
     "Activation": _activated,
-    "Add": _as("Sum"),
-    "Average": _as("Mean"),
+    "Add": _operator("Sum"),
+    "Average": _operator("Mean"),
     "AveragePooling2D": _average_pool,
     "BatchNormalization": _norm,
     "Concatenate": _concatenated,
@@ -313,7 +315,7 @@ OPERATORS = {
     "Reshape": _one_pixel,
     "Rsqrt": _inverse_root,
     "SeparableConv2D": _separable,
-    "Softmax": _as("Softmax", axis=-1),
+    "Softmax": _operator("Softmax", axis=-1),
     "Split": _split,
     "Sqrt": _root,
     "Square": lambda graph, layer, x: graph.node("Mul", x, x, name=layer.name),
