@@ -180,14 +180,14 @@ def assign(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> N
 def _require_fit(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> None:
     for name, variable in variables.items():
         tensor = checkpoint.tensors.get(name)
-        found = None if tensor is None else tensor.shape
-        if found != tuple(variable.shape):
+        shape = None if tensor is None else tensor.shape
+        if shape != tuple(variable.shape):
             raise ValueError(
                 f"checkpoint {checkpoint.path} is of another network: {name} should have shape "
-                f"{tuple(variable.shape)}, found {found or 'nothing'}"
+                f"{tuple(variable.shape)}, found {shape or 'nothing'}"
             )
         if not np.isfinite(tensor.astype(np.float32, copy=False)).all():
-            raise ValueError(f"checkpoint {checkpoint.path} is of no use: {name} is not finite")
+            raise ValueError(f"checkpoint {checkpoint.path} is not usable: {name} is not finite")
 
 
 def rebuild(

@@ -45,7 +45,7 @@ class PeerLost(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of a training and this worker's place among them.
+    """The workers of a training and this worker's index among them.
 
     Attributes:
         workers: Address of each worker, HOST:PORT; the first is the chief's.
@@ -109,21 +109,21 @@ class Cluster:
         except _ERRORS as error:
             if self.size == 1:
                 raise
-            found = _CAUSE.search(error.message)
-            why = (found.group(1) if found else error.message.strip().partition("\n")[0]).rstrip(
+            match = _CAUSE.search(error.message)
+            cause = (match.group(1) if match else error.message.strip().partition("\n")[0]).rstrip(
                 ":"
             )
             raise PeerLost(
-                f"worker {self.index} of {self.size}: another worker has ended ({why}); start all "
-                "of them again, with --resume where the run has begun"
+                f"worker {self.index} of {self.size}: another worker has ended ({cause}); start "
+                "all of them again, with --resume where the run has begun"
             ) from error
 
 
 @contextlib.contextmanager
 def _by_default(*signals: int) -> Iterator[None]:
-    """Restores the default signal handlers for a while.
+    """Restores the default signal handlers for the duration of a `with` block.
 
-    Python would run its own handlers only after TensorFlow's blocking call returns.
+    Python runs its own handlers only after TensorFlow's blocking call returns.
     """
     before = {number: signal.signal(number, signal.SIG_DFL) for number in signals}
     try:
@@ -136,8 +136,8 @@ def _by_default(*signals: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _ended_after(seconds: float, line: str) -> Iterator[None]:
     """Prints a line and kills this process if the body takes longer than `seconds`."""
-    words = [sys.executable, "-S", "-c", _WATCH, str(seconds), str(os.getpid()), line]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as watch:
+    command = [sys.executable, "-S", "-c", _WATCH, str(seconds), str(os.getpid()), line]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as watch:
         try:
             yield
         finally:
@@ -158,7 +158,7 @@ def summed(strategy: tf.distribute.Strategy, array: np.ndarray) -> np.ndarray:
 
 
 def from_environment() -> Cluster:
-    """Reads the cluster from TF_CONFIG, else from Slurm (`srun`), else takes this process alone.
+    """Reads the cluster from TF_CONFIG or from Slurm (`srun`); without both, returns this process.
 
     Raises:
         ValueError: If TF_CONFIG does not have TensorFlow's documented form.
@@ -179,18 +179,18 @@ def _from_tf_config(text: str) -> Cluster:
         config = json.loads(text)
         jobs, task = config["cluster"], config["task"]
         workers = [address for job in ("chief", "worker") for address in jobs.get(job, [])]
-        before = {"chief": 0, "worker": len(jobs.get("chief", []))}
-        index = before[task["type"]] + int(task["index"])
+        offsets = {"chief": 0, "worker": len(jobs.get("chief", []))}
+        index = offsets[task["type"]] + int(task["index"])
         hosts = {address.rpartition(":")[0] for address in workers}
         ports = [int(address.rpartition(":")[2]) for address in workers]
-        mine = jobs[task["type"]][int(task["index"])]
+        own_address = jobs[task["type"]][int(task["index"])]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{expected}, received {text} ({error!r})") from None
     if set(jobs) - {"chief", "worker"} or not all(hosts) or not all(0 < p < 1 << 16 for p in ports):
         raise ValueError(f"{expected}, or with one chief beside the workers, received {text}")
-    if len(set(workers)) < len(workers) or not 0 <= index < len(workers) or before["worker"] > 1:
+    if len(set(workers)) < len(workers) or not 0 <= index < len(workers) or offsets["worker"] > 1:
         raise ValueError(f"{expected}, every address once and one chief, received {text}")
-    if workers[index] != mine:
+    if workers[index] != own_address:
         raise ValueError(f"{expected}, received {text}")
     return Cluster(tuple(workers), index)
 
@@ -206,11 +206,11 @@ def _from_slurm() -> Cluster:
         port_base=first, gpus_per_node=1 << 16, gpus_per_task=1, auto_set_gpu=False
     )
     workers = resolver.cluster_spec().job_tasks("worker")
-    host, place = (os.environ.get(name) for name in ("SLURMD_NODENAME", "SLURM_LOCALID"))
-    mine = f"{host}:{first + int(place or 0)}"
-    if mine not in workers:
+    host, local_id = (os.environ.get(name) for name in ("SLURMD_NODENAME", "SLURM_LOCALID"))
+    address = f"{host}:{first + int(local_id or 0)}"
+    if address not in workers:
         raise ValueError(
             f"Slurm's tasks are at {', '.join(workers)}: expected this one, SLURMD_NODENAME={host} "
-            f"SLURM_LOCALID={place}, among them"
+            f"SLURM_LOCALID={local_id}, among them"
         )
-    return Cluster(tuple(workers), workers.index(mine))
+    return Cluster(tuple(workers), workers.index(address))

@@ -62,15 +62,18 @@ class Evaluator:
             confusion: int64 [K, K], rows: true classes, columns: predicted classes; the counts
                 are added in place.
         """
-        sums, here = np.zeros(SUMS), None if confusion is None else np.zeros_like(confusion)
-        for batch in self._spread(batches):
+        sums, local_confusion = (
+            np.zeros(SUMS),
+            None if confusion is None else np.zeros_like(confusion),
+        )
+        for batch in self._distributed(batches):
             scores, predicted = self._evaluate(*batch)
             sums += scores.numpy()
-            if here is not None:
+            if local_confusion is not None:
                 labels, counts, predicted = self._gathered(batch[1], batch[2], predicted)
-                np.add.at(here, (labels[counts > 0], predicted[counts > 0]), 1)
-        if here is not None:
-            confusion += cluster.summed(self._strategy, here)
+                np.add.at(local_confusion, (labels[counts > 0], predicted[counts > 0]), 1)
+        if local_confusion is not None:
+            confusion += cluster.summed(self._strategy, local_confusion)
         return Totals(*map(float, sums))
 
     def predictions(self, batches: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -82,11 +85,11 @@ class Evaluator:
         Yields:
             Log probabilities, float32 [n, K], and labels, int32 [n].
         """
-        for batch in self._spread(batches):
-            found, labels, weights = self._gathered(self._predict(batch[0]), *batch[1:])
-            yield found[weights > 0], labels[weights > 0]
+        for batch in self._distributed(batches):
+            log_probabilities, labels, weights = self._gathered(self._predict(batch[0]), *batch[1:])
+            yield log_probabilities[weights > 0], labels[weights > 0]
 
-    def _spread(self, batches: Iterable) -> Iterable:
+    def _distributed(self, batches: Iterable) -> Iterable:
         if self._strategy.num_replicas_in_sync == 1:
             return batches
         return self._strategy.distribute_datasets_from_function(lambda context: batches)
@@ -103,8 +106,10 @@ class Evaluator:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, scores, axis=None), predicted
 
     def _replica_score(self, views, labels, weights) -> tuple[tf.Tensor, tf.Tensor]:
-        found = predict(self._model, views)
-        return score(found, labels, weights), tf.argmax(found, axis=1, output_type=tf.int32)
+        log_probabilities = predict(self._model, views)
+        return score(log_probabilities, labels, weights), tf.argmax(
+            log_probabilities, axis=1, output_type=tf.int32
+        )
 
     def _predict_graph(self, views) -> tf.Tensor:
         return self._strategy.run(lambda views: predict(self._model, views), args=(views,))

@@ -30,7 +30,7 @@ def cross_entropy(
 
 
 def l2(variables: Iterable[keras.Variable], weight_decay: float) -> tf.Tensor:
-    """Weight decay as in the papers: weight_decay / 2 times the sum of squares of all kernels.
+    """Returns the weight decay of the papers: weight_decay / 2 times the sum of squared kernels.
 
     Biases and normalisation parameters (rank 1) are not decayed. The gradient, weight_decay * w,
     goes through the momentum, unlike the decoupled decay of Keras' optimizers. If a paper writes
@@ -47,7 +47,7 @@ def l2(variables: Iterable[keras.Variable], weight_decay: float) -> tf.Tensor:
 
 
 def l1(variables: Iterable[keras.Variable], strength: float) -> tf.Tensor:
-    """L1 regularisation: `strength` times the sum of the absolute values of all kernels.
+    """Returns the L1 regularisation: `strength` times the sum of absolute values of all kernels.
 
     Biases and normalisation parameters (rank 1) are excluded. If a paper writes lambda / n for a
     set of n examples, strength is lambda / n.
@@ -68,7 +68,7 @@ def _kernels(variables):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The loss that a training minimises.
+    """Loss function of a training.
 
     Attributes:
         l2: Strength of the weight decay, see the function `l2`.

@@ -67,9 +67,9 @@ def mixed(images: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         Images of the same shape, and the weight of each image's own label, float32 [B].
     """
     top, left, bottom, right, strength = tf.unstack(rows[:, :, tf.newaxis], axis=1)
-    place = tf.range(images.shape[1], dtype=tf.float32)[tf.newaxis]
-    inside_rows = tf.cast((place >= top) & (place < bottom), tf.float32) * strength
-    inside_columns = tf.cast((place >= left) & (place < right), tf.float32)
+    pixel = tf.range(images.shape[1], dtype=tf.float32)[tf.newaxis]
+    inside_rows = tf.cast((pixel >= top) & (pixel < bottom), tf.float32) * strength
+    inside_columns = tf.cast((pixel >= left) & (pixel < right), tf.float32)
     mask = inside_rows[:, :, tf.newaxis] * inside_columns[:, tf.newaxis]
     mask4 = mask[..., tf.newaxis]
     return images + mask4 * (neighbours(images) - images), 1 - tf.reduce_mean(mask, axis=(1, 2))
@@ -83,7 +83,7 @@ def neighbours(rows: tf.Tensor) -> tf.Tensor:
 
 def _beta(alpha: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
     """Draws from Beta(alpha, alpha); returns float32 of the shape of `alpha`."""
-    one, other = (
+    first, second = (
         tf.random.stateless_gamma(alpha.shape, key, tf.maximum(alpha, 1e-3)) for key in keys
     )
-    return one / tf.maximum(one + other, 1e-30)
+    return first / tf.maximum(first + second, 1e-30)

@@ -26,8 +26,8 @@ class Row(NamedTuple):
 _MOMENTUM = ("momentum", "beta_1")  # Keras' names for the decay of the gradients' running mean
 # arXiv:1711.05101, 1904.00962, 2302.06675, and K. Jordan's Muon.
 _DECOUPLED = {"adamw", "lamb", "lion", "muon"}
-# The first two wrap other optimizers, the third has an evaluation mode, the last is "momentum".
-_LEFT_OUT = {"lossscaleoptimizer", "multioptimizer", "schedulefreeadamw", "sgd"}
+# Wrappers of other optimizers, one with an evaluation mode, and SGD, which is "momentum" here.
+_EXCLUDED = {"lossscaleoptimizer", "multioptimizer", "schedulefreeadamw", "sgd"}
 
 
 def _sgd(learning_rate, momentum, weight_decay, nesterov=False):
@@ -41,7 +41,7 @@ def _row(optimizer: type[keras.optimizers.Optimizer]) -> Row:
 
     def build(learning_rate, momentum, weight_decay):
         options = {name: momentum for name in _MOMENTUM if name in known}
-        if decoupled:  # the second applies to the variables that Muon leaves to Adam
+        if decoupled:  # adam_weight_decay: for the variables that Muon leaves to Adam
             decays = ("weight_decay", "adam_weight_decay")
             options |= {name: weight_decay for name in decays if name in known}
         return optimizer(learning_rate, **options)
@@ -49,19 +49,19 @@ def _row(optimizer: type[keras.optimizers.Optimizer]) -> Row:
     return Row(known["learning_rate"].default, build, decoupled)
 
 
-def _of_keras() -> dict[str, Row]:
-    found = {
-        name.lower(): each
-        for name, each in vars(keras.optimizers).items()
-        if inspect.isclass(each) and issubclass(each, keras.optimizers.Optimizer)
+def _keras_optimizers() -> dict[str, Row]:
+    classes = {
+        name.lower(): optimizer
+        for name, optimizer in vars(keras.optimizers).items()
+        if inspect.isclass(optimizer) and issubclass(optimizer, keras.optimizers.Optimizer)
     }
-    return {name: _row(found[name]) for name in sorted(set(found) - _LEFT_OUT - {"optimizer"})}
+    return {name: _row(classes[name]) for name in sorted(set(classes) - _EXCLUDED - {"optimizer"})}
 
 
 OPTIMIZERS = {
     "momentum": Row(0.01, _sgd),
     "nesterov": Row(0.01, functools.partial(_sgd, nesterov=True)),
-    **_of_keras(),
+    **_keras_optimizers(),
 }
 
 

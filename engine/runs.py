@@ -62,51 +62,51 @@ def newest(*, saved: bool = False) -> "Run":
     Raises:
         FileNotFoundError: If there is none.
     """
-    found = [Run(path.parent) for path in ROOT.glob(f"*/{_SETTINGS}")]
+    runs = [Run(path.parent) for path in ROOT.glob(f"*/{_SETTINGS}")]
     if saved:
-        found = [run for run in found if run.checkpoint_files()]
-    if not found:
-        what = "checkpoint" if saved else _SETTINGS
-        raise FileNotFoundError(f"no run found: expected a folder with a {what} under {ROOT}/")
-    return max(found, key=lambda run: run.last_change)
+        runs = [run for run in runs if run.checkpoint_files()]
+    if not runs:
+        expected = "checkpoint" if saved else _SETTINGS
+        raise FileNotFoundError(f"no run found: expected a folder with a {expected} under {ROOT}/")
+    return max(runs, key=lambda run: run.last_change)
 
 
-def open_checkpoint(place: str | None, which: str) -> tuple[Path, checkpoints.Checkpoint]:
+def open_checkpoint(path: str | None, selector: str) -> tuple[Path, checkpoints.Checkpoint]:
     """Reads a checkpoint; returns it after the folder for results about it.
 
     Args:
-        place: Run folder or checkpoint file; None for the newest run with a checkpoint.
-        which: `best`, `last`, a step, or a checkpoint file, which needs no run folder.
+        path: Run folder or checkpoint file; None for the newest run with a checkpoint.
+        selector: `best`, `last`, a step, or a checkpoint file, which needs no run folder.
 
     Raises:
         FileNotFoundError: If there is no such run or checkpoint.
-        ValueError: If the checkpoint is damaged or of another program, or `place` and `which`
+        ValueError: If the checkpoint is damaged or of another program, or `path` and `selector`
             contradict each other.
     """
-    _check_one(place, which)
-    for file in (place, which):
+    _check_one(path, selector)
+    for file in (path, selector):
         if file and Path(file).suffix == _SUFFIX:
             folder = Path(file).parent
             run = folder.parent if folder.name == _CHECKPOINTS else folder
             return run, checkpoints.read(Path(file))
         if file and Path(file).is_file():
             raise ValueError(
-                f"{file} is no checkpoint of ours, expected a file {_SUFFIX}; others may run code "
+                f"{file} is not a checkpoint, expected a {_SUFFIX} file; others may run code "
                 "and are not opened (weights of Keras: --model=NAME --init_from=FILE)"
             )
-    run = Run(place) if place else newest(saved=True)
-    return run.folder, run.find(which)
+    run = Run(path) if path else newest(saved=True)
+    return run.folder, run.find(selector)
 
 
-def _check_one(place: str | None, which: str) -> None:
-    """Raises ValueError if `place` and `which` contradict each other."""
-    if not place:
+def _check_one(path: str | None, selector: str) -> None:
+    """Raises ValueError if `path` and `selector` contradict each other."""
+    if not path:
         return
-    if Path(place).suffix == _SUFFIX and which != "best":
-        raise ValueError(f"{place} is a checkpoint itself, received --checkpoint={which} too")
-    inside = Path(which).resolve().is_relative_to(Path(place).resolve())
-    if Path(which).suffix == _SUFFIX and not inside:
-        raise ValueError(f"expected a checkpoint of {place}, received --checkpoint={which}")
+    if Path(path).suffix == _SUFFIX and selector != "best":
+        raise ValueError(f"{path} is a checkpoint itself, received --checkpoint={selector} too")
+    inside = Path(selector).resolve().is_relative_to(Path(path).resolve())
+    if Path(selector).suffix == _SUFFIX and not inside:
+        raise ValueError(f"expected a checkpoint of {path}, received --checkpoint={selector}")
 
 
 class Run:
@@ -201,11 +201,11 @@ class Run:
         for old in self.step_files()[:-keep]:
             old.unlink()
 
-    def last(self, say: Callable[[str], None]) -> checkpoints.Checkpoint | None:
+    def last(self, warn: Callable[[str], None]) -> checkpoints.Checkpoint | None:
         """Reads the newest intact checkpoint, or else the best; None if none was written yet.
 
         Args:
-            say: Function that receives warnings about damaged checkpoints.
+            warn: Function that receives warnings about damaged checkpoints.
 
         Raises:
             ValueError: If all checkpoints are damaged.
@@ -215,36 +215,38 @@ class Run:
             try:
                 return checkpoints.read(path)
             except FileNotFoundError:  # a running training has replaced it by a newer one
-                return self.last(say)
+                return self.last(warn)
             except ValueError as error:
-                say(f"warning: {error}; trying the one before it")
+                warn(f"warning: {error}; trying the one before it")
         if written:
             raise ValueError(f"all checkpoints of {self.folder} are damaged")
         return None
 
-    def find(self, which: str) -> checkpoints.Checkpoint:
+    def find(self, selector: str) -> checkpoints.Checkpoint:
         """Reads a checkpoint of this run.
 
         Args:
-            which: `best` (the last one if nothing was validated), `last`, or a step.
+            selector: `best` (the last one if nothing was validated), `last`, or a step.
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
-            ValueError: If it is damaged, or `which` is none of these.
+            ValueError: If it is damaged, or `selector` is invalid.
         """
         folder = self.folder / _CHECKPOINTS
         if not self.exists and not folder.is_dir():
             raise FileNotFoundError(f"no run folder {self.folder}")
-        if which.isdecimal():
-            return checkpoints.read(folder / _step_file(int(which)))
-        if which not in ("best", "last"):
-            raise ValueError(f"expected best, last, a step or a checkpoint file, received {which}")
-        if which == "best" and (folder / _BEST).exists():
+        if selector.isdecimal():
+            return checkpoints.read(folder / _step_file(int(selector)))
+        if selector not in ("best", "last"):
+            raise ValueError(
+                f"expected best, last, a step or a checkpoint file, received {selector}"
+            )
+        if selector == "best" and (folder / _BEST).exists():
             return checkpoints.read(folder / _BEST)
-        found = self.last(lambda line: print(line, file=sys.stderr))
-        if found is None:
+        checkpoint = self.last(lambda line: print(line, file=sys.stderr))
+        if checkpoint is None:
             raise FileNotFoundError(f"no checkpoint in {folder}")
-        return found
+        return checkpoint
 
     def remove_litter(self) -> None:
         """Removes temporary files and folders left by killed processes."""
@@ -325,9 +327,9 @@ def _git_commit() -> str | None:
     """Returns the git commit, with `-dirty` if files are modified; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
-        return done.stdout.strip()
+        return result.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -58,12 +58,12 @@ def _polynomial(schedule: "Schedule", progress: float) -> float:
 
 
 def _cosine(schedule: "Schedule", progress: float) -> float:
-    """I. Loshchilov and F. Hutter, arXiv:1608.03983, equation 5, without restarts."""
+    """Decays along half a cosine (I. Loshchilov and F. Hutter, arXiv:1608.03983), once."""
     return (1 + math.cos(math.pi * progress)) / 2
 
 
 def _one_cycle(schedule: "Schedule", progress: float) -> float:
-    """L. Smith, arXiv:1708.07120: rises to the base rate, then falls to nearly 0.
+    """Rises to the base rate, then falls to nearly 0 (L. Smith, arXiv:1708.07120).
 
     Both phases are cosines; the momentum is constant. A warm-up replaces the first phase.
     """

@@ -94,7 +94,9 @@ class Summaries:
         self._writers.clear()
         for path in self._folder.glob("*/events.out.tfevents.*"):
             events = list(_events(path))
-            kept = [event for event in events if _is_of(tf.compat.v1.Event.FromString(event), step)]
+            kept = [
+                event for event in events if _is_up_to(tf.compat.v1.Event.FromString(event), step)
+            ]
             if len(kept) < len(events):
                 files.replace(path, functools.partial(_write_events, kept))
 
@@ -124,7 +126,7 @@ def _events(path: Path) -> Iterator[bytes]:
         yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
 
 
-def _is_of(event: tf.compat.v1.Event, step: int) -> bool:
+def _is_up_to(event: tf.compat.v1.Event, step: int) -> bool:
     """Whether an event belongs to `step` or earlier; the header of a file always does."""
     return event.step <= step or event.HasField("file_version")
 
@@ -137,14 +139,14 @@ def _write_events(events: list[bytes], path: Path) -> None:
 
 def pictures_of_filters(model: keras.Model) -> dict[str, np.ndarray]:
     """Draws the first layer's filters, uint8 [H, W, C], by the names of `first_filters`."""
-    found = {}
+    grids = {}
     for name, kernel in first_filters(model).items():
         low, high = kernel.min(), kernel.max()
         scaled = 255 * (kernel - low) / max(high - low, 1e-12)
         pictures = np.moveaxis(scaled.astype(np.uint8), -1, 0)
         zoom = max(1, 48 // kernel.shape[0])
-        found[name] = grid(pictures.repeat(zoom, axis=1).repeat(zoom, axis=2))
-    return found
+        grids[name] = grid(pictures.repeat(zoom, axis=1).repeat(zoom, axis=2))
+    return grids
 
 
 def first_filters(model: keras.Model) -> dict[str, np.ndarray]:

@@ -27,8 +27,8 @@ class Totals:
 
     def __add__(self, other: "Totals") -> "Totals":
         """Adds two totals."""
-        mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
-        return Totals(*(a + b for a, b in zip(mine, others, strict=True)))
+        left, right = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Totals(*(a + b for a, b in zip(left, right, strict=True)))
 
     @property
     def means(self) -> dict[str, float]:

@@ -84,7 +84,7 @@ def test(
     Raises:
         ValueError: If no image could be read.
     """
-    predictions_by_size, speed = [], _Throughput()
+    members, speed = [], _Throughput()
     for network, size in zip(networks, sizes, strict=True):
         if settings.dense:
             results = _predict_whole_images(
@@ -102,14 +102,8 @@ def test(
         columns = [np.concatenate(column) for column in zip(*speed.timed(results), strict=True)]
         if not columns:
             raise ValueError(f"no image of {images.name} could be read")
-        predictions_by_size.append(
-            scores.Predictions(*columns, images.filenames(), network.class_names)
-        )
-    predictions = (
-        scores.ensemble(predictions_by_size)
-        if len(predictions_by_size) > 1
-        else predictions_by_size[0]
-    )
+        members.append(scores.Predictions(*columns, images.filenames(), network.class_names))
+    predictions = scores.ensemble(members) if len(members) > 1 else members[0]
     first = networks[0]
     fits_temperature = settings.is_own_validation and not predictions.is_right.all()
     is_one_view = settings.crops == 1 and len(networks) == 1 and not settings.dense

@@ -1,7 +1,7 @@
 """Writes an HTML page about one or several runs.
 
 python -m report RUN                  RUN/report.html
-python -m report RUN RUN ...          report.html: all of them, compared
+python -m report RUN RUN ...          report.html: all runs, compared
 python -m report RUN --output=X.html
 """
 
@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument("--output", help="the page; RUN/report.html, for several report.html")
+    parser.add_argument(
+        "--output", help="path of the page (default: RUN/report.html; for several runs report.html)"
+    )
     options = parser.parse_args(argv)
     folder = Path(options.runs[0] if len(options.runs) == 1 else ".")
     path = Path(options.output or folder / "report.html")

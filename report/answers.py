@@ -42,7 +42,7 @@ def show_table(result: dict) -> None:
         lines.append(f"  {100 * prediction['probability']:6.2f} %  {prediction['class']}")
     if "explained" in result:
         explained = result["explained"]
-        lines.append(f"  what speaks for {explained['class']}: {explained['picture']}")
+        lines.append(f"  evidence for {explained['class']}: {explained['picture']}")
     print("\n".join(map(console.printable, lines)), flush=True)
 
 

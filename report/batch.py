@@ -51,8 +51,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """
     columns = min(_COLUMNS, math.ceil(math.sqrt(len(rows) / 2)))  # about square
     width, height = 2 * _SIDE + 3 * _GAP, _SIDE + 2 * _LINE + 2 * _GAP
-    lines = -(-len(rows) // columns)
-    sheet = Image.new("RGB", (columns * width, lines * height), "white")
+    row_count = -(-len(rows) // columns)
+    sheet = Image.new("RGB", (columns * width, row_count * height), "white")
     for index, row in enumerate(rows):
         corner = (index % columns * width + _GAP, index // columns * height + _GAP)
         _draw_row(sheet, row, *corner)
@@ -60,15 +60,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _draw_row(sheet: Image.Image, row: Row, x: int, y: int) -> None:
-    pen = ImageDraw.Draw(sheet)
+    drawing = ImageDraw.Draw(sheet)
     for line, text in enumerate((row.title, row.filename)):
-        _write(pen, console.one_line(text), x, y + line * _LINE + _TEXT)
+        _write(drawing, console.one_line(text), x, y + line * _LINE + _TEXT)
     top = y + 2 * _LINE
     stored, scale = _scaled(row.stored)
     sheet.paste(stored, (x, top))
-    first, left, height, width = (scale * side for side in row.window)
-    corners = _inside([left, first, left + width - 1, first + height - 1])
-    pen.rectangle(
+    top_edge, left, height, width = (scale * side for side in row.window)
+    corners = _inside([left, top_edge, left + width - 1, top_edge + height - 1])
+    drawing.rectangle(
         [(x + corners[0], top + corners[1]), (x + corners[2], top + corners[3])], outline=_FRAME
     )
     sheet.paste(_scaled(row.seen)[0], (x + _SIDE + _GAP, top))
@@ -78,8 +78,8 @@ def _scaled(image: np.ndarray) -> tuple[Image.Image, float]:
     """Scales an image to the size of a picture; returns it and the scale factor."""
     scale = _SIDE / max(image.shape[:2])
     shape = [max(1, round(scale * side)) for side in image.shape[1::-1]]
-    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-    return Image.fromarray(image).resize(shape, way), scale
+    resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+    return Image.fromarray(image).resize(shape, resampling), scale
 
 
 def _inside(corners: list[float]) -> list[float]:
@@ -87,10 +87,10 @@ def _inside(corners: list[float]) -> list[float]:
     return [min(max(corner, -_GAP / 2), _SIDE + _GAP / 2) for corner in corners]
 
 
-def _write(pen: ImageDraw.ImageDraw, text: str, x: float, y: float) -> None:
+def _write(drawing: ImageDraw.ImageDraw, text: str, x: float, y: float) -> None:
     """Writes one line of text that starts at `x`, with its baseline at `y`."""
     for part, font in fonts.runs(_fitting(text, 2 * _SIDE)):
-        pen.text((x, y), part, fill="black", font=_opened(font), anchor="ls")
+        drawing.text((x, y), part, fill="black", font=_opened(font), anchor="ls")
         x += _opened(font).getlength(part)
 
 

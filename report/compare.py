@@ -54,19 +54,19 @@ def grouped(runs: Sequence[history.History]) -> dict[str, list[history.History]]
     for run in runs:
         groups.setdefault(repr(sorted(flags[run.folder].items())), []).append(run)
     names = sorted({name for each in flags.values() for name in each})
-    apart = [n for n in names if len({repr(each.get(n)) for each in flags.values()}) > 1]
-    apart.sort(key=lambda name: name != "model")
+    differing = [n for n in names if len({repr(each.get(n)) for each in flags.values()}) > 1]
+    differing.sort(key=lambda name: name != "model")
     titled: dict[str, list[history.History]] = {}
     for members in groups.values():
         folder = members[0].folder
-        title = _title(flags[folder], apart) or folder.name
+        title = _title(flags[folder], differing) or folder.name
         titled[f"{title} ({folder.name})" if title in titled else title] = members
     return dict(sorted(titled.items(), key=lambda item: -_mean_accuracy(item[1])))
 
 
-def _title(flags: dict, apart: Sequence[str]) -> str:
-    given = [name for name in apart if flags.get(name) is not None]
-    return " ".join(f"{name}={_short(flags[name])}" for name in given)
+def _title(flags: dict, differing: Sequence[str]) -> str:
+    set_flags = [name for name in differing if flags.get(name) is not None]
+    return " ".join(f"{name}={_short(flags[name])}" for name in set_flags)
 
 
 def _short(value: object) -> str:
@@ -74,8 +74,8 @@ def _short(value: object) -> str:
 
 
 def _mean_accuracy(runs: Sequence[history.History]) -> float:
-    found = [run.best_accuracy for run in runs if run.best_accuracy is not None]
-    return statistics.mean(found) if found else -1.0
+    accuracies = [run.best_accuracy for run in runs if run.best_accuracy is not None]
+    return statistics.mean(accuracies) if accuracies else -1.0
 
 
 def row(title: str, runs: Sequence[history.History]) -> list[str]:
@@ -85,7 +85,7 @@ def row(title: str, runs: Sequence[history.History]) -> list[str]:
     return [
         title,
         str(len(runs)),
-        _spread([run.best_accuracy for run in runs if run.best_accuracy is not None]),
+        _format_accuracies([run.best_accuracy for run in runs if run.best_accuracy is not None]),
         "/".join(f"{epoch:.0f}" for epoch in sorted({run.rows[-1]["epoch"] for run in runs})),
         f"{statistics.mean(run.seconds for run in runs) / 60:,.1f}",
         f"{statistics.median(speeds):,.0f}",
@@ -94,7 +94,7 @@ def row(title: str, runs: Sequence[history.History]) -> list[str]:
     ]
 
 
-def _spread(accuracies: Sequence[float]) -> str:
+def _format_accuracies(accuracies: Sequence[float]) -> str:
     if not accuracies:
         return ""
     mean = f"{100 * statistics.mean(accuracies):.2f}"
@@ -144,8 +144,8 @@ def table(groups: dict[str, list[history.History]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ).rstrip()
         for cells in rows
     )
@@ -182,7 +182,9 @@ def main(argv: list[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument("--output", default="compare.html", help="the page (compare.html)")
+    parser.add_argument(
+        "--output", default="compare.html", help="path of the page (default: compare.html)"
+    )
     options = parser.parse_args(argv)
     with console.user_errors():
         lines = write(options.runs, options.output)

@@ -43,7 +43,9 @@ def fonts_for(text: str) -> list[Font]:
         `DEFAULT`, followed by few other fonts that cover the characters it lacks.
     """
     missing = frozenset(text) - _characters(default())
-    missing = frozenset(each for each in missing if unicodedata.category(each) != "Cc")
+    missing = frozenset(
+        character for character in missing if unicodedata.category(character) != "Cc"
+    )
     return [default(), *(_fallbacks(missing) if missing else ())]
 
 
@@ -51,12 +53,12 @@ def runs(text: str) -> Iterator[tuple[str, Font]]:
     """Splits a text into parts of one font each, for libraries without font fallback."""
     fonts = fonts_for(text)
     part, previous = "", default()
-    for each in text:
-        font = next((font for font in fonts if each in _characters(font)), default())
+    for character in text:
+        font = next((font for font in fonts if character in _characters(font)), default())
         if part and font != previous:
             yield part, previous
             part = ""
-        part, previous = part + each, font
+        part, previous = part + character, font
     if part:
         yield part, previous
 
@@ -71,15 +73,15 @@ def default() -> Font:
 @functools.lru_cache
 def _fallbacks(missing: frozenset[str]) -> tuple[Font, ...]:
     """Selects installed fonts greedily, each covering the most of the remaining characters."""
-    having = {font: missing & _characters(font) for font in _installed()}
+    coverage = {font: missing & _characters(font) for font in _installed()}
     chosen = []
-    while having:
-        best = max(having, key=lambda font: len(having[font]))
-        if not having[best]:
+    while coverage:
+        best = max(coverage, key=lambda font: len(coverage[font]))
+        if not coverage[best]:
             break
         chosen.append(best)
-        found = having[best]
-        having = {font: characters - found for font, characters in having.items()}
+        covered = coverage[best]
+        coverage = {font: characters - covered for font, characters in coverage.items()}
     return tuple(chosen)
 
 
@@ -101,14 +103,14 @@ def _installed() -> list[Font]:
     for path in sorted(set(font_manager.findSystemFonts()) - known):
         with contextlib.suppress(Exception):  # matplotlib's readers raise exceptions of any type
             font_manager.fontManager.addfont(path)
-    own = matplotlib.get_data_path()
-    entries = (e for e in font_manager.fontManager.ttflist if not e.fname.startswith(own))
-    plainest = {}
+    bundled = matplotlib.get_data_path()
+    entries = (e for e in font_manager.fontManager.ttflist if not e.fname.startswith(bundled))
+    regular = {}
     for entry in sorted(entries, key=_distance):
-        plainest.setdefault(entry.name, Font(entry.name, entry.fname, entry.index))
-    return [plainest[name] for name in sorted(plainest)]
+        regular.setdefault(entry.name, Font(entry.name, entry.fname, entry.index))
+    return [regular[name] for name in sorted(regular)]
 
 
 def _distance(entry: font_manager.FontEntry) -> tuple:
-    """Sort key: the distance of a font from an upright one of normal weight."""
+    """Returns a sort key: the distance of a font from an upright one of normal weight."""
     return entry.style != "normal", abs(entry.weight - _NORMAL_WEIGHT), entry.fname

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-# The defaults of the flags, and the flags in which repetitions of a training may differ, of the
-# versions that did not yet record them in run.json.
+# Flag defaults, and flags in which repetitions of a training may differ, for runs of earlier
+# versions, which did not record them in run.json.
 _EARLIER = json.loads(Path(__file__).with_name("earlier_flags.json").read_text())
 
 
@@ -51,17 +51,17 @@ class History:
     @property
     def best_accuracy(self) -> float | None:
         """Highest validation top-1 accuracy, a fraction."""
-        found = self.column("validation_top1_accuracy")
-        return max(found) if found else None
+        accuracies = self.column("validation_top1_accuracy")
+        return max(accuracies) if accuracies else None
 
     @property
     def seconds(self) -> float:
         """Training time without validation, computed from the speed of every epoch."""
-        before, total = 0, 0.0
+        previous_step, total = 0, 0.0
         for row in self.rows:
-            images = (row["step"] - before) * self.settings["flags"]["batch_size"]
+            images = (row["step"] - previous_step) * self.settings["flags"]["batch_size"]
             total += images / row["images_per_second"]
-            before = row["step"]
+            previous_step = row["step"]
         return total
 
     def column(self, name: str) -> list[float]:
@@ -79,7 +79,7 @@ def read(folder: str | Path) -> History:
     folder = Path(folder)
     for name in ("run.json", "metrics.csv"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"no {name} in {folder}, expected an epoch that has ended")
+            raise FileNotFoundError(f"no {name} in {folder}, expected a run with a finished epoch")
     try:
         settings = json.loads((folder / "run.json").read_text())
         with open(folder / "metrics.csv", newline="") as file:
@@ -87,11 +87,11 @@ def read(folder: str | Path) -> History:
                 {name: float(value) for name, value in row.items() if value}
                 for row in csv.DictReader(file)
             ]
-        tested = folder / "test.json"
-        found = json.loads(tested.read_text()) if tested.is_file() else {}
+        test_path = folder / "test.json"
+        tested = json.loads(test_path.read_text()) if test_path.is_file() else {}
         settings["flags"]["batch_size"]
     except (ValueError, TypeError, LookupError) as error:
         raise ValueError(f"the files of {folder} are damaged: {error!r}") from error
     if not rows:
         raise FileNotFoundError(f"no rows in {folder}/metrics.csv, expected one per epoch")
-    return History(folder, settings, rows, found)
+    return History(folder, settings, rows, tested)

@@ -21,10 +21,12 @@ def overlay(view: np.ndarray, heat: np.ndarray) -> np.ndarray:
         Picture, uint8 [T, T, 3], at least as large as the image.
     """
     picture = enlarged(view)
-    warmth = cv2.resize(heat, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    colours = cv2.applyColorMap(np.uint8(np.rint(255 * warmth)), cv2.COLORMAP_TURBO)[..., ::-1]
-    share = _STRENGTH * warmth[..., np.newaxis]
-    return np.uint8(np.rint((1 - share) * picture + share * colours))
+    resized_heat = cv2.resize(heat, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    colours = cv2.applyColorMap(np.uint8(np.rint(255 * resized_heat)), cv2.COLORMAP_TURBO)[
+        ..., ::-1
+    ]
+    opacity = _STRENGTH * resized_heat[..., np.newaxis]
+    return np.uint8(np.rint((1 - opacity) * picture + opacity * colours))
 
 
 def enlarged(view: np.ndarray) -> np.ndarray:
@@ -48,5 +50,5 @@ def path_for(folder: Path, number: int, image: str, frame: int | None = None) ->
         frame: Frame number in a video; None for images.
     """
     stem = re.sub(r"[^\w-]+", "_", Path(image).stem, flags=re.ASCII)[:80]
-    of_video = "" if frame is None else f"-frame{frame}"
-    return folder / f"{number:05d}-{stem}{of_video}.png"
+    frame_suffix = "" if frame is None else f"-frame{frame}"
+    return folder / f"{number:05d}-{stem}{frame_suffix}.png"

@@ -25,15 +25,19 @@ PICTURES = (
     (
         "test/confusion_matrix.png",
         "Confusion matrix",
-        "Rows are labels, columns predictions, shaded by the part of the row.",
+        "Rows are labels, columns predictions, shaded by the fraction of the row.",
     ),
-    ("confusion_matrix.png", "Confusion matrix", "Of the last validation."),
+    ("confusion_matrix.png", "Confusion matrix", "From the last validation."),
     (
         "test/reliability.png",
         "Calibration",
-        "How often predictions are right, against how sure they are.",
+        "Accuracy of the predictions against their probability.",
     ),
-    ("filters.png", "First-layer filters", "Black is the lowest weight of all, white the highest."),
+    (
+        "filters.png",
+        "First-layer filters",
+        "Black is the lowest weight of the layer, white the highest.",
+    ),
     ("filters-tower1.png", "First-layer filters, first tower", ""),
     ("filters-tower2.png", "First-layer filters, second tower", ""),
 )
@@ -79,20 +83,20 @@ def section(run: history.History) -> Section:
     Raises:
         ValueError: If the files are damaged.
     """
-    predictions = run.folder / _TEST / "predictions.npz"
-    found = scores.load(predictions) if predictions.is_file() else None
-    rows = scores.per_class(found) if found else []
+    path = run.folder / _TEST / "predictions.npz"
+    predictions = scores.load(path) if path.is_file() else None
+    rows = scores.per_class(predictions) if predictions else []
     try:
-        numbers = figures(run)
+        key_figures = figures(run)
     except KeyError as error:
         raise ValueError(f"{run.folder}/test.json lacks {error}: test.py writes it anew") from error
     return Section(
         title=run.folder.name,
         folder=str(run.folder),
-        figures=numbers,
+        figures=key_figures,
         pictures=_pictures(run.folder),
         mistakes=_mistakes(run.folder / _TEST / "mistakes"),
-        pairs=scores.confusions(found, PAIRS) if found else [],
+        pairs=scores.confusions(predictions, PAIRS) if predictions else [],
         classes=sorted(filter(_is_tested, rows[:-1]), key=lambda row: row["f1"])[:CLASSES],
         commands=_commands(run),
         settings=run.settings["flags"],
@@ -112,8 +116,8 @@ def figures(run: history.History) -> list[Figure]:
 def _tested(tested: dict) -> Iterator[Figure]:
     if not tested:
         return
-    of = f" of {tested['data']}" if tested["data"] else ""
-    images = f"{tested['examples']:,} images, {tested['split']}{of}, {tested['crops']} crop(s)"
+    source = f" of {tested['data']}" if tested["data"] else ""
+    images = f"{tested['examples']:,} images, {tested['split']}{source}, {tested['crops']} crop(s)"
     for k in (1, 5):
         low, high = (f"{100 * end:.1f}" for end in tested[f"top{k}_interval"])
         value = f"{100 * tested[f'top{k}_accuracy']:.2f} %"
@@ -128,21 +132,21 @@ def _trained(run: history.History) -> Iterator[Figure]:
         best = f"{100 * run.best_accuracy:.2f} %"
         yield Figure("best validation top-1", best, f"in {len(run.rows)} epochs")
     if cost := run.settings.get("cost"):
-        adds = f"{cost['multiply_adds'] / 1e6:,.1f} million multiply-adds an image"
+        adds = f"{cost['multiply_adds'] / 1e6:,.1f} million multiply-adds per image"
         yield Figure("parameters", f"{cost['parameters']:,}", adds)
     speed = statistics.mean(run.column("images_per_second"))
     waits = 100 * statistics.mean(run.column("input_wait_fraction"))
-    note = f"{speed:,.0f} images/s; {waits:.1f} % of it waiting for images"
+    note = f"{speed:,.0f} images/s; {waits:.1f} % of the time is waiting for images"
     yield Figure("training time", console.duration(run.seconds), note)
 
 
 def _pictures(folder: Path) -> list[Picture]:
-    found = {}
+    pictures = {}
     for name, title, note in PICTURES:
         path = folder / name
-        if title not in found and path.is_file():
-            found[title] = Picture(title, _embedded(path), note)
-    return list(found.values())
+        if title not in pictures and path.is_file():
+            pictures[title] = Picture(title, _embedded(path), note)
+    return list(pictures.values())
 
 
 def _mistakes(folder: Path) -> list[dict]:

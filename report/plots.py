@@ -79,7 +79,7 @@ def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, floa
         layout="constrained",
         squeeze=False,
     )
-    for panel, (what, groups) in zip(axes[0], panels.items(), strict=True):
+    for panel, (label, groups) in zip(axes[0], panels.items(), strict=True):
         for index, curves in enumerate(groups.values()):
             for points in filter(None, curves):
                 panel.plot(
@@ -88,7 +88,7 @@ def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, floa
                     **_line(index),
                 )
         panel.set_xlabel("epoch")
-        panel.set_ylabel(what)
+        panel.set_ylabel(label)
         panel.spines[["top", "right"]].set_visible(False)
     handles = [lines2d.Line2D([], [], **_line(index)) for index in range(len(titles))]
     figure.legend(
@@ -158,8 +158,8 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
     count = len(class_names)
     side = min(14, max(4.5, 1.8 + 0.42 * min(count, NAMED_CLASSES)))
     figure, panel = pyplot.subplots(figsize=(side + 0.8, side), layout="compressed")
-    parts = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = panel.imshow(parts, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = panel.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     panel.set_xlabel("prediction")
     panel.set_ylabel("label")
     if count <= NAMED_CLASSES:
@@ -169,10 +169,10 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
     if count <= NAMED_CLASSES // 2:
         for (row, column), number in np.ndenumerate(matrix):
             if number:
-                colour = "white" if parts[row, column] > 0.5 else "black"
+                colour = "white" if fractions[row, column] > 0.5 else "black"
                 style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
                 panel.text(column, row, str(number), **style)
-    figure.colorbar(image, ax=panel, shrink=0.8, label="part of the row")
+    figure.colorbar(image, ax=panel, shrink=0.8, label="fraction of the row")
     return _png(figure)
 
 
@@ -194,13 +194,13 @@ def reliability(before: Sequence[Bin], after: Sequence[Bin] | None) -> bytes:
     )
     width = 1 / len(before)
     centres = (np.arange(len(before)) + 0.5) * width
-    panel.plot([0, 1], [0, 1], color=FAINT, linestyle="--", label="as sure as right")
+    panel.plot([0, 1], [0, 1], color=FAINT, linestyle="--", label="perfect calibration")
     right = [each.accuracy for each in before]
-    panel.bar(centres, right, 0.9 * width, color=INK, alpha=0.75, label="as it is")
+    panel.bar(centres, right, 0.9 * width, color=INK, alpha=0.75, label="uncalibrated")
     if after:
         points = [(each.confidence, each.accuracy) for each in after if each.examples]
-        panel.plot(*zip(*points, strict=True), "o-", color=ACCENT, label="with the temperature")
-    panel.set_ylabel("fraction that is right")
+        panel.plot(*zip(*points, strict=True), "o-", color=ACCENT, label="with temperature")
+    panel.set_ylabel("accuracy")
     figure.legend(
         *panel.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3
     )
@@ -229,6 +229,6 @@ def _save(figure: pyplot.Figure, file: Path | BinaryIO) -> None:
     for each in figure.findobj(text.Text):
         each.set_fontfamily([font.family for font in fonts.fonts_for(each.get_text())])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # warnings of characters that no font has
+        warnings.simplefilter("ignore", UserWarning)  # about characters that no font has
         figure.savefig(file, format="png", dpi=150)
     pyplot.close(figure)

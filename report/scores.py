@@ -92,8 +92,10 @@ class Predictions:
 
     def in_top(self, k: int) -> np.ndarray:
         """Whether fewer than k classes are likelier than the label, bool [N]."""
-        own = np.take_along_axis(self.log_probabilities, self.labels[:, np.newaxis], axis=1)
-        return (self.log_probabilities > own).sum(axis=1) < k
+        label_column = np.take_along_axis(
+            self.log_probabilities, self.labels[:, np.newaxis], axis=1
+        )
+        return (self.log_probabilities > label_column).sum(axis=1) < k
 
     def at(self, temperature: float) -> "Predictions":
         """Returns the predictions with the logits divided by a temperature."""
@@ -137,8 +139,8 @@ _FIELDS = dataclasses.fields(Predictions)
 
 def fraction(hits: np.ndarray) -> Interval:
     """Returns the fraction of true elements in bool [N], with its 95 % confidence interval."""
-    found = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
-    return Interval(float(hits.mean()), float(found.low), float(found.high))
+    interval = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return Interval(float(hits.mean()), float(interval.low), float(interval.high))
 
 
 def confusion(predictions: Predictions) -> np.ndarray:
@@ -192,10 +194,10 @@ def mistakes(predictions: Predictions, count: int) -> list[int]:
 def reliability(predictions: Predictions) -> list[Bin]:
     """Returns confidence and accuracy of the top predictions in `BINS` equal bins of confidence."""
     confidence, right = predictions.confidence, predictions.is_right
-    places = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     return [
         Bin(len(inside), float(confidence[inside].mean()), float(right[inside].mean()))
-        if len(inside := np.flatnonzero(places == number))
+        if len(inside := np.flatnonzero(bins == number))
         else Bin(0, 0.0, 0.0)
         for number in range(BINS)
     ]
@@ -211,18 +213,20 @@ def calibration_error(predictions: Predictions) -> float:
 
 def loss(predictions: Predictions) -> float:
     """Returns the mean cross entropy in nats."""
-    own = np.take_along_axis(predictions.log_probabilities, predictions.labels[:, np.newaxis], 1)
-    return -float(own.mean(dtype=np.float64))
+    label_column = np.take_along_axis(
+        predictions.log_probabilities, predictions.labels[:, np.newaxis], 1
+    )
+    return -float(label_column.mean(dtype=np.float64))
 
 
 def temperature(predictions: Predictions) -> float:
     """Fits the divisor of the logits that gives the lowest loss on these images."""
-    found = scipy.optimize.minimize_scalar(
+    minimum = scipy.optimize.minimize_scalar(
         lambda log: loss(predictions.at(np.exp(log))),
         bounds=np.log(_TEMPERATURES),
         method="bounded",
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))
 
 
 def ensemble(members: Sequence[Predictions]) -> Predictions:
@@ -246,13 +250,13 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
         ValueError: If the networks were tested on different images.
     """
     require_same(first, second)
-    only = [
+    counts = [
         int((a & ~b).sum())
         for a, b in ((first.is_right, second.is_right), (second.is_right, first.is_right))
     ]
-    differ = sum(only)
-    p_value = scipy.stats.binomtest(only[0], differ).pvalue if differ else 1.0
-    return Comparison(*only, float(p_value))
+    differ = sum(counts)
+    p_value = scipy.stats.binomtest(counts[0], differ).pvalue if differ else 1.0
+    return Comparison(*counts, float(p_value))
 
 
 def require_same(first: Predictions, second: Predictions) -> None:

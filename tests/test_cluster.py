@@ -166,27 +166,27 @@ def test_a_worker_comes_again_in_the_moment_in_which_its_old_end_is_seen():
     workers = workers_of(2)
     with (
         rendezvous._server(0) as server,
-        rendezvous._Door(workers[0], {}, server) as door,
+        rendezvous._SettingsCollector(workers[0], {}, server) as collector,
         contextlib.ExitStack() as ends,
     ):
 
         def comes():
             ends.enter_context(worker := socket.create_connection(server.getsockname()[:2]))
-            door.attend()
+            collector.poll()
             return worker
 
         old = comes()
         old.sendall(introduction(workers))
-        door.attend()
+        collector.poll()
         new = comes()
         old.close()
         new.sendall(introduction(workers, word={"n": {"i": "new"}}))
-        select, keys = door._selector.select, []
+        select, keys = collector._selector.select, []
         while len(keys) < 2:
             keys = sorted(select(1), key=lambda each: each[0].fd, reverse=True)  # the new one first
-        door._selector.select = lambda timeout: keys
-        door.attend()
-        assert door.close() == [{}, {"n": {"i": "new"}}]
+        collector._selector.select = lambda timeout: keys
+        collector.poll()
+        assert collector.close() == [{}, {"n": {"i": "new"}}]
 
 
 def introduction(workers, **changes):

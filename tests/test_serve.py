@@ -210,13 +210,13 @@ def test_the_page_in_a_browser(address, browser, tmp_path):
     three, noise = cards(browser, 4)[:2]
     first = three.find_element("css selector", "li")
     assert first.text.splitlines()[:2] == ["3", "99.97 %"] and "digit_3.png" in three.text
-    assert "what speaks for 3" in three.text and "unsure" not in three.text
+    assert "evidence for 3" in three.text and "unsure" not in three.text
     assert "unsure" in noise.text and "noise.tiff" in noise.text
     for event, count in (("paste", 5), ("drop", 6)):
         encoded = base64.b64encode(THREE.with_name("digit_7.png").read_bytes()).decode()
         browser.execute_script(PASTE, encoded, f"{event}.png", event)
         newest = cards(browser, count)[0]
-        assert f"{event}.png" in newest.text and "what speaks for 7" in newest.text
+        assert f"{event}.png" in newest.text and "evidence for 7" in newest.text
     assert browser.execute_script(LOADED)
     for name, *screen in (
         ("desktop", 1200, 1500),
