@@ -20,10 +20,10 @@ def _table(listed: list[copies.Copy]) -> list[str]:
         lines.append(
             f"{copy.folder.name:{width}}  {console.size(copy.bytes):>9}  {used:16}  {source}"
         )
-    return [*lines, f"{_sum(listed)} in {copies.folder()}"]
+    return [*lines, f"{_total(listed)} in {copies.folder()}"]
 
 
-def _sum(listed: list[copies.Copy]) -> str:
+def _total(listed: list[copies.Copy]) -> str:
     noun = "converted copy" if len(listed) == 1 else "converted copies"
     return f"{len(listed)} {noun}, {console.size(sum(copy.bytes for copy in listed))},"
 
@@ -62,15 +62,15 @@ def _remove(chosen: list[copies.Copy]) -> None:
             continue
         print(console.printable(f"removed {copy.folder.name}"))
         removed.append(copy)
-    print(f"{_sum(removed)} removed")
+    print(f"{_total(removed)} removed")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Lists or removes converted copies."""
     parser = console.Parser(prog="python -m data.cache", description=__doc__, allow_abbrev=False)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--prune", type=_age, help="remove copies not used for a time, as in 30d")
-    what.add_argument("--remove", action="append", help="remove the copy with this name")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--prune", type=_age, help="remove copies not used for a time, as in 30d")
+    action.add_argument("--remove", action="append", help="remove the copy with this name")
     args = parser.parse_args(argv)
     with console.user_errors():
         listed = copies.listed()

@@ -83,14 +83,14 @@ def main(argv: list[str] | None = None):
             validation_fraction=args.validation_fraction,
             seed=args.seed,
         )
-        how = {name: getattr(args, name) for name in ("short_side", "quality", "encoding")}
-        how = {name: value for name, value in how.items() if value is not None}
+        options = {name: getattr(args, name) for name in ("short_side", "quality", "encoding")}
+        options = {name: value for name, value in options.items() if value is not None}
         if args.quality and not args.encoding:
-            how["encoding"] = "jpeg"
+            options["encoding"] = "jpeg"
         conversion = Conversion(
             source,
             Path(args.output),
-            replace(source.storage or Storage(), **how),
+            replace(source.storage or Storage(), **options),
             shards=args.shards,
             workers=args.workers,
             max_bad=args.max_bad,

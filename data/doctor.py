@@ -20,7 +20,7 @@ from data.checks.findings import Finding, Place, Report
 from data.checks.survey import Survey
 from data.images.examples import Example, Source
 from data.images.names import SPLIT_ORDER
-from data.images.workers import UNREADABLE, DiskError, Rejected, found_bits, worked
+from data.images.workers import UNREADABLE, DiskError, Rejected, bits_in_use, map_examples
 from data.sources.sources import open_source
 from runtime import console
 from runtime.cores import cores
@@ -61,7 +61,7 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
         bits = 16
         if not source.eight_bit:
             with contextlib.suppress(DiskError):  # which is a finding
-                bits = found_bits(splits["train"], workers)
+                bits = bits_in_use(splits["train"], workers)
         examine = functools.partial(examine_file, bits=bits)
         _decode(survey, [e for of in splits.values() for e in of], examine, workers, source.name)
     if source.storage:
@@ -121,7 +121,7 @@ def _decode(
     name: str,
 ):
     """Examines all images in worker processes."""
-    results = worked(examples, examine, workers)
+    results = map_examples(examples, examine, workers)
     with _bar(len(examples), name, "images") as bar, contextlib.closing(results):
         for result in results:
             if isinstance(result, Rejected):

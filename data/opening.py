@@ -43,9 +43,9 @@ class ChangedDataError(ValueError):
         """
         self.reason, self.copy = reason, expected.copy()
         name = expected.folder or copies.folder() / f"{name_of(data)}-{expected.fingerprint[:16]}"
-        there = f"its converted copy still exists, continue with --data={self.copy}"
-        gone = f"its converted copy is missing too: {name}"
-        super().__init__(f"{reason}; {there if self.copy else gone}")
+        existing = f"its converted copy still exists, continue with --data={self.copy}"
+        missing = f"its converted copy is missing too: {name}"
+        super().__init__(f"{reason}; {existing if self.copy else missing}")
 
 
 def open_dataset(
@@ -135,8 +135,8 @@ def prepare(
         folder = _convert(data, source, storage, workers=workers, progress=progress)
         if expected:
             copies.rename(folder, fingerprint(source, storage), expected.fingerprint)
-    place = os.path.abspath(data) if is_path(data) else data
-    copies.note_use(folder, place, source.fingerprint)
+    location = os.path.abspath(data) if is_path(data) else data
+    copies.note_use(folder, location, source.fingerprint)
     return folder, source
 
 
@@ -152,15 +152,17 @@ def _converted_before(
     storages = [storage, _earlier(storage)] if expected else [storage]
     copy = expected.copy() if expected else None
     for images in _fingerprints(source):
-        names = {fingerprint(replace(source, fingerprint=images), how): how for how in storages}
+        storages_by_fingerprint = {
+            fingerprint(replace(source, fingerprint=images), each): each for each in storages
+        }
         if expected is None:
-            copy = copies.find(next(iter(names)))
-        sought = copies.fingerprints(copy) if copy else {expected and expected.fingerprint}
-        if known := names.keys() & sought:
-            how = names[known.pop()]
+            copy = copies.find(next(iter(storages_by_fingerprint)))
+        wanted = copies.fingerprints(copy) if copy else {expected and expected.fingerprint}
+        if known := storages_by_fingerprint.keys() & wanted:
+            used = storages_by_fingerprint[known.pop()]
             if copy:
-                copies.rename(copy, fingerprint(source, how))
-            elif how != storage:
+                copies.rename(copy, fingerprint(source, used))
+            elif used != storage:
                 name = f"{name_of(data)}-{expected.fingerprint[:16]}"
                 raise ValueError(
                     f"{data}: expected what an earlier version converted, which is gone: "
@@ -169,8 +171,8 @@ def _converted_before(
                 )
             return copy
     if expected:
-        how = f": {changes.since(source, copy)}" if copy else ""
-        reason = f"{data} has changed since the run was started{how}"
+        difference = f": {changes.since(source, copy)}" if copy else ""
+        reason = f"{data} has changed since the run was started{difference}"
         raise ChangedDataError(data, reason, expected)
     return None
 
@@ -211,11 +213,11 @@ def _convert(data: str | os.PathLike, source: Source, storage: Storage, **option
 def told(dataset: Dataset) -> list[str]:
     """Lines for the user about the classes of a data set, and files that are not used."""
     names, counts = dataset.class_names, dataset.class_counts
-    lines = reading.taken(
+    lines = reading.summary_lines(
         names, counts.get("train"), joined=dataset.joined, passed_over=dataset.passed_over
     )
     left_out, listed = dataset.rejected - dataset.unreadable, dataset.folder / REJECTED
-    lines += reading.lacking(names, counts, left_out=left_out, listed=listed)
+    lines += reading.gap_lines(names, counts, left_out=left_out, listed=listed)
     return list(map(console.printable, lines))
 
 

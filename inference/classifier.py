@@ -107,7 +107,7 @@ class Classifier:
         )
         self._batch_size = max(1, BATCH_SIZE // crops)
         self._closed = False
-        self._crew = workers.Crew(processes, together=_CHUNK_SIZE)
+        self._pool = workers.WorkerPool(processes, chunk_size=_CHUNK_SIZE)
 
     def __enter__(self) -> "Classifier":
         """Returns itself."""
@@ -116,7 +116,7 @@ class Classifier:
     def __exit__(self, *error: object) -> None:
         """Ends the decoding processes."""
         self._closed = True
-        self._crew.close()
+        self._pool.close()
 
     @property
     def network(self) -> loading.Trained:
@@ -165,7 +165,7 @@ class Classifier:
             else:
                 originals, inputs = itertools.tee(group)
                 for stored, image in zip(
-                    self._crew.prepared(inputs, storage), originals, strict=True
+                    self._pool.prepared(inputs, storage), originals, strict=True
                 ):
                     yield _image_answer(Answer(image.name), stored)
 

@@ -199,21 +199,21 @@ def parse(
     return list(map(expanded, positional[1:]))
 
 
-def refuse_ambiguous(value: str | None, word: str, flag: str = "") -> None:
+def refuse_ambiguous(value: str | None, name: str, flag: str = "") -> None:
     """Refuses a value that may mean built-in data or a path.
 
     Args:
         value: The user's value.
-        word: Name of the built-in data.
+        name: Name of the built-in data.
         flag: The flag of the value, as "--data=".
 
     Raises:
         ValueError: If the value is the word and a path of that name exists.
     """
-    if value == word and os.path.exists(word):
+    if value == name and os.path.exists(name):
         raise ValueError(
-            f"{flag}{word} is built in, and there is a folder or file {word} here: expected "
-            f"{flag}./{word} for that one"
+            f"{flag}{name} is built in, and there is a folder or file {name} here: expected "
+            f"{flag}./{name} for that one"
         )
 
 

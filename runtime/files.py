@@ -44,11 +44,11 @@ def claimed(
         OSError: If the file system has no locks.
     """
     folder = partial(output)
-    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         lock = _open_lock(folder)
         with lock:
-            acquire(lock, how, f"another process is converting into {output}", on_wait)
+            acquire(lock, mode, f"another process is converting into {output}", on_wait)
             if _is_same(lock, folder / _LOCK):
                 yield folder
                 return
@@ -74,12 +74,12 @@ def locked(
         yield
 
 
-def acquire(lock: IO, how: int, taken: str, on_wait: Callable[[], object] | None = None) -> None:
+def acquire(lock: IO, mode: int, taken: str, on_wait: Callable[[], object] | None = None) -> None:
     """Locks an open file until it is closed, at the latest by the end of the process.
 
     Args:
         lock: The file.
-        how: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+        mode: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
         taken: Message of the error if another process has the lock.
         on_wait: Called before waiting for another process; None not to wait.
 
@@ -88,7 +88,7 @@ def acquire(lock: IO, how: int, taken: str, on_wait: Callable[[], object] | None
         OSError: If the file system has no locks.
     """
     try:
-        fcntl.flock(lock, how | fcntl.LOCK_NB)
+        fcntl.flock(lock, mode | fcntl.LOCK_NB)
         return
     except BlockingIOError:
         if on_wait is None:
@@ -101,7 +101,7 @@ def acquire(lock: IO, how: int, taken: str, on_wait: Callable[[], object] | None
             "can"
         ) from None
     on_wait()
-    fcntl.flock(lock, how)
+    fcntl.flock(lock, mode)
 
 
 def publish(folder: Path, output: Path) -> None:

@@ -68,12 +68,12 @@ def meanings(*descriptions: type) -> dict[str, Meaning]:
     return {field.name: field.metadata["flag"] for field in fields}
 
 
-def names(*descriptions: type, **wanted: object) -> set[str]:
+def names(*descriptions: type, **attributes: object) -> set[str]:
     """Returns the names of flags with the given attributes, as in `names(Recipe, alone=True)`."""
     return {
         name
         for name, meaning in meanings(*descriptions).items()
-        if all(getattr(meaning, key) == value for key, value in wanted.items())
+        if all(getattr(meaning, key) == value for key, value in attributes.items())
     }
 
 
@@ -133,12 +133,12 @@ def restored(description: type, values: Mapping[str, object]) -> typing.Any:
 
 def check_finite(*values: object) -> None:
     """Raises ValueError if a float of these instances is infinite or NaN."""
-    for name, value in (item for each in values for item in vars(each).items()):
+    for name, value in (field for instance in values for field in vars(instance).items()):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name} expects a finite number, received {value}")
 
 
 def help_text(headings: Iterable[str], flag_values: flags.FlagValues = flags.FLAGS) -> str:
     """Returns the `--help` text of all flags under their headings."""
-    found = [flag_values.module_help(heading) for heading in headings]
-    return "".join(found) or flag_values.main_module_help()
+    sections = [flag_values.module_help(heading) for heading in headings]
+    return "".join(sections) or flag_values.main_module_help()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 _PROC = Path("/proc")
 
 
-class _Kind(NamedTuple):
+class _CgroupFiles(NamedTuple):
     """The names of files in a version of control groups.
 
     Attributes:
@@ -24,19 +24,19 @@ class _Kind(NamedTuple):
     dropped: str
 
 
-_KINDS = {  # by type of file system
-    "cgroup2": _Kind("memory.max", "memory.current", "inactive_file"),
-    "cgroup": _Kind("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+_CGROUP_FILES = {  # by type of file system
+    "cgroup2": _CgroupFiles("memory.max", "memory.current", "inactive_file"),
+    "cgroup": _CgroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
 
 
 def free_memory() -> int:
     """Bytes that this process can allocate: what the machine and all its groups have left."""
     left = (_left(folder, kind) for folder, kind in _groups())
-    return max(0, int(min(_of_machine(), *left, math.inf)))
+    return max(0, int(min(_machine_memory(), *left, math.inf)))
 
 
-def _of_machine() -> int:
+def _machine_memory() -> int:
     with contextlib.suppress(OSError):
         if available := _row(_PROC / "meminfo", "MemAvailable:"):
             return 1024 * available
@@ -49,7 +49,7 @@ def _row(path: Path, name: str) -> int:
     return next((int(row[1]) for row in rows if row[0] == name), 0)
 
 
-def _left(folder: Path, kind: _Kind) -> float:
+def _left(folder: Path, kind: _CgroupFiles) -> float:
     """Bytes that a group has left; infinite without a limit."""
     try:
         limit = float((folder / kind.limit).read_text().replace("max", "inf"))
@@ -59,18 +59,18 @@ def _left(folder: Path, kind: _Kind) -> float:
         return math.inf
 
 
-def _groups() -> Iterator[tuple[Path, _Kind]]:
+def _groups() -> Iterator[tuple[Path, _CgroupFiles]]:
     """Yields the folders of the groups that limit this process, and their version."""
     with contextlib.suppress(OSError):
-        own = dict(_own_groups())
+        own_groups = dict(_own_groups())
         for line in (_PROC / "self" / "mountinfo").read_text().splitlines():
-            mount, _, of_system = line.partition(" - ")
+            mount, _, file_system = line.partition(" - ")
             root, top = mount.split()[3:5]
-            kind, _, options = of_system.split(maxsplit=2)
-            if kind in own and (kind == "cgroup2" or "memory" in options.split(",")):
-                folder = _below(Path(top), Path(root), own[kind])
+            kind, _, options = file_system.split(maxsplit=2)
+            if kind in own_groups and (kind == "cgroup2" or "memory" in options.split(",")):
+                folder = _below(Path(top), Path(root), own_groups[kind])
                 for group in (folder, *folder.parents):
-                    yield group, _KINDS[kind]
+                    yield group, _CGROUP_FILES[kind]
                     if group == Path(top):
                         break
 

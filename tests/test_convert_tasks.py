@@ -289,7 +289,7 @@ def test_what_a_plain_conversion_left_is_not_a_task_s(converts, killed, images, 
 
 def test_two_other_conversions_begin_at_once(tmp_path, in_thread, gate):
     """The second sees what the first is of, though both find an empty folder."""
-    called, opened = gate(journal, "_make_way")
+    called, opened = gate(journal, "_clear_for")
     first = in_thread(journal.Journal, tmp_path, {"tasks": 3}, print)
     called.wait(60)
 

@@ -116,7 +116,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_only_what_is_of_no_known_kind_is_not_an_image(case):
-    assert kinds.of(UNKNOWN[case]) is None
+    assert kinds.detect(UNKNOWN[case]) is None
     with pytest.raises(BadImage, match="^not an image of a known format"):
         decode.decode(UNKNOWN[case])
 
@@ -124,7 +124,7 @@ def test_only_what_is_of_no_known_kind_is_not_an_image(case):
 @pytest.mark.parametrize("format", corpus.FORMATS)
 def test_a_damaged_file_of_an_accepted_format_is_named(format):
     data = corpus.saved(corpus.picture(), format)
-    kind = kinds.of(data)
+    kind = kinds.detect(data)
     assert kind.format == format and not kind.is_video
     said = {"WEBP": "WebP", "HEIF": "HEIC"}.get(format, format)
     for end in (len(data) // 20 + 16, len(data) // 2, len(data) * 19 // 20):
@@ -139,7 +139,7 @@ VIDEOS += ["an ASF (WMV) video"]
 
 @pytest.mark.parametrize("name", NAMED)
 def test_videos_are_told_from_all_others(name):
-    found = {kind is not None and kind.is_video for kind in map(kinds.of, NAMED[name])}
+    found = {kind is not None and kind.is_video for kind in map(kinds.detect, NAMED[name])}
     assert found == {name in VIDEOS}
 
 

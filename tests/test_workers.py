@@ -92,13 +92,13 @@ def test_a_file_has_so_much_time(monkeypatch):
     endless = Doing(sum, range(10**15))
     stalled = Doing(time.sleep, 1.5)  # as for a disk
     late = Rejected("takes over 1 s")
-    assert list(workers.worked([endless, stalled, endless], READ, 1)) == [late, None, late]
+    assert list(workers.map_examples([endless, stalled, endless], READ, 1)) == [late, None, late]
 
 
 def test_a_stopped_machine_takes_no_time(monkeypatch):
     monkeypatch.setattr(workers, "SECONDS_PER_IMAGE", 1)
-    crew = workers.Crew(1)
-    number = crew._workers[0]._process.pid
+    pool = workers.WorkerPool(1)
+    number = pool._workers[0]._process.pid
 
     def go_on():
         while Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "T":
@@ -107,8 +107,8 @@ def test_a_stopped_machine_takes_no_time(monkeypatch):
         os.kill(number, signal.SIGCONT)
 
     threading.Thread(target=go_on, daemon=True).start()
-    with contextlib.closing(crew):
-        assert list(crew.worked([Doing(signal.raise_signal, signal.SIGSTOP)], READ)) == [None]
+    with contextlib.closing(pool):
+        assert list(pool.map_examples([Doing(signal.raise_signal, signal.SIGSTOP)], READ)) == [None]
 
 
 FAILED = "/proc/self/mem"  # opens, and cannot be read: EIO
@@ -119,7 +119,7 @@ def test_a_failing_disk_is_not_the_image(examples):
     line = "cat/3.png cannot be read: Input/output error: the disk or network fails, not the image"
     for attempt in (
         lambda: list(workers.stored(examples[:5], Storage(), 1)),
-        lambda: workers.found_bits(examples[:5], 1),
+        lambda: workers.bits_in_use(examples[:5], 1),
     ):
         with pytest.raises(workers.DiskError, match=f"^{line}$"):
             attempt()
@@ -136,14 +136,14 @@ def test_of_errors_some_are_the_disks(number):
     def read(example):
         raise OSError(number, os.strerror(number))
 
-    found = workers._worked_on(Example("x", 0, "x"), read, 1)
+    found = workers._run_guarded(Example("x", 0, "x"), read, 1)
     of_image = number in (errno.ENOENT, errno.EACCES, errno.EISDIR)
     assert found == Rejected(f"cannot be read: {os.strerror(number)}", "" if of_image else "x")
 
 
 def test_a_file_has_so_much_memory(examples):
     allocate = functools.partial(np.full, sandbox.MEMORY, dtype=np.uint8)
-    results = list(workers.worked(examples[:2], allocate, 1))
+    results = list(workers.map_examples(examples[:2], allocate, 1))
     assert results == 2 * [Rejected("needs more memory than there is")]
 
 
@@ -167,12 +167,12 @@ def test_stopping_early_leaves_no_process(examples, monkeypatch):
 def test_a_conversion_and_the_doctor_use_the_allowed_cores_only(photographs, tmp_path, monkeypatch):
     crews = []
 
-    class Counted(workers.Crew):
+    class Counted(workers.WorkerPool):
         def __init__(self, count):
             crews.append(count)
             super().__init__(count)
 
-    monkeypatch.setattr(workers, "Crew", Counted)
+    monkeypatch.setattr(workers, "WorkerPool", Counted)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     source, shards, before = open_source(photographs), tmp_path / "shards", os.sched_getaffinity(0)
     try:
@@ -219,13 +219,13 @@ def test_workers_end_with_their_parent_and_say_nothing(number, examples):
 
 
 def test_a_terminal_that_closes_is_the_parents_affair(examples):
-    crew = workers.Crew(1)
+    pool = workers.WorkerPool(1)
     try:
-        before = list(crew.prepared(examples[:1], Storage()))
-        process = crew._workers[0]._process
+        before = list(pool.prepared(examples[:1], Storage()))
+        process = pool._workers[0]._process
         process.send_signal(signal.SIGHUP)
-        (after,) = crew.prepared(examples[:1], Storage())
+        (after,) = pool.prepared(examples[:1], Storage())
         assert not isinstance(after, Rejected) and len(before) == 1
-        assert crew._workers[0]._process is process
+        assert pool._workers[0]._process is process
     finally:
-        crew.close()
+        pool.close()

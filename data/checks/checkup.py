@@ -12,7 +12,15 @@ from PIL import Image
 from data.checks.duplicates import difference_hash, thumbnail
 from data.images import jpeg, kinds
 from data.images.decode import decode, largest_sample
-from data.images.decoders import BadImage, Damaged, TooLarge, is_deep, is_turned, read_header, said
+from data.images.decoders import (
+    BadImage,
+    Damaged,
+    TooLarge,
+    format_name,
+    is_deep,
+    is_turned,
+    read_header,
+)
 from data.images.examples import Example
 
 TINY = 32  # pixels of the shorter side
@@ -36,7 +44,7 @@ _IS_CUT: dict[str, Callable[[bytes], bool]] = {  # by format, if it can be told
     "BMP": lambda data: int.from_bytes(data[2:6], "little") > len(data),
     "WEBP": lambda data: int.from_bytes(data[4:8], "little") + 8 > len(data),
 }
-_OF_HEADER: dict[str, Callable[[Image.Image], bool]] = {  # by kind of finding
+_HEADER_FINDINGS: dict[str, Callable[[Image.Image], bool]] = {  # by kind of finding
     "cmyk": lambda header: header.mode == "CMYK",
     "grey": lambda header: header.mode in ("1", "L", "LA") or header.mode.startswith("I;16"),
     "sixteen_bit": is_deep,
@@ -104,11 +112,11 @@ def examine_file(example: Example, bits: int = 16) -> Checkup | Unsound:
         image = decode(data, bits)
     except BadImage as error:
         return Unsound(_kind_of(error, data), str(error))
-    remarks = [(kind, "") for kind, applies in _OF_HEADER.items() if _holds(applies, header)]
-    remarks += _of_pixels(data, header, image, bits)
+    remarks = [(kind, "") for kind, applies in _HEADER_FINDINGS.items() if _holds(applies, header)]
+    remarks += _pixel_findings(data, header, image, bits)
     extension = os.path.splitext(example.name)[1].lower()
     if extension and extension not in _EXTENSIONS[header.format]:
-        remarks.append(("wrong_extension", f"is a {said(header)}"))
+        remarks.append(("wrong_extension", f"is a {format_name(header)}"))
     return _checkup(image, remarks)
 
 
@@ -154,7 +162,7 @@ def _kind_of(error: BadImage, data: bytes) -> str:
         return "too_large"
     if not isinstance(error, Damaged):
         return "no_image"
-    kind = kinds.of(data)
+    kind = kinds.detect(data)
     is_cut = _IS_CUT.get(kind.format) if kind else None
     return "truncated" if is_cut and is_cut(data) else "damaged"
 
@@ -166,7 +174,7 @@ def _holds(applies: Callable[[Image.Image], bool], header: Image.Image) -> bool:
         return False
 
 
-def _of_pixels(
+def _pixel_findings(
     data: bytes, header: Image.Image, image: np.ndarray, bits: int
 ) -> list[tuple[str, str]]:
     """Findings about the pixels: nothing to see, and transparency."""

@@ -122,8 +122,8 @@ class Place:
     def __str__(self) -> str:
         """The place in one printable line."""
         record = None if self.record is None else f"record {self.record}"
-        words = [self.shard, record, self.image and f"{_printable(self.image)}"]
-        return f"{' '.join(word for word in words if word)} ({self.split})"
+        parts = [self.shard, record, self.image and f"{_printable(self.image)}"]
+        return f"{' '.join(part for part in parts if part)} ({self.split})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,8 @@ class Finding:
         if len(self.places) > _FIRST_PLACES:
             places += f" = {len(self.places) - _FIRST_PLACES:,} more"
         about = [self.class_name and _printable(self.class_name), self.split and f"({self.split})"]
-        subject = " ".join(word for word in [places, *about] if word)
-        return ": ".join(word for word in (subject, self.detail) if word)
+        subject = " ".join(part for part in [places, *about] if part)
+        return ": ".join(part for part in (subject, self.detail) if part)
 
 
 @dataclass
@@ -239,24 +239,24 @@ class Report:
             first: Maximum number of findings of a kind to show; None for all.
         """
         images = self.splits["train"].classes if "train" in self.splits else None
-        told = reading.taken(
+        summary = reading.summary_lines(
             self.class_names, images, joined=self.joined, passed_over=self.passed_over
         )
-        lines = [*map(_printable, told), ""]
+        lines = [*map(_printable, summary), ""]
         lines += [f"{'split':<12}{'images':>10}{'unusable':>10}{'classes':>9}{'smallest':>10}"]
         lines[-1] += f"{'largest':>9}"
         for name, split in self.splits.items():
-            held = [images for images in split.classes if images]
+            class_sizes = [images for images in split.classes if images]
             lines.append(
-                f"{name:<12}{split.images:>10,}{split.unusable:>10,}{len(held):>9,}"
-                f"{min(held, default=0):>10,}{max(held, default=0):>9,}"
+                f"{name:<12}{split.images:>10,}{split.unusable:>10,}{len(class_sizes):>9,}"
+                f"{min(class_sizes, default=0):>10,}{max(class_sizes, default=0):>9,}"
             )
         for name, kind in KINDS.items():
-            if alike := [finding for finding in self.findings if finding.kind == name]:
-                lines += ["", f"{kind.severity}: {kind.title}: {len(alike):,} ({kind.advice})"]
-                lines += [f"    {finding}" for finding in alike[:first]]
-                if len(alike) > len(alike[:first]):
-                    lines.append(f"    ... {len(alike) - first:,} more: --all shows them")
+            if matching := [finding for finding in self.findings if finding.kind == name]:
+                lines += ["", f"{kind.severity}: {kind.title}: {len(matching):,} ({kind.advice})"]
+                lines += [f"    {finding}" for finding in matching[:first]]
+                if len(matching) > len(matching[:first]):
+                    lines.append(f"    ... {len(matching) - first:,} more: --all shows them")
         return "\n".join([*lines, "", self.verdict])
 
     def _severities(self) -> Counter:

@@ -108,9 +108,9 @@ class Survey:
             yield Finding("too_few_classes", split="train")
         pairs = zip(self._places, self._labels, strict=True)
         labelled = {place.split for place, label in pairs if label != UNLABELLED}
-        measured = {split: of for split, of in counts.items() if split in labelled}
+        measured = {split: sizes for split, sizes in counts.items() if split in labelled}
         for label, name in enumerate(self.class_names):
-            elsewhere = [split for split, of in measured.items() if of[label]]
+            elsewhere = [split for split, sizes in measured.items() if sizes[label]]
             if not train[label]:
                 empty = "empty_class" if self._folders else "unused_name"
                 kind = "missing_in_train" if elsewhere else empty
@@ -124,8 +124,8 @@ class Survey:
         yield from self._imbalance(train)
 
     def _imbalance(self, train: list[int]) -> Iterator[Finding]:
-        held = {name: n for name, n in zip(self.class_names, train, strict=True) if n}
-        if held and max(held.values()) > IMBALANCE * min(held.values()):
-            least, most = min(held, key=held.get), max(held, key=held.get)
-            detail = f"{most} {held[most]:,}, {least} {held[least]:,}"
+        sizes = {name: n for name, n in zip(self.class_names, train, strict=True) if n}
+        if sizes and max(sizes.values()) > IMBALANCE * min(sizes.values()):
+            smallest, largest = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
+            detail = f"{largest} {sizes[largest]:,}, {smallest} {sizes[smallest]:,}"
             yield Finding("imbalance", detail=detail, split="train")

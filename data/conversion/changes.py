@@ -30,16 +30,16 @@ def since(source: Source, copy: Path) -> str:
         OSError: If it cannot be read.
     """
     dataset = datasets.described(copy)
-    examples = [example for of_split in source.listed.values() for example in of_split]
+    examples = [example for split_examples in source.listed.values() for example in split_examples]
     before = sum(map(dataset.num_examples, dataset.splits)) + dataset.rejected
     if max(before, len(examples)) > _MANY:
         return f"{len(examples):,} images, {before:,} before"
-    known, here = Counter(_names(dataset)), Counter(example.name for example in examples)
+    earlier, current = Counter(_names(dataset)), Counter(example.name for example in examples)
     made = min(os.stat(shard.path).st_mtime for shard in dataset.shards("train"))
-    newer = Counter(each.name for each in examples if each.name in known and _time(each) > made)
-    if newer == here & known:  # all that are left: the images were copied since
+    newer = Counter(each.name for each in examples if each.name in earlier and _time(each) > made)
+    if newer == current & earlier:  # all that are left: the images were copied since
         newer.clear()
-    kinds = {"added": here - known, "removed": known - here, "changed": newer}
+    kinds = {"added": current - earlier, "removed": earlier - current, "changed": newer}
     parts = [
         f"{names.total():,} {kind} ({shortened(sorted(names, key=natural_order), _NAMES)})"
         for kind, names in kinds.items()

@@ -25,7 +25,7 @@ from data.conversion.plan import Planned, Task, plan
 from data.conversion.writer import EmptyClassError, Limit, collected, write_shards
 from data.images.decode import Storage
 from data.images.examples import Source
-from data.images.workers import found_bits
+from data.images.workers import bits_in_use
 from data.shards.datasets import described
 from runtime import console
 from runtime.cores import cores
@@ -204,7 +204,7 @@ class Conversion:
         train = [each for shard in planned if shard.split == "train" for each in shard.examples]
         if len(train) > _MANY:
             self.say(f"looking for 16 bits per channel in {len(train):,} images")
-        return found_bits(train, self._workers)
+        return bits_in_use(train, self._workers)
 
     def _write(
         self,

@@ -24,8 +24,12 @@ REJECTED = "rejected.csv"
 
 def fingerprint(source: Source, storage: Storage) -> str:
     """Digests a source and all options that the stored images depend on."""
-    how = (storage.short_side, storage.quality, storage.encoding)  # bits depend on the images
-    options = (FORMAT_VERSION, how, source.seed, source.validation_fraction)
+    storage_options = (
+        storage.short_side,
+        storage.quality,
+        storage.encoding,
+    )  # bits depend on the images
+    options = (FORMAT_VERSION, storage_options, source.seed, source.validation_fraction)
     return hashlib.sha256(f"{source.fingerprint} {options}".encode()).hexdigest()
 
 

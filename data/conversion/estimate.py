@@ -53,8 +53,8 @@ def estimate(
     """
     if len(examples) <= _MANY_PER_WORKER * workers:
         return None
-    least, most = (count * workers for count in _SAMPLE_PER_WORKER)
-    count = min(max(least, int(_SAMPLE * len(examples))), most, len(examples))
+    minimum, maximum = (count * workers for count in _SAMPLE_PER_WORKER)
+    count = min(max(minimum, int(_SAMPLE * len(examples))), maximum, len(examples))
     sample = examples[:: len(examples) // count]
     times, path = [time.perf_counter()], scratch / "sample.tfrecord"
     with contextlib.closing(stored(sample, storage, workers)) as results:

@@ -69,7 +69,7 @@ class Journal:
         shards: Folder of the shards.
     """
 
-    def __init__(self, folder: Path, key: dict, say: Callable[[str], object]):
+    def __init__(self, folder: Path, key: dict, report: Callable[[str], object]):
         """Opens the journal of a conversion.
 
         The journal of another conversion is removed, with its shards. If one of the two is made by
@@ -78,7 +78,7 @@ class Journal:
         Args:
             folder: A claimed folder; its locks and `SCRATCH` folders are left alone.
             key: Everything that the bytes of the shards depend on, and the number of "tasks".
-            say: Called with lines for the user.
+            report: Called with lines for the user.
 
         Raises:
             PartialError: If the folder is of another conversion, or of other tasks.
@@ -89,7 +89,7 @@ class Journal:
         with locked(folder, "journal", f"{folder} is being opened", on_wait=lambda: None):
             existing = _key(folder)
             if existing != key:
-                _make_way(folder, existing, key, say)
+                _clear_for(folder, existing, key, report)
                 write(folder / _KEY, json.dumps(key, indent=1).encode() + b"\n")
             self.shards.mkdir(exist_ok=True)
 
@@ -99,12 +99,12 @@ class Journal:
         text = json.dumps(asdict(account)).encode()
         write(_path(self._folder, file), f"{_digest(text)}\n".encode() + text)
 
-    def kept(self, files: Iterable[str], say: Callable[[str], object]) -> dict[str, Account]:
+    def kept(self, files: Iterable[str], report: Callable[[str], object]) -> dict[str, Account]:
         """Verifies the digests of shards and removes incomplete or damaged ones.
 
         Args:
             files: Names of the shards; no other process works on them.
-            say: Called with lines for the user.
+            report: Called with lines for the user.
 
         Returns:
             The accounts of complete shards, by name, in the order of `files`.
@@ -112,14 +112,14 @@ class Journal:
         files = list(files)
         accounts = accounts_in(self._folder, files)
         if accounts:
-            say(f"going on: {len(accounts)} of {len(files)} shards are there in {self._folder}")
+            report(f"going on: {len(accounts)} of {len(files)} shards are there in {self._folder}")
         with ThreadPoolExecutor() as pool:
             whole = list(pool.map(self._is_whole, accounts, accounts.values()))
         for file, is_whole in zip(list(accounts), whole, strict=True):
             if not is_whole:
-                say(f"{file} is damaged, it is made again")
+                report(f"{file} is damaged, it is made again")
                 del accounts[file]
-        self._forget(set(files) - set(accounts))
+        self._remove(set(files) - set(accounts))
         return accounts
 
     def complete(self, files: Iterable[str]) -> dict[str, Account]:
@@ -133,10 +133,10 @@ class Journal:
         """
         accounts = accounts_in(self._folder, files)
         small = {file for file in accounts if not self._has_its_size(file, accounts[file])}
-        self._forget(small | {path.name for path in self.shards.iterdir()} - set(accounts))
+        self._remove(small | {path.name for path in self.shards.iterdir()} - set(accounts))
         return {file: account for file, account in accounts.items() if file not in small}
 
-    def _forget(self, files: set[str]):
+    def _remove(self, files: set[str]):
         """Removes shards and their accounts, if they exist."""
         for file in files:
             _path(self._folder, file).unlink(missing_ok=True)
@@ -178,7 +178,7 @@ def _path(folder: Path, file: str) -> Path:
     return folder / f"{file}{_ACCOUNT}"
 
 
-def _make_way(folder: Path, existing: dict | None, key: dict, say: Callable[[str], object]):
+def _clear_for(folder: Path, existing: dict | None, key: dict, report: Callable[[str], object]):
     """Clears a folder for the conversion with a key, or refuses to."""
     if existing and max(key["tasks"], existing["tasks"]) > 1:
         meanings = [_MEANINGS[name] for name, value in key.items() if existing.get(name) != value]
@@ -187,7 +187,7 @@ def _make_way(folder: Path, existing: dict | None, key: dict, say: Callable[[str
             "remove it to begin anew"
         )
     if has_shards(folder):
-        say(f"{folder}: removed, it is of other images, options or versions")
+        report(f"{folder}: removed, it is of other images, options or versions")
     clear(folder, keep=SCRATCH)
 
 

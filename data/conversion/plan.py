@@ -92,8 +92,8 @@ def _bytes_at_most(example: Example, storage: Storage) -> int:
     if storage.encoding == "raw":
         return 3 * pixels
     if storage.encoding == "auto" and example.name.lower().endswith(_LOSSLESS):
-        most = min(4 * pixels or RAW_BYTES, RAW_BYTES)  # 4:3
-        unpacked = min(_PACKED * example.size, most) if example.size else most
+        max_bytes = min(4 * pixels or RAW_BYTES, RAW_BYTES)  # 4:3
+        unpacked = min(_PACKED * example.size, max_bytes) if example.size else max_bytes
         return unpacked if pixels else max(unpacked, example.size or 0)
     return min(example.size or pixels, pixels or sys.maxsize)
 
@@ -106,6 +106,6 @@ def _stored_order(examples: list[Example], split: str, seed: int) -> list[Exampl
 def _examples_per_shard(train: list[Example], storage: Storage, shards: int | None) -> int:
     if shards is not None:
         return math.ceil(len(train) / shards)
-    wanted = max(_SHARD_EXAMPLES, math.ceil(len(train) / _MAX_SHARDS))
+    target = max(_SHARD_EXAMPLES, math.ceil(len(train) / _MAX_SHARDS))
     fitting = _SHARD_BYTES[storage.encoding] * len(train) // max(1, bytes_at_most(train, storage))
-    return max(1, min(wanted, fitting))
+    return max(1, min(target, fitting))

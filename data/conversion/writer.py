@@ -188,8 +188,8 @@ class _Tally:
 
 def _is_small_grey(image: Stored) -> bool:
     """Whether an image is as small as a character, and its channels have the same moments."""
-    alike = len(set(image.mean)) == len(set(image.mean_of_squares)) == 1
-    return alike and max(image.height, image.width) <= _CHARACTER_SIDE
+    is_grey = len(set(image.mean)) == len(set(image.mean_of_squares)) == 1
+    return is_grey and max(image.height, image.width) <= _CHARACTER_SIDE
 
 
 def _write(path: Path, tally: _Tally, results: Iterator[Result]):

@@ -138,7 +138,7 @@ def may_be_deep(head: bytes) -> bool:
     Args:
         head: The first `kinds.HEAD` bytes of the file, or more.
     """
-    kind = kinds.of(head)
+    kind = kinds.detect(head)
     if kind is None or kind.format not in ("PNG", "TIFF"):
         return False
     return kind.format == "TIFF" or png.bit_depth(head) == 16

@@ -90,11 +90,11 @@ def read_header(data: bytes) -> Image.Image:
     if header.format == "TIFF" and tiff.is_camera_raw(header):
         raise BadImage(f"a camera's raw file, {_EXPECTED}")
     if header.mode not in _MODES:
-        raise BadImage(f"unsupported pixel type: {said(header)} {header.mode}")
+        raise BadImage(f"unsupported pixel type: {format_name(header)} {header.mode}")
     return header
 
 
-def said(header: Image.Image) -> str:
+def format_name(header: Image.Image) -> str:
     """The common name of an image's format."""
     return _NAMES.get(header.format, header.format)
 
@@ -108,7 +108,7 @@ def is_deep(header: Image.Image) -> bool:
 
 def _unopened(data: bytes) -> BadImage:
     """The error for a file that Pillow cannot open."""
-    kind = kinds.of(data)
+    kind = kinds.detect(data)
     if kind is None:
         return BadImage(f"not an image of a known format, {_EXPECTED}")
     if kind.format is None:
@@ -137,7 +137,7 @@ def decode_bgr(data: bytes, header: Image.Image, bits: int) -> np.ndarray:
     """
     find_fault = _FAULTS.get(header.format)
     if find_fault and (fault := find_fault(data)):
-        raise Damaged(f"damaged {said(header)}: {fault}")
+        raise Damaged(f"damaged {format_name(header)}: {fault}")
     if header.format == "TIFF":
         image = _decode_tiff(data, header, bits)
     elif header.format == "HEIF":
@@ -226,14 +226,16 @@ def _planes(data: bytes, header: Image.Image) -> list[bytes]:
     try:
         return list(tiff.planes(data, header))
     except Exception:  # as in `read_header`
-        raise Damaged(f"cut short or damaged ({said(header)})") from None
+        raise Damaged(f"cut short or damaged ({format_name(header)})") from None
 
 
 def _unreduced(data: bytes, header: Image.Image) -> np.ndarray:
     """Decodes to uint16 [H, W] or [H, W, C]; OpenCV must agree with Pillow on the 16 bits."""
     image = _imdecode(data, header, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16:
-        raise Damaged(f"damaged {said(header)}: expected 16 bits, found {8 * image.itemsize}")
+        raise Damaged(
+            f"damaged {format_name(header)}: expected 16 bits, found {8 * image.itemsize}"
+        )
     return image
 
 
@@ -246,9 +248,9 @@ def _imdecode(data: bytes, header: Image.Image, flags: int) -> np.ndarray:
         with _quiet():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise Damaged(f"cannot be decoded ({said(header)}): {error.err}") from None
+        raise Damaged(f"cannot be decoded ({format_name(header)}): {error.err}") from None
     if image is None:
-        raise Damaged(f"cut short or damaged ({said(header)})")
+        raise Damaged(f"cut short or damaged ({format_name(header)})")
     return image
 
 
@@ -262,7 +264,7 @@ def _by_pillow(header: Image.Image) -> np.ndarray:
     except MemoryError:
         raise
     except Exception:  # as in `read_header`
-        raise Damaged(f"cut short or damaged ({said(header)})") from None
+        raise Damaged(f"cut short or damaged ({format_name(header)})") from None
 
 
 def is_turned(header: Image.Image) -> bool:

@@ -65,11 +65,11 @@ class Example:
     size: int | None = None
     packing: Packing | None = None
 
-    def read(self, most: int = sys.maxsize) -> bytes:
+    def read(self, max_bytes: int = sys.maxsize) -> bytes:
         """Returns the image's bytes.
 
         Args:
-            most: Maximum number of bytes.
+            max_bytes: Maximum number of bytes.
 
         Raises:
             OSError: If the file cannot be read.
@@ -78,8 +78,8 @@ class Example:
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             if self.packing:
-                return self.packing.unpacked(file.read(self.size))[:most]
-            size = most if self.size is None else min(self.size, most)
+                return self.packing.unpacked(file.read(self.size))[:max_bytes]
+            size = max_bytes if self.size is None else min(self.size, max_bytes)
             return file.read(-1 if size == sys.maxsize else size)
 
 
@@ -202,18 +202,18 @@ def hold_out(examples: list[Example], fraction: float, seed: int) -> Splits:
     positions = defaultdict(list)
     for position, example in enumerate(examples):
         positions[example.label].append(position)
-    held = set()
+    held_out = set()
     for label, members in sorted(positions.items()):
         if len(members) >= 2:
             count = min(max(1, round(fraction * len(members))), len(members) - 1)
             random = np.random.default_rng([seed, label])
-            held.update(random.choice(members, count, replace=False).tolist())
-    if not held:
+            held_out.update(random.choice(members, count, replace=False).tolist())
+    if not held_out:
         raise ValueError(
             "the validation split would be empty: no class has two images or more; add images, "
             "name a folder with --val_data or use --validation_fraction=0"
         )
     return {
-        "train": [example for i, example in enumerate(examples) if i not in held],
-        "validation": [example for i, example in enumerate(examples) if i in held],
+        "train": [example for i, example in enumerate(examples) if i not in held_out],
+        "validation": [example for i, example in enumerate(examples) if i in held_out],
     }

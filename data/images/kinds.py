@@ -6,7 +6,7 @@ Source of most signatures: the formats' own specifications, as in the `file` com
 import re
 from dataclasses import dataclass
 
-HEAD = 1024  # first bytes of a file that `of` reads
+HEAD = 1024  # first bytes of a file that `detect` reads
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ _COMPILED = [(re.compile(text, re.DOTALL | re.IGNORECASE), kind) for text, kind 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def of(data: bytes) -> Kind | None:
+def detect(data: bytes) -> Kind | None:
     """Returns the kind of a file; None if it is unknown, as for plain text.
 
     Args:
@@ -145,7 +145,7 @@ def of(data: bytes) -> Kind | None:
     """
     head = data[:HEAD].removeprefix(_BYTE_ORDER_MARK)
     if head[4:8] == b"ftyp":
-        return _of_brands(head)
+        return _detect_brand(head)
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12])
     if head[:1] == b"\0" and head[4:8] in _QUICKTIME_ATOMS:
@@ -156,12 +156,12 @@ def of(data: bytes) -> Kind | None:
     return next((kind for pattern, kind in _COMPILED if pattern.match(head)), None)
 
 
-def _of_brands(head: bytes) -> Kind | None:
+def _detect_brand(head: bytes) -> Kind | None:
     """The kind of an ISO base media file, by its major and compatible brands."""
     major, size = head[8:12], int.from_bytes(head[:4])
     if len(major) < 4:
         return None
-    others = {head[place : place + 4] for place in range(16, min(size, len(head)), 4)}
+    others = {head[offset : offset + 4] for offset in range(16, min(size, len(head)), 4)}
     if major in _AVIF_BRANDS or (major in _HEIF_BRANDS and others & _AVIF_BRANDS):
         return _AVIF
     if major in _HEIF_BRANDS:

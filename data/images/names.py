@@ -14,8 +14,8 @@ _AROUND_SPLIT = re.compile(r"[-_\s]|set|data|images|split")
 
 def split_of(name: str) -> str | None:
     """The split named by "train_images" or "Val-2017"; None for other names."""
-    words = _AROUND_SPLIT.sub("", name.casefold())
-    return SPLIT_NAMES.get(words.rstrip("0123456789"))
+    stem = _AROUND_SPLIT.sub("", name.casefold())
+    return SPLIT_NAMES.get(stem.rstrip("0123456789"))
 
 
 def natural_order(name: str) -> tuple:

@@ -14,13 +14,13 @@ BIT_DEPTH_AT = 24  # byte of the header
 
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
 _KEPT = _ANIMATION | {b"tRNS", b"eXIf"}  # ancillary chunks: alpha and orientation
-_MOST_EXIF = 4 << 20  # bytes; OpenCV's decoder refuses the file at 8,000,000
-_OF_ORIENTATION = {  # first bytes of texts that may hold the orientation, by type
+_MAX_EXIF = 4 << 20  # bytes; OpenCV's decoder refuses the file at 8,000,000
+_ORIENTATION_TEXTS = {  # first bytes of texts that may hold the orientation, by type
     b"tEXt": b"Raw profile type exif\0",
     b"zTXt": b"Raw profile type exif\0",
     b"iTXt": b"XML:com.adobe.xmp\0\0",  # not compressed
 }
-_MOST_TEXT = 1 << 16  # bytes
+_MAX_TEXT = 1 << 16  # bytes
 _TRANSPARENT = {0: 2, 2: 6}  # bytes of tRNS by colour type: grey, RGB
 
 
@@ -57,26 +57,26 @@ def without_metadata(data: bytes) -> bytes:
         A PNG file with the same pixels.
     """
     chunks = list(_chunks(data))
-    animated = _is_sound_animation(data, chunks)
+    keeps_animation = _is_sound_animation(data, chunks)
     kept = [SIGNATURE]
     for kind, start, end in chunks:
         if kind in _ANIMATION:
-            wanted = animated
+            keeps = keeps_animation
         else:
-            of_pixels = kind in _KEPT or _tells_orientation(kind, data[start + 8 : end - 4])
-            wanted = _is_critical(kind) or (of_pixels and _is_sound(data, kind, start, end))
-        if wanted:
+            affects_pixels = kind in _KEPT or _tells_orientation(kind, data[start + 8 : end - 4])
+            keeps = _is_critical(kind) or (affects_pixels and _is_sound(data, kind, start, end))
+        if keeps:
             kept.append(data[start:end])
     return b"".join(kept)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yields type, start and end (frame included) of each chunk up to IEND or the file's end."""
-    place = len(SIGNATURE)
-    while place < len(data):
-        kind, start = data[place + 4 : place + 8], place
-        place += 12 + int.from_bytes(data[start : start + 4])
-        yield kind, start, min(place, len(data))
+    offset = len(SIGNATURE)
+    while offset < len(data):
+        kind, start = data[offset + 4 : offset + 8], offset
+        offset += 12 + int.from_bytes(data[start : start + 4])
+        yield kind, start, min(offset, len(data))
         if kind == b"IEND":
             return
 
@@ -99,7 +99,7 @@ def _is_sound(data: bytes, kind: bytes, start: int, end: int) -> bool:
     if not _has_checksum(data, start, end):
         return False
     if kind == b"eXIf":
-        return content <= _MOST_EXIF
+        return content <= _MAX_EXIF
     if kind == b"tRNS":
         return content == _TRANSPARENT.get(data[25], content)
     return True
@@ -107,14 +107,14 @@ def _is_sound(data: bytes, kind: bytes, start: int, end: int) -> bool:
 
 def _tells_orientation(kind: bytes, content: bytes) -> bool:
     """Whether a text is short and one that ImageMagick or Adobe's programs write for eXIf."""
-    beginning = _OF_ORIENTATION.get(kind)
-    if not beginning or not content.startswith(beginning) or len(content) > _MOST_TEXT:
+    beginning = _ORIENTATION_TEXTS.get(kind)
+    if not beginning or not content.startswith(beginning) or len(content) > _MAX_TEXT:
         return False
     if kind != b"zTXt":
         return True
     packed = content.partition(b"\0")[2][1:]
     with contextlib.suppress(zlib.error):
-        return len(zlib.decompressobj().decompress(packed, _MOST_TEXT + 1)) <= _MOST_TEXT
+        return len(zlib.decompressobj().decompress(packed, _MAX_TEXT + 1)) <= _MAX_TEXT
     return False
 
 

@@ -41,9 +41,9 @@ class PassedOver:
         Args:
             unreadable: Number of images that cannot be opened.
         """
-        most_first = sorted(self.files.items(), key=lambda row: (-row[1], row[0]))
-        parts = [f"{count:,} {kind}" for kind, count in most_first[:_NAMES]]
-        if rest := sum(count for _, count in most_first[_NAMES:]):
+        by_count = sorted(self.files.items(), key=lambda row: (-row[1], row[0]))
+        parts = [f"{count:,} {kind}" for kind, count in by_count[:_NAMES]]
+        if rest := sum(count for _, count in by_count[_NAMES:]):
             parts.append(f"{rest:,} of other extensions")
         if unreadable:
             parts.append(f"{unreadable:,} unreadable file{'s' * (unreadable > 1)}")
@@ -52,7 +52,7 @@ class PassedOver:
         return parts
 
 
-def taken(
+def summary_lines(
     class_names: Sequence[str],
     images: Sequence[int] | None,
     *,
@@ -78,7 +78,7 @@ def taken(
     return lines
 
 
-def lacking(
+def gap_lines(
     class_names: Sequence[str],
     counts: Mapping[str, Sequence[int]],
     *,
@@ -108,10 +108,10 @@ def lacking(
     return lines
 
 
-def shortened(names: Sequence[str], most: int = _NAMES) -> str:
+def shortened(names: Sequence[str], limit: int = _NAMES) -> str:
     """Lists names, and of many only the first."""
-    more = [f"{len(names) - most:,} more"] if len(names) > most else []
-    return ", ".join([*names[:most], *more])
+    more = [f"{len(names) - limit:,} more"] if len(names) > limit else []
+    return ", ".join([*names[:limit], *more])
 
 
 def _classes(names: Sequence[str], images: Sequence[int] | None) -> str:

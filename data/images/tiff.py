@@ -11,7 +11,7 @@ from PIL import TiffImagePlugin
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SUB_IFDS = 254, 258, 262, 330
 _SAMPLES_PER_PIXEL, _PLANAR, _EXTRA_SAMPLES, _DNG_VERSION = 277, 284, 338, 50706
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags of offsets and of byte counts
-_OF_A_PLANE = (
+_PLANE_TAGS = (
     256,
     257,
     259,
@@ -73,14 +73,14 @@ def planes(data: bytes, header: TiffImagePlugin.TiffImageFile) -> Iterator[bytes
     if tags.get(_PLANAR, 1) != 2 or count == 1:
         return
     parts = _TILES if _TILES[0] in tags else _STRIPS
-    common = {tag: (tags[tag],) for tag in _OF_A_PLANE if tag in tags}
+    common = {tag: (tags[tag],) for tag in _PLANE_TAGS if tag in tags}
     common |= {_BITS_PER_SAMPLE: (16,), _PHOTOMETRIC: (1,), _SAMPLES_PER_PIXEL: (1,)}
     for number in range(count):
-        places = {}
+        segments = {}
         for tag in parts:
             share = len(tags[tag]) // count
-            places[tag] = tags[tag][number * share : (number + 1) * share]
-        yield _with_directory(data, common | places)
+            segments[tag] = tags[tag][number * share : (number + 1) * share]
+        yield _with_directory(data, common | segments)
 
 
 def _with_directory(data: bytes, entries: dict[int, tuple[int, ...]]) -> bytes:
@@ -91,9 +91,9 @@ def _with_directory(data: bytes, entries: dict[int, tuple[int, ...]]) -> bytes:
     after = begin + 2 + 12 * len(entries) + 4
     for tag, numbers in sorted(entries.items()):
         content = struct.pack(f"{order}{len(numbers)}I", *numbers)
-        place = struct.pack(f"{order}I", after + len(values))
+        offset = struct.pack(f"{order}I", after + len(values))
         rows += struct.pack(f"{order}HHI", tag, _LONG, len(numbers))
-        rows += content if len(content) == 4 else place
+        rows += content if len(content) == 4 else offset
         values += content if len(content) > 4 else b""
     start = data[:2] + struct.pack(f"{order}HI", 42, begin)
     directory = struct.pack(f"{order}H", len(entries)) + rows + bytes(4) + values

@@ -49,7 +49,7 @@ def is_video(example: object) -> bool:
         if not os.path.isfile(example.path):
             return False
         with open(example.path, "rb") as file:
-            kind = kinds.of(file.read(kinds.HEAD))
+            kind = kinds.detect(file.read(kinds.HEAD))
             return kind is not None and kind.is_video
     except OSError:
         return False

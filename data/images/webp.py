@@ -13,10 +13,13 @@ def is_lossless(data: bytes) -> bool:
     Args:
         data: A WebP file, from its first byte.
     """
-    place = 12
-    while place + 8 <= len(data):
-        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+    offset = 12
+    while offset + 8 <= len(data):
+        kind, size = (
+            data[offset : offset + 4],
+            int.from_bytes(data[offset + 4 : offset + 8], "little"),
+        )
         if kind in (b"VP8L", b"VP8 "):
             return kind == b"VP8L"
-        place += 8 + (_FRAME_HEADER if kind == _ANIMATION_FRAME else size + size % 2)
+        offset += 8 + (_FRAME_HEADER if kind == _ANIMATION_FRAME else size + size % 2)
     return False

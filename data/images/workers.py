@@ -94,17 +94,19 @@ def stored(
         DiskError: If the disk fails.
         RuntimeError: If a worker fails for another reason than the image.
     """
-    return _read(worked(examples, functools.partial(_store, storage=storage), workers))
+    return _until_disk_error(
+        map_examples(examples, functools.partial(_store, storage=storage), workers)
+    )
 
 
 def prepared(
     examples: Iterable[Example], storage: Storage, workers: int
 ) -> Iterator[Stored | Rejected]:
     """Decodes images for immediate use: as `stored`, but compresses nothing."""
-    return worked(examples, functools.partial(_prepare, storage=storage), workers)
+    return map_examples(examples, functools.partial(_prepare, storage=storage), workers)
 
 
-def worked(
+def map_examples(
     examples: Iterable[Example], work: Callable[[Example], Result], workers: int
 ) -> Iterator[Result | Rejected]:
     """Calls a function for each image, in worker processes.
@@ -125,14 +127,14 @@ def worked(
     Raises:
         RuntimeError: If a worker fails for another reason than the image.
     """
-    crew = Crew(workers)
+    pool = WorkerPool(workers)
     try:
-        yield from crew.worked(examples, work)
+        yield from pool.map_examples(examples, work)
     finally:
-        crew.close()
+        pool.close()
 
 
-def _read(results: Iterator[Result | Rejected]) -> Iterator[Result | Rejected]:
+def _until_disk_error(results: Iterator[Result | Rejected]) -> Iterator[Result | Rejected]:
     """Yields results; raises DiskError at the first that reports a failing disk."""
     with contextlib.closing(results):
         for result in results:
@@ -143,7 +145,7 @@ def _read(results: Iterator[Result | Rejected]) -> Iterator[Result | Rejected]:
             yield result
 
 
-def found_bits(examples: Iterable[Example], workers: int) -> int:
+def bits_in_use(examples: Iterable[Example], workers: int) -> int:
     """The bits that images with 16 bits per channel use, as `Storage.bits`.
 
     Args:
@@ -154,7 +156,9 @@ def found_bits(examples: Iterable[Example], workers: int) -> int:
         DiskError: If the disk fails.
         RuntimeError: If a worker fails for another reason than the image.
     """
-    with contextlib.closing(_read(worked(examples, _largest_sample, workers))) as results:
+    with contextlib.closing(
+        _until_disk_error(map_examples(examples, _largest_sample, workers))
+    ) as results:
         samples = (each for each in results if not isinstance(each, Rejected))
         return bits_for(max(samples, default=0))
 
@@ -163,17 +167,17 @@ def _largest_sample(example: Example) -> int:
     return largest_sample(example.read()) if may_be_deep(example.read(kinds.HEAD)) else 0
 
 
-class Crew:
+class WorkerPool:
     """A pool of worker processes; several threads may give it work."""
 
-    def __init__(self, workers: int, *, together: int = _CHUNK_EXAMPLES) -> None:
+    def __init__(self, workers: int, *, chunk_size: int = _CHUNK_EXAMPLES) -> None:
         """Starts the processes.
 
         Args:
             workers: Number of processes.
-            together: Maximum number of examples that a process gets at once.
+            chunk_size: Maximum number of examples that a process gets at once.
         """
-        self._together = together
+        self._chunk_size = chunk_size
         self._workers = [_Worker() for _ in range(workers)]
         self._idle = queue.SimpleQueue()
         for worker in self._workers:
@@ -184,16 +188,16 @@ class Crew:
         self, examples: Iterable[Example], storage: Storage
     ) -> Iterator[Stored | Rejected]:
         """Decodes images for immediate use, as the function `prepared`."""
-        return self.worked(examples, functools.partial(_prepare, storage=storage))
+        return self.map_examples(examples, functools.partial(_prepare, storage=storage))
 
-    def worked(
+    def map_examples(
         self, examples: Iterable[Example], work: Callable[[Example], Result]
     ) -> Iterator[Result | Rejected]:
-        """Calls a function for each image, as the function `worked`."""
+        """Calls a function for each image, as the function `map_examples`."""
         pending = deque()
         try:
-            for chunk in _chunks(examples, self._together):
-                pending.append(self._threads.submit(self._have_done, work, chunk))
+            for chunk in _chunks(examples, self._chunk_size):
+                pending.append(self._threads.submit(self._run_chunk, work, chunk))
                 if len(pending) > _CHUNKS_AHEAD * len(self._workers):
                     yield from pending.popleft().result()
             while pending:
@@ -208,7 +212,7 @@ class Crew:
         for worker in self._workers:
             worker.stop()
 
-    def _have_done(
+    def _run_chunk(
         self, work: Callable[[Example], Result], chunk: list[Example]
     ) -> list[Result | Rejected]:
         worker = self._idle.get()
@@ -218,13 +222,13 @@ class Crew:
             self._idle.put(worker)
 
 
-def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
-    """Groups at most `most` small files, to send fewer messages to the workers."""
+def _chunks(examples: Iterable[Example], max_examples: int) -> Iterator[list[Example]]:
+    """Groups at most `max_examples` small files, to send fewer messages to the workers."""
     chunk, size = [], 0
     for example in examples:
         chunk.append(example)
         size += example.size or 0
-        if len(chunk) == most or size >= _CHUNK_BYTES:
+        if len(chunk) == max_examples or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -280,7 +284,7 @@ class _Worker:
 
 def store_example(example: Example, storage: Storage) -> Stored | Rejected:
     """Encodes one image in this process, which ends if that takes over `SECONDS_PER_IMAGE`."""
-    return _worked_on(example, functools.partial(_store, storage=storage), SECONDS_PER_IMAGE)
+    return _run_guarded(example, functools.partial(_store, storage=storage), SECONDS_PER_IMAGE)
 
 
 def _store(example: Example, storage: Storage) -> Stored:
@@ -291,7 +295,7 @@ def _prepare(example: Example, storage: Storage) -> Stored:
     return prepare(example.read(), storage)
 
 
-def _worked_on(
+def _run_guarded(
     example: Example, work: Callable[[Example], Result], seconds: int
 ) -> Result | Rejected:
     limit_time(seconds)
@@ -316,7 +320,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO):
         except EOFError:
             return
         try:
-            results = [_worked_on(example, work, seconds) for example in chunk]
+            results = [_run_guarded(example, work, seconds) for example in chunk]
         except Exception:
             results = traceback.format_exc().replace("\n", " | ")
         try:

@@ -37,7 +37,7 @@ def named(folder: Path, labels: Set[int], texts: Names) -> tuple[list[str], int]
             records give another one.
     """
     path = file_in(folder)
-    names = texts | (_of_file(path, labels, texts) if path else {})
+    names = texts | (_file_names(path, labels, texts) if path else {})
     if 0 not in labels and _is_background(names.get(0, "")):
         del names[0]
     if path and (missing := labels - names.keys()):
@@ -47,7 +47,7 @@ def named(folder: Path, labels: Set[int], texts: Names) -> tuple[list[str], int]
     return [names.get(i, f"class_{i - offset}") for i in range(offset, max(known) + 1)], offset
 
 
-def _of_file(path: Path, labels: Set[int], texts: Names) -> Names:
+def _file_names(path: Path, labels: Set[int], texts: Names) -> Names:
     """The names in the file; none if they are ambiguous but the records name all labels."""
     lines = _lines(path)
     numberings = _numberings(path, lines, labels)
@@ -102,13 +102,13 @@ def _numberings(path: Path, lines: Sequence[str], labels: Set[int]) -> list[Name
 
 def _contradiction(names: Names, texts: Names) -> str:
     """Describes a label to which the records give the name of another label; "" if none does."""
-    words = {label: _words(name) for label, name in names.items()}
+    synonyms = {label: _synonyms(name) for label, name in names.items()}
     for label, text in sorted(texts.items()):
-        of_text = _words(text)
-        if of_text & words.get(label, set()):
+        text_synonyms = _synonyms(text)
+        if text_synonyms & synonyms.get(label, set()):
             continue
         for other in names:
-            if of_text & words[other]:
+            if text_synonyms & synonyms[other]:
                 return (
                     f"found {names[other]!r} for label {other} and {names.get(label)!r} for label "
                     f"{label}; the records of label {label} say {text!r}"
@@ -116,9 +116,9 @@ def _contradiction(names: Names, texts: Names) -> str:
     return ""
 
 
-def _words(name: str) -> set[str]:
+def _synonyms(name: str) -> set[str]:
     """The synonyms of a name such as "great_white_shark, white shark"."""
-    return {word.strip() for word in name.casefold().replace("_", " ").split(",")} - {""}
+    return {synonym.strip() for synonym in name.casefold().replace("_", " ").split(",")} - {""}
 
 
 def _is_background(name: str) -> bool:

@@ -72,13 +72,13 @@ def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
         *elsewhere: Folders of shards outside of the cache to look at too.
     """
     by_name = folder().glob(f"*-{fingerprint[:16]}")
-    places = itertools.chain(by_name, map(Path, elsewhere), _places())
-    return next((place for place in places if fingerprint in fingerprints(place)), None)
+    folders = itertools.chain(by_name, map(Path, elsewhere), _cache_folders())
+    return next((path for path in folders if fingerprint in fingerprints(path)), None)
 
 
-def fingerprints(place: Path) -> tuple[str, ...]:
+def fingerprints(path: Path) -> tuple[str, ...]:
     """`Dataset.fingerprints` of a folder; empty if it holds no shards of ours."""
-    description = _read(place / DESCRIPTION)
+    description = _read(path / DESCRIPTION)
     if "fingerprint" not in description:
         return ()
     return (description["fingerprint"], *description.get("earlier_fingerprints", ()))
@@ -131,20 +131,20 @@ def rename(copy: Path, fingerprint: str, *earlier: str) -> None:
         files.write(copy / DESCRIPTION, text.encode() + b"\n")
 
 
-def _places() -> list[Path]:
+def _cache_folders() -> list[Path]:
     """The folders in the cache."""
     return sorted(folder().glob("*/"))
 
 
 def _copies() -> Iterator[Copy]:
-    for place in _places():
-        known = fingerprints(place)
-        if known or place.suffix == ".partial":
-            use = _read(place / _USE)
-            statuses = [path.stat() for path in place.rglob("*") if path.is_file()]
-            newest = max((each.st_mtime for each in statuses), default=place.stat().st_mtime)
+    for path in _cache_folders():
+        known = fingerprints(path)
+        if known or path.suffix == ".partial":
+            use = _read(path / _USE)
+            statuses = [file.stat() for file in path.rglob("*") if file.is_file()]
+            newest = max((each.st_mtime for each in statuses), default=path.stat().st_mtime)
             yield Copy(
-                folder=place,
+                folder=path,
                 fingerprints=known,
                 source=str(use.get("source", "")),
                 content=str(use.get("content", "")),

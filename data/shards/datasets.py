@@ -131,14 +131,14 @@ def load(folder: str | Path, *, verify: bool = False) -> Dataset:
     return dataset
 
 
-def _foreign(place: Path) -> Dataset:
+def _foreign(path: Path) -> Dataset:
     """Opens shards of another tool and prints their classes and labels."""
-    shards = series.find(place)
+    shards = series.find(path)
     description = {"format_version": FORMAT_VERSION, "passed_over": shards.passed_over}
     dataset = _described(shards.folder, {**description, **foreign.describe(shards)})
     lacks = "" if "validation" in dataset.splits else ", no validation split"
     print(
-        f"{place}: shards of another tool, {dataset.num_classes} classes, "
+        f"{path}: shards of another tool, {dataset.num_classes} classes, "
         f"labels from {dataset.label_offset}{lacks}"
     )
     return replace(dataset, earlier_fingerprints=(foreign.earlier_fingerprint(shards),))

@@ -43,7 +43,7 @@ def describe(shards: Series) -> dict:
             their names are ambiguous.
     """
     labels = class_names.file_in(shards.folder)
-    paths = [path for of_split in shards.splits.values() for path in of_split]
+    paths = [path for split_paths in shards.splits.values() for path in split_paths]
     fingerprint = series.fingerprint([*([labels] if labels else []), *paths])
     index = copies.folder() / f"index-{_VERSION}-{fingerprint[:16]}.json"
     if not index.is_file():
@@ -56,7 +56,9 @@ def describe(shards: Series) -> dict:
 def earlier_fingerprint(shards: Series) -> str:
     """The fingerprint of earlier versions, by paths and times: runs of theirs refer to it."""
     fingerprint, home = hashlib.sha256(), shards.folder.resolve()
-    paths = [path for of_split in sorted(shards.splits.values(), key=min) for path in of_split]
+    paths = [
+        path for split_paths in sorted(shards.splits.values(), key=min) for path in split_paths
+    ]
     for path in [shards.folder / "labels.txt", *paths]:
         if path.is_file():
             status = path.stat()
@@ -87,8 +89,8 @@ def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dic
         raise ValueError(f"{folder}: expected records of images, found none in its shards")
     names, label_offset = class_names.named(folder, seen, texts)
     for split, counts in labels.items():
-        of_classes = range(label_offset, label_offset + len(names))
-        described[split]["classes"] = [counts[label] for label in of_classes]
+        class_labels = range(label_offset, label_offset + len(names))
+        described[split]["classes"] = [counts[label] for label in class_labels]
     return {
         "class_names": names,
         "label_offset": label_offset,
@@ -139,7 +141,7 @@ def _survey(path: Path) -> tuple[Counter[int], set[tuple[int, str]], bool]:
         sized = (record["height"] > 0) & (record["width"] > 0)
         return record["label"], record["text"], sized & tf.io.is_jpeg(record["encoded"])
 
-    if fault := _fault(path, most=1):
+    if fault := _fault(path, max_records=1):
         raise ValueError(fault)
     labels, texts, plain = Counter(), set(), True
     try:
@@ -154,20 +156,20 @@ def _survey(path: Path) -> tuple[Counter[int], set[tuple[int, str]], bool]:
     return labels, {(label, text) for label, text in decoded if text and label >= 0}, plain
 
 
-def _fault(path: Path, most: int = sys.maxsize) -> str:
+def _fault(path: Path, max_records: int = sys.maxsize) -> str:
     """Describes the first fault in a shard's first records; "" if there is none."""
     if not path.stat().st_size:
         return ""
     memory = memoryview(np.memmap(path, np.uint8, "r"))
     if not records.begins(memory):
         return f"{path}: {_kind(bytes(memory[: kinds.HEAD]))}"
-    frames, end = records.frames(memory, most)
+    frames, end = records.frames(memory, max_records)
     for number, (begin, stop) in enumerate(frames):
         if records.unsound(memory, [(begin, stop)]):
             return f"{path} is no whole shard: record {number}, at byte {begin:,}, is damaged"
         if complaint := records.complaint(bytes(memory[begin:stop])):
             return f"{path}: record {number} has {complaint}"
-    if len(frames) < most and end < len(memory):
+    if len(frames) < max_records and end < len(memory):
         return f"{path} is no whole shard: record {len(frames)} is cut off or damaged"
     return ""
 
@@ -180,5 +182,5 @@ def _kind(head: bytes) -> str:
             unpacked = zlib.decompressobj(_ANY_HEADER).decompress(head, records.HEADER_BYTES)
             if head.startswith(beginning) and records.begins(unpacked):
                 return f"compressed ({kind}); {expected}, not compressed: {command} FILE > NEW"
-    kind = kinds.of(head)
+    kind = kinds.detect(head)
     return f"{expected}; found {kind.name if kind else 'no TFRecords'}"

@@ -35,14 +35,14 @@ def fields(memory: memoryview, begin: int, end: int) -> Iterator[tuple[int, int]
         begin += length
 
 
-def read_varint(memory: memoryview, place: int) -> tuple[int, int]:
+def read_varint(memory: memoryview, offset: int) -> tuple[int, int]:
     """The integer that begins at a byte, and the byte after it.
 
     Raises:
         IndexError: If the memory ends before the integer.
     """
     value = shift = 0
-    while (byte := memory[place]) >= 0x80:
+    while (byte := memory[offset]) >= 0x80:
         value |= (byte & 0x7F) << shift
-        shift, place = shift + 7, place + 1
-    return value | byte << shift, place + 1
+        shift, offset = shift + 7, offset + 1
+    return value | byte << shift, offset + 1

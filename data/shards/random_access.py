@@ -23,13 +23,13 @@ class Files:
         self._frames: dict[int, list[tuple[int, int]]] = {}
         self._lock = threading.Lock()
 
-    def read(self, shards: np.ndarray, expected: int, places: np.ndarray) -> np.ndarray:
+    def read(self, shards: np.ndarray, expected: int, positions: np.ndarray) -> np.ndarray:
         """Reads records of shards, each file from begin to end.
 
         Args:
             shards: Numbers of the shards, int32 [k].
             expected: Number of records in all these shards.
-            places: Places of the records to read, counted over all these shards, int32 [n].
+            positions: Places of the records to read, counted over all these shards, int32 [n].
 
         Returns:
             object [n]: the records, bytes.
@@ -42,14 +42,14 @@ class Files:
         if ends[-1] != expected:
             files = [self._paths[shard] for shard in shards]
             raise ValueError(f"shards changed: records expected {expected}, {ends[-1]} in {files}")
-        contents = np.empty(len(places), object)
-        numbers = np.searchsorted(ends, places, side="right")
-        for which, shard in enumerate(shards):
-            mine = np.flatnonzero(numbers == which)
-            wanted = places[mine] - (ends[which] - len(frames[which]))
+        contents = np.empty(len(positions), object)
+        numbers = np.searchsorted(ends, positions, side="right")
+        for index, shard in enumerate(shards):
+            members = np.flatnonzero(numbers == index)
+            wanted = positions[members] - (ends[index] - len(frames[index]))
             with open(self._paths[shard], "rb") as file:
-                for number, place in sorted(zip(wanted.tolist(), mine.tolist(), strict=True)):
-                    contents[place] = records.read_at(file, *frames[which][number])
+                for number, position in sorted(zip(wanted.tolist(), members.tolist(), strict=True)):
+                    contents[position] = records.read_at(file, *frames[index][number])
         return contents
 
     def _frames_of(self, shard: int) -> list[tuple[int, int]]:

@@ -181,26 +181,26 @@ class Located(NamedTuple):
     filename: str
 
 
-def frames(memory: memoryview, most: int = sys.maxsize) -> tuple[list[tuple[int, int]], int]:
+def frames(memory: memoryview, max_records: int = sys.maxsize) -> tuple[list[tuple[int, int]], int]:
     """Finds the records of a shard by their stated lengths; checks no checksum.
 
     Args:
         memory: The whole file, uint8 [bytes].
-        most: Maximum number of records.
+        max_records: Maximum number of records.
 
     Returns:
         Begin and end of the content of every complete record, and the end of the last one, which
         is less than the size of a truncated file.
     """
-    frames, place = [], 0
-    while place + HEADER_BYTES <= len(memory) and len(frames) < most:
-        (length,) = _LENGTH.unpack_from(memory, place)
-        begin = place + HEADER_BYTES
+    frames, offset = [], 0
+    while offset + HEADER_BYTES <= len(memory) and len(frames) < max_records:
+        (length,) = _LENGTH.unpack_from(memory, offset)
+        begin = offset + HEADER_BYTES
         if begin + length + _FOOTER_BYTES > len(memory):
             break
         frames.append((begin, begin + length))
-        place = begin + length + _FOOTER_BYTES
-    return frames, place
+        offset = begin + length + _FOOTER_BYTES
+    return frames, offset
 
 
 def begins(memory: memoryview | bytes) -> bool:

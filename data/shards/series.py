@@ -46,20 +46,20 @@ class _Name(NamedTuple):
     shards: int | None
 
 
-def are_shards(place: Path) -> bool:
+def are_shards(path: Path) -> bool:
     """Whether a file, or a file in a folder, has a name like a shard of another tool.
 
     In a folder that holds folders too, the name must state split, number and count.
     """
-    if place.is_file():
-        return _read(place.name) is not None
-    if not place.is_dir():
+    if path.is_file():
+        return _read(path.name) is not None
+    if not path.is_dir():
         return False
-    ranks = [name.rank for _, name in _named(place)]
-    return _IN_SERIES in ranks or bool(ranks) and not any(_folders(place))
+    ranks = [name.rank for _, name in _named(path)]
+    return _IN_SERIES in ranks or bool(ranks) and not any(_folders(path))
 
 
-def find(place: Path) -> Series:
+def find(location: Path) -> Series:
     """Finds the shards, by split.
 
     A single file is the split in its name, else train. In a folder, the files with the most
@@ -67,28 +67,28 @@ def find(place: Path) -> Series:
     else a single series, which is train. Compressed files come last.
 
     Args:
-        place: A shard, or a folder of shards.
+        location: A shard, or a folder of shards.
 
     Raises:
         FileNotFoundError: If there are none.
         ValueError: If a series "of N" is not complete, or a split has several series.
     """
-    if place.is_file():
-        name = _read(place.name)
-        return Series(place.parent, {name.split if name else "train": [place]})
-    if not place.is_dir():
-        raise FileNotFoundError(f"no such folder, expected one with shards. Received: {place}")
-    named = _named(place)
+    if location.is_file():
+        name = _read(location.name)
+        return Series(location.parent, {name.split if name else "train": [location]})
+    if not location.is_dir():
+        raise FileNotFoundError(f"no such folder, expected one with shards. Received: {location}")
+    named = _named(location)
     if not named:
-        raise FileNotFoundError(f"{place} holds no data set, {_EXPECTED}")
+        raise FileNotFoundError(f"{location} holds no data set, {_EXPECTED}")
     rank = min(name.rank for _, name in named)
     splits = defaultdict(lambda: defaultdict(list))
     for path, name in named:
         if name.rank == rank:
             splits[name.split][name.series, name.shards].append((path, name.index))
     rest = tuple(path.name for path, name in named if name.rank > rank)
-    whole = {split: _whole(place, split, of_split) for split, of_split in splits.items()}
-    return Series(place, whole, rest)
+    whole = {split: _whole(location, split, split_series) for split, split_series in splits.items()}
+    return Series(location, whole, rest)
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -98,8 +98,8 @@ def fingerprint(paths: Iterable[Path]) -> str:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode(errors="surrogateescape"))
         with open(path, "rb") as file:
-            for place in (0, max(0, size - _ENDS)):
-                file.seek(place)
+            for offset in (0, max(0, size - _ENDS)):
+                file.seek(offset)
                 digest.update(file.read(_ENDS))
     return digest.hexdigest()
 
@@ -122,12 +122,12 @@ def _read(name: str) -> _Name | None:
     if not parts or not parts["kind"]:
         return None
     stem, in_series = parts["stem"], parts["series"]
-    words = [split_of(word) for word in re.split(r"[-_.\s]", stem)]
+    tokens = [split_of(token) for token in re.split(r"[-_.\s]", stem)]
     if parts["kind"] == in_series:  # without an extension: the split comes right before
-        words = words[-1:]
-        if not words[0]:
+        tokens = tokens[-1:]
+        if not tokens[0]:
             return None
-    split = next(filter(None, reversed(words)), None)
+    split = next(filter(None, reversed(tokens)), None)
     index, shards = (int(parts["index"]), int(parts["shards"])) if in_series else (0, None)
     stem = stem if in_series else _NUMBER.sub("", stem)
     rank = _OTHER if split is None else _OF_SPLIT if shards is None else _IN_SERIES
@@ -140,7 +140,8 @@ def _whole(folder: Path, split: str, series: dict[tuple, list[tuple[Path, int]]]
     if len(series) > 1:
         raise ValueError(
             f"{folder}: expected one series of {split} shards, with the split in their names, as "
-            f"train-00000-of-00016; found {shortened([of[0][0].name for of in series.values()])}"
+            f"train-00000-of-00016; found "
+            f"{shortened([files[0][0].name for files in series.values()])}"
         )
     (((_, shards), members),) = series.items()
     if shards is not None and [index for _, index in members] != list(range(shards)):

@@ -67,7 +67,7 @@ def scan(path: str) -> tree.Folder:
         return root
     (top,) = root.folders
     top.others = root.others | top.others
-    top.never += root.never
+    top.excluded += root.excluded
     return top
 
 
@@ -88,19 +88,19 @@ def unpacked(splits: Splits, scratch: Path) -> Splits:
         scratch: An existing folder.
     """
     examples = [example for split in splits.values() for example in split]
-    places = {}
+    locations = {}
     for number, path in enumerate(sorted({example.path for example in examples})):
         if is_compressed_tar(path):
             spool = scratch / f"unpacked-{number}"
-            places |= _spooled(spool, path, [each for each in examples if each.path == path])
+            locations |= _spooled(spool, path, [each for each in examples if each.path == path])
     return {
         split: [
-            dataclasses.replace(each, path=places[key][0], offset=places[key][1])
-            if (key := (each.path, each.offset)) in places
+            dataclasses.replace(each, path=locations[key][0], offset=locations[key][1])
+            if (key := (each.path, each.offset)) in locations
             else each
-            for each in of_split
+            for each in split_examples
         ]
-        for split, of_split in splits.items()
+        for split, split_examples in splits.items()
     }
 
 
@@ -125,16 +125,16 @@ def members_of(archive: tarfile.TarFile, *, links: bool = False) -> Iterator[tar
 
 def _in_tar(path: str) -> Iterator[tuple[str, Member | None]]:
     """Yields name and place of each member; a hard link has its target's place, others None."""
-    places = {}
+    members_by_name = {}
     with tarfile.open(path) as archive:
         for member in members_of(archive, links=True):
-            place = os.path.normpath(member.name)
+            name = os.path.normpath(member.name)
             if member.isreg():
-                places[place] = Member("", path, member.offset_data, member.size)
+                members_by_name[name] = Member("", path, member.offset_data, member.size)
             else:
                 target = os.path.normpath(member.linkname) if member.islnk() else None
-                places[place] = places.get(target)
-            yield member.name, places[place]
+                members_by_name[name] = members_by_name.get(target)
+            yield member.name, members_by_name[name]
 
 
 def _zipped(path: str) -> Iterator[tuple[str, Member]]:
@@ -168,10 +168,10 @@ def _spooled(
     spool: Path, path: str, examples: list[Example]
 ) -> dict[tuple[str, int], tuple[str, int]]:
     """Unpacks images; maps path and offset of each to those in the spool file."""
-    places, end = {}, 0
+    locations, end = {}, 0
     with tarfile.open(path) as archive, open(spool, "wb") as file:
         for example in sorted(examples, key=lambda example: example.offset):
             archive.fileobj.seek(example.offset)
-            places[path, example.offset] = str(spool), end
+            locations[path, example.offset] = str(spool), end
             end += file.write(archive.fileobj.read(example.size))
-    return places
+    return locations

@@ -47,16 +47,16 @@ def image_folder(
     """
     root, passed_over = _open(data), PassedOver()
     folders = layout.split_folders(root, data, passed_over)
-    places = dict.fromkeys(folders, (data, root))
+    origins = dict.fromkeys(folders, (data, root))
     if val_data is not None:
         folders["validation"] = _open(val_data)
-        places["validation"] = val_data, folders["validation"]
-    listings = _listings(folders, places, passed_over, lenient)
+        origins["validation"] = val_data, folders["validation"]
+    listings = _listings(folders, origins, passed_over, lenient)
     named = listings.values() if lenient else [listings["train"]]
     class_names = sorted({name for each in named for name in each}, key=natural_order)
     splits = {}
     for split, listing in listings.items():
-        with _naming(places[split][0]):
+        with _prefix_errors(origins[split][0]):
             splits[split] = labelled(listing, class_names, split)
     if "validation" not in splits:
         with contextlib.suppress(*[ValueError] * lenient):
@@ -80,7 +80,7 @@ def image_folder(
 
 def _listings(
     folders: dict[str, Folder],
-    places: dict[str, tuple[str, Folder]],
+    origins: dict[str, tuple[str, Folder]],
     passed_over: PassedOver,
     lenient: bool,
 ) -> dict[str, Listing]:
@@ -88,7 +88,7 @@ def _listings(
 
     Args:
         folders: Folder of each split.
-        places: For messages: the path that each split was found in, and its tree.
+        origins: For messages: the path that each split was found in, and its tree.
         passed_over: List to add unused files and folders to.
         lenient: Whether to accept classes without images.
     """
@@ -98,14 +98,14 @@ def _listings(
             images = f" ({layout.count(folder):,} images of no class of train)"
             passed_over.add_folders([folder.name + images * folder.has_images()])
             continue
-        place, whole = places[split]
+        path, root = origins[split]
         listings[split] = layout.annotated(folder, passed_over) or layout.class_folders(
-            folder, place, passed_over, lenient=lenient
+            folder, path, passed_over, lenient=lenient
         )
         if not any(listings[split].values()):
             raise ValueError(
-                f"{place}: no images in class folders for the {split} split; "
-                f"{layout.inventory(whole)}"
+                f"{path}: no images in class folders for the {split} split; "
+                f"{layout.inventory(root)}"
             )
     return listings
 
@@ -148,12 +148,12 @@ def _scan(data: str | Path) -> Folder:
 
 
 @contextlib.contextmanager
-def _naming(place: str) -> Iterator[None]:
+def _prefix_errors(path: str) -> Iterator[None]:
     """Puts a path before the text of an error."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _on_disk(class_names: Sequence[str], listings: dict[str, Listing]) -> list[str]:

@@ -29,11 +29,11 @@ def fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -> str:
     """
     digest = hashlib.sha256(repr((kind, tuple(class_names))).encode())
     examples = []
-    for split, of_split in sorted(splits.items()):
-        for example in of_split:
+    for split, split_examples in sorted(splits.items()):
+        for example in split_examples:
             row = (split, example.name, example.label, _size(example))
             digest.update(repr(row).encode())
-        examples += of_split
+        examples += split_examples
     with ThreadPoolExecutor(_READERS) as readers:
         for sampled in readers.map(_sampled, _sample(examples)):
             digest.update(sampled)
@@ -78,10 +78,10 @@ def _sample(examples: list[Example]) -> Iterator[Example]:
         size = os.path.getsize(path)
         yield Example(path, 0, path, max(0, size - SAMPLE_BYTES))  # its end has the checksums
     plain = (each for each in examples if each.path not in compressed)
-    yield from heapq.nsmallest(SAMPLE, plain, key=_lot)
+    yield from heapq.nsmallest(SAMPLE, plain, key=_name_digest)
 
 
-def _lot(example: Example) -> bytes:
+def _name_digest(example: Example) -> bytes:
     return hashlib.sha256(os.fsencode(example.name)).digest()
 
 

@@ -226,9 +226,9 @@ def _validation_listing(root: Path) -> Listing:
             return listing
     images = _flat_images(root / VALIDATION)
     if not images:
-        for place in (root / VALIDATION, root / f"{VALIDATION}.tar"):
-            if place.exists():
-                raise ValueError(f"{place}: no images found; expected the validation images")
+        for path in (root / VALIDATION, root / f"{VALIDATION}.tar"):
+            if path.exists():
+                raise ValueError(f"{path}: no images found; expected the validation images")
         return {}
     wnids = _ground_truth(root)
     if len(wnids) != len(images):

@@ -16,16 +16,16 @@ from data.sources.tree import Folder
 
 # Names of folders that tell the kind of the files, or the split, but not what images show.
 _IMAGES = r"(jpeg|png)?images?|imgs?"
-_OF_IMAGES = (
+_MASKS = (
     r"masks?|labels?|annotations?|segmentations?(class|object)?|ground[-_\s]?truths?|gt|edges|depth"
 )
 _KINDS_OF_FILES = re.compile(
-    rf"(({_IMAGES}|{_OF_IMAGES}|sets?|data|split|{'|'.join(SPLIT_NAMES)})[-_\s\d]*)+[a-z]?",
+    rf"(({_IMAGES}|{_MASKS}|sets?|data|split|{'|'.join(SPLIT_NAMES)})[-_\s\d]*)+[a-z]?",
     re.IGNORECASE,
 )
 _TABLES = (".csv", ".tsv", ".json", ".parquet", ".xlsx")
 _ANNOTATIONS, _ANNOTATED = "val_annotations.txt", "images"  # of Tiny ImageNet's validation split
-_MOST_FOLDERS, _MOST_TABLES = 6, 3  # in a message
+_MAX_FOLDERS, _MAX_TABLES = 6, 3  # in a message
 _EXPECTED = "expected CLASS/*.jpg, or CLASS/*.jpg below train, validation and test"
 
 
@@ -146,9 +146,9 @@ def is_unlabelled(test: Folder, train: Folder) -> bool:
 def joined(train: Folder) -> str:
     """Lists the classes made of several folders, with these folders; empty if there are none."""
     inner = {folder.name: [each.name for each in _inner(folder)] for folder in _inner(train)}
-    (alike, *others) = {tuple(names) for names in inner.values()}
-    if not others and len(alike) == 1:
-        return f"CLASS/{alike[0]}"
+    (first, *others) = {tuple(names) for names in inner.values()}
+    if not others and len(first) == 1:
+        return f"CLASS/{first[0]}"
     return shortened([f"{name} ({shortened(names)})" for name, names in inner.items() if names])
 
 
@@ -156,13 +156,13 @@ def inventory(root: Folder) -> str:
     """Says which layout is expected, and where how many images and other files were found."""
     parts = [f"{len(root.images):,} images beside the folders"] if root.images else []
     parts += [f"{count(folder):,} images in {folder.name}" for folder in _inner(root)]
-    if len(parts) > _MOST_FOLDERS:
-        parts[_MOST_FOLDERS:] = [f"{len(parts) - _MOST_FOLDERS:,} more folders of images"]
+    if len(parts) > _MAX_FOLDERS:
+        parts[_MAX_FOLDERS:] = [f"{len(parts) - _MAX_FOLDERS:,} more folders of images"]
     names = [name for folder in (root, *root.folders) for name in folder.others]
-    tables = [name for name in names if name.lower().endswith(_TABLES)][:_MOST_TABLES]
+    tables = [name for name in names if name.lower().endswith(_TABLES)][:_MAX_TABLES]
     others = PassedOver()
     others.add_files(names)
-    others.add_folders(root.never)
+    others.add_folders(root.excluded)
     return f"{_EXPECTED}; found {', '.join(parts + tables or others.parts() or ['nothing'])}"
 
 

@@ -23,7 +23,7 @@ DIGITS_FRACTION = 0.2
 _DIGITS_TRAIN = 1437  # the other images
 _CAUSE_CHARACTERS = 400
 _INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")  # TensorFlow's, around a message
-_OF_TFDS = ("dataset_info.json", "features.json")  # in the folder of every version
+_TFDS_FILES = ("dataset_info.json", "features.json")  # in the folder of every version
 
 
 def digits(data: str, *, val_data: None, validation_fraction: float, seed: int) -> Source:
@@ -67,10 +67,10 @@ def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) ->
     files = []
     if data.startswith("tfds:"):
         name = data.removeprefix("tfds:")
-        builder = _built(data, "builder", name)
+        builder = _call_tfds(data, "builder", name)
     else:
         folder = _version(data)
-        builder = _built(data, "builder_from_directory", folder)
+        builder = _call_tfds(data, "builder_from_directory", folder)
         name, files = builder.info.full_name, sorted(filter(Path.is_file, folder.iterdir()))
     keys = _image_and_label(data, builder.info.features)
     with _tfds_errors(data):
@@ -78,7 +78,7 @@ def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) ->
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     if "train" not in sizes:
         raise ValueError(f"{data}: expected a train split, found {sorted(sizes)}")
-    held = 0 if "validation" in sizes else validation_fraction
+    held_out = 0 if "validation" in sizes else validation_fraction
     class_names = builder.info.features[keys[1]].names
     identity = (builder.info.full_name, sorted(sizes.items()), class_names)
     if files:
@@ -91,7 +91,7 @@ def tfds(data: str, *, val_data: None, validation_fraction: float, seed: int) ->
         seed=seed,
         validation_fraction=validation_fraction,
         classes_are_folders=False,
-        train_images=round((1 - held) * sizes["train"]),
+        train_images=round((1 - held_out) * sizes["train"]),
     )
 
 
@@ -121,7 +121,7 @@ def _tfds_errors(data: str) -> Iterator[None]:
 
 def _versions(data: str | os.PathLike) -> list[Path]:
     folders = [Path(data), *sorted(Path(data).glob("*.*.*"))]
-    return [each for each in folders if all(os.path.isfile(each / name) for name in _OF_TFDS)]
+    return [each for each in folders if all(os.path.isfile(each / name) for name in _TFDS_FILES)]
 
 
 def _version(data: str) -> Path:
@@ -134,12 +134,12 @@ def _version(data: str) -> Path:
     return version
 
 
-def _built(data: str, how: str, what: str | Path):
-    """Calls a function of TFDS, `how`, with a name or a folder."""
+def _call_tfds(data: str, function: str, argument: str | Path):
+    """Calls a function of TFDS, `function`, with a name or a folder."""
     import tensorflow_datasets
 
     with _tfds_errors(data):
-        return getattr(tensorflow_datasets, how)(what)
+        return getattr(tensorflow_datasets, function)(argument)
 
 
 def _image_and_label(data: str, available) -> tuple[str, str]:
@@ -148,8 +148,8 @@ def _image_and_label(data: str, available) -> tuple[str, str]:
 
     keys = []
     for key, kind in (("image", features.Image), ("label", features.ClassLabel)):
-        alike = [name for name in available if isinstance(available[name], kind)]
-        keys += [key] if key in available else alike if len(alike) == 1 else []
+        candidates = [name for name in available if isinstance(available[name], kind)]
+        keys += [key] if key in available else candidates if len(candidates) == 1 else []
     if len(keys) < 2 or not hasattr(available[keys[1]], "names"):
         raise ValueError(f"{data}: expected the features image and label, found {list(available)}")
     return tuple(keys)
@@ -164,12 +164,12 @@ def _spool_digits(seed: int, scratch: Path) -> Splits:
         for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True))
     ]
     examples = _spool(scratch / "digits", rows)
-    held = train_test_split(
+    parts = train_test_split(
         np.arange(len(rows)), test_size=DIGITS_FRACTION, stratify=labels, random_state=seed
     )
     return {
         split: [examples[i] for i in sorted(part)]
-        for split, part in zip(("train", "validation"), held, strict=True)
+        for split, part in zip(("train", "validation"), parts, strict=True)
     }
 
 

@@ -94,13 +94,15 @@ def open_source(
     return replace(source, class_names=readable_names(source.class_names))
 
 
-def open_images(place: str | os.PathLike, passed_over: PassedOver | None = None) -> list[Example]:
+def open_images(
+    location: str | os.PathLike, passed_over: PassedOver | None = None
+) -> list[Example]:
     """Lists images to classify: of a folder, of a .tar file, or a single file of any name.
 
     In a folder, and below it, images are recognised by their extension; hidden files are ignored.
 
     Args:
-        place: The file or folder.
+        location: The file or folder.
         passed_over: List to add unused files and folders to.
 
     Returns:
@@ -111,14 +113,14 @@ def open_images(place: str | os.PathLike, passed_over: PassedOver | None = None)
         PermissionError: If a folder cannot be opened.
         ValueError: If a .tar file is damaged.
     """
-    if os.path.isdir(place):
-        folder = tree.scan(place)
+    if os.path.isdir(location):
+        folder = tree.scan(location)
         tree.pass_over_below(folder, passed_over or PassedOver())
         paths = [member.path for member in folder.members()]
-    elif not os.path.exists(place):
-        raise FileNotFoundError(f"no image or folder {place}")
-    elif os.fspath(place).endswith(".tar"):
-        return images_in_archive(place)
+    elif not os.path.exists(location):
+        raise FileNotFoundError(f"no image or folder {location}")
+    elif os.fspath(location).endswith(".tar"):
+        return images_in_archive(location)
     else:
-        paths = [os.fspath(place)]
+        paths = [os.fspath(location)]
     return [Example(path, UNLABELLED, path) for path in paths]

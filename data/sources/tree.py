@@ -18,7 +18,7 @@ EXTENSIONS = (
     *(".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
 )
 # Folders of thumbnails, bins and the like, of Synology, Windows, Linux and macOS.
-_NEVER = {"@eadir", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
+_EXCLUDED = {"@eadir", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 _HIDDEN = {"thumbs.db", "desktop.ini", "icon\r"}  # files that Windows and macOS hide themselves
 # Files that mark a folder as written by this application, and a key in the JSON files.
 _OURS = {"run.json": b'"flags"', "dataset.json": b'"format_version"', "conversion.lock": b""}
@@ -36,7 +36,7 @@ class Folder:
         name: Readable name.
         entries: Images and folders in it, in the order of their names.
         others: Other files, by their names; None for a file that cannot be read.
-        never: Names of the folders in it that are never listed.
+        excluded: Names of the folders in it that are never listed.
         problem: Reason why it cannot be listed; empty if it can.
         identity: Device and inode, the same for each path to the folder; None in an archive.
     """
@@ -44,7 +44,7 @@ class Folder:
     name: str
     entries: "list[Folder | Member]" = field(default_factory=list)
     others: dict[str, Member | None] = field(default_factory=dict)
-    never: list[str] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
     problem: str = ""
     identity: tuple[int, int] | None = None
 
@@ -93,7 +93,7 @@ def pass_over_level(folder: Folder, passed_over: PassedOver, *, images: bool = F
         images: Whether to add its images too.
     """
     passed_over.add_files([*folder.others, *(each.name for each in folder.images if images)])
-    passed_over.add_folders(folder.never)
+    passed_over.add_folders(folder.excluded)
 
 
 def pass_over_below(folder: Folder, passed_over: PassedOver) -> None:
@@ -157,7 +157,7 @@ def without_ours(folder: Folder, read: Callable[[Member], bytes]) -> Folder:
         read: Reads a file.
     """
     ours = [inner for inner in folder.folders if _is_ours(inner, read)]
-    folder.never += [inner.name for inner in ours]
+    folder.excluded += [inner.name for inner in ours]
     folder.entries = [entry for entry in folder.entries if entry not in ours]
     for inner in folder.folders:
         without_ours(inner, read)
@@ -187,8 +187,8 @@ def _scan(path: str, folder: Folder, above: tuple, seen: set) -> Folder:
 
 def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> None:
     name, link = readable(entry.name), entry.is_symlink()
-    if _is_never(entry.name):
-        folder.never.append(name)
+    if _is_excluded(entry.name):
+        folder.excluded.append(name)
     elif os.path.isdir(entry.path) if link else entry.is_dir():
         status = entry.stat()
         identity = status.st_dev, status.st_ino
@@ -208,17 +208,17 @@ def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> N
 
 def _folder_for(folders: dict[tuple, Folder], parents: list[str]) -> Folder | None:
     """The folder of a file in an archive, made if necessary; None if it is never listed."""
-    folder, place = folders[()], ()
+    folder, prefix = folders[()], ()
     for part in parents:
-        if _is_never(part):
-            folder.never += [part] * (part not in folder.never)
-        if _is_never(part) or _is_hidden(part):
+        if _is_excluded(part):
+            folder.excluded += [part] * (part not in folder.excluded)
+        if _is_excluded(part) or _is_hidden(part):
             return None
-        place = (*place, part)
-        if place not in folders:
-            folders[place] = Folder(part)
-            folder.entries.append(folders[place])
-        folder = folders[place]
+        prefix = (*prefix, part)
+        if prefix not in folders:
+            folders[prefix] = Folder(part)
+            folder.entries.append(folders[prefix])
+        folder = folders[prefix]
     return folder
 
 
@@ -233,8 +233,8 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _HIDDEN
 
 
-def _is_never(name: str) -> bool:
-    return name.lower() in _NEVER
+def _is_excluded(name: str) -> bool:
+    return name.lower() in _EXCLUDED
 
 
 def _is_ours(folder: Folder, read: Callable[[Member], bytes]) -> bool:
