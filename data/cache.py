@@ -11,7 +11,7 @@ _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
 
 
 def _table(listed: list[copies.Copy]) -> list[str]:
-    """Lines of a table of copies, and one about all of them."""
+    """Formats a table of copies, and a line with their total size."""
     width = max((len(copy.folder.name) for copy in listed), default=0)
     lines = [f"{'NAME':{width}}  {'SIZE':>9}  {'LAST USED':16}  SOURCE"] if listed else []
     for copy in listed:
@@ -38,7 +38,7 @@ def _age(text: str) -> float:
 
 
 def _chosen(listed: list[copies.Copy], names: list[str]) -> list[copies.Copy]:
-    """The copies with the given names.
+    """Returns the copies with the given names.
 
     Raises:
         ValueError: If there is no copy of a name.
@@ -69,7 +69,9 @@ def main(argv: list[str] | None = None) -> None:
     """Lists or removes converted copies."""
     parser = console.Parser(prog="python -m data.cache", description=__doc__, allow_abbrev=False)
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--prune", type=_age, help="remove copies not used for a time, as in 30d")
+    action.add_argument(
+        "--prune", type=_age, help="remove copies that were not used for this time, such as 30d"
+    )
     action.add_argument("--remove", action="append", help="remove the copy with this name")
     args = parser.parse_args(argv)
     with console.user_errors():

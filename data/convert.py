@@ -31,27 +31,35 @@ with console.quiet_import():
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = console.Parser(prog="python -m data.convert", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", help="digits, tfds:NAME, a folder of images or an archive of one")
-    parser.add_argument("output", help="folder to make")
+    parser.add_argument("output", help="folder to create")
     parser.add_argument(
-        "--short_side", type=int, help="shorter side in pixels; 0 keeps every size (default: 256)"
+        "--short_side",
+        type=int,
+        help="shorter side in pixels; 0 keeps the size of every image (default: 256)",
     )
     parser.add_argument(
-        "--quality", type=int, help="JPEG quality, 1 to 100; stores all images as JPEG"
+        "--quality",
+        type=int,
+        help="JPEG quality, 1 to 100; stores all images as JPEG (default: by content)",
     )
     parser.add_argument(
         "--encoding",
         choices=ENCODINGS,
-        help="jpeg; raw: decoded squares; auto: JPEG, but PNG and others lossless (default: auto)",
+        help="jpeg; raw: decoded squares; auto: JPEG, or lossless like the input (default: auto)",
     )
     parser.add_argument(
-        "--shards", type=int, help="shards of the train split (default: 1,250 images each)"
+        "--shards",
+        type=int,
+        help="number of shards of the train split (default: one per 1,250 images)",
     )
-    parser.add_argument("--workers", type=int, help="processes that decode (default: one per core)")
+    parser.add_argument(
+        "--workers", type=int, help="number of decoding processes (default: one per core)"
+    )
     parser.add_argument(
         "--validation_fraction",
         type=float,
         default=0.1,
-        help="part of train to hold out if there is no validation split (default: 0.1)",
+        help="fraction of train held out if there is no validation split (default: 0.1)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the split and the stored order (default: 0)"
@@ -60,12 +68,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--max_bad",
         type=float,
         default=MAX_BAD,
-        help="part of the images that may be rejected (default: 0.001)",
+        help="fraction of the images that may be rejected (default: 0.001)",
     )
     parser.add_argument("--val_data", help="separate folder of images for validation")
     part = parser.add_mutually_exclusive_group()
     part.add_argument(
-        "--task", type=_task, help="I/N: run task I of N, from 0; the last to end publishes"
+        "--task", type=_task, help="I/N: run task I of N, from 0; the last to finish publishes"
     )
     part.add_argument("--finish", action="store_true", help="publish the shards of all tasks")
     return parser.parse_args(argv)

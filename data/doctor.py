@@ -39,7 +39,7 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
 
     Args:
         source: The images, opened with `lenient`, so that faults are found and not refused.
-        workers: Processes that decode; None for one per core.
+        workers: Number of decoding processes (default: one per core).
 
     Returns:
         The report.
@@ -152,13 +152,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("data", help="digits, tfds:NAME, a folder of images, or converted shards")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument("--all", action="store_true", help="show all findings of each kind")
-    parser.add_argument("--workers", type=int, help="processes that decode (default: one per core)")
+    parser.add_argument(
+        "--workers", type=int, help="number of decoding processes (default: one per core)"
+    )
     parser.add_argument("--val_data", help="separate folder of images for validation")
     parser.add_argument(
         "--validation_fraction",
         type=float,
         default=0.1,
-        help="part of train to hold out if there is no validation split (default: 0.1)",
+        help="fraction of train held out if there is no validation split (default: 0.1)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     return parser.parse_args(argv)
@@ -166,13 +168,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _examine(args: argparse.Namespace) -> Report:
     if args.workers is not None and args.workers < 1:
-        raise ValueError(f"workers must be at least 1: {args.workers}")
+        raise ValueError(f"expected --workers of at least 1, received {args.workers}")
     console.refuse_ambiguous(args.data, "digits")
     if is_converted(args.data):
         if args.val_data is not None:
-            raise ValueError(
-                f"val_data goes with a folder of images, not with shards: {args.val_data}"
-            )
+            raise ValueError(f"expected no --val_data with shards, received {args.val_data}")
         if not (Path(args.data) / DESCRIPTION).is_file():
             raise ValueError(f"{args.data}: expected shards with a {DESCRIPTION}")
         return examine_shards(described(args.data), workers=args.workers)

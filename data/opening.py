@@ -26,11 +26,11 @@ from runtime import console
 
 
 class ChangedDataError(ValueError):
-    """The data is not the data that a run was started with, or it is gone.
+    """The data differs from the data that a run was started with, or is missing.
 
     Attributes:
         reason: Description of the difference.
-        copy: Folder of the shards that the run was started with; None if they are gone too.
+        copy: Folder of the shards that the run was started with; None if they are missing too.
     """
 
     def __init__(self, data: str | os.PathLike, reason: str, expected: copies.Expected) -> None:
@@ -58,13 +58,13 @@ def open_dataset(
     """Opens `data` as shards, converted if necessary.
 
     Args:
-        data: The data, as for `prepare`.
+        data: The data, see `prepare`.
         expected: The data that a run was started with; None for any.
         verify: Whether to compare every shard's sha256, which reads all bytes.
         **options: The other arguments of `prepare`.
 
     Raises:
-        ChangedDataError: If the data is not the expected one, or gone.
+        ChangedDataError: If the data is not the expected one, or missing.
         ValueError: If a shard is damaged, or `data` cannot be used.
     """
     folder, source = prepare(data, expected=expected, **options)
@@ -75,7 +75,7 @@ def open_dataset(
                 data, f"{data} is not the data that the run was started with", expected
             )
         return dataset
-    # Files that are passed over change no record: they may be others than at the conversion.
+    # Unused files affect no record, so they may differ from those at the time of the conversion.
     passed_over = tuple(source.passed_over.parts(dataset.unreadable))
     return replace(dataset, passed_over=passed_over, joined=source.joined)
 
@@ -98,27 +98,27 @@ def prepare(
     conversions, or when it waits for a process that makes the same conversion.
 
     Args:
-        data: The images, as for `open_source`, or a folder of shards, which is returned.
+        data: The images, see `open_source`, or a folder of shards, which is returned.
         image_size: Side of the network's input in pixels, which decides the stored size.
         val_data: A separate folder of class folders for validation.
-        validation_fraction: Part of train to hold out if there is no validation split.
-        check: Called with `Source.train_images` before a conversion; may raise an error that would
-            make the conversion useless.
+        validation_fraction: Fraction of train held out if there is no validation split.
+        check: Function called with `Source.train_images` before a conversion; it may raise an error
+            that would make the conversion useless.
         expected: The images that a run was started with; None for any. Shards are not compared.
-        workers: Processes that decode; None for one per core.
+        workers: Number of decoding processes (default: one per core).
         progress: Whether to report progress on stderr.
 
     Returns:
         The folder, and the source of its images; None for a folder of shards.
 
     Raises:
-        ChangedDataError: If images are not the expected ones, or gone.
-        ValueError, FileNotFoundError: As `open_source`.
-        OSError, RuntimeError: As `convert`.
+        ChangedDataError: If the images are not the expected ones, or missing.
+        ValueError, FileNotFoundError: See `open_source`.
+        OSError, RuntimeError: See `convert`.
     """
     if is_converted(data):
         if val_data is not None:
-            raise ValueError(f"val_data goes with a folder of images, not with shards: {val_data}")
+            raise ValueError(f"expected no val_data with shards, received {val_data}")
         return Path(data), None
     try:
         source = open_source(data, val_data=val_data, validation_fraction=validation_fraction)
@@ -143,7 +143,7 @@ def prepare(
 def _converted_before(
     data: str | os.PathLike, source: Source, storage: Storage, expected: copies.Expected | None
 ) -> Path | None:
-    """The folder that a source was converted into, perhaps by an earlier version; else None.
+    """Returns the folder that a source was converted into, by any version; None if there is none.
 
     Raises:
         ChangedDataError: If the source is not the expected one.
@@ -165,9 +165,9 @@ def _converted_before(
             elif used != storage:
                 name = f"{name_of(data)}-{expected.fingerprint[:16]}"
                 raise ValueError(
-                    f"{data}: expected what an earlier version converted, which is gone: "
-                    f"{copies.folder() / name}: the run cannot go on; test.py RUN --data=... tests "
-                    "it on a new conversion"
+                    f"{data}: expected the conversion of an earlier version, which is missing: "
+                    f"{copies.folder() / name}; the run cannot continue, but test.py RUN "
+                    "--data=... tests it on a new conversion"
                 )
             return copy
     if expected:
@@ -185,7 +185,7 @@ def _fingerprints(source: Source) -> Iterator[str]:
 
 
 def _earlier(storage: Storage) -> Storage:
-    """The storage that earlier versions used by default, which their runs expect."""
+    """Returns the storage that earlier versions used by default, which their runs expect."""
     encoding = "jpeg" if storage.encoding == "auto" else storage.encoding
     return Storage(storage.short_side, quality=95, encoding=encoding)
 
@@ -203,7 +203,7 @@ def _convert(data: str | os.PathLike, source: Source, storage: Storage, **option
         )
 
     def on_wait():
-        print(f"{data}: another process is doing that, waiting for it", flush=True)
+        print(f"{data}: another process is converting it, waiting for that process", flush=True)
 
     with contextlib.suppress(AlreadyConvertedError):  # by that process
         convert(source, folder, storage, on_wait=on_wait, **options)
@@ -211,7 +211,7 @@ def _convert(data: str | os.PathLike, source: Source, storage: Storage, **option
 
 
 def told(dataset: Dataset) -> list[str]:
-    """Lines for the user about the classes of a data set, and files that are not used."""
+    """Formats the lines about the classes of a data set and about unused files."""
     names, counts = dataset.class_names, dataset.class_counts
     lines = reading.summary_lines(
         names, counts.get("train"), joined=dataset.joined, passed_over=dataset.passed_over

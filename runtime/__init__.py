@@ -1,1 +1,1 @@
-"""Needs of every process, such as errors, files and seeds; imports nothing else of ours."""
+"""Functions that every process needs (errors, files, seeds); imports no other package of ours."""

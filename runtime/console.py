@@ -35,7 +35,7 @@ if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:  # before syntax that th
 # oneDNN's kernels even on processors without AVX-512, for which TensorFlow does not choose them:
 # there cifar_resnet20 trains 1.9 times as fast.
 _TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
-_LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # of str.splitlines
+_LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # as in str.splitlines
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # not the user's mistake
 _UNREAD = {errno.EPIPE, errno.EIO}  # a closed pipe, a terminal that has hung up
 
@@ -90,12 +90,12 @@ def leaving() -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """The text with escapes for unprintable characters: names may be a stranger's."""
+    """Escapes unprintable characters, because names may be untrusted."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str) -> str:
-    """The text on one line of valid UTF-8, for files and pictures: names may be a stranger's.
+    """Converts a text to one line of valid UTF-8, because names may be untrusted.
 
     Line breaks become blanks; lone surrogates, which stand for undecodable bytes, become escapes.
     """
@@ -117,7 +117,7 @@ def duration(seconds: float) -> str:
 
 
 def stops() -> list[int]:
-    """The signals that ask this process to stop; SIGHUP unless it is ignored, as under nohup."""
+    """Returns the signals that ask this process to stop; SIGHUP unless it is ignored (nohup)."""
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
 
@@ -176,7 +176,7 @@ def parse(
     Args:
         argv: The command line, the program's name first.
         flag_values: The flags to set; values of an earlier parse are reset.
-        headings: Headings of the flags in `--help`, as `runtime.flags.define` has them.
+        headings: Headings of the flags in `--help`, as defined by `runtime.flags.define`.
 
     Returns:
         The positional arguments.
@@ -212,13 +212,13 @@ def refuse_ambiguous(value: str | None, name: str, flag: str = "") -> None:
     """
     if value == name and os.path.exists(name):
         raise ValueError(
-            f"{flag}{name} is built in, and there is a folder or file {name} here: expected "
-            f"{flag}./{name} for that one"
+            f"{flag}{name} is built in, but a folder or file {name} exists here: expected "
+            f"{flag}./{name} for the latter"
         )
 
 
 def expanded(value: object) -> object:
-    """The value of a flag or argument, with a leading `~` replaced by the home folder."""
+    """Replaces a leading `~` in the value of a flag or argument by the home folder."""
     if isinstance(value, list):
         return list(map(expanded, value))
     is_path = isinstance(value, str) and value.startswith("~")
@@ -226,14 +226,14 @@ def expanded(value: object) -> object:
 
 
 class _Output(io.FileIO):
-    """The file of an output stream; once nobody reads it any more, it becomes /dev/null."""
+    """The file of an output stream, which becomes /dev/null once its reader has ended."""
 
     def __init__(self, descriptor: int, *, ends: bool) -> None:
         """Wraps a file descriptor.
 
         Args:
             descriptor: The file.
-            ends: Whether the process ends when it is a closed pipe.
+            ends: Whether the process ends when the file is a closed pipe.
         """
         super().__init__(descriptor, "w", closefd=False)
         self._ends = ends
@@ -260,7 +260,7 @@ def open_streams(*, ends: bool = False) -> None:
     Undecodable bytes in names of files are written as escapes.
 
     Args:
-        ends: Whether the process ends, quietly, when nobody reads its stdout any more (`| head`).
+        ends: Whether the process ends silently when the reader of its stdout has ended (`| head`).
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -274,7 +274,7 @@ def run(main: Callable[[list[str]], None], *, ends: bool = False) -> None:
 
     Args:
         main: Function of the command line.
-        ends: Whether the process ends when nobody reads its stdout any more.
+        ends: Whether the process ends when the reader of its stdout has ended.
     """
     open_streams(ends=ends)
     try:
@@ -313,7 +313,7 @@ class Interrupts:
     def _note(self, number: int, frame: object) -> None:
         if self.received is None:
             self.received = number
-            with contextlib.suppress(OSError):  # of a terminal that is gone
+            with contextlib.suppress(OSError):  # the terminal is closed
                 os.write(2, self._line.encode())  # print may be what the signal interrupts
         elif number != signal.SIGHUP:
             os._exit(128 + number)

@@ -4,5 +4,5 @@ import os
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
+    """Returns the number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

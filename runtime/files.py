@@ -1,4 +1,4 @@
-"""Files and folders that exist whole or not at all, whenever process or machine stops; locks."""
+"""Locks, and files and folders that are complete or absent, whenever process or machine stops."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ class BusyError(ValueError):
 
 
 def partial(output: Path) -> Path:
-    """The folder in which an output is made, `OUTPUT.partial`."""
+    """Returns the folder in which an output is made, `OUTPUT.partial`."""
     return output.with_name(f"{output.name}.partial")
 
 
@@ -35,7 +35,7 @@ def claimed(
 
     Args:
         output: Path that the folder, or one in it, will be published as.
-        on_wait: Called before waiting for another process; None not to wait.
+        on_wait: Function called before waiting for another process; None raises an error instead.
         shared: Whether other processes may hold shared claims at the same time.
 
     Raises:
@@ -64,7 +64,7 @@ def locked(
         folder: A claimed folder.
         name: Name of the work.
         taken: Message of the error if another process has the lock.
-        on_wait: Called before waiting for another process; None not to wait.
+        on_wait: Function called before waiting for another process; None raises an error instead.
 
     Raises:
         BusyError: If another process has the lock and there is no `on_wait`.
@@ -81,7 +81,7 @@ def acquire(lock: IO, mode: int, taken: str, on_wait: Callable[[], object] | Non
         lock: The file.
         mode: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
         taken: Message of the error if another process has the lock.
-        on_wait: Called before waiting for another process; None not to wait.
+        on_wait: Function called before waiting for another process; None raises an error instead.
 
     Raises:
         BusyError: If another process has the lock and there is no `on_wait`.
@@ -114,7 +114,7 @@ def publish(folder: Path, output: Path) -> None:
     try:
         folder.rename(output)
     except OSError as error:
-        raise FileExistsError(f"{output} cannot be made: {error.strerror}") from None
+        raise FileExistsError(f"{output} cannot be created: {error.strerror}") from None
     sync(output.parent)
 
 
@@ -141,22 +141,24 @@ def remove(folder: Path) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Makes `path` a file with these bytes, as `replace`."""
+    """Writes a file atomically and durably."""
     replace(path, lambda temporary: temporary.write_bytes(data))
 
 
 def replace(path: Path, save: Callable[[Path], object]) -> None:
-    """Makes `path` the file that `save(temporary)` writes, atomically and durably.
+    """Creates or replaces a file atomically and durably.
 
     Args:
-        path: The file to make or replace.
-        save: Writes a file at the path it is given, in the same folder.
+        path: Path of the file.
+        save: Function that writes the content to a temporary path in the same folder.
     """
     temporary = _temporary(path)
     try:
         mode = _mode_of_new(temporary)
         save(temporary)
-        os.chmod(temporary, mode & path.parent.stat().st_mode)  # no more open than its folder
+        os.chmod(
+            temporary, mode & path.parent.stat().st_mode
+        )  # not more accessible than its folder
         _sync_file(temporary)
         os.replace(temporary, path)
     finally:
@@ -188,7 +190,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_litter(folder: Path) -> None:
-    """Removes what processes were writing in a folder, or one below it, when they were killed."""
+    """Removes the temporary files that killed processes left in a folder or one below it."""
     for path in [*folder.glob(f".*{_TEMPORARY}"), *folder.glob(f"*/.*{_TEMPORARY}")]:
         if _is_alive(path.suffixes[-2:-1]):
             continue
@@ -199,7 +201,7 @@ def remove_litter(folder: Path) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Makes sure that the names of a folder's files are on the disk."""
+    """Flushes the names of a folder's files to the disk."""
     with contextlib.suppress(PermissionError):  # some file systems do not open folders
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -209,12 +211,12 @@ def sync(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """The name under which this process writes a file or folder; `remove_litter` knows it."""
+    """Returns the temporary path of a file or folder, in a form that `remove_litter` recognises."""
     return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
 
 
 def _mode_of_new(path: Path) -> int:
-    """The mode of files that are made here; asking for the umask would change it for a moment."""
+    """Returns the mode of new files here; reading the umask would change it for a moment."""
     path.unlink(missing_ok=True)
     path.touch()
     mode = path.stat().st_mode & 0o777
@@ -247,14 +249,14 @@ def _open_lock(folder: Path) -> BinaryIO:
         try:
             names = os.listdir(folder)
             if names and _LOCK not in names:
-                raise FileExistsError(f"{folder} is in the way: it is not of a conversion")
+                raise FileExistsError(f"{folder} exists and is not the folder of a conversion")
             return open(folder / _LOCK, "a+b")  # over NFS, a shared lock needs to read
         except FileNotFoundError:  # removed by its process just now
             continue
 
 
 def _is_same(lock: BinaryIO, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Whether an open file is still the file at a path."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
     except FileNotFoundError:

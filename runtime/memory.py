@@ -31,7 +31,7 @@ _CGROUP_FILES = {  # by type of file system
 
 
 def free_memory() -> int:
-    """Bytes that this process can allocate: what the machine and all its groups have left."""
+    """Returns the bytes that this process can allocate: the minimum over machine and groups."""
     left = (_left(folder, kind) for folder, kind in _groups())
     return max(0, int(min(_machine_memory(), *left, math.inf)))
 
@@ -44,13 +44,13 @@ def _machine_memory() -> int:
 
 
 def _row(path: Path, name: str) -> int:
-    """The number after a name in a table; 0 if the name is missing."""
+    """Returns the number after a name in a table; 0 if the name is missing."""
     rows = (line.split() for line in path.read_text().splitlines())
     return next((int(row[1]) for row in rows if row[0] == name), 0)
 
 
 def _left(folder: Path, kind: _CgroupFiles) -> float:
-    """Bytes that a group has left; infinite without a limit."""
+    """Returns the bytes that a group has left; infinite without a limit."""
     try:
         limit = float((folder / kind.limit).read_text().replace("max", "inf"))
         used = int((folder / kind.used).read_text())
@@ -86,5 +86,5 @@ def _own_groups() -> Iterator[tuple[str, Path]]:
 
 
 def _below(top: Path, root: Path, group: Path) -> Path:
-    """The folder of a group; a container may see its own group, or only the top one, at the top."""
+    """Returns the folder of a group; in a container, the top folder may be its own group."""
     return top / group.relative_to(root) if group.is_relative_to(root) else top

@@ -23,5 +23,5 @@ MIXING = 2  # engine.mixing: mixup and CutMix of each pair of images
 
 
 def named_key(seed: int, name: str) -> int:
-    """The key, 32 bits, of a layer's dropout masks or of a kernel's first values."""
+    """Returns the 32-bit key of a layer's dropout masks or of a kernel's initial values."""
     return zlib.crc32(f"{seed}/{name}".encode())

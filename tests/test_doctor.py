@@ -442,8 +442,8 @@ def test_nothing_is_made_of_the_names_in_an_archive(tmp_path):
     ("words", "message"),
     [
         (["nowhere"], "nowhere: no such folder"),
-        (["digits", "--workers=0"], "workers must be at least 1"),
-        (["digits", "--validation_fraction=2"], "validation_fraction must be at least 0"),
+        (["digits", "--workers=0"], "expected --workers of at least 1"),
+        (["digits", "--validation_fraction=2"], "expected validation_fraction in"),
         (["digits", "--jsn"], "unrecognized arguments: --jsn"),
     ],
 )

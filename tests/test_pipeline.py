@@ -647,7 +647,7 @@ def test_a_record_of_another_size_than_it_says_stops_the_run(tmp_path):
 
 
 def test_an_empty_or_unknown_split_is_refused(numbered):
-    with pytest.raises(ValueError, match=r"train, test. Received: validation"):
+    with pytest.raises(ValueError, match=r"train, test, received validation"):
         pipeline.test_batches(numbered, "validation", size=8, crops=1, batch_size=1, threads=1)
     empty = dataclasses.replace(numbered, splits={"test": ()})
     with pytest.raises(ValueError, match="empty"):

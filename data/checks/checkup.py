@@ -25,7 +25,7 @@ from data.images.examples import Example
 
 TINY = 32  # pixels of the shorter side
 
-DARK = 8  # of 255: an image with a lower mean is nearly black
+DARK = 8  # mean level, of 255, below which an image is nearly black
 
 _EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -38,7 +38,7 @@ _EXTENSIONS = {
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".heics", ".heifs", ".hif"),
 }
-_IS_CUT: dict[str, Callable[[bytes], bool]] = {  # by format, if it can be told
+_IS_CUT: dict[str, Callable[[bytes], bool]] = {  # by format, where it can be detected
     "JPEG": lambda data: not jpeg.has_end(data),
     "PNG": lambda data: b"IEND" not in data,
     "BMP": lambda data: int.from_bytes(data[2:6], "little") > len(data),
@@ -98,7 +98,7 @@ def examine_file(example: Example, bits: int = 16) -> Checkup | Unsound:
 
     Args:
         example: An image file; the extension of its name is compared with its format.
-        bits: Bits in use in images with 16 bits per channel, as for `decode`.
+        bits: Bits in use in images with 16 bits per channel, see `decode`.
 
     Returns:
         The findings.
@@ -170,14 +170,14 @@ def _kind_of(error: BadImage, data: bytes) -> str:
 def _holds(applies: Callable[[Image.Image], bool], header: Image.Image) -> bool:
     try:
         return applies(header)
-    except Exception:  # Pillow's parsers meet strangers' bytes and raise whatever they trip over
+    except Exception:  # Pillow's parsers raise exceptions of any type on untrusted bytes
         return False
 
 
 def _pixel_findings(
     data: bytes, header: Image.Image, image: np.ndarray, bits: int
 ) -> list[tuple[str, str]]:
-    """Findings about the pixels: nothing to see, and transparency."""
+    """Returns the findings about the pixels: nothing visible, and transparency."""
     alpha, findings = _alpha(header), []
     colour, mean = image[0, 0], np.mean(cv2.mean(image)[:3])
     if (image[0] == colour).all() and (image == colour).all():  # most differ in the first row

@@ -1,4 +1,4 @@
-"""Finds images that are the same or nearly so by sorting: in about n log n, not for every pair.
+"""Finds equal and nearly equal images by sorting, in about n log n steps instead of n^2.
 
 A difference hash proposes pairs, and small versions of the images decide. Sources: the hash is from
 N. Krawetz, "Kind of Like That", hackerfactor.com, 2013; sorting by permuted bits is from
@@ -23,7 +23,7 @@ _CHUNK = 4096  # pairs to compare at once
 
 
 def difference_hash(image: np.ndarray) -> int:
-    """Returns 64 bits: whether the left of two neighbours on an 8 x 9 grid is the brighter.
+    """Returns 64 bits: whether the left of two neighbours on an 8 x 9 grid is brighter.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -33,7 +33,7 @@ def difference_hash(image: np.ndarray) -> int:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Reduces an image, uint8 [H, W, 3], to uint8 `THUMBNAIL`, whatever its proportions."""
+    """Reduces an image, uint8 [H, W, 3], to uint8 `THUMBNAIL`, for any aspect ratio."""
     return cv2.resize(image, THUMBNAIL[:2], interpolation=cv2.INTER_AREA)
 
 
@@ -66,7 +66,7 @@ def near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int]]:
 
 
 def _candidates(hashes: np.ndarray) -> np.ndarray:
-    """Pairs of hashes at most `MAX_DISTANCE` apart, int64 [p, 2].
+    """Proposes pairs of hashes at most `MAX_DISTANCE` bits apart, int64 [p, 2].
 
     Near hashes are probably neighbours in one of several orders, each by other bits first.
     """
@@ -99,7 +99,7 @@ def _are_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _connected(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """The connected components of a graph whose edges are `pairs`, each sorted."""
+    """Returns the connected components of the graph with edges `pairs`, each sorted."""
     parents: dict[int, int] = {}
 
     def root(node: int) -> int:

@@ -120,7 +120,7 @@ class Place:
     record: int | None = None
 
     def __str__(self) -> str:
-        """The place in one printable line."""
+        """Formats the place on one printable line."""
         record = None if self.record is None else f"record {self.record}"
         parts = [self.shard, record, self.image and f"{_printable(self.image)}"]
         return f"{' '.join(part for part in parts if part)} ({self.split})"
@@ -134,8 +134,8 @@ class Finding:
         kind: A key of `KINDS`.
         places: The images or shards, if any.
         detail: Details of the finding.
-        class_name: The class, if any.
-        split: The split, unless the places tell it.
+        class_name: Name of the class, or None.
+        split: Name of the split; None if the places state it.
     """
 
     kind: str
@@ -145,13 +145,13 @@ class Finding:
     split: str | None = None
 
     def as_dict(self) -> dict:
-        """The finding as JSON values, without empty ones."""
+        """Returns the finding as JSON values, without empty ones."""
         kind = KINDS[self.kind]
         values = asdict(self) | {"places": [_filled(asdict(place)) for place in self.places]}
         return {"severity": kind.severity, "advice": kind.advice} | _filled(values)
 
     def __str__(self) -> str:
-        """The finding in one line."""
+        """Formats the finding on one line."""
         places = " = ".join(map(str, self.places[:_FIRST_PLACES]))
         if len(self.places) > _FIRST_PLACES:
             places += f" = {len(self.places) - _FIRST_PLACES:,} more"
@@ -184,8 +184,8 @@ class Report:
         class_names: Names of the classes, by label.
         splits: Numbers of images, by split.
         findings: All findings, in any order.
-        joined: Classes made of several folders, as `Source.joined`.
-        passed_over: Files and folders that are not used, as `PassedOver.parts`.
+        joined: Classes made of several folders, see `Source.joined`.
+        passed_over: Files and folders that are not used, see `PassedOver.parts`.
     """
 
     data: str
@@ -202,7 +202,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """The last line of the report."""
+        """Last line of the report."""
         counts = self._severities()
         numbers = ", ".join(
             f"{counts[severity]:,} {severity}{'s' * (counts[severity] != 1)}"
@@ -213,7 +213,7 @@ class Report:
         return f"verdict: {verdict} ({numbers or 'nothing found'})"
 
     def as_json(self) -> str:
-        """One line for programs."""
+        """Formats the report as one line of JSON."""
         ordered = sorted(self.findings, key=lambda finding: _ORDER[finding.kind])
         splits = {
             name: asdict(split)
@@ -233,7 +233,7 @@ class Report:
         return json.dumps(report)
 
     def as_text(self, *, first: int | None = _FIRST) -> str:
-        """Lines for people: the splits, the findings by kind, the verdict.
+        """Formats the report as text: the splits, the findings by kind, the verdict.
 
         Args:
             first: Maximum number of findings of a kind to show; None for all.

@@ -9,8 +9,8 @@ from data.checks.checkup import Checkup, Unsound
 from data.checks.findings import Finding, Place, Split
 from data.images.examples import UNLABELLED
 
-FEW_IMAGES = 10  # of a class in train
-IMBALANCE = 10  # times the smallest class of train
+FEW_IMAGES = 10  # images of a class in train
+IMBALANCE = 10  # ratio of the largest to the smallest class of train
 SERIES = 30  # near images in a group that is more than copies of one image
 
 
@@ -76,7 +76,7 @@ class Survey:
         return splits
 
     def copies(self) -> Iterator[Finding]:
-        """Findings about copies among all images that have been added."""
+        """Yields the findings about copies among all images that have been added."""
         exact = duplicates.same(self._digests)
         for group in exact:
             yield from self._judged(group, "contradiction", "leak", "duplicate")
@@ -91,7 +91,7 @@ class Survey:
     def _judged(
         self, group: list[int], classes: str, splits: str, within: str
     ) -> Iterator[Finding]:
-        """Finding about a group of copies: in several classes, in several splits, or neither."""
+        """Yields the findings about a group of copies: in several classes, splits, or neither."""
         places = tuple(self._places[i] for i in group)
         labels = {self._labels[i] for i in group} - {UNLABELLED}
         kinds = [classes] * (len(labels) > 1)
@@ -101,7 +101,7 @@ class Survey:
             yield Finding(kind, places, f"classes {names}" if len(labels) > 1 else "")
 
     def classes(self) -> Iterator[Finding]:
-        """Findings about the classes of all images that have been added."""
+        """Yields the findings about the classes of all images that have been added."""
         counts = {name: split.classes for name, split in self.splits().items()}
         train = counts.pop("train", [0] * len(self.class_names))
         if sum(map(bool, train)) < 2:

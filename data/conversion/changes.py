@@ -19,7 +19,7 @@ _NAMES = 3  # to list of each kind
 
 
 def since(source: Source, copy: Path) -> str:
-    """Says which images were added, removed or changed, as in "1 added (cat/heron.jpg)".
+    """Describes which images were added, removed or changed, as in "1 added (cat/heron.jpg)".
 
     Args:
         source: The images as they are now.
@@ -49,7 +49,7 @@ def since(source: Source, copy: Path) -> str:
 
 
 def _names(dataset: datasets.Dataset) -> Iterator[str]:
-    """The names of all images that were converted or rejected."""
+    """Yields the names of all images that were converted or rejected."""
     for shard in (shard for shards in dataset.splits.values() for shard in shards):
         memory = np.memmap(shard.path, np.uint8, mode="r").data
         for begin, end in records.frames(memory)[0]:
@@ -59,6 +59,6 @@ def _names(dataset: datasets.Dataset) -> Iterator[str]:
 
 
 def _time(example: Example) -> float:
-    """Time of last change of an image's file; 0 if it lies in an archive or is gone."""
+    """Returns the modification time of an image's file; 0 if it is in an archive or missing."""
     is_file = not (example.offset or example.packing) and os.path.exists(example.path)
     return os.stat(example.path).st_mtime if is_file else 0.0

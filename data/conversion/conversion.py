@@ -1,4 +1,4 @@
-"""Runs a conversion: makes shards in a claimed folder, describes and publishes them."""
+"""Runs a conversion: writes shards in a claimed folder, describes and publishes them."""
 
 import collections
 import contextlib
@@ -45,7 +45,7 @@ class Conversion:
 
     Attributes:
         source: The images; its seed decides the stored order.
-        output: Folder to make; it may exist if it is empty.
+        output: Folder to create; it may exist if it is empty.
         storage: How to store the images.
         shards: Shards of the train split, the others in proportion; None for about 1,250 images
             each.
@@ -69,9 +69,9 @@ class Conversion:
         """Checks the numbers."""
         for name in ("shards", "workers"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1: {value}")
+                raise ValueError(f"expected {name} of at least 1, received {value}")
         if not 0 <= self.max_bad <= 1:
-            raise ValueError(f"max_bad must be 0 to 1: {self.max_bad}")
+            raise ValueError(f"expected max_bad from 0 to 1, received {self.max_bad}")
 
     def check_free(self):
         """Refuses an output that is taken.
@@ -82,11 +82,11 @@ class Conversion:
         """
         if (self.output / DESCRIPTION).exists():
             raise AlreadyConvertedError(
-                f"{self.output} holds a conversion already, expected a folder to make"
+                f"{self.output} holds a conversion already, expected a folder to create"
             )
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise ValueError(
-                f"{self.output} exists already, expected a folder to make or an empty one"
+                f"{self.output} exists already, expected a folder to create or an empty one"
             )
 
     def is_published(self) -> bool:
@@ -107,7 +107,7 @@ class Conversion:
         return plan(splits, self.storage, seed=self.source.seed, shards=self.shards)
 
     def make(self, folder: Path, task: Task) -> list[Planned]:
-        """Makes a task's shards, except those that exist already.
+        """Writes a task's shards, except those that exist already.
 
         Args:
             folder: The claimed folder.
@@ -167,7 +167,7 @@ class Conversion:
         except FileExistsError:
             self.check_free()
             raise
-        self._too_many.unlink(missing_ok=True)  # of an attempt that accepted fewer
+        self._too_many.unlink(missing_ok=True)  # from an attempt that accepted fewer
         return description
 
     def say(self, line: str):
@@ -198,7 +198,7 @@ class Conversion:
         return Limit(planned, self.max_bad, self._too_many)
 
     def _bits(self, planned: list[Planned]) -> int:
-        """Bits in use in training images with 16 bits per channel."""
+        """Returns the bits in use in training images with 16 bits per channel."""
         if self.source.eight_bit:
             return self.storage.bits
         train = [each for shard in planned if shard.split == "train" for each in shard.examples]
@@ -240,10 +240,10 @@ def convert(
 
     Args:
         source: The images.
-        output: Folder to make; it may exist if it is empty.
+        output: Folder to create; it may exist if it is empty.
         storage: How to store the images.
-        on_wait: Called before waiting for another process that is converting into `output`; None
-            not to wait.
+        on_wait: Function called before waiting for another process that is converting into
+            `output`; None raises an error instead of waiting.
         **options: The other attributes of `Conversion`.
 
     Returns:
@@ -259,7 +259,7 @@ def convert(
 
 
 def run(conversion: Conversion, on_wait: Callable[[], object] | None = None) -> dict:
-    """Runs a whole conversion, as `convert`."""
+    """Runs a whole conversion, as `convert` does."""
     conversion.check_free()
     with claimed(conversion.output, on_wait) as folder, leaving(folder, conversion.output):
         conversion.check_free()  # another process may have made it just now
@@ -281,7 +281,7 @@ def scratch_folder(folder: Path, task: Task) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def leaving(folder: Path, output: Path) -> Iterator[None]:
-    """Removes a claimed folder in the end, unless the conversion can be continued from it."""
+    """Removes a claimed folder after the block, unless the conversion can continue from it."""
     try:
         yield
     finally:

@@ -34,7 +34,7 @@ def fingerprint(source: Source, storage: Storage) -> str:
 
 
 def made_with() -> dict[str, str]:
-    """Versions of everything that the stored bytes may depend on."""
+    """Returns the versions of everything that the stored bytes may depend on."""
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,

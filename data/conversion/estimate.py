@@ -16,11 +16,11 @@ from data.shards import records
 from runtime import console
 
 _MANY_PER_WORKER = 2000  # images; fewer are converted as fast as a sample
-_SAMPLE = 0.05  # of all images
+_SAMPLE = 0.05  # fraction of all images
 _SAMPLE_PER_WORKER = (512, 2000)  # images: minimum, maximum
-_SECONDS = 1.5  # of the sample
-_WARM_UP = 0.25  # of the sample, while workers start
-_MARGIN = 1.05  # of the estimated size
+_SECONDS = 1.5  # seconds spent on the sample
+_WARM_UP = 0.25  # fraction of the sample not measured, while workers start
+_MARGIN = 1.05  # factor of the estimated size
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Estimate:
     bytes: int
 
     def __str__(self) -> str:
-        """The estimate in one line."""
+        """Formats the estimate on one line."""
         time, size = console.duration(self.seconds), console.size(self.bytes)
         return f"{self.images:,} images: about {time}, {size}"
 
@@ -45,7 +45,7 @@ def estimate(
     Args:
         examples: The images left to convert, in their (random) stored order.
         storage: How to store the images.
-        workers: Processes that decode.
+        workers: Number of decoding processes.
         scratch: Folder to write to.
 
     Returns:

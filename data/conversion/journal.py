@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtime.files import clear, locked, sync, write
 
-SCRATCH = "scratch"  # names of temporary folders begin so
+SCRATCH = "scratch"  # prefix of the names of temporary folders
 SHARDS = "shards"
 
 _VERSION = 2
@@ -30,7 +30,7 @@ _MEANINGS = {
 
 
 class PartialError(ValueError):
-    """A folder does not hold what a conversion needs to continue."""
+    """A folder lacks files that a conversion needs to continue."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Journal:
             whole = list(pool.map(self._is_whole, accounts, accounts.values()))
         for file, is_whole in zip(list(accounts), whole, strict=True):
             if not is_whole:
-                report(f"{file} is damaged, it is made again")
+                report(f"{file} is damaged and is written again")
                 del accounts[file]
         self._remove(set(files) - set(accounts))
         return accounts
@@ -154,7 +154,7 @@ class Journal:
 
 
 def accounts_in(folder: Path, files: Iterable[str]) -> dict[str, Account]:
-    """The accounts of shards in a folder, by name, in the order of `files`."""
+    """Returns the accounts of shards in a folder, by name, in the order of `files`."""
     return {file: account for file in files if (account := _account(_path(folder, file)))}
 
 
@@ -164,7 +164,7 @@ def has_shards(folder: Path) -> bool:
 
 
 def tasks_of(folder: Path) -> int | None:
-    """Number of tasks of the conversion in a folder; None if there is no conversion."""
+    """Returns the number of tasks of the conversion in a folder; None if there is none."""
     key = _key(folder)
     return key and key["tasks"]
 
@@ -179,7 +179,7 @@ def _path(folder: Path, file: str) -> Path:
 
 
 def _clear_for(folder: Path, existing: dict | None, key: dict, report: Callable[[str], object]):
-    """Clears a folder for the conversion with a key, or refuses to."""
+    """Clears a folder for a conversion, or refuses if another conversion may be running there."""
     if existing and max(key["tasks"], existing["tasks"]) > 1:
         meanings = [_MEANINGS[name] for name, value in key.items() if existing.get(name) != value]
         raise PartialError(
@@ -192,7 +192,7 @@ def _clear_for(folder: Path, existing: dict | None, key: dict, report: Callable[
 
 
 def _key(folder: Path) -> dict | None:
-    """The key of the conversion in a folder; of a damaged one only "tasks"; None without one."""
+    """Returns the key of the conversion in a folder; if damaged, only "tasks"; None if missing."""
     text, whole = _read(folder / _KEY), {"tasks": 1}
     if text is None:
         return None

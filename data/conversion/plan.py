@@ -49,7 +49,7 @@ class Task:
     count: int = 1
 
     def __str__(self) -> str:
-        """The task as on the command line."""
+        """Formats the task as on the command line."""
         return f"{self.index}/{self.count}"
 
     def share(self, planned: list[Planned]) -> list[Planned]:
@@ -82,12 +82,12 @@ def plan(splits: Splits, storage: Storage, *, seed: int, shards: int | None) -> 
 
 
 def bytes_at_most(examples: Iterable[Example], storage: Storage) -> int:
-    """An upper estimate of the size of stored images."""
+    """Returns an upper estimate of the size of stored images in bytes."""
     return sum(_bytes_at_most(example, storage) for example in examples)
 
 
 def _bytes_at_most(example: Example, storage: Storage) -> int:
-    """An upper estimate for an image; a JPEG takes at most about one byte per pixel."""
+    """Returns an upper estimate for an image; a JPEG takes at most about one byte per pixel."""
     pixels = storage.short_side**2
     if storage.encoding == "raw":
         return 3 * pixels

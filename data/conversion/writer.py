@@ -55,7 +55,7 @@ class Written:
 
 
 def allowed_bad(images: int, max_bad: float) -> float:
-    """Number of images that a conversion may reject: the part `max_bad` of them, at least 10."""
+    """Returns the number of images that may be rejected: the fraction `max_bad`, at least 10."""
     return max(_TOLERATED, max_bad * images)
 
 
@@ -110,7 +110,7 @@ def write_shards(
         journal: Journal of the conversion, in whose folder the shards are written.
         planned: The shards to write.
         storage: How to store the images.
-        workers: Processes that decode.
+        workers: Number of decoding processes.
         limit: Counts the rejected images.
         advance: Called after every image.
 
@@ -204,7 +204,7 @@ def _write(path: Path, tally: _Tally, results: Iterator[Result]):
 
 
 def _seal(journal: Journal, file: str, tally: _Tally) -> Account:
-    """Makes sure that a shard is on the disk, and adds its account to the journal."""
+    """Flushes a shard to the disk and adds its account to the journal."""
     size, digest = records.seal(journal.shards / file) if tally.examples else (0, "")
     account = Account(
         tally.examples,
@@ -252,7 +252,7 @@ def collected(
 
 
 def _class_counts(shards: list[tuple[Planned, Account]], classes: int) -> list[int]:
-    """Number of images of each class that became records; images without a label do not count."""
+    """Counts the images of each class that became records, without unlabelled images."""
     counts = [0] * classes
     for shard, account in shards:
         lost = Counter(name for name, _ in account.rejected)
@@ -299,7 +299,7 @@ def _entry(folder: Path, shards: list[tuple[Planned, Account]]) -> dict:
 
 
 def _moments(accounts: list[Account]) -> tuple[list[float], list[float]]:
-    """Mean, and standard deviation of at least 1, by which images of one colour can be divided."""
+    """Returns the mean and the standard deviation, at least 1 so that division by it is safe."""
     pixels, sums, squares = 0, np.zeros(3), np.zeros(3)
     for account in accounts:
         pixels += account.pixels

@@ -1,1 +1,1 @@
-"""Decodes strangers' image files to pixels, in processes of their own; no TensorFlow."""
+"""Decodes untrusted image files to pixels in separate processes, without TensorFlow."""

@@ -32,7 +32,7 @@ RAW_BYTES = 1 << 20  # pixels up to this size are stored raw, fastest to read; m
 REDUCED_QUALITY = 90
 SAME_SIZE_QUALITY = 95
 
-_MAX_JPEG_SIDE = 65_500  # of libjpeg
+_MAX_JPEG_SIDE = 65_500  # limit of libjpeg
 _CROP_OF_IMAGE = 0.875  # test crops of 224 of 256: K. He et al., arXiv:1512.03385
 _LOSSLESS: dict[str, Callable[[bytes, Image.Image], bool]] = {  # by format
     "PNG": lambda data, header: True,
@@ -63,20 +63,24 @@ class Storage:
     def __post_init__(self):
         """Checks the values."""
         if self.encoding not in ENCODINGS:
-            raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}: {self.encoding!r}")
+            raise ValueError(
+                f"expected encoding {' or '.join(ENCODINGS)}, received {self.encoding!r}"
+            )
         if self.short_side < 0 or (self.short_side == 0 and self.encoding == "raw"):
             raise ValueError(
-                f"short_side must be at least {int(self.encoding == 'raw')} pixels for encoding "
-                f"{self.encoding}: {self.short_side}"
+                f"expected short_side of at least {int(self.encoding == 'raw')} pixels for "
+                f"encoding {self.encoding}, received {self.short_side}"
             )
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must be 1 to 100: {self.quality}")
+            raise ValueError(f"expected quality from 1 to 100, received {self.quality}")
         if self.bits not in BITS:
-            raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}: {self.bits!r}")
+            raise ValueError(
+                f"expected bits out of {', '.join(map(str, BITS))}, received {self.bits!r}"
+            )
 
 
 def storage_for(image_size: int) -> Storage:
-    """The storage for crops of `image_size` pixels: they are 7/8 of the shorter side, or of 256."""
+    """Returns the storage for crops of 7/8 of the shorter side, which is at least 256 pixels."""
     return Storage(max(256, round(image_size / _CROP_OF_IMAGE)))
 
 
@@ -123,7 +127,7 @@ def decode(data: bytes, bits: int = 16) -> np.ndarray:
 def decode_plain(data: bytes) -> np.ndarray:
     """Decodes a JPEG that `store` returned, in half the time of a TensorFlow call.
 
-    Every decoder makes the same pixels of such a file.
+    Every decoder returns the same pixels for such a file.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -212,7 +216,7 @@ def store(data: bytes, storage: Storage) -> Stored:
 
 
 def prepare(data: bytes, storage: Storage) -> Stored:
-    """Decodes an image for immediate use: as `store`, but compresses nothing.
+    """Decodes an image for immediate use, like `store` but without compression.
 
     Args:
         data: A file of one of `decoders.FORMATS`.
@@ -232,7 +236,7 @@ def prepare(data: bytes, storage: Storage) -> Stored:
 
 
 def prepare_pixels(pixels: np.ndarray, storage: Storage) -> Stored:
-    """Reduces decoded pixels, and crops them for encoding "raw", as `store`; compresses nothing.
+    """Reduces decoded pixels, and crops them for encoding "raw", like `store`; no compression.
 
     Args:
         pixels: uint8 [H, W, 3], in OpenCV's channel order.
@@ -273,14 +277,14 @@ def _with_statistics(encoded: bytes, format: str, image: np.ndarray) -> Stored:
 
 
 def _is_plain_jpeg(data: bytes, header: Image.Image) -> bool:
-    """Whether every decoder makes the same pixels of a file: upright, 8-bit, grey or RGB."""
+    """Whether every decoder returns the same pixels: an upright, 8-bit, grey or RGB JPEG."""
     if header.format not in ("JPEG", "MPO") or header.mode not in ("L", "RGB"):
         return False
     return jpeg.is_common(data) and not decoders.is_turned(header)
 
 
 def _reduced(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Reduces the shorter side to `short_side`; returns `image` itself where it is no longer."""
+    """Reduces the shorter side to `short_side`; returns `image` itself if it is not longer."""
     height, width = image.shape[:2]
     shorter = min(height, width)
     if not 0 < short_side < shorter:

@@ -1,4 +1,4 @@
-"""Decodes image files to upright pixels, each with the decoder that is right for it.
+"""Decodes image files to upright pixels, each with the decoder that suits it.
 
 OpenCV decodes most files, Pillow those that OpenCV cannot decode or decodes wrong; both are strict.
 """
@@ -44,7 +44,7 @@ _FAULTS = {"JPEG": jpeg.fault, "MPO": jpeg.fault, "PNG": png.fault}
 
 _stderr_lock = threading.Lock()
 
-# One thread, as for everything in a worker, and the picture only.
+# One thread per worker process, and only the main image.
 pillow_heif.register_heif_opener(
     decode_threads=1, thumbnails=False, depth_images=False, aux_images=False
 )
@@ -82,7 +82,7 @@ def read_header(data: bytes) -> Image.Image:
             header = Image.open(io.BytesIO(_essential(data)), formats=FORMATS)
     except Image.DecompressionBombError:
         raise TooLarge(f"more than {MAX_PIXELS:,} pixels") from None
-    except Exception:  # Pillow's parsers meet strangers' bytes and raise whatever they trip over
+    except Exception:  # Pillow's parsers raise exceptions of any type on untrusted bytes
         raise _unopened(data) from None
     width, height = header.size
     if width * height > MAX_PIXELS:
@@ -95,7 +95,7 @@ def read_header(data: bytes) -> Image.Image:
 
 
 def format_name(header: Image.Image) -> str:
-    """The common name of an image's format."""
+    """Returns the common name of an image's format."""
     return _NAMES.get(header.format, header.format)
 
 
@@ -107,7 +107,7 @@ def is_deep(header: Image.Image) -> bool:
 
 
 def _unopened(data: bytes) -> BadImage:
-    """The error for a file that Pillow cannot open."""
+    """Returns the error for a file that Pillow cannot open."""
     kind = kinds.detect(data)
     if kind is None:
         return BadImage(f"not an image of a known format, {_EXPECTED}")
@@ -117,7 +117,7 @@ def _unopened(data: bytes) -> BadImage:
 
 
 def _essential(data: bytes) -> bytes:
-    """The file without metadata that could make a decoder fail."""
+    """Removes metadata that could make a decoder fail."""
     return png.without_metadata(data) if data.startswith(png.SIGNATURE) else data
 
 
@@ -159,7 +159,7 @@ def _decode_tiff(data: bytes, header: Image.Image, bits: int) -> np.ndarray:
     depth = tiff.bits_per_sample(header)
     if tiff.is_deep(header):
         if bits == 16 and header.mode == "RGB":
-            with contextlib.suppress(Damaged):  # of tiles that are not compressed
+            with contextlib.suppress(Damaged):  # OpenCV refuses uncompressed tiles
                 return _by_opencv(data, header)
         return _shallow(data, header, bits)
     if header.mode == "RGBA" or depth == 2 or (depth == 4 and header.mode == "L"):

@@ -196,7 +196,7 @@ def hold_out(examples: list[Example], fraction: float, seed: int) -> Splits:
         ValueError: If `fraction` is out of range, or validation would be empty.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"validation_fraction must be at least 0 and below 1: {fraction}")
+        raise ValueError(f"expected validation_fraction in [0, 1), received {fraction}")
     if fraction == 0:
         return {"train": examples}
     positions = defaultdict(list)

@@ -109,7 +109,7 @@ _RIFF = {
 }
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
-_HEIF_BRANDS |= {b"mif1", b"mif2", b"msf1", b"miaf", b"heif"}  # of whatever coding
+_HEIF_BRANDS |= {b"mif1", b"mif2", b"msf1", b"miaf", b"heif"}  # with any codec
 _BRANDS = {  # the other major brands of ISO base media files that are no MP4 video
     b"qt  ": _QUICKTIME,
     b"crx ": _RAW,  # Canon's CR3
@@ -125,7 +125,7 @@ _PATTERNS = (  # matched at the first byte if no beginning above fits
     (rb".{128}DICM", Kind("a DICOM image")),
     (rb".{257}ustar", Kind("a tar archive")),
     (rb"G.{187}G.{187}G", _video("an MPEG transport stream")),
-    (rb".{4}G.{191}G.{191}G", _video("an MPEG transport stream")),  # of camcorders
+    (rb".{4}G.{191}G.{191}G", _video("an MPEG transport stream")),  # from camcorders
     (rb"\s*%PDF-", Kind("a PDF document")),
     (rb"\s*(<!doctype\s+html|<html)", _HTML),
     (rb"\s*<(\?xml|!--|!doctype\s+svg|svg\b).*?<svg\b|\s*<svg\b", Kind("an SVG drawing")),
@@ -157,7 +157,7 @@ def detect(data: bytes) -> Kind | None:
 
 
 def _detect_brand(head: bytes) -> Kind | None:
-    """The kind of an ISO base media file, by its major and compatible brands."""
+    """Returns the kind of an ISO base media file, by its major and compatible brands."""
     major, size = head[8:12], int.from_bytes(head[:4])
     if len(major) < 4:
         return None

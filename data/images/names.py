@@ -13,22 +13,22 @@ _AROUND_SPLIT = re.compile(r"[-_\s]|set|data|images|split")
 
 
 def split_of(name: str) -> str | None:
-    """The split named by "train_images" or "Val-2017"; None for other names."""
+    """Returns the split named by "train_images" or "Val-2017"; None for other names."""
     stem = _AROUND_SPLIT.sub("", name.casefold())
     return SPLIT_NAMES.get(stem.rstrip("0123456789"))
 
 
 def natural_order(name: str) -> tuple:
-    """Sort key under which "img2" comes before "img10"."""
+    """Returns a sort key under which "img2" comes before "img10"."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(parts)], name
 
 
 def readable(name: str) -> str:
-    r"""A file name as text, with `\xe9` for a byte that is not UTF-8."""
+    r"""Converts a file name to text, with `\xe9` for a byte that is not UTF-8."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's normal form NFC: accented letters are one character each."""
+    """Normalises a name to Unicode's form NFC: accented letters are one character each."""
     return unicodedata.normalize("NFC", name)

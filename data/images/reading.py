@@ -1,4 +1,4 @@
-"""Lines that tell the user what was read: classes with their images, and files passed over."""
+"""Formats lines about what was read: classes with their images, and files passed over."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-_ALL_CLASSES = 10  # up to this number all are named
+_ALL_CLASSES = 10  # up to this number, all classes are named
 _FIRST_CLASSES = 3
 _NAMES = 12  # in a line
 _EXTENSION = re.compile(r"\.(?=\d*[a-z])[a-z\d]{1,10}$")
@@ -59,7 +59,7 @@ def summary_lines(
     joined: str = "",
     passed_over: Sequence[str] = (),
 ) -> list[str]:
-    """Says which classes were read and what was passed over.
+    """Formats the lines about the classes and about the files passed over.
 
     Args:
         class_names: Names of the classes, by label.
@@ -85,7 +85,7 @@ def gap_lines(
     left_out: int = 0,
     listed: str | os.PathLike = "",
 ) -> list[str]:
-    """Says which files a conversion left out and which splits lack classes.
+    """Formats the lines about files left out and about classes missing in a split.
 
     Args:
         class_names: Names of the classes, by label.
@@ -109,7 +109,7 @@ def gap_lines(
 
 
 def shortened(names: Sequence[str], limit: int = _NAMES) -> str:
-    """Lists names, and of many only the first."""
+    """Joins names with commas; of more than `limit`, only the first and the number of others."""
     more = [f"{len(names) - limit:,} more"] if len(names) > limit else []
     return ", ".join([*names[:limit], *more])
 

@@ -1,4 +1,4 @@
-"""What processes that decode strangers' files share: limits of time and memory, messages."""
+"""Limits of time and memory, and messages, for processes that decode untrusted files."""
 
 import logging
 import os
@@ -13,14 +13,14 @@ from typing import BinaryIO
 import cv2
 
 MEMORY = 4 << 30  # bytes of a process; with the largest images it has 1.5 to 3.2 GB
-OUT_OF_TIME = signal.SIGPROF  # ends a process whose time is up, in the middle of a decoder too
+OUT_OF_TIME = signal.SIGPROF  # ends a process that exceeds its time, even inside a decoder
 REPOSITORY = Path(__file__).parent.parent.parent
 
 _LENGTH = struct.Struct("<Q")
 
 
 def confine(folder: str) -> None:
-    """Prepares this process to decode strangers' files: quiet, with at most `MEMORY`.
+    """Prepares this process to decode untrusted files: no output, at most `MEMORY`.
 
     Args:
         folder: Working folder.
@@ -35,7 +35,7 @@ def confine(folder: str) -> None:
 
 
 def limit_time(seconds: float) -> None:
-    """Ends this process with `OUT_OF_TIME` after so many seconds of CPU time; 0 for no limit."""
+    """Ends this process with `OUT_OF_TIME` after `seconds` of CPU time; 0 for no limit."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 

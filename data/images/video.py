@@ -1,4 +1,4 @@
-"""Frames of video files, decoded by OpenCV in a process of their own, one after the other.
+"""Frames of video files, decoded one after the other by OpenCV in a separate process.
 
 Videos are recognised by their first bytes (`kinds`), because FFmpeg also opens playlists, which
 name other files and addresses. No TensorFlow here: the process imports this file.
@@ -21,9 +21,9 @@ from data.images.examples import Example
 from data.images.workers import CRASHED, Rejected
 
 _RATE = 25.0  # frames per second of a file that does not say
-_RATES = (0.01, 1000.0)  # of files that are believed
-_ENOUGH = 0.9  # of the frames that a file says it has, which some estimate
-_OPTIONS = "protocol_whitelist;file|threads;1"  # of FFmpeg: no network, whatever is in the file
+_RATES = (0.01, 1000.0)  # plausible frame rates; others are ignored
+_ENOUGH = 0.9  # fraction of the stated number of frames, which some files only estimate
+_OPTIONS = "protocol_whitelist;file|threads;1"  # options of FFmpeg: no network access
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def is_video(example: object) -> bool:
 def frames(
     path: str | os.PathLike, storage: Storage, every: int | None = None
 ) -> Iterator[Frame | Rejected]:
-    """Decodes a video in a process of its own.
+    """Decodes a video in a separate process.
 
     The video ends where the process crashes, takes more than `workers.SECONDS_PER_IMAGE` of CPU
     time for a frame, or needs more than `sandbox.MEMORY`.

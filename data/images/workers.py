@@ -42,9 +42,9 @@ from data.images.sandbox import (
     send,
 )
 
-SECONDS_PER_IMAGE = 30  # of CPU time; the largest images take 2 to 8
+SECONDS_PER_IMAGE = 30  # CPU time; the largest images take 2 to 8 seconds
 CRASHED = "decoder crashed"
-UNREADABLE = "cannot be read"  # the reason of a file that cannot be opened begins so
+UNREADABLE = "cannot be read"  # prefix of the reason for a file that cannot be opened
 
 _CHUNK_EXAMPLES = 128
 _CHUNK_BYTES = 4 << 20
@@ -62,10 +62,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Rejected:
-    """An image that gives no result.
+    """An image that was rejected.
 
     Attributes:
-        reason: Reason, as for rejected.csv.
+        reason: Reason, in the form of rejected.csv.
         unread: Name of the image if the disk failed, so that the image may be sound; else empty.
     """
 
@@ -102,7 +102,7 @@ def stored(
 def prepared(
     examples: Iterable[Example], storage: Storage, workers: int
 ) -> Iterator[Stored | Rejected]:
-    """Decodes images for immediate use: as `stored`, but compresses nothing."""
+    """Decodes images for immediate use, like `stored` but without compression."""
     return map_examples(examples, functools.partial(_prepare, storage=storage), workers)
 
 
@@ -146,7 +146,7 @@ def _until_disk_error(results: Iterator[Result | Rejected]) -> Iterator[Result |
 
 
 def bits_in_use(examples: Iterable[Example], workers: int) -> int:
-    """The bits that images with 16 bits per channel use, as `Storage.bits`.
+    """Finds the number of bits that images with 16 bits per channel use, for `Storage.bits`.
 
     Args:
         examples: The images; only the first bytes of most are read.
@@ -175,7 +175,7 @@ class WorkerPool:
 
         Args:
             workers: Number of processes.
-            chunk_size: Maximum number of examples that a process gets at once.
+            chunk_size: Maximum number of examples sent to a process at once.
         """
         self._chunk_size = chunk_size
         self._workers = [_Worker() for _ in range(workers)]
@@ -187,13 +187,13 @@ class WorkerPool:
     def prepared(
         self, examples: Iterable[Example], storage: Storage
     ) -> Iterator[Stored | Rejected]:
-        """Decodes images for immediate use, as the function `prepared`."""
+        """Decodes images for immediate use, as the function `prepared` does."""
         return self.map_examples(examples, functools.partial(_prepare, storage=storage))
 
     def map_examples(
         self, examples: Iterable[Example], work: Callable[[Example], Result]
     ) -> Iterator[Result | Rejected]:
-        """Calls a function for each image, as the function `map_examples`."""
+        """Calls a function for each image, as the function `map_examples` does."""
         pending = deque()
         try:
             for chunk in _chunks(examples, self._chunk_size):

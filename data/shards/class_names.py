@@ -14,7 +14,7 @@ Names = dict[int, str]  # by label
 
 
 def file_in(folder: Path) -> Path | None:
-    """The file of labels beside the shards; None if there is none."""
+    """Returns the file of labels beside the shards; None if there is none."""
     return next((path for name in FILES if (path := folder / name).is_file()), None)
 
 
@@ -48,7 +48,7 @@ def named(folder: Path, labels: Set[int], texts: Names) -> tuple[list[str], int]
 
 
 def _file_names(path: Path, labels: Set[int], texts: Names) -> Names:
-    """The names in the file; none if they are ambiguous but the records name all labels."""
+    """Reads the names in the file; none if they are ambiguous but the records name all labels."""
     lines = _lines(path)
     numberings = _numberings(path, lines, labels)
     counts = f"{path}: found {len(lines)} names, and labels from {min(labels)} to {max(labels)}"
@@ -69,7 +69,7 @@ def _file_names(path: Path, labels: Set[int], texts: Names) -> Names:
 
 
 def _lines(path: Path) -> list[str]:
-    """The non-empty lines of a file."""
+    """Returns the non-empty lines of a file."""
     with open(path, "rb") as file:
         is_utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding = "utf-16" if is_utf_16 else "utf-8-sig"
@@ -78,7 +78,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _numberings(path: Path, lines: Sequence[str], labels: Set[int]) -> list[Names]:
-    """The possible names of labels: with numbers as they are, else for each first label that fits.
+    """Returns the possible names of labels: as numbered, or for each first label that fits.
 
     Raises:
         ValueError: If only some lines have numbers, or two have the same.
@@ -117,7 +117,7 @@ def _contradiction(names: Names, texts: Names) -> str:
 
 
 def _synonyms(name: str) -> set[str]:
-    """The synonyms of a name such as "great_white_shark, white shark"."""
+    """Returns the synonyms in a name such as "great_white_shark, white shark"."""
     return {synonym.strip() for synonym in name.casefold().replace("_", " ").split(",")} - {""}
 
 

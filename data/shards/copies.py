@@ -17,7 +17,7 @@ _USE = "used.json"  # in a copy: the data it was last used for, and when
 
 
 def folder() -> Path:
-    """`$CONVNETS_CACHE`, else `~/.cache/convnets`; it may not exist yet."""
+    """Returns `$CONVNETS_CACHE`, or `~/.cache/convnets`; the folder may not exist yet."""
     return Path(os.environ.get("CONVNETS_CACHE") or "~/.cache/convnets").expanduser()
 
 
@@ -60,12 +60,12 @@ class Copy:
 
 
 def listed() -> list[Copy]:
-    """All copies in the cache, most recently used first."""
+    """Returns all copies in the cache, most recently used first."""
     return sorted(_copies(), key=lambda copy: copy.last_used, reverse=True)
 
 
 def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
-    """The folder of the copy with a fingerprint.
+    """Finds the folder of the copy with a fingerprint.
 
     Args:
         fingerprint: One of `Dataset.fingerprints`.
@@ -77,7 +77,7 @@ def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
 
 
 def fingerprints(path: Path) -> tuple[str, ...]:
-    """`Dataset.fingerprints` of a folder; empty if it holds no shards of ours."""
+    """Reads `Dataset.fingerprints` of a folder; empty if it holds no shards of ours."""
     description = _read(path / DESCRIPTION)
     if "fingerprint" not in description:
         return ()
@@ -97,7 +97,7 @@ class Expected:
     folder: str | None = None
 
     def copy(self) -> Path | None:
-        """The folder of the shards, if it is in the cache or where it was; else None."""
+        """Finds the folder of the shards, in the cache or at the old path; None if missing."""
         return find(self.fingerprint, *filter(None, [self.folder]))
 
 
@@ -109,7 +109,7 @@ def note_use(copy: Path, source: str, content: str) -> None:
 
 
 def outdated(source: str, content: str) -> list[Copy]:
-    """Copies of the images at a path when their content was another."""
+    """Returns the copies of a path that were made from earlier content."""
     return [each for each in listed() if each.source == source and each.content != content]
 
 
@@ -132,7 +132,7 @@ def rename(copy: Path, fingerprint: str, *earlier: str) -> None:
 
 
 def _cache_folders() -> list[Path]:
-    """The folders in the cache."""
+    """Returns the folders in the cache."""
     return sorted(folder().glob("*/"))
 
 
@@ -154,7 +154,7 @@ def _copies() -> Iterator[Copy]:
 
 
 def _read(path: Path) -> dict:
-    """The object in a JSON file; empty if the file is missing or damaged."""
+    """Reads the object in a JSON file; empty if the file is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -48,8 +48,8 @@ class Dataset:
             image files of any kind, whose stated heights and widths may be wrong.
         label_offset: First label in the records; 0 in our own shards.
         class_counts: Examples of each class, by label, for the splits for which they are known.
-        passed_over: Files and folders of the source that were not used, as `PassedOver.parts`.
-        joined: Classes made of several folders, as `Source.joined`.
+        passed_over: Files and folders of the source that were not used, see `PassedOver.parts`.
+        joined: Classes made of several folders, see `Source.joined`.
         rejected: Number of the source's images that could not be used.
         unreadable: Number of these that could not be opened.
         small_grey: Whether all images are known to be grey and of at most 64 x 64 pixels.
@@ -94,7 +94,7 @@ class Dataset:
         return is_earlier or known == list(map(composed, self.class_names))
 
     def shards(self, split: str) -> tuple[Shard, ...]:
-        """The shards of a split.
+        """Returns the shards of a split.
 
         Raises:
             ValueError: If there is no such split.
@@ -102,12 +102,12 @@ class Dataset:
         if split not in self.splits:
             raise ValueError(
                 f"{self.folder} has no such split, expected one of "
-                f"{', '.join(self.splits)}. Received: {split}"
+                f"{', '.join(self.splits)}, received {split}"
             )
         return self.splits[split]
 
     def num_examples(self, split: str) -> int:
-        """Number of examples in a split; 0 if there is no such split."""
+        """Returns the number of examples in a split; 0 if there is no such split."""
         return sum(shard.examples for shard in self.splits.get(split, ()))
 
 
@@ -158,11 +158,11 @@ def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged, expected JSON. Received: {error}") from error
+        raise ValueError(f"{path} is damaged, expected JSON: {error}") from error
 
 
 def _described(folder: Path, description: dict) -> Dataset:
-    """The data set that a dataset.json describes."""
+    """Builds the data set that a dataset.json describes."""
     try:
         if description["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format_version {description['format_version']}")
@@ -194,19 +194,19 @@ def _described(folder: Path, description: dict) -> Dataset:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"the description of {folder} is of no use, expected format_version "
-            f"{FORMAT_VERSION} of dataset.json. Received: {error!r}"
+            f"the description of {folder} is not usable, expected format_version "
+            f"{FORMAT_VERSION} of dataset.json, received {error!r}"
         ) from error
 
 
 def _storage(description: dict) -> dict:
-    """The options of a conversion; older descriptions have no "bits"."""
+    """Returns the options of a conversion; older descriptions have no "bits"."""
     storage = {key: description[key] for key in ("short_side", "quality", "encoding")}
     return storage | {key: description[key] for key in ("bits",) if key in description}
 
 
 def _encoding(description: dict, split: dict) -> str:
-    """The encoding of a split; older descriptions, and foreign ones, have one for all splits."""
+    """Returns the encoding of a split; older and foreign descriptions have one for all splits."""
     if "record_encoding" in description:
         return _FOREIGN[description["record_encoding"]]
     encoding = split.get("encoding", description["encoding"])
@@ -228,13 +228,13 @@ def _check(shard: Shard, verify: bool) -> None:
         raise ValueError(f"shard {path} is missing, expected {shard.bytes} bytes")
     if path.stat().st_size != shard.bytes:
         raise ValueError(
-            f"shard {path} is damaged, expected {shard.bytes} bytes. "
-            f"Received: {path.stat().st_size} bytes"
+            f"shard {path} is damaged, expected {shard.bytes} bytes, "
+            f"received {path.stat().st_size} bytes"
         )
     if verify and shard.sha256:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != shard.sha256:
             raise ValueError(
-                f"shard {path} is damaged, expected sha256 {shard.sha256}. Received: {digest}"
+                f"shard {path} is damaged, expected sha256 {shard.sha256}, received {digest}"
             )

@@ -22,7 +22,7 @@ from data.shards import class_names, copies, records, series
 from data.shards.series import Series
 from runtime.files import write
 
-_VERSION = 2  # of the description: a cached one of another version is not used
+_VERSION = 2  # version of the description; cached descriptions of other versions are ignored
 _RECORDS = 256  # parsed at a time
 _COMPRESSIONS = {"gzip": (b"\x1f\x8b", "gzip -dc"), "zlib": (b"\x78", "pigz -dc")}
 _ANY_HEADER = 47  # argument of zlib for a gzip or zlib header
@@ -54,7 +54,7 @@ def describe(shards: Series) -> dict:
 
 
 def earlier_fingerprint(shards: Series) -> str:
-    """The fingerprint of earlier versions, by paths and times: runs of theirs refer to it."""
+    """Computes the fingerprint of earlier versions (by paths and times), which runs refer to."""
     fingerprint, home = hashlib.sha256(), shards.folder.resolve()
     paths = [
         path for split_paths in sorted(shards.splits.values(), key=min) for path in split_paths

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 
 def field(number: int, *parts: bytes) -> bytes:
-    """A field whose content, bytes or a message, is given in parts; `number` is 1 to 15."""
+    """Encodes a field whose content, bytes or a message, is given in parts; `number` is 1 to 15."""
     content = b"".join(parts)
     return b"".join((bytes((number << 3 | 2,)), varint(len(content)), content))
 
 
 def varint(value: int) -> bytes:
-    """A non-negative integer in base 128, lowest digit first."""
+    """Encodes a non-negative integer in base 128, lowest digit first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -36,7 +36,7 @@ def fields(memory: memoryview, begin: int, end: int) -> Iterator[tuple[int, int]
 
 
 def read_varint(memory: memoryview, offset: int) -> tuple[int, int]:
-    """The integer that begins at a byte, and the byte after it.
+    """Decodes the integer at an offset; returns it and the offset after it.
 
     Raises:
         IndexError: If the memory ends before the integer.

@@ -11,7 +11,7 @@ from data.shards import records
 
 
 class Files:
-    """Shards whose records are read one by one; of the others only the lengths are read."""
+    """Shards whose records are read one by one; of all other records only the length is read."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         """Prepares to read shards.
@@ -53,7 +53,7 @@ class Files:
         return contents
 
     def _frames_of(self, shard: int) -> list[tuple[int, int]]:
-        """Begin and end of each record of a shard; cached."""
+        """Returns begin and end of each record of a shard; cached."""
         with self._lock:
             if shard not in self._frames:
                 self._frames[shard] = _frames(self._paths[shard])

@@ -80,7 +80,7 @@ def example_bytes(
 
 
 def write_shard(path: str | Path, records: Iterable[bytes]) -> tuple[int, int, str]:
-    """Writes one shard and makes sure that it is on the disk.
+    """Writes one shard and flushes it to the disk.
 
     Args:
         path: File to write.
@@ -113,7 +113,7 @@ def write_records(path: str | Path, records: Iterable[bytes]) -> int:
 
 
 def seal(path: str | Path) -> tuple[int, str]:
-    """Makes sure that a shard is on the disk; returns its size in bytes and its sha256.
+    """Flushes a shard to the disk; returns its size in bytes and its sha256.
 
     Raises:
         RuntimeError: If it cannot be written, as on a full disk.
@@ -149,7 +149,7 @@ def parse(
 
 
 def keys(serialized: bytes) -> str:
-    """The keys of a record, as a list."""
+    """Lists the keys of a record."""
     return shortened(sorted(tf.train.Example.FromString(serialized).features.feature)) or "none"
 
 
@@ -246,7 +246,7 @@ def unsound(memory: memoryview, frames: list[tuple[int, int]]) -> list[int]:
 
 
 def _checksum(data: memoryview | bytes) -> bytes:
-    """The checksum of TFRecord files: CRC32C, rotated, plus a constant."""
+    """Computes the checksum of TFRecord files: CRC32C, rotated, plus a constant."""
     crc = crc32c.crc32c(data)
     return _CHECKSUM.pack((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF)
 
@@ -296,7 +296,7 @@ def locate(shard: np.ndarray) -> np.ndarray:
 
 
 def _located(memory: memoryview, begin: int, end: int) -> tuple[int, int, int, int]:
-    """First byte of the pixels of the example in `memory[begin:end]`, height, width, label."""
+    """Finds the first pixel byte, height, width and label of the example in `memory[begin:end]`."""
     values = _values(memory, begin, end)
     pixels, last = values[ENCODED.encode()]
     height, width, label = (_signed(memory, values, key) for key in (HEIGHT, WIDTH, LABEL))
@@ -306,7 +306,7 @@ def _located(memory: memoryview, begin: int, end: int) -> tuple[int, int, int, i
 
 
 def _values(memory: memoryview, begin: int, end: int) -> dict[bytes, tuple[int, int]]:
-    """Begin and end of the value of each feature of an example, by its key."""
+    """Finds begin and end of the value of each feature of an example, by its key."""
     result = {}
     (features,) = messages.fields(memory, begin, end)  # the only one of an Example
     for entry in messages.fields(memory, *features):
@@ -324,7 +324,7 @@ def _signed(memory: memoryview, values: dict[bytes, tuple[int, int]], key: str) 
 
 # The same bytes as Google's library, in half the time, which matters if images are small.
 def _entry(key: str, value: bytes) -> bytes:
-    """A feature with one bytes value."""
+    """Encodes a feature with one bytes value."""
     return messages.field(
         1,
         messages.field(1, key.encode()),
@@ -334,7 +334,7 @@ def _entry(key: str, value: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _number(key: str, value: int) -> bytes:
-    """A feature with one int64 value."""
+    """Encodes a feature with one int64 value."""
     content = messages.field(1, messages.varint(value & (1 << 64) - 1))
     return messages.field(
         1, messages.field(1, key.encode()), messages.field(2, messages.field(3, content))

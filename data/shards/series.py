@@ -77,7 +77,7 @@ def find(location: Path) -> Series:
         name = _read(location.name)
         return Series(location.parent, {name.split if name else "train": [location]})
     if not location.is_dir():
-        raise FileNotFoundError(f"no such folder, expected one with shards. Received: {location}")
+        raise FileNotFoundError(f"no such folder, expected one with shards, received {location}")
     named = _named(location)
     if not named:
         raise FileNotFoundError(f"{location} holds no data set, {_EXPECTED}")
@@ -105,7 +105,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def _named(folder: Path) -> list[tuple[Path, _Name]]:
-    """The files with names like shards, in natural order."""
+    """Returns the files with names like shards, in natural order."""
     files = sorted(
         filter(Path.is_file, folder.iterdir()), key=lambda path: natural_order(path.name)
     )
@@ -136,7 +136,7 @@ def _read(name: str) -> _Name | None:
 
 
 def _whole(folder: Path, split: str, series: dict[tuple, list[tuple[Path, int]]]) -> list[Path]:
-    """The shards of a split, which must be one complete series."""
+    """Returns the shards of a split, which must be one complete series."""
     if len(series) > 1:
         raise ValueError(
             f"{folder}: expected one series of {split} shards, with the split in their names, as "
@@ -147,6 +147,6 @@ def _whole(folder: Path, split: str, series: dict[tuple, list[tuple[Path, int]]]
     if shards is not None and [index for _, index in members] != list(range(shards)):
         raise ValueError(
             f"the {split} shards in {folder} are not one complete series, expected {shards} "
-            f"files. Received: {len(members)}"
+            f"files, received {len(members)}"
         )
     return [path for path, _ in members]

@@ -41,13 +41,13 @@ def is_compressed_tar(path: str) -> bool:
 
 
 def without_suffix(name: str) -> str:
-    """The name of an archive without its extension."""
+    """Removes the extension from the name of an archive."""
     suffix = next((each for each in SUFFIXES if name.lower().endswith(each)), "")
     return name[: len(name) - len(suffix)]
 
 
 def scan(path: str) -> tree.Folder:
-    """Lists an archive as a tree of folders, as `tree.scan` does for a folder.
+    """Lists an archive as a tree of folders, like `tree.scan` does for a folder.
 
     Returns:
         The tree; if everything lies in one folder, the tree of that folder.
@@ -124,7 +124,7 @@ def members_of(archive: tarfile.TarFile, *, links: bool = False) -> Iterator[tar
 
 
 def _in_tar(path: str) -> Iterator[tuple[str, Member | None]]:
-    """Yields name and place of each member; a hard link has its target's place, others None."""
+    """Yields name and location of each member: for hard links the target's, for others None."""
     members_by_name = {}
     with tarfile.open(path) as archive:
         for member in members_of(archive, links=True):
@@ -143,7 +143,9 @@ def _zipped(path: str) -> Iterator[tuple[str, Member]]:
         by_windows = not any("/" in member.filename for member in members)
         for member in members:
             if member.flag_bits & _ENCRYPTED:
-                raise ValueError(f"{path}: {member.filename} is encrypted, expected what is not")
+                raise ValueError(
+                    f"{path}: {member.filename} is encrypted, expected an unencrypted file"
+                )
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{path}: {member.filename} is neither stored nor deflated")
             file.seek(member.header_offset)
@@ -157,7 +159,7 @@ def _zipped(path: str) -> Iterator[tuple[str, Member]]:
 
 
 def _name(member: zipfile.ZipInfo) -> str:
-    """The name of a member; many programs write UTF-8 without setting its flag."""
+    """Returns the name of a member; many programs write UTF-8 without setting its flag."""
     if not member.flag_bits & _UTF_8:
         with contextlib.suppress(UnicodeError):
             return member.filename.encode("cp437").decode("utf-8")

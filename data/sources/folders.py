@@ -125,7 +125,7 @@ def list_class_folders(root: str | Path, passed_over: PassedOver | None = None) 
 
 
 def name_of(data: str) -> str:
-    """The last component of a path, made safe as part of a file name."""
+    """Returns the last component of a path, made safe as part of a file name."""
     name = archives.without_suffix(Path(data).resolve().name)
     return cut(re.sub(r"[^\w.-]+", "_", readable(name)) or "images")
 
@@ -157,7 +157,7 @@ def _prefix_errors(path: str) -> Iterator[None]:
 
 
 def _on_disk(class_names: Sequence[str], listings: dict[str, Listing]) -> list[str]:
-    """The names of the class folders, in order, as they are written on the disk.
+    """Returns the names of the class folders, in order, as they are written on the disk.
 
     Earlier fingerprints contain these, not their normal form.
     """

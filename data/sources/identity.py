@@ -41,7 +41,7 @@ def fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -> str:
 
 
 def earlier_fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -> str:
-    """The fingerprint of earlier versions, which includes places in archives and times.
+    """Computes the fingerprint of earlier versions, which includes offsets in archives and times.
 
     Their runs and converted copies refer to it.
     """
@@ -59,7 +59,7 @@ def earlier_fingerprint(kind: str, class_names: Iterable[str], splits: Splits) -
 
 
 def _size(example: Example) -> int:
-    """Size of the unpacked image in bytes; 0 behind a broken link."""
+    """Returns the size of the unpacked image in bytes; 0 behind a broken link."""
     if example.packing:
         return example.packing.size
     if example.size is None:
@@ -68,7 +68,7 @@ def _size(example: Example) -> int:
 
 
 def _sample(examples: list[Example]) -> Iterator[Example]:
-    """The images whose names have the lowest digests: additions replace few of them.
+    """Yields the images whose names have the lowest digests, so that additions replace few of them.
 
     An image of a compressed archive cannot be read without all before it: the archive represents
     its images.
@@ -86,7 +86,7 @@ def _name_digest(example: Example) -> bytes:
 
 
 def _sampled(example: Example) -> bytes:
-    """Digest of an image's first bytes, or the name of the error; it may be rejected later."""
+    """Digests an image's first bytes; an unreadable one gives its error, to be rejected later."""
     try:
         return hashlib.sha256(example.read(SAMPLE_BYTES)).digest()
     except (BadImage, OSError) as error:

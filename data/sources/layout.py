@@ -153,7 +153,7 @@ def joined(train: Folder) -> str:
 
 
 def inventory(root: Folder) -> str:
-    """Says which layout is expected, and where how many images and other files were found."""
+    """Describes the expected layout, and the images and other files that were found."""
     parts = [f"{len(root.images):,} images beside the folders"] if root.images else []
     parts += [f"{count(folder):,} images in {folder.name}" for folder in _inner(root)]
     if len(parts) > _MAX_FOLDERS:
@@ -167,7 +167,7 @@ def inventory(root: Folder) -> str:
 
 
 def count(folder: Folder) -> int:
-    """Number of images in a folder and below it."""
+    """Counts the images in a folder and below it."""
     return sum(1 for _ in folder.members())
 
 
@@ -210,5 +210,5 @@ def _check_kinds(train: Folder, data: str, root: Folder) -> None:
 
 
 def _inner(folder: Folder) -> list[Folder]:
-    """The folders in a folder that hold images."""
+    """Returns the folders in a folder that hold images."""
     return [inner for inner in folder.folders if inner.has_images()]

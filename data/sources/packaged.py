@@ -105,7 +105,7 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
 
 def _refuse_val_data(data: str, val_data: str | None):
     if val_data is not None:
-        raise ValueError(f"val_data goes with a folder of images, not with {data}: {val_data}")
+        raise ValueError(f"expected no val_data with {data}, received {val_data}")
 
 
 @contextlib.contextmanager
@@ -113,7 +113,7 @@ def _tfds_errors(data: str) -> Iterator[None]:
     """Replaces errors of TFDS (unknown name, no network, ...) by a ValueError of one line."""
     try:
         yield
-    except Exception as error:  # of any type: its own, AssertionError, those of requests
+    except Exception as error:  # of any type: of TFDS, of requests, AssertionError
         cause = _INTERNALS.sub("", str(error).partition("\nAvailable datasets")[0])
         cause = textwrap.shorten(cause, _CAUSE_CHARACTERS, placeholder=" ...")
         raise ValueError(f"{data}: TFDS cannot provide it: {cause or repr(error)}") from error
@@ -135,7 +135,7 @@ def _version(data: str) -> Path:
 
 
 def _call_tfds(data: str, function: str, argument: str | Path):
-    """Calls a function of TFDS, `function`, with a name or a folder."""
+    """Calls a function of TFDS with a name or a folder."""
     import tensorflow_datasets
 
     with _tfds_errors(data):
@@ -143,7 +143,7 @@ def _call_tfds(data: str, function: str, argument: str | Path):
 
 
 def _image_and_label(data: str, available) -> tuple[str, str]:
-    """The keys of the images and of their classes among the features of a data set."""
+    """Finds the keys of the images and of their classes among the features of a data set."""
     from tensorflow_datasets import features
 
     keys = []

@@ -55,7 +55,7 @@ def open_source(
         validation_fraction: Part of train, 0 <= fraction < 1, to hold out if there is no
             validation split; 0 for no validation.
         seed: Seed of the held-out images and of the stored order.
-        lenient: Whether to accept data that is to be examined only, as for `image_folder`.
+        lenient: Whether to accept faulty data, which will only be examined, see `image_folder`.
 
     Returns:
         The source. Classes that are all WordNet ids of ILSVRC2012 have readable names.
@@ -66,11 +66,9 @@ def open_source(
     """
     data = os.fspath(data)
     if not 0 <= validation_fraction < 1:
-        raise ValueError(
-            f"validation_fraction must be at least 0 and below 1: {validation_fraction}"
-        )
+        raise ValueError(f"expected validation_fraction in [0, 1), received {validation_fraction}")
     if seed < 0:
-        raise ValueError(f"seed must be at least 0: {seed}")
+        raise ValueError(f"expected seed of at least 0, received {seed}")
     for recognises, open_kind in KINDS:
         if recognises(data):
             if lenient and open_kind is image_folder:

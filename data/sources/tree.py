@@ -36,7 +36,7 @@ class Folder:
         name: Readable name.
         entries: Images and folders in it, in the order of their names.
         others: Other files, by their names; None for a file that cannot be read.
-        excluded: Names of the folders in it that are never listed.
+        excluded: Names of its folders that are never listed.
         problem: Reason why it cannot be listed; empty if it can.
         identity: Device and inode, the same for each path to the folder; None in an archive.
     """
@@ -125,7 +125,7 @@ def scan(path: str | os.PathLike) -> Folder:
 
 
 def tree_of(files: Iterable[tuple[str, Member | None]]) -> Folder:
-    """Makes the tree of an archive, as `scan` would find it unpacked.
+    """Builds the tree of an archive, equal to that of `scan` on the unpacked archive.
 
     Args:
         files: Name of every file in the archive, with `/` between folders, and its place; None
@@ -170,9 +170,9 @@ def _scan(path: str, folder: Folder, above: tuple, seen: set) -> Folder:
     Args:
         path: Path of the folder.
         folder: The folder to fill in.
-        above: Identities of all folders above it, to end links in a circle.
+        above: Identities of all folders above it, to detect cycles of links.
         seen: Identities of folders listed below the third level, where each is listed only once:
-            links could lead to it in too many ways.
+            links could lead to it by too many paths.
     """
     above = (*above, folder.identity)
     try:
@@ -207,7 +207,7 @@ def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> N
 
 
 def _folder_for(folders: dict[tuple, Folder], parents: list[str]) -> Folder | None:
-    """The folder of a file in an archive, made if necessary; None if it is never listed."""
+    """Returns the folder of a file in an archive, created if necessary; None if it is excluded."""
     folder, prefix = folders[()], ()
     for part in parents:
         if _is_excluded(part):
