@@ -233,4 +233,6 @@ def printer_for(output_flags: list[str]) -> Callable[[dict], None]:
 
 
 if __name__ == "__main__":
-    console.run(main, ends=True)  # a closed pipe, as in `classify.py ... | head`, is no error
+    console.run(
+        main, exit_on_closed_pipe=True
+    )  # a closed pipe, as in `classify.py ... | head`, is no error

@@ -10,22 +10,22 @@ from runtime import console, files
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
 
 
-def _table(listed: list[copies.Copy]) -> list[str]:
+def _table(entries: list[copies.Copy]) -> list[str]:
     """Formats a table of copies, and a line with their total size."""
-    width = max((len(copy.folder.name) for copy in listed), default=0)
-    lines = [f"{'NAME':{width}}  {'SIZE':>9}  {'LAST USED':16}  SOURCE"] if listed else []
-    for copy in listed:
+    width = max((len(copy.folder.name) for copy in entries), default=0)
+    lines = [f"{'NAME':{width}}  {'SIZE':>9}  {'LAST USED':16}  SOURCE"] if entries else []
+    for copy in entries:
         source = copy.source or ("not known" if copy.is_whole else "a conversion that was stopped")
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.last_used))
         lines.append(
             f"{copy.folder.name:{width}}  {console.size(copy.bytes):>9}  {used:16}  {source}"
         )
-    return [*lines, f"{_total(listed)} in {copies.folder()}"]
+    return [*lines, f"{_total(entries)} in {copies.folder()}"]
 
 
-def _total(listed: list[copies.Copy]) -> str:
-    noun = "converted copy" if len(listed) == 1 else "converted copies"
-    return f"{len(listed)} {noun}, {console.size(sum(copy.bytes for copy in listed))},"
+def _total(entries: list[copies.Copy]) -> str:
+    noun = "converted copy" if len(entries) == 1 else "converted copies"
+    return f"{len(entries)} {noun}, {console.size(sum(copy.bytes for copy in entries))},"
 
 
 def _age(text: str) -> float:
@@ -37,19 +37,19 @@ def _age(text: str) -> float:
     )
 
 
-def _chosen(listed: list[copies.Copy], names: list[str]) -> list[copies.Copy]:
+def _chosen(entries: list[copies.Copy], names: list[str]) -> list[copies.Copy]:
     """Returns the copies with the given names.
 
     Raises:
         ValueError: If there is no copy of a name.
     """
-    known = {copy.folder.name: copy for copy in listed}
-    if unknown := [name for name in names if name not in known]:
+    by_name = {copy.folder.name: copy for copy in entries}
+    if unknown := [name for name in names if name not in by_name]:
         raise ValueError(
             f"no converted copy {unknown[0]} in {copies.folder()}; python -m data.cache lists what "
             "is there"
         )
-    return [known[name] for name in dict.fromkeys(names)]
+    return [by_name[name] for name in dict.fromkeys(names)]
 
 
 def _remove(chosen: list[copies.Copy]) -> None:
@@ -75,15 +75,15 @@ def main(argv: list[str] | None = None) -> None:
     action.add_argument("--remove", action="append", help="remove the copy with this name")
     args = parser.parse_args(argv)
     with console.user_errors():
-        listed = copies.listed()
+        entries = copies.listed()
         if args.remove:
-            _remove(_chosen(listed, args.remove))
+            _remove(_chosen(entries, args.remove))
         elif args.prune is not None:
-            _remove([copy for copy in listed if copy.last_used < time.time() - args.prune])
+            _remove([copy for copy in entries if copy.last_used < time.time() - args.prune])
         else:
-            print(*map(console.printable, _table(listed)), sep="\n")
+            print(*map(console.printable, _table(entries)), sep="\n")
 
 
 if __name__ == "__main__":
-    console.open_streams(ends=True)
+    console.open_streams(exit_on_closed_pipe=True)
     main()

@@ -54,8 +54,12 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
         survey = Survey(
             source.class_names,
             list(splits),
-            [Place(split, example.name) for split, of in splits.items() for example in of],
-            [example.label for of in splits.values() for example in of],
+            [
+                Place(split, example.name)
+                for split, split_examples in splits.items()
+                for example in split_examples
+            ],
+            [example.label for split_examples in splits.values() for example in split_examples],
             folders=source.classes_are_folders,
         )
         bits = 16
@@ -63,7 +67,13 @@ def examine_source(source: Source, *, workers: int | None = None) -> Report:
             with contextlib.suppress(DiskError):  # which is a finding
                 bits = bits_in_use(splits["train"], workers)
         examine = functools.partial(examine_file, bits=bits)
-        _decode(survey, [e for of in splits.values() for e in of], examine, workers, source.name)
+        _decode(
+            survey,
+            [example for split_examples in splits.values() for example in split_examples],
+            examine,
+            workers,
+            source.name,
+        )
     if source.storage:
         _expect_tiny(survey, source.storage.short_side)
     unusable = sum(split.unusable for split in survey.splits().values())
@@ -90,7 +100,9 @@ def examine_shards(dataset: Dataset, *, workers: int | None = None) -> Report:
     Raises:
         RuntimeError: If a worker fails for another reason than an image.
     """
-    shards = [(shard, split) for split, of in dataset.splits.items() for shard in of]
+    shards = [
+        (shard, split) for split, split_shards in dataset.splits.items() for shard in split_shards
+    ]
     with _bar(len(shards), dataset.folder.name, "shards") as bar:
         contents = []
         for shard, split in shards:
@@ -199,5 +211,5 @@ def main(argv: list[str] | None = None):
 
 
 if __name__ == "__main__":
-    console.open_streams(ends=True)
+    console.open_streams(exit_on_closed_pipe=True)
     main()

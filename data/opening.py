@@ -216,8 +216,8 @@ def told(dataset: Dataset) -> list[str]:
     lines = reading.summary_lines(
         names, counts.get("train"), joined=dataset.joined, passed_over=dataset.passed_over
     )
-    left_out, listed = dataset.rejected - dataset.unreadable, dataset.folder / REJECTED
-    lines += reading.gap_lines(names, counts, left_out=left_out, listed=listed)
+    undecodable, table = dataset.rejected - dataset.unreadable, dataset.folder / REJECTED
+    lines += reading.gap_lines(names, counts, left_out=undecodable, table=table)
     return list(map(console.printable, lines))
 
 

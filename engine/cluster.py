@@ -125,11 +125,11 @@ def _by_default(*signals: int) -> Iterator[None]:
 
     Python runs its own handlers only after TensorFlow's blocking call returns.
     """
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in signals}
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in signals}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

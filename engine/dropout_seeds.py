@@ -35,7 +35,7 @@ class DropoutSeeds:
         mixed = tf.constant(key, tf.uint32)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         # Multiplying by large odd constants spreads small integers over all bits.
-        for number, odd in ((replica, 0x9E3779B9), (self.part, 0x85EBCA6B)):
-            spread = tf.cast(number, tf.uint32) * tf.constant(odd, tf.uint32)
+        for number, multiplier in ((replica, 0x9E3779B9), (self.part, 0x85EBCA6B)):
+            spread = tf.cast(number, tf.uint32) * tf.constant(multiplier, tf.uint32)
             mixed = tf.bitwise.bitwise_xor(mixed, spread)
         return tf.stack([mixed, tf.cast(tf.convert_to_tensor(self._step), tf.uint32)])

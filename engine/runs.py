@@ -147,9 +147,9 @@ class Run:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = open(self.folder / _LOCK, "a")
-        taken = f"another training is writing {self.folder}: expected it to have ended"
+        message = f"another training is writing {self.folder}: expected it to have ended"
         try:
-            files.acquire(file, fcntl.LOCK_EX, taken)
+            files.acquire(file, fcntl.LOCK_EX, message)
         except BaseException:
             file.close()
             raise

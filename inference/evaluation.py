@@ -227,21 +227,21 @@ def compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]
     """
     predictions = [outcome.predictions for outcome in outcomes]
     try:
-        together = scores.ensemble(predictions)
+        ensemble = scores.ensemble(predictions)
     except ValueError as error:
         yield f"not compared: {error}"
         return
     for second in range(1, len(names)):
         for first in range(second):
-            found = scores.compare(predictions[first], predictions[second])
+            comparison = scores.compare(predictions[first], predictions[second])
             yield (
-                f"{names[first]} against {names[second]}: {found.only_first} images only the "
-                f"first gets right, {found.only_second} only the second; "
-                f"p = {found.p_value:.3g} (McNemar)"
+                f"{names[first]} against {names[second]}: {comparison.only_first} images only the "
+                f"first gets right, {comparison.only_second} only the second; "
+                f"p = {comparison.p_value:.3g} (McNemar)"
             )
-    top1, top5 = (scores.fraction(together.in_top(k)) for k in (1, 5))
-    found = {"top1_accuracy": top1.value, "top5_accuracy": top5.value}
-    yield f"ensemble of {len(names)}: {accuracies({**found, 'examples': len(together.labels)})}"
+    top1, top5 = (scores.fraction(ensemble.in_top(k)) for k in (1, 5))
+    figures = {"top1_accuracy": top1.value, "top5_accuracy": top5.value}
+    yield f"ensemble of {len(names)}: {accuracies({**figures, 'examples': len(ensemble.labels)})}"
 
 
 def write(

@@ -163,5 +163,5 @@ def main(argv: list[str] | None = None):
 
 
 if __name__ == "__main__":
-    console.open_streams(ends=True)
+    console.open_streams(exit_on_closed_pipe=True)
     main()

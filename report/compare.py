@@ -192,5 +192,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    console.open_streams(ends=True)
+    console.open_streams(exit_on_closed_pipe=True)
     main()

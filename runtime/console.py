@@ -228,15 +228,15 @@ def expanded(value: object) -> object:
 class _Output(io.FileIO):
     """The file of an output stream, which becomes /dev/null once its reader has ended."""
 
-    def __init__(self, descriptor: int, *, ends: bool) -> None:
+    def __init__(self, descriptor: int, *, exit_on_closed_pipe: bool) -> None:
         """Wraps a file descriptor.
 
         Args:
             descriptor: The file.
-            ends: Whether the process ends when the file is a closed pipe.
+            exit_on_closed_pipe: Whether the process ends when the file is a closed pipe.
         """
         super().__init__(descriptor, "w", closefd=False)
-        self._ends = ends
+        self._exit_on_closed_pipe = exit_on_closed_pipe
 
     def write(self, data: bytes) -> int:
         """Writes data; returns the number of bytes written."""
@@ -245,7 +245,7 @@ class _Output(io.FileIO):
         except OSError as error:
             if error.errno not in _UNREAD:
                 raise
-            if self._ends and error.errno == errno.EPIPE:
+            if self._exit_on_closed_pipe and error.errno == errno.EPIPE:
                 os._exit(128 + signal.SIGPIPE)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
@@ -253,30 +253,32 @@ class _Output(io.FileIO):
         return len(data)
 
 
-def open_streams(*, ends: bool = False) -> None:
+def open_streams(*, exit_on_closed_pipe: bool = False) -> None:
     """Prepares stdout and stderr: the work goes on when their readers end.
 
     Every line is written at once and whole, also with PYTHONUNBUFFERED: processes may share a log.
     Undecodable bytes in names of files are written as escapes.
 
     Args:
-        ends: Whether the process ends silently when the reader of its stdout has ended (`| head`).
+        exit_on_closed_pipe: Whether the process ends if its stdout has no reader (`| head`).
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        file = io.BufferedWriter(_Output(stream.fileno(), ends=ends and name == "stdout"))
+        file = io.BufferedWriter(
+            _Output(stream.fileno(), exit_on_closed_pipe=exit_on_closed_pipe and name == "stdout")
+        )
         lines = {"line_buffering": True, "errors": "backslashreplace"}
         setattr(sys, name, io.TextIOWrapper(file, stream.encoding, **lines))
 
 
-def run(main: Callable[[list[str]], None], *, ends: bool = False) -> None:
+def run(main: Callable[[list[str]], None], *, exit_on_closed_pipe: bool = False) -> None:
     """Runs a script's main; Ctrl-C and TensorFlow's own errors end it with one line.
 
     Args:
         main: Function of the command line.
-        ends: Whether the process ends when the reader of its stdout has ended.
+        exit_on_closed_pipe: Whether the process ends when its stdout has no reader.
     """
-    open_streams(ends=ends)
+    open_streams(exit_on_closed_pipe=exit_on_closed_pipe)
     try:
         with tensorflow_errors():
             main(sys.argv)

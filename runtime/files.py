@@ -56,31 +56,31 @@ def claimed(
 
 @contextlib.contextmanager
 def locked(
-    folder: Path, name: str, taken: str, on_wait: Callable[[], object] | None = None
+    folder: Path, name: str, message: str, on_wait: Callable[[], object] | None = None
 ) -> Iterator[None]:
     """Holds a named lock in a claimed folder, for work that its sharers do one at a time.
 
     Args:
         folder: A claimed folder.
         name: Name of the work.
-        taken: Message of the error if another process has the lock.
+        message: Message of the error if another process has the lock.
         on_wait: Function called before waiting for another process; None raises an error instead.
 
     Raises:
         BusyError: If another process has the lock and there is no `on_wait`.
     """
     with open(folder / f"{name}{_LOCKS}", "a+b") as lock:
-        acquire(lock, fcntl.LOCK_EX, taken, on_wait)
+        acquire(lock, fcntl.LOCK_EX, message, on_wait)
         yield
 
 
-def acquire(lock: IO, mode: int, taken: str, on_wait: Callable[[], object] | None = None) -> None:
+def acquire(lock: IO, mode: int, message: str, on_wait: Callable[[], object] | None = None) -> None:
     """Locks an open file until it is closed, at the latest by the end of the process.
 
     Args:
         lock: The file.
         mode: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
-        taken: Message of the error if another process has the lock.
+        message: Message of the error if another process has the lock.
         on_wait: Function called before waiting for another process; None raises an error instead.
 
     Raises:
@@ -92,7 +92,7 @@ def acquire(lock: IO, mode: int, taken: str, on_wait: Callable[[], object] | Non
         return
     except BlockingIOError:
         if on_wait is None:
-            raise BusyError(taken) from None
+            raise BusyError(message) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -172,7 +172,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     After an error there is no new folder, and none of those above it that were made.
     """
-    missing = [above for above in path.parents if not above.exists()]
+    missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     temporary.mkdir()
@@ -184,9 +184,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        for above in missing:
+        for parent in missing:
             with contextlib.suppress(OSError):  # not empty: it holds the new folder
-                above.rmdir()
+                parent.rmdir()
 
 
 def remove_litter(folder: Path) -> None:

@@ -32,8 +32,8 @@ _CGROUP_FILES = {  # by type of file system
 
 def free_memory() -> int:
     """Returns the bytes that this process can allocate: the minimum over machine and groups."""
-    left = (_left(folder, kind) for folder, kind in _groups())
-    return max(0, int(min(_machine_memory(), *left, math.inf)))
+    remaining = (_remaining(folder, kind) for folder, kind in _groups())
+    return max(0, int(min(_machine_memory(), *remaining, math.inf)))
 
 
 def _machine_memory() -> int:
@@ -49,7 +49,7 @@ def _row(path: Path, name: str) -> int:
     return next((int(row[1]) for row in rows if row[0] == name), 0)
 
 
-def _left(folder: Path, kind: _CgroupFiles) -> float:
+def _remaining(folder: Path, kind: _CgroupFiles) -> float:
     """Returns the bytes that a group has left; infinite without a limit."""
     try:
         limit = float((folder / kind.limit).read_text().replace("max", "inf"))
@@ -68,7 +68,7 @@ def _groups() -> Iterator[tuple[Path, _CgroupFiles]]:
             root, top = mount.split()[3:5]
             kind, _, options = file_system.split(maxsplit=2)
             if kind in own_groups and (kind == "cgroup2" or "memory" in options.split(",")):
-                folder = _below(Path(top), Path(root), own_groups[kind])
+                folder = _group_folder(Path(top), Path(root), own_groups[kind])
                 for group in (folder, *folder.parents):
                     yield group, _CGROUP_FILES[kind]
                     if group == Path(top):
@@ -85,6 +85,6 @@ def _own_groups() -> Iterator[tuple[str, Path]]:
             yield "cgroup", Path(group)
 
 
-def _below(top: Path, root: Path, group: Path) -> Path:
+def _group_folder(top: Path, root: Path, group: Path) -> Path:
     """Returns the folder of a group; in a container, the top folder may be its own group."""
     return top / group.relative_to(root) if group.is_relative_to(root) else top

@@ -113,7 +113,7 @@ def main(argv):
         print(number)
         print(number, file=sys.stderr)
     pathlib.Path(argv[1]).write_text("done")
-console.run(main, ends=%s)
+console.run(main, exit_on_closed_pipe=%s)
 """
 
 

@@ -45,7 +45,7 @@ def test_what_is_no_extension_is_not_named():
 
 def test_files_that_are_left_out_are_counted():
     counts = {"train": (1, 1)}
-    assert reading.gap_lines(("a", "b"), counts, left_out=3, listed="out/rejected.csv") == [
+    assert reading.gap_lines(("a", "b"), counts, left_out=3, table="out/rejected.csv") == [
         "left out: 3 files that cannot be decoded, listed in out/rejected.csv"
     ]
     assert reading.gap_lines(("a", "b"), counts) == []

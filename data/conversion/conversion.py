@@ -297,15 +297,15 @@ def _say(line: str):
 
 
 @contextlib.contextmanager
-def _progress(images: int, name: str, wanted: bool) -> Iterator[Callable[[], object]]:
+def _progress(images: int, name: str, enabled: bool) -> Iterator[Callable[[], object]]:
     """Yields a function to call after every image."""
-    terminal = wanted and sys.stderr.isatty()
+    terminal = enabled and sys.stderr.isatty()
     start = time.monotonic()
-    if wanted and not terminal:
+    if enabled and not terminal:
         _say(f"converting {images} images of {name}")
     with tqdm(total=images, desc=name, unit=" images", disable=not terminal) as bar:
         yield bar.update
-    if wanted and not terminal:
+    if enabled and not terminal:
         seconds = time.monotonic() - start
         rate = f"{images / seconds:,.0f} images/s"
         _say(f"converted {images} images in {seconds:.0f} s, {rate}")

@@ -84,11 +84,11 @@ def _make(conversion: Conversion, task: Task) -> list[Planned]:
         conversion.say(f"waiting for the process that finishes {output}")
 
     is_finishing = tasks_of(partial(output)) == task.count
-    taken = f"another process is doing task {task} of {output}"
+    message = f"another process is doing task {task} of {output}"
     try:
         with (
             claimed(output, on_wait if is_finishing else None, shared=True) as folder,
-            locked(folder, f"task-{task.index}", taken),
+            locked(folder, f"task-{task.index}", message),
         ):
             conversion.check_free()  # it may have waited
             return conversion.make(folder, task)

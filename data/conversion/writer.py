@@ -66,15 +66,15 @@ class EmptyClassError(ValueError):
 class Limit:
     """Stops a conversion when too many images are rejected."""
 
-    def __init__(self, planned: list[Planned], max_bad: float, listed: Path):
+    def __init__(self, planned: list[Planned], max_bad: float, table: Path):
         """Starts with no rejected images.
 
         Args:
             planned: All shards of the conversion.
             max_bad: Part of all images, 0..1, that may be rejected; 10 always may.
-            listed: Table to list the rejected images in if there are too many.
+            table: Table to list the rejected images in if there are too many.
         """
-        self._listed = listed
+        self._table = table
         self._images = sum(len(shard.examples) for shard in planned)
         self._allowed = allowed_bad(self._images, max_bad)
         self._rejected: list[list[str]] = []
@@ -87,10 +87,10 @@ class Limit:
         """
         self._rejected += rejected
         if len(self._rejected) > self._allowed:
-            write_table(self._listed, self._rejected)
+            write_table(self._table, self._rejected)
             raise ValueError(
                 f"{len(self._rejected)} of {self._images} images cannot be used, expected at most "
-                f"{self._allowed:.0f}: {_first(self._rejected)}, ...; listed in {self._listed}; "
+                f"{self._allowed:.0f}: {_first(self._rejected)}, ...; listed in {self._table}; "
                 "python -m data.convert --max_bad=PART accepts a larger part"
             )
 

@@ -83,7 +83,7 @@ def gap_lines(
     counts: Mapping[str, Sequence[int]],
     *,
     left_out: int = 0,
-    listed: str | os.PathLike = "",
+    table: str | os.PathLike = "",
 ) -> list[str]:
     """Formats the lines about files left out and about classes missing in a split.
 
@@ -92,7 +92,7 @@ def gap_lines(
         counts: Number of images of each class, by label, for each split; a test split without
             labels has 0 everywhere.
         left_out: Number of files that cannot be decoded.
-        listed: The table that lists these files.
+        table: The table that lists these files.
 
     Returns:
         Lines for the user.
@@ -100,7 +100,7 @@ def gap_lines(
     lines = []
     if left_out:
         files = f"{left_out:,} file{'s' * (left_out > 1)}"
-        lines.append(f"left out: {files} that cannot be decoded, listed in {listed}")
+        lines.append(f"left out: {files} that cannot be decoded, listed in {table}")
     for split, images in counts.items():
         missing = [name for name, count in zip(class_names, images, strict=True) if not count]
         if missing and any(images):

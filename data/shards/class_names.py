@@ -18,7 +18,7 @@ def file_in(folder: Path) -> Path | None:
     return next((path for name in FILES if (path := folder / name).is_file()), None)
 
 
-def named(folder: Path, labels: Set[int], texts: Names) -> tuple[list[str], int]:
+def assign_names(folder: Path, labels: Set[int], texts: Names) -> tuple[list[str], int]:
     """Names the classes; a class without a name becomes "class_0", ...
 
     Lines of the file may look like "0:daisy". Else the first line is label 0 or 1, whichever fits

@@ -88,9 +88,9 @@ class Dataset:
 
         Earlier versions did not name the classes of foreign shards: then their number is compared.
         """
-        nameless = [f"class_{label}" for label in range(self.num_classes)]
+        placeholders = [f"class_{label}" for label in range(self.num_classes)]
         known = list(map(composed, names))
-        is_earlier = bool(self.earlier_fingerprints) and known == nameless
+        is_earlier = bool(self.earlier_fingerprints) and known == placeholders
         return is_earlier or known == list(map(composed, self.class_names))
 
     def shards(self, split: str) -> tuple[Shard, ...]:

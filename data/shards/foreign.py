@@ -87,7 +87,7 @@ def _index(folder: Path, splits: dict[str, list[Path]], fingerprint: str) -> dic
             raise ValueError(_unlabelled(folder, split, splits[split], counts))
     if not seen:
         raise ValueError(f"{folder}: expected records of images, found none in its shards")
-    names, label_offset = class_names.named(folder, seen, texts)
+    names, label_offset = class_names.assign_names(folder, seen, texts)
     for split, counts in labels.items():
         class_labels = range(label_offset, label_offset + len(names))
         described[split]["classes"] = [counts[label] for label in class_labels]

@@ -46,9 +46,11 @@ class Files:
         numbers = np.searchsorted(ends, positions, side="right")
         for index, shard in enumerate(shards):
             members = np.flatnonzero(numbers == index)
-            wanted = positions[members] - (ends[index] - len(frames[index]))
+            record_numbers = positions[members] - (ends[index] - len(frames[index]))
             with open(self._paths[shard], "rb") as file:
-                for number, position in sorted(zip(wanted.tolist(), members.tolist(), strict=True)):
+                for number, position in sorted(
+                    zip(record_numbers.tolist(), members.tolist(), strict=True)
+                ):
                     contents[position] = records.read_at(file, *frames[index][number])
         return contents
 

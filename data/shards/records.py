@@ -143,9 +143,9 @@ def parse(
         record lacks them, label is -1, height and width are 0, format, filename and text empty.
     """
     optional = {"filename": filename, "text": text}
-    wanted = {name: row for name, row in _FEATURES.items() if optional.get(name, True)}
-    parsed = tf.io.parse_example(serialized, dict(wanted.values()))
-    return {name: parsed[key] for name, (key, _) in wanted.items()}
+    features = {name: row for name, row in _FEATURES.items() if optional.get(name, True)}
+    parsed = tf.io.parse_example(serialized, dict(features.values()))
+    return {name: parsed[key] for name, (key, _) in features.items()}
 
 
 def keys(serialized: bytes) -> str:

@@ -78,17 +78,17 @@ def find(location: Path) -> Series:
         return Series(location.parent, {name.split if name else "train": [location]})
     if not location.is_dir():
         raise FileNotFoundError(f"no such folder, expected one with shards, received {location}")
-    named = _named(location)
-    if not named:
+    files = _named(location)
+    if not files:
         raise FileNotFoundError(f"{location} holds no data set, {_EXPECTED}")
-    rank = min(name.rank for _, name in named)
+    rank = min(name.rank for _, name in files)
     splits = defaultdict(lambda: defaultdict(list))
-    for path, name in named:
+    for path, name in files:
         if name.rank == rank:
             splits[name.split][name.series, name.shards].append((path, name.index))
-    rest = tuple(path.name for path, name in named if name.rank > rank)
+    unused = tuple(path.name for path, name in files if name.rank > rank)
     whole = {split: _whole(location, split, split_series) for split, split_series in splits.items()}
-    return Series(location, whole, rest)
+    return Series(location, whole, unused)
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

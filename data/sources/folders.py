@@ -52,8 +52,8 @@ def image_folder(
         folders["validation"] = _open(val_data)
         origins["validation"] = val_data, folders["validation"]
     listings = _listings(folders, origins, passed_over, lenient)
-    named = listings.values() if lenient else [listings["train"]]
-    class_names = sorted({name for each in named for name in each}, key=natural_order)
+    with_classes = listings.values() if lenient else [listings["train"]]
+    class_names = sorted({name for each in with_classes for name in each}, key=natural_order)
     splits = {}
     for split, listing in listings.items():
         with _prefix_errors(origins[split][0]):

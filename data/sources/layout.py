@@ -47,12 +47,12 @@ def split_folders(root: Folder, data: str, passed_over: PassedOver) -> dict[str,
     Raises:
         ValueError: If a split exists twice or cannot be read, or folders are not classes.
     """
-    named = [folder for folder in root.folders if split_of(folder.name)]
+    candidates = [folder for folder in root.folders if split_of(folder.name)]
     splits: dict[str, Folder] = {}
-    for folder in named:
+    for folder in candidates:
         if folder.problem:
             raise ValueError(f"{data}: the folder {folder.name} {folder.problem}")
-        if len(named) == 1 and not _inner(folder):
+        if len(candidates) == 1 and not _inner(folder):
             break
         if (split := split_of(folder.name)) in splits:
             both = f"{splits[split].name} and {folder.name}"
@@ -129,8 +129,8 @@ def annotated(folder: Folder, passed_over: PassedOver) -> Listing | None:
     for member in images.images:
         if member.name not in classes:
             raise ValueError(f"{_ANNOTATIONS}: expected a line for {member.name}, found none")
-        named = member._replace(name=f"{_ANNOTATED}/{member.name}")
-        listing.setdefault(composed(classes[member.name]), []).append(named)
+        renamed = member._replace(name=f"{_ANNOTATED}/{member.name}")
+        listing.setdefault(composed(classes[member.name]), []).append(renamed)
     rest = {name: file for name, file in folder.others.items() if name != _ANNOTATIONS}
     tree.pass_over_level(dataclasses.replace(folder, others=rest), passed_over, images=True)
     passed_over.add_folders([each.name for each in folder.folders if each is not images])

@@ -164,38 +164,40 @@ def without_ours(folder: Folder, read: Callable[[Member], bytes]) -> Folder:
     return folder
 
 
-def _scan(path: str, folder: Folder, above: tuple, seen: set) -> Folder:
+def _scan(path: str, folder: Folder, ancestors: tuple, seen: set) -> Folder:
     """Lists a folder.
 
     Args:
         path: Path of the folder.
         folder: The folder to fill in.
-        above: Identities of all folders above it, to detect cycles of links.
+        ancestors: Identities of all folders above it, to detect cycles of links.
         seen: Identities of folders listed below the third level, where each is listed only once:
             links could lead to it by too many paths.
     """
-    above = (*above, folder.identity)
+    ancestors = (*ancestors, folder.identity)
     try:
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             if not _is_hidden(entry.name):
-                _add_entry(folder, entry, above, set() if len(above) <= _FREE_LEVELS else seen)
+                _add_entry(
+                    folder, entry, ancestors, set() if len(ancestors) <= _FREE_LEVELS else seen
+                )
     except OSError as error:
         folder.problem = f"cannot be opened: {error.strerror}"
         folder.entries = []
     return folder
 
 
-def _add_entry(folder: Folder, entry: os.DirEntry, above: tuple, seen: set) -> None:
+def _add_entry(folder: Folder, entry: os.DirEntry, ancestors: tuple, seen: set) -> None:
     name, link = readable(entry.name), entry.is_symlink()
     if _is_excluded(entry.name):
         folder.excluded.append(name)
     elif os.path.isdir(entry.path) if link else entry.is_dir():
         status = entry.stat()
         identity = status.st_dev, status.st_ino
-        if identity not in above and identity not in seen:
+        if identity not in ancestors and identity not in seen:
             seen.add(identity)
             inner = Folder(name, identity=identity)
-            folder.entries.append(_scan(entry.path, inner, above, seen))
+            folder.entries.append(_scan(entry.path, inner, ancestors, seen))
     elif os.path.isfile(entry.path) if link else entry.is_file():
         _add_file(folder, name, Member(name, entry.path, 0, entry.stat().st_size))
     elif link and not name.lower().endswith((*EXTENSIONS, *TEXTS)):
