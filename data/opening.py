@@ -203,7 +203,7 @@ def _convert(data: str | os.PathLike, source: Source, storage: Storage, **option
         )
 
     def on_wait():
-        print(f"{data}: another process is converting it, waiting for that process", flush=True)
+        print(f"{data}: another process is converting it, waiting for it", flush=True)
 
     with contextlib.suppress(AlreadyConvertedError):  # by that process
         convert(source, folder, storage, on_wait=on_wait, **options)

@@ -239,7 +239,7 @@ def test_a_folder_of_the_users_is_left_alone(images, tmp_path):
     mine = tmp_path / "out.partial"
     mine.mkdir()
     (mine / "photo.jpg").touch()
-    with pytest.raises(FileExistsError, match="in the way"):
+    with pytest.raises(FileExistsError, match="exists and is not the folder of a conversion"):
         conversion.convert(sources.open_source(images), tmp_path / "out", Storage(32))
     assert [path.name for path in mine.iterdir()] == ["photo.jpg"]
 

@@ -184,4 +184,4 @@ def test_a_pickle_is_never_opened(tmp_path, name):
     line = refused(path)
     assert name in line
     if name != "x.safetensors":
-        assert "expected a file .safetensors" in line and "--init_from" in line
+        assert "expected a .safetensors file" in line and "--init_from" in line

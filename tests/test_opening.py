@@ -96,7 +96,7 @@ def test_a_run_of_an_earlier_version_goes_on_where_its_copy_is_made_again(home, 
     assert dataset.fingerprint != expected.fingerprint
     _, other = made_before(images, EARLIER)
     shutil.rmtree(other.copy())
-    with pytest.raises(ValueError, match="an earlier version converted"):
+    with pytest.raises(ValueError, match="conversion of an earlier version, which is missing"):
         prepared(images, expected=other)
 
 
