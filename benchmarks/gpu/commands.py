@@ -84,7 +84,7 @@ def _use(
     pool: ThreadPoolExecutor,
     columns: int,
 ) -> None:
-    """Adds the rows about the other commands, with the GPU's run, in so many columns."""
+    """Adds the rows about the other commands, with the GPU's run, padded to `columns`."""
     started = {
         "test.py": [
             pool.submit(jobs.run, "test.py", folder, environment=each) for each in (None, ON_CPU)

@@ -35,6 +35,9 @@ def check(options: Namespace, section: Section) -> None:
     how = DRY_RUN if options.dry_run else GPU
     if options.dry_run:
         networks = options.networks or ["cifar_resnet20"]
+    if unknown := [network for network in networks if network not in train.NETWORKS]:
+        section.note(f"Left out: {', '.join(unknown)}, which benchmarks/train.py does not have.")
+        networks = [network for network in networks if network in train.NETWORKS]
     asked = {"stacks": options.stacks, "seconds": options.seconds, "repeat": options.repeat}
     how = how | {name: value for name, value in asked.items() if value}
     settings = Namespace(**how, threads=cores(), together=True)
@@ -47,7 +50,7 @@ def check(options: Namespace, section: Section) -> None:
     results = {}
     for network in networks:
         results[network] = _measured(network, settings, section)
-        names = [name for name in STACKS if any(name == each for each in _names(results))]
+        names = [name for name in STACKS if name in _names(results)]
         if names:
             section.table(train.table(results, names, shares))
     _sum_up(results, section)
