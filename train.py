@@ -113,8 +113,6 @@ def train_and_report(setup: Setup, log: Log, state: State) -> None:
             log.saving.wait()
         advice = "all checkpoints are from earlier steps: try a smaller --learning_rate"
         console.fail(f"{error}; {advice}; {log.list_images(error.step)}", console.FAILED)
-    except tf.errors.ResourceExhaustedError:
-        console.fail(too_large(setup), console.FAILED)
     except tf.errors.OpError:  # for example because another worker has stopped
         with contextlib.suppress(OSError):
             log.saving.wait()
@@ -200,16 +198,6 @@ def conclude(setup: Setup, log: Log, state: State, stop: int) -> None:
     log.say(done)
     if not setup.workers.is_chief:
         print(done, flush=True)
-
-
-def too_large(setup: Setup) -> str:
-    """Returns the error line for a device with too little memory for a step."""
-    size, batch_size = setup.micro_batch or setup.recipe.batch_size, setup.recipe.batch_size
-    part = f"{size} images at a time" if size < batch_size else f"a batch of {batch_size} images"
-    return (
-        f"the device has too little memory for {part} of {setup.network['image_size']} pixels: "
-        "try --micro_batch=auto, or a smaller --batch_size"
-    )
 
 
 def perform_other_task(setup: Setup) -> list[str] | None:

@@ -1,6 +1,7 @@
 """Devices, threads, replicas and precision."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -77,7 +78,7 @@ def unused() -> str | None:
 
 
 def is_deterministic(choice: str) -> bool:
-    """Whether TensorFlow uses deterministic kernels only; on a CPU, all kernels of ours are.
+    """Whether TensorFlow is restricted to deterministic kernels; on a CPU, ours always are.
 
     Args:
         choice: "on", "off", or "auto" for on with GPUs only.
@@ -86,7 +87,11 @@ def is_deterministic(choice: str) -> bool:
 
 
 def is_exact(choice: str) -> bool:
-    """Whether equal runs have equal weights, bit for bit; the argument of `is_deterministic`."""
+    """Whether equal runs have equal weights, bit for bit.
+
+    Args:
+        choice: See `is_deterministic`.
+    """
     return not tf.config.get_visible_devices("GPU") or is_deterministic(choice)
 
 
@@ -160,13 +165,21 @@ def compiles(xla: str, strategy: tf.distribute.Strategy) -> bool:
     return xla == "on" or xla == "auto" and gpu and strategy.num_replicas_in_sync == 1
 
 
-def describe(strategy: tf.distribute.Strategy, threads: int, workers: int = 1) -> dict:
+def compiled(function: Callable) -> Callable:
+    """Compiles a function of tensors with XLA."""
+    return tf.function(function, autograph=False, jit_compile=True)
+
+
+def describe(
+    strategy: tf.distribute.Strategy, threads: int, workers: int = 1, deterministic: str = "auto"
+) -> dict:
     """Describes the devices and threads that bit-identical results depend on, as JSON values.
 
     Args:
         strategy: Distribution strategy over the replicas.
         threads: Threads per process.
         workers: Number of processes.
+        deterministic: See `is_deterministic`.
     """
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
@@ -178,4 +191,5 @@ def describe(strategy: tf.distribute.Strategy, threads: int, workers: int = 1) -
         "threads": threads,
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         **({"workers": workers} if workers > 1 else {}),
+        **({} if is_exact(deterministic) else {"exact": False}),
     }

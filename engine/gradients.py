@@ -1,4 +1,4 @@
-"""The gradients of a batch: of a part that is ready, of a part of the batch, of all parts."""
+"""The gradients of a batch: micro batches, augmentation on the device, differentiation."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from engine import losses, mixing
+from engine import devices, losses, mixing
 from engine.dropout_seeds import DropoutSeeds
 from engine.totals import SUMS, score
 
@@ -65,9 +65,14 @@ class Gradients:
         self._colour = colour
         self._mix = mix
         self._dropout = DropoutSeeds(model, seed, step)
-        self._compiled = self._of_ready_images
-        if xla:
-            self._compiled = tf.function(self._of_ready_images, autograph=False, jit_compile=True)
+        self._differentiate = devices.compiled(self._gradients) if xla else self._gradients
+
+    @property
+    def extent(self) -> str:
+        """Description of what is computed at a time, for messages."""
+        size = self.batch_size // len(self._places)
+        whole = f"a batch of {size} images"
+        return whole if len(self._places) == 1 else f"{size} images at a time"
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
         """Sums scores and gradients over the micro batches; call it in the replica context.
@@ -82,11 +87,11 @@ class Gradients:
         """
         batch, count = (images, labels, weights), len(self._places)
         if count == 1:
-            return self._of_part(*batch, 0)
+            return self._micro_batch(*batch, 0)
 
         def add(part, *sums):
             places = tf.gather(self._places, part)
-            results = self._of_part(*(tf.gather(column, places) for column in batch), part)
+            results = self._micro_batch(*(tf.gather(column, places) for column in batch), part)
             return part + 1, *(a + b for a, b in zip(sums, results, strict=True))
 
         variables = self._model.trainable_variables
@@ -99,10 +104,10 @@ class Gradients:
                 sums = add(*sums)
         return sums[1:]
 
-    def _of_part(
+    def _micro_batch(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, part: int | tf.Tensor
     ) -> list[tf.Tensor]:
-        """Colours and mixes a micro batch; returns scores [4] and its share of each gradient."""
+        """Augments a micro batch; returns its scores [4] and its share of each gradient."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         places = replica * self._places.size + tf.gather(self._places, part)
         step = tf.cast(tf.convert_to_tensor(self._step), tf.int64)
@@ -115,10 +120,10 @@ class Gradients:
             images, own = mixing.mixed(images, tf.gather(plan, places))
             others = mixing.neighbours(labels)
             targets = [(labels, weights * own), (others, weights * (1 - own))]
-        logits, *gradients = self._compiled(images, targets, part)
+        logits, *gradients = self._differentiate(images, targets, part)
         return [score(tf.nn.log_softmax(logits), labels, weights), *gradients]
 
-    def _of_ready_images(
+    def _gradients(
         self, images: tf.Tensor, targets: Targets, part: int | tf.Tensor
     ) -> list[tf.Tensor]:
         """Differentiates the loss; returns logits [b, K] and the share of each gradient."""

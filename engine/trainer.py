@@ -55,7 +55,14 @@ class Trainer:
         gradients: Gradients,
         update: Update,
     ) -> None:
-        """Takes a model that was created in the strategy's scope, and both halves of its step."""
+        """Prepares the loop over the steps.
+
+        Args:
+            strategy: Strategy in whose scope the model was created.
+            model: Network to train.
+            gradients: Computes each replica's gradients of a batch.
+            update: Updates the weights by them.
+        """
         self._strategy = strategy
         self._model = model
         self._gradients = gradients
@@ -82,12 +89,22 @@ class Trainer:
 
         Raises:
             NotFinite: If a loss or gradient is not finite; the weights are then unusable.
+            ResourceExhaustedError: If the device has too little memory for a step.
         """
         step, count = self.step, len(rates)
         padded = tf.constant(
             rates + [0.0] * (MAX_STEPS - count), tf.float32
         )  # padded to one shape, so that the graph is traced once
-        done, before, last, sums, norm, waited = self._train(iterator, padded, tf.constant(count))
+        try:
+            results = self._train(iterator, padded, tf.constant(count))
+        except tf.errors.ResourceExhaustedError as error:
+            raise tf.errors.ResourceExhaustedError(
+                error.node_def,
+                error.op,
+                f"the device has too little memory for {self._gradients.extent}: "
+                "try --micro_batch=auto, or a smaller --batch_size",
+            ) from error
+        done, before, last, sums, norm, waited = results
         if not (before and last):
             failed = int(done) - (1 if before else 2)
             raise NotFinite(step + failed, rates[failed])
@@ -131,7 +148,7 @@ class Trainer:
             return step + 1, last, finite, sums + tf.cast(scores, tf.float64), norm, waited
 
         # The condition waits for the step before the last, so that a GPU always has its next step.
-        # Had it more of them, copies of batches would wait for all: TensorFlow orders them so.
+        # With more in line, TensorFlow would copy the next batch only after all of them.
         start = (0, True, True, tf.zeros(SUMS, tf.float64), 0.0, tf.constant(0.0, tf.float64))
         more = lambda step, before, *_: before & (step < count)  # noqa: E731
         return tf.while_loop(more, one, start, parallel_iterations=1)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from engine import averages
+from engine import averages, devices
 
 
 class Update:
@@ -44,9 +44,7 @@ class Update:
         self._variables = model.trainable_variables
         self._clip_norm = clip_norm
         self._factors = factors or {}
-        self._compiled = self._update
-        if xla:
-            self._compiled = tf.function(self._update, autograph=False, jit_compile=True)
+        self._update = devices.compiled(self._update_graph) if xla else self._update_graph
         if optimizer.weight_decay is not None:
             optimizer.exclude_from_weight_decay([v for v in self._variables if len(v.shape) < 2])
         # Keras has no public switch for this: clipping needs the summed gradients first.
@@ -64,9 +62,9 @@ class Update:
         Returns:
             Norm of the sum of the gradients, float32 [].
         """
-        return self._compiled(gradients, rate)
+        return self._update(gradients, rate)
 
-    def _update(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
+    def _update_graph(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
         before = self._slow_ones()
         norms = self._strategy.run(self._apply, args=(gradients, rate))
         self._slow_down(before)

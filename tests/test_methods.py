@@ -157,6 +157,10 @@ def test_a_device_without_memory(monkeypatch):
 
     monkeypatch.setattr(trainer, "_train", fail)
     assert not trainer.fits()
+    with pytest.raises(
+        tf.errors.ResourceExhaustedError, match=f"for a batch of {BATCH} images: try"
+    ):
+        trainer.train(None, [RATE])
 
 
 def test_an_average_follows_the_weights():

@@ -90,9 +90,8 @@ class Setup:
     @property
     def device(self) -> dict:
         """Device settings that bit-identical results depend on, as JSON values."""
-        exact = devices.is_exact(self.recipe.deterministic)
-        described = devices.describe(self.strategy, self.running.threads, self.workers.size)
-        return described if exact else described | {"exact": False}
+        threads, deterministic = self.running.threads, self.recipe.deterministic
+        return devices.describe(self.strategy, threads, self.workers.size, deterministic)
 
     @functools.cached_property
     def trainer(self) -> Trainer:
