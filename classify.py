@@ -9,15 +9,15 @@ python classify.py img.jpg --explain=DIR                    Grad-CAM heat maps o
 python classify.py --serve            a web page, http://127.0.0.1:8000
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from absl import flags
-
-from runtime import console
+from runtime import console, flags
 from runtime.cores import cores
+from runtime.flags import flag
 
 with console.quiet_import():
     from data.images.reading import PassedOver
@@ -27,87 +27,80 @@ with console.quiet_import():
     from inference import classifier, embeddings, extras, inputs, loading
     from report import answers, overlay
 
-FLAGS = flags.FLAGS
 
-flags.DEFINE_string("run_dir", None, "Run folder (default: the newest run with a checkpoint).")
-flags.DEFINE_string("checkpoint", "best", "Checkpoint of the run: best, last, a step, or a file.")
-flags.DEFINE_string("model", None, "Network to use with the weights of --init_from, without a run.")
-flags.DEFINE_string("init_from", None, "Weights of --model: keras, or a file that Keras wrote.")
-flags.DEFINE_integer("top_k", 5, "Number of classes to report per image.", 1)
-flags.DEFINE_enum(
-    "crops",
-    "1",
-    [str(count) for count in views.VIEWS],
-    "Views of each image whose predictions are averaged; 2: the centre crop and its mirror image.",
-)
-flags.DEFINE_float(
-    "threshold",
-    None,
-    "Mark an image as unsure if its top probability is lower (default: no marks).",
-    0.0,
-    1.0,
-)
-flags.DEFINE_integer(
-    "every", None, "Classify every Nth frame of a video (default: one per second).", 1
-)
-flags.DEFINE_bool("json", False, "Print one JSON object per image, each on its own line.")
-flags.DEFINE_bool("csv", False, "Print CSV, with one row per reported class.")
-flags.DEFINE_string(
-    "explain", None, "Folder for Grad-CAM heat maps of the top class (default: no heat maps)."
-)
-flags.DEFINE_string(
-    "features",
-    None,
-    "File (.npz) for the input features of the network's classifier (default: no file).",
-)
-flags.DEFINE_bool("serve", False, "Serve a web page that classifies uploaded images.")
-flags.DEFINE_string(
-    "host", "127.0.0.1", "Address that --serve listens on; the default accepts this machine only."
-)
-flags.DEFINE_integer("port", 8000, "Port that --serve listens on; 0: any free port.", 0, 65535)
-flags.DEFINE_integer("max_megabytes", 32, "Maximum size of a request to --serve in MiB.", 1)
-flags.DEFINE_integer("threads", cores(), "CPU threads.", 1)
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of a classification."""
 
-OUTPUT_FLAGS = ("json", "csv", "explain", "features", "every")  # flags that --serve refuses
+    run_dir: str | None = flag(None, "Run folder (default: the newest run with a checkpoint).")
+
+    top_k: int = flag(5, "Number of classes to report per image.", heading="Predictions", low=1)
+    crops: str = flag(
+        "1",
+        "Views of each image whose predictions are averaged; 2: the centre crop and its mirror "
+        "image.",
+        choices=tuple(map(str, views.VIEWS)),
+    )
+    threshold: float | None = flag(
+        None,
+        "Mark an image as unsure if its top probability is lower (default: no marks).",
+        low=0.0,
+        high=1.0,
+    )
+    every: int | None = flag(
+        None, "Classify every Nth frame of a video (default: one per second).", low=1
+    )
+    threads: int = flag(cores(), "CPU threads.", low=1)
+
+    json: bool = flag(
+        False, "Print one JSON object per image, each on its own line.", heading="Output"
+    )
+    csv: bool = flag(False, "Print CSV, with one row per reported class.")
+    explain: str | None = flag(
+        None, "Folder for Grad-CAM heat maps of the top class (default: no heat maps)."
+    )
+    features: str | None = flag(
+        None, "File (.npz) for the input features of the network's classifier (default: no file)."
+    )
+
+    serve: bool = flag(
+        False, "Serve a web page that classifies uploaded images.", heading="Web page"
+    )
+    host: str = flag(
+        "127.0.0.1", "Address that --serve listens on; the default accepts this machine only."
+    )
+    port: int = flag(8000, "Port that --serve listens on; 0: any free port.", low=0, high=65535)
+    max_megabytes: int = flag(32, "Maximum size of a request to --serve in MiB.", low=1)
+
+
+flags.define(loading.Weights, Options)
+
+OUTPUT_FLAGS = ("json", "csv", "explain", "features", "every")  # --serve refuses them
 SERVE_PACKAGES = ("flask", "waitress", "werkzeug")  # packages that --serve needs
 
 
 def main(argv: list[str]) -> None:
     """Parses the flags and classifies every image on the command line, or serves the page."""
-    arguments = console.parse(argv)
-    devices.configure(FLAGS.threads)
+    arguments = console.parse(argv, descriptions=(loading.Weights, Options))
+    weights, options = flags.value_of(loading.Weights), flags.value_of(Options)
+    devices.configure(options.threads)
     devices.set_precision("auto", training=False)
-    output_flags = [name for name in OUTPUT_FLAGS if FLAGS[name].value]
-    options = {"crops": int(FLAGS.crops), "top_k": FLAGS.top_k, "threshold": FLAGS.threshold}
     with console.user_errors():
+        check(options, arguments)
+        if options.serve:
+            return serve_page(weights, options)
         passed_over = PassedOver()
-        images = [] if FLAGS.serve else list_images(arguments, passed_over)
-        check_flags(arguments, output_flags, serves=FLAGS.serve)
-        if FLAGS.serve:
-            extras.require(SERVE_PACKAGES, "--serve", "requirements-serve.txt")
-        network = loading.open_network(
-            FLAGS.run_dir, FLAGS.checkpoint, model=FLAGS.model, init_from=FLAGS.init_from
-        )
-        if FLAGS.serve:
-            from inference import serve
-
-            server_options = {
-                "host": FLAGS.host,
-                "port": FLAGS.port,
-                "max_megabytes": FLAGS.max_megabytes,
-            }
-            serve.serve(network, processes=FLAGS.threads, **server_options, **options)
-            return
-        outputs = Outputs(network, output_flags, explain=FLAGS.explain, features=FLAGS.features)
+        images = list_images(arguments, passed_over)
+        network = loading.open_network(options.run_dir, weights)
+        outputs = Outputs(network, options)
+        are_known = isinstance(images, list)
         image_classifier = classifier.Classifier(
             network,
-            processes=min(FLAGS.threads, len(images))
-            if isinstance(images, list)
-            else FLAGS.threads,
-            every=FLAGS.every,
-            explains="explain" in output_flags,
-            features="features" in output_flags,
-            **options,
+            processes=min(options.threads, len(images)) if are_known else options.threads,
+            every=options.every,
+            explains=bool(options.explain),
+            features=bool(options.features),
+            **prediction_options(options),
         )
         with image_classifier:
             failed = classify(image_classifier, images, outputs)
@@ -115,6 +108,41 @@ def main(argv: list[str]) -> None:
         print(console.printable(f"passed over: {', '.join(parts)}"), file=sys.stderr)
     failed += len(passed_over.closed)
     sys.exit(console.FAILED if failed else 0)
+
+
+def prediction_options(options: Options) -> dict:
+    """Returns the arguments that a classifier and the page have in common."""
+    return {
+        "crops": int(options.crops),
+        "top_k": options.top_k,
+        "threshold": options.threshold,
+    }
+
+
+def check(options: Options, arguments: list[str]) -> None:
+    """Raises ValueError for flags that contradict each other."""
+    if options.json and options.csv:
+        raise ValueError("expected one of --json and --csv, received both")
+    if options.serve and arguments:
+        raise ValueError(f"--serve expects no image arguments, received {arguments}")
+    for name in OUTPUT_FLAGS:
+        if options.serve and getattr(options, name):
+            raise ValueError(f"--serve cannot be combined with --{name}")
+
+
+def serve_page(weights: loading.Weights, options: Options) -> None:
+    """Serves the web page until a signal arrives."""
+    extras.require(SERVE_PACKAGES, "--serve", "requirements-serve.txt")
+    from inference import serve
+
+    serve.serve(
+        loading.open_network(options.run_dir, weights),
+        processes=options.threads,
+        host=options.host,
+        port=options.port,
+        max_megabytes=options.max_megabytes,
+        **prediction_options(options),
+    )
 
 
 def list_images(
@@ -141,16 +169,6 @@ def list_images(
     return images
 
 
-def check_flags(arguments: list[str], output_flags: list[str], *, serves: bool) -> None:
-    """Raises ValueError for flags that contradict each other."""
-    if {"json", "csv"} <= set(output_flags):
-        raise ValueError("expected one of --json and --csv, received both")
-    if serves and arguments:
-        raise ValueError(f"--serve expects no image arguments, received {arguments}")
-    if serves and output_flags:
-        raise ValueError(f"--serve cannot be combined with --{output_flags[0]}")
-
-
 def classify(
     image_classifier: classifier.Classifier,
     images: Iterable[sources.Example | None],
@@ -174,33 +192,24 @@ def classify(
 class Outputs:
     """Writes answers to the console, heat maps to a folder and features to a file."""
 
-    def __init__(
-        self,
-        network: loading.Trained,
-        output_flags: list[str],
-        *,
-        explain: str | None,
-        features: str | None,
-    ) -> None:
+    def __init__(self, network: loading.Trained, options: Options) -> None:
         """Opens the outputs and creates the folder of heat maps.
 
         Args:
             network: Trained network.
-            output_flags: Names in `OUTPUT_FLAGS` of the flags that are set.
-            explain: Folder for the heat maps (default: no heat maps).
-            features: File for the features (default: no features).
+            options: Settings of the classification.
 
         Raises:
             OSError: If a folder does not exist or cannot be created.
         """
         self._class_names, self._count = network.class_names, 0
-        self._pictures = Path(explain) if explain else None
-        self._embeddings = (
-            embeddings.Embeddings(features, network.class_names) if features else None
-        )
+        self._pictures = Path(options.explain) if options.explain else None
+        self._embeddings = None
+        if options.features:
+            self._embeddings = embeddings.Embeddings(options.features, network.class_names)
         if self._pictures:
             self._pictures.mkdir(parents=True, exist_ok=True)
-        self._print_result = printer_for(output_flags)
+        self._print_result = printer_for(options)
 
     def add(self, answer: classifier.Answer, result: dict) -> None:
         """Prints the result of an answer, and stores its heat map and features if requested.
@@ -225,11 +234,11 @@ class Outputs:
             self._embeddings.write()
 
 
-def printer_for(output_flags: list[str]) -> Callable[[dict], None]:
+def printer_for(options: Options) -> Callable[[dict], None]:
     """Returns the function that prints a result, as JSON, CSV or (default) a table."""
-    if "csv" in output_flags:
+    if options.csv:
         return answers.Csv()
-    return answers.show_json if "json" in output_flags else answers.show_table
+    return answers.show_json if options.json else answers.show_table
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ accepts the bytes of image files) to probabilities. The export is compared with 
 on real images, and is only kept if both agree.
 """
 
+import dataclasses
 import errno
 import importlib.util
 import os
@@ -19,10 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
-
-from runtime import console, files
+from runtime import console, files, flags
 from runtime.cores import cores
+from runtime.flags import flag
 
 with console.quiet_import():
     import numpy as np
@@ -39,22 +39,24 @@ with console.quiet_import():
     from inference.export import card, formats
     from models.tools import graphs
 
-FLAGS = flags.FLAGS
 
-flags.DEFINE_enum("format", "saved_model", list(formats.FORMATS), "Format of the export.")
-flags.DEFINE_string("output", None, "Folder to create (default: RUN/export/FORMAT).")
-flags.DEFINE_string("checkpoint", "best", "Checkpoint of the run: best, last, a step, or a file.")
-flags.DEFINE_string(
-    "model", None, "Network to export with the weights of --init_from, without a run."
-)
-flags.DEFINE_string("init_from", None, "Weights of --model: keras, or a file that Keras wrote.")
-flags.DEFINE_list(
-    "images",
-    None,
-    "Images and folders of images to compare the export on (default: 12 images of this repository "
-    "and of scikit-learn).",
-)
-flags.DEFINE_integer("threads", cores(), "CPU threads.", 1)
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of an export."""
+
+    format: str = flag(
+        "saved_model", "Format of the export.", heading="Export", choices=tuple(formats.FORMATS)
+    )
+    output: str | None = flag(None, "Folder to create (default: RUN/export/FORMAT).")
+    images: list[str] | None = flag(
+        None,
+        "Images and folders of images to compare the export on (default: 12 images of this "
+        "repository and of scikit-learn).",
+    )
+    threads: int = flag(cores(), "CPU threads.", low=1)
+
+
+flags.define(loading.Weights, Options)
 
 TOLERANCE = 1e-4  # largest difference of a probability
 _MAX_IMAGES = 100
@@ -64,33 +66,29 @@ _SPARE_BYTES = 64 << 20  # upper bound of an export's size without the weights
 
 def main(argv: list[str]) -> None:
     """Parses the flags and writes the export."""
-    arguments = console.parse(argv)
-    devices.configure(FLAGS.threads)
+    arguments = console.parse(argv, descriptions=(loading.Weights, Options))
+    weights, options = flags.value_of(loading.Weights), flags.value_of(Options)
+    devices.configure(options.threads)
     devices.set_precision("float32")
     tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.get_logger().setLevel("ERROR")
-    format = formats.FORMATS[FLAGS.format]
+    format = formats.FORMATS[options.format]
     with console.user_errors():
         if len(arguments) > 1:
             raise ValueError(f"expected one run or checkpoint, received {' '.join(arguments)}")
         format.require()
-        network = loading.open_network(
-            arguments[0] if arguments else None,
-            FLAGS.checkpoint,
-            model=FLAGS.model,
-            init_from=FLAGS.init_from,
-        )
-        output = new_output_folder(FLAGS.output, network, FLAGS.format)
-        samples = open_samples(FLAGS.images, network, FLAGS.threads)
+        network = loading.open_network(arguments[0] if arguments else None, weights)
+        output = new_output_folder(options.output, network, options.format)
+        samples = open_samples(options.images, network, options.threads)
         require_space(output, network)
         with files.new_folder(output) as folder:
             format.write(network, folder)
             (folder / formats.LABELS).write_text(formats.labels(network), encoding="utf-8")
             agreements = {"views": agreement(network, samples, format.open(folder))}
-            if FLAGS.format == "saved_model":
+            if options.format == "saved_model":
                 predict_bytes = formats.open_bytes_predictor(folder)
                 agreements["files"] = agreement_on_files(network, samples, predict_bytes)
-            card.write(folder / "README.md", facts(network, FLAGS.format, agreements))
+            card.write(folder / "README.md", facts(network, options.format, agreements))
         print(f"done: {output}")
 
 

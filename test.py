@@ -8,13 +8,12 @@ python test.py RUN --images=FOLDER    class folders, without conversion
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
-from types import SimpleNamespace
 
-from absl import flags
-
-from runtime import console
+from runtime import console, flags
 from runtime.cores import cores
+from runtime.flags import flag
 
 with console.quiet_import():
     from data import opening, pipeline
@@ -24,57 +23,63 @@ with console.quiet_import():
     from engine import devices
     from inference import evaluation, loading, testsets
 
-FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    "data", None, "Images, archives or shards to test on (default: the run's data)."
-)
-flags.DEFINE_string(
-    "images", None, "Class folders to test on, read without conversion (default: --data)."
-)
-flags.DEFINE_enum(
-    "split", "validation", ["validation", "test", "train"], "Split of the data to test on."
-)
-flags.DEFINE_string("checkpoint", "best", "Checkpoint of the run: best, last, a step, or a file.")
-flags.DEFINE_string(
-    "model", None, "Network to test with the weights of --init_from, without a run."
-)
-flags.DEFINE_string("init_from", None, "Weights of --model: keras, or a file that Keras wrote.")
-flags.DEFINE_enum(
-    "crops",
-    "1",
-    [str(count) for count in views.VIEWS],
-    "Views of each image whose predictions are averaged; 2: the centre crop and its mirror image.",
-)
-flags.DEFINE_bool(
-    "dense",
-    False,
-    "Apply the network convolutionally to whole images with a shorter side of --image_size.",
-)
-flags.DEFINE_list(
-    "image_size",
-    None,
-    "Side of the crops in pixels, or several sides whose predictions are averaged (default: the "
-    "network's).",
-)
-flags.DEFINE_integer("batch_size", 100, "Images per batch, over all replicas.", 1)
-flags.DEFINE_bool("verify", False, "Compare the sha256 of every shard, which reads every byte.")
-flags.DEFINE_integer("threads", cores(), "CPU threads.", 1)
-flags.DEFINE_string(
-    "devices", "all", "Number of GPUs or of parts of the CPU, or indices of GPUs, such as 0,2."
-)
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of a test."""
+
+    data: str | None = flag(
+        None,
+        "Images, archives or shards to test on (default: the run's data).",
+        heading="Images",
+    )
+    images: str | None = flag(
+        None, "Class folders to test on, read without conversion (default: --data)."
+    )
+    split: str = flag(
+        "validation",
+        "Split of the data to test on.",
+        choices=("validation", "test", "train"),
+    )
+    verify: bool = flag(False, "Compare the sha256 of every shard, which reads every byte.")
+
+    crops: str = flag(
+        "1",
+        "Views of each image whose predictions are averaged; 2: the centre crop and its mirror "
+        "image.",
+        heading="Views",
+        choices=tuple(map(str, views.VIEWS)),
+    )
+    dense: bool = flag(
+        False,
+        "Apply the network convolutionally to whole images with a shorter side of --image_size.",
+    )
+    image_size: list[str] | None = flag(
+        None,
+        "Side of the crops in pixels, or several sides whose predictions are averaged (default: "
+        "the network's).",
+    )
+
+    batch_size: int = flag(100, "Images per batch, over all replicas.", heading="Machine", low=1)
+    threads: int = flag(cores(), "CPU threads.", low=1)
+    devices: str = flag(
+        "all", "Number of GPUs or of parts of the CPU, or indices of GPUs, such as 0,2."
+    )
+
+
+flags.define(loading.Weights, Options)
 
 
 def main(argv: list[str]) -> None:
     """Parses the flags, tests each run or checkpoint on the command line, and compares them."""
-    arguments = console.parse(argv)
-    options = SimpleNamespace(**FLAGS.flag_values_dict())
+    arguments = console.parse(argv, descriptions=(loading.Weights, Options))
+    weights, options = flags.value_of(loading.Weights), flags.value_of(Options)
     with console.user_errors():
         devices.configure(options.threads, devices=options.devices)
         devices.set_precision("auto", training=False)
         if remark := devices.unused():
             print(remark)
-        tests = [Test(path, options) for path in arguments or [None]]
+        tests = [Test(path, weights, options) for path in arguments or [None]]
         outcomes = []
         for test in tests:
             if len(tests) > 1:
@@ -87,12 +92,13 @@ def main(argv: list[str]) -> None:
 class Test:
     """A test of one network on one set of images."""
 
-    def __init__(self, path: str | None, options: SimpleNamespace) -> None:
+    def __init__(self, path: str | None, weights: loading.Weights, options: Options) -> None:
         """Opens the network and the images, and converts the data set where necessary.
 
         Args:
             path: Run or checkpoint (default: the newest run).
-            options: Values of the flags.
+            weights: Weights of the network.
+            options: Settings of the test.
 
         Raises:
             ValueError: If a flag is invalid, or contradicts another flag or the network.
@@ -106,9 +112,7 @@ class Test:
         self._networks = [
             loading.open_network(
                 path,
-                options.checkpoint,
-                model=options.model,
-                init_from=options.init_from,
+                weights,
                 image_size=None if options.dense else size,
                 strategy=self._strategy,
             )

@@ -33,7 +33,7 @@ with console.quiet_import():
     from training.agreement import slowest_and_signal, wait_for_all
     from training.build import Setup, settle
     from training.log import Log
-    from training.recipe import Recipe, Running, headings
+    from training.recipe import Recipe, Running
     from training.run_folder import name_of, open_run
     from training.start import default_model, resume, start
     from training.state import State, rolled_back, save, validate
@@ -48,7 +48,7 @@ FLAGFILE = re.compile(r"--?flagfile(=|$)")
 
 def main(argv: list[str]) -> None:
     """Parses the flags and trains."""
-    if unexpected := console.parse(argv, headings=headings()):
+    if unexpected := console.parse(argv, descriptions=(Recipe, Running)):
         console.fail(f"expected flags only, such as --data={unexpected[0]}, received {unexpected}")
     recipe, running = flags.value_of(Recipe), flags.value_of(Running)
     given = flags.given(Recipe, Running)
@@ -269,7 +269,7 @@ def with_recipe_file(
     from_files, from_typed = (flag_values([program, *each]) for each in (files, typed))
     console.parse([program, *words])
     recipe, running = flags.value_of(Recipe), flags.value_of(Running)
-    if line := mismatched_rate(recipe, vars(Recipe()) | from_files, from_typed):
+    if line := mismatched_rate(recipe, flags.values(Recipe()) | from_files, from_typed):
         recipe = dataclasses.replace(recipe, learning_rate=None)
         given.pop("learning_rate", None)
         print(line, file=messages)

@@ -16,8 +16,20 @@ from data.sources import imagenet
 from engine import checkpoints, runs
 from models.tools import keras_weights
 from runtime import console
+from runtime.flags import flag
 
 CALIBRATION = "calibration.json"  # in the run folder: {"temperature": T, "digest": ...}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Flags that select a network's weights: a checkpoint, or published ones."""
+
+    checkpoint: str = flag(
+        "best", "Checkpoint of the run: best, last, a step, or a file.", heading="Network"
+    )
+    model: str | None = flag(None, "Network to use with the weights of --init_from, without a run.")
+    init_from: str | None = flag(None, "Weights of --model: keras, or a file that Keras wrote.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,20 +79,17 @@ class Trained:
 
 def open_network(
     path: str | None,
-    selector: str,
+    weights: Weights = Weights(),
     *,
-    model: str | None = None,
-    init_from: str | None = None,
     image_size: int | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
-    """Opens a checkpoint, or with `model` and `init_from` a network with Keras' weights.
+    """Opens a checkpoint, or a network with Keras' weights.
 
     Args:
         path: Run or checkpoint, see `runs.open_checkpoint`.
-        selector: Checkpoint of the run, see `runs.open_checkpoint`.
-        model: Name of a network out of `keras_weights.names()`.
-        init_from: "keras" to download the weights, or a weights file written by Keras.
+        weights: Checkpoint of the run, see `runs.open_checkpoint`; or both a `model` out of
+            `keras_weights.names()` and `init_from`.
         image_size: Side of the input in pixels (default: as trained).
         strategy: Strategy in whose scope the model is built (default: the current one).
 
@@ -90,12 +99,12 @@ def open_network(
         RuntimeError: If Keras' download fails.
     """
     with (strategy or tf.distribute.get_strategy()).scope():
-        if model is None and init_from is None:
-            return _from_run(*runs.open_checkpoint(path, selector), image_size)
-        if model is None or init_from is None:
+        if weights.model is None and weights.init_from is None:
+            return _from_run(*runs.open_checkpoint(path, weights.checkpoint), image_size)
+        if weights.model is None or weights.init_from is None:
             raise ValueError("expected both --model and --init_from, received only one of them")
-        console.refuse_ambiguous(init_from, keras_weights.DOWNLOAD, "--init_from=")
-        return _from_keras(model, init_from, image_size)
+        console.refuse_ambiguous(weights.init_from, keras_weights.DOWNLOAD, "--init_from=")
+        return _from_keras(weights.model, weights.init_from, image_size)
 
 
 def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int | None) -> Trained:

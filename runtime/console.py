@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import flags as absl_flags
@@ -167,7 +167,7 @@ def parse(
     argv: list[str],
     flag_values: absl_flags.FlagValues = absl_flags.FLAGS,
     *,
-    headings: Iterable[str] = (),
+    descriptions: Sequence[type] = (),
 ) -> list[str]:
     """Parses absl flags; a wrong one is a user error, `--help` prints the flags and exits 0.
 
@@ -176,7 +176,7 @@ def parse(
     Args:
         argv: The command line, the program's name first.
         flag_values: The flags to set; values of an earlier parse are reset.
-        headings: Headings of the flags in `--help`, as defined by `runtime.flags.define`.
+        descriptions: Dataclasses that `runtime.flags.define` was called with, for `--help`.
 
     Returns:
         The positional arguments.
@@ -191,7 +191,7 @@ def parse(
     except absl_flags.Error as error:
         fail(error)
     if flag_values["help"].value:
-        text = flags.help_text(headings, flag_values)
+        text = flags.help_text(*descriptions, flag_values=flag_values)
         print(sys.modules["__main__"].__doc__, text, sep="\n")
         sys.exit(0)
     for name in flag_values:

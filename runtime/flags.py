@@ -11,7 +11,7 @@ recipe = value_of(Recipe)       # in its main, after `console.parse`
 import dataclasses
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from absl import flags
 
@@ -126,19 +126,24 @@ def given(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> d
     }
 
 
+def values(*instances: object) -> dict[str, object]:
+    """Returns the values of the flags of these instances, by name."""
+    return {name: value for instance in instances for name, value in vars(instance).items()}
+
+
 def restored(description: type, values: Mapping[str, object]) -> typing.Any:
     """Creates an instance of a dataclass from JSON values; missing fields get their defaults."""
     return description(**{n: values[n] for n in meanings(description) if n in values})
 
 
-def check_finite(*values: object) -> None:
+def check_finite(*instances: object) -> None:
     """Raises ValueError if a float of these instances is infinite or NaN."""
-    for name, value in (field for instance in values for field in vars(instance).items()):
+    for name, value in values(*instances).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name} expects a finite number, received {value}")
 
 
-def help_text(headings: Iterable[str], flag_values: flags.FlagValues = flags.FLAGS) -> str:
-    """Returns the `--help` text of all flags under their headings."""
-    sections = [flag_values.module_help(heading) for heading in headings]
-    return "".join(sections) or flag_values.main_module_help()
+def help_text(*descriptions: type, flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """Returns the `--help` text of the flags of these dataclasses, under their headings."""
+    headings = (meaning.heading for meaning in meanings(*descriptions).values())
+    return "".join(flag_values.module_help(heading) for heading in headings if heading)

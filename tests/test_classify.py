@@ -24,7 +24,7 @@ THREE = SAMPLES / "digit_3.png"
 
 @pytest.fixture(scope="module")
 def network():
-    return loading.open_network(None, str(WEIGHTS))
+    return loading.open_network(None, loading.Weights(checkpoint=str(WEIGHTS)))
 
 
 def classified(network, paths, **options):

@@ -92,7 +92,7 @@ def test_an_export_needs_nothing_of_this_project(exported, run, tmp_path):
         **PIPES,
     )
     assert done.returncode == 0, done.stderr
-    network = loading.open_network(str(run), "best")
+    network = loading.open_network(str(run))
     assert network.temperature == TEMPERATURE
     expected = np.exp(predict(network.model, images[:, np.newaxis], TEMPERATURE))
     np.testing.assert_allclose(np.load(alone / "answers.npy"), expected, rtol=0, atol=1e-4)

@@ -43,7 +43,7 @@ def sound():
 
 
 def opened(path):
-    return loading.open_network(str(path), "best")
+    return loading.open_network(str(path))
 
 
 def peak():

@@ -29,7 +29,7 @@ DRIVER = shutil.which("chromedriver")
 @pytest.fixture(scope="module")
 def client():
     """The page without a server."""
-    network = loading.open_network(None, str(WEIGHTS))
+    network = loading.open_network(None, loading.Weights(checkpoint=str(WEIGHTS)))
     with classifier.Classifier(network, processes=1, explains=True) as image_classifier:
         yield serve.Page(image_classifier, host="127.0.0.1", max_megabytes=1).app().test_client()
 

@@ -113,7 +113,7 @@ def test_ten_crops_are_the_mean_of_ten_crops(command, run):
     outcome(command, run, "--split=train", "--crops=10")
     found, predictions = result(run)
     assert found["crops"] == 10
-    network = loading.open_network(str(run), "best")
+    network = loading.open_network(str(run))
     dataset = testsets.Split(opened(network), "train")
     batches = dataset.batches(size=32, crops=10, batch_size=6, threads=1, replicas=1)
     means = []
@@ -205,7 +205,7 @@ def test_the_temperature_of_the_validation_images_is_used(command, run, tmp_path
     found, predictions = result(run_dir)
     kept = json.loads((run_dir / "calibration.json").read_text())
     assert kept["temperature"] == found["temperature"] == scores.temperature(predictions)
-    network = loading.open_network(str(run_dir), "best")
+    network = loading.open_network(str(run_dir))
     assert network.temperature == kept["temperature"]
     outcome(command, run_dir, "--split=train")
     assert result(run_dir)[0]["temperature"] == kept["temperature"]
@@ -215,7 +215,7 @@ def test_the_temperature_of_the_validation_images_is_used(command, run, tmp_path
     seen = np.exp(predict(network.model, views, network.temperature))
     np.testing.assert_allclose(seen, softened, atol=1e-6)
     (run_dir / "calibration.json").write_text('{"temperature": 0, "digest": 1}')
-    assert loading.open_network(str(run_dir), "best").temperature == 1  # of another checkpoint
+    assert loading.open_network(str(run_dir)).temperature == 1  # of another checkpoint
     (run_dir / "calibration.json").write_text("{")
     done = command("test.py", run_dir)
     assert (

@@ -39,7 +39,7 @@ def _meet(recipe: Recipe, running: Running, workers: cluster.Cluster, precision:
     """Waits for all workers and checks that they were started with the same settings."""
     refuse(recipe, running, workers)
     own = flags.names(Recipe, Running, of_worker=True)
-    values = (vars(recipe) | vars(running)).items()
+    values = flags.values(recipe, running).items()
     here = {
         "GPUs": len(tf.config.get_visible_devices("GPU")),
         "precision": devices.precision_here(precision),

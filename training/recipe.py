@@ -275,9 +275,3 @@ class Running:
     show_step: int | None = _running(
         None, "Draw the images of a step; train nothing.", low=0, alone=True
     )
-
-
-def headings() -> list[str]:
-    """Returns the headings of `--help`, in order."""
-    known = flags.meanings(Recipe, Running).values()
-    return [meaning.heading for meaning in known if meaning.heading]

@@ -60,14 +60,14 @@ def open_run(setup: Setup) -> tuple[Setup, Log, State]:
 
 def kept_flags(setup: Setup, folder: str) -> dict:
     """Returns all flags, with absolute paths: a run may be resumed from another folder."""
-    values = vars(setup.recipe) | vars(setup.running) | {"run_dir": folder}
+    values = flags.values(setup.recipe, setup.running) | {"run_dir": folder}
     paths = (name for name, is_path in PATHS.items() if values[name] and is_path(values[name]))
     return values | {name: os.path.abspath(values[name]) for name in paths}
 
 
 def _typed(setup: Setup, kept: Mapping) -> dict[str, str]:
     """Returns the paths as they were typed, where run.json holds absolute ones instead."""
-    values, begun = vars(setup.recipe) | vars(setup.running), setup.begun
+    values, begun = flags.values(setup.recipe, setup.running), setup.begun
     before = begun.get("typed", {})
     same = {name: before[name] for name in before if kept[name] == begun["flags"][name]}
     return same | {n: values[n] for n in PATHS if values[n] and values[n] != kept[n]}
@@ -78,10 +78,12 @@ def _begin(setup: Setup, log: Log) -> tuple[Setup, State]:
     if setup.average:
         setup.average.start()
     setup = settle(setup)
+    defaults = flags.values(Recipe(), Running())
+    del defaults["threads"]  # the machine's
     log.run.write_settings(
         {
             **_place(setup, log),
-            "defaults": {n: v for n, v in _defaults().items() if n != "threads"},
+            "defaults": defaults,
             "repeats": sorted(flags.names(Recipe, Running, repeats=True)),
             "precision": setup.precision,
             "network": setup.network,
@@ -153,7 +155,3 @@ def _place(setup: Setup, log: Log) -> dict:
             "examples": {split: dataset.num_examples(split) for split in dataset.splits},
         },
     }
-
-
-def _defaults() -> dict:
-    return vars(Recipe()) | vars(Running())

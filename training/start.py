@@ -62,7 +62,7 @@ def resume(given: Mapping[str, object], workers: cluster.Cluster) -> Setup:
     if given.get("find_lr"):
         raise ValueError("--find_lr is for a new training, received --resume too")
     recipe, running = (flags.restored(kind, begun["flags"]) for kind in (Recipe, Running))
-    saved = vars(recipe) | vars(running)
+    saved = flags.values(recipe, running)
     for name in sorted(given.keys() - _resumable(recipe, workers)):
         if given[name] != saved[name]:
             raise ValueError(
