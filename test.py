@@ -133,7 +133,7 @@ class Test:
         else:
             dataset = open_data(self.network, options.data, options.split, verify=options.verify)
             self._images = testsets.Split(dataset, options.split)
-            self._shard_errors = integrity.named(dataset)
+            self._shard_errors = integrity.naming_damage(dataset)
 
     def run(self) -> evaluation.Outcome:
         """Runs the test, prints the results and writes them into the run folder."""

@@ -97,7 +97,7 @@ def train_and_report(setup: Setup, log: Log, state: State) -> None:
     """Trains to the end or until a signal arrives; ends with an error line if that fails."""
     interrupts = console.Interrupts("stopping after this step\n")
     try:
-        with integrity.named(setup.dataset):
+        with integrity.naming_damage(setup.dataset):
             try:
                 stop = train(setup, log, state, interrupts)
             except NotFinite as error:

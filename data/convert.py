@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None):
         )
         if description := _work(args)(conversion):
             print(_summary(args.output, description, time.monotonic() - start))
-            print(*opening.told(described(args.output)), sep="\n")
+            print(*opening.summary_lines(described(args.output)), sep="\n")
 
 
 def _work(args: argparse.Namespace) -> Callable[[Conversion], dict | None]:

@@ -210,7 +210,7 @@ def _convert(data: str | os.PathLike, source: Source, storage: Storage, **option
     return folder
 
 
-def told(dataset: Dataset) -> list[str]:
+def summary_lines(dataset: Dataset) -> list[str]:
     """Formats the lines about the classes of a data set and about unused files."""
     names, counts = dataset.class_names, dataset.class_counts
     lines = reading.summary_lines(

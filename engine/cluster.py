@@ -78,7 +78,7 @@ class Cluster:
         line = (
             f"error: worker {self.index} of {self.size}: another worker has ended; start all again"
         )
-        with _by_default(*console.stops()), _ended_after(_JOINING, line):
+        with _by_default(*console.stop_signals()), _ended_after(_JOINING, line):
             return tf.distribute.MultiWorkerMirroredStrategy(self.resolver())
 
     def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:

@@ -131,8 +131,8 @@ class Gradients:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             heads = self._heads(images)
-            loss = self._objective.of_examples(heads, targets) / self.batch_size
-            loss += self._objective.of_weights(variables) / (self._replicas * len(self._places))
+            loss = self._objective.data_loss(heads, targets) / self.batch_size
+            loss += self._objective.regularization(variables) / (self._replicas * len(self._places))
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         return [heads["logits"], *gradients]
 

@@ -84,7 +84,7 @@ class Objective:
     aux_weight: float = 0.0
     class_weights: Sequence[float] = ()
 
-    def of_examples(
+    def data_loss(
         self,
         heads: dict[str, tf.Tensor],
         targets: Iterable[tuple[tf.Tensor, tf.Tensor]],
@@ -107,7 +107,7 @@ class Objective:
                 total += loss if name == "logits" else self.aux_weight * loss
         return total
 
-    def of_weights(self, variables: Sequence[keras.Variable]) -> tf.Tensor:
+    def regularization(self, variables: Sequence[keras.Variable]) -> tf.Tensor:
         """Returns the regularisation terms added to the mean loss of a batch, float32 scalar."""
         total = tf.constant(0.0)
         if self.l2:

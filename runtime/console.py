@@ -116,7 +116,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def stops() -> list[int]:
+def stop_signals() -> list[int]:
     """Returns the signals that ask this process to stop; SIGHUP unless it is ignored (nohup)."""
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
@@ -135,7 +135,7 @@ def user_errors() -> Iterator[None]:
         raise _Stopped(number)
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number in previous.keys() & set(stops()):
+    for number in previous.keys() & set(stop_signals()):
         signal.signal(number, stop)
     try:
         yield
@@ -309,7 +309,7 @@ class Interrupts:
         """
         self.received: int | None = None
         self._line = line
-        for number in stops():
+        for number in stop_signals():
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:

@@ -72,7 +72,7 @@ def test_a_signal_unwinds_and_the_handler_comes_back(number, hangups):
 
 def test_what_nohup_ignores_stays_ignored(hangups):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert signal.SIGHUP not in console.stops()
+    assert signal.SIGHUP not in console.stop_signals()
     with console.user_errors():
         os.kill(os.getpid(), signal.SIGHUP)
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

@@ -195,7 +195,7 @@ def test_what_was_read_is_described(photographs, tmp_path):
     assert description["passed_over"] == ["1 .cr2", "1 unreadable file", "folders @eaDir"]
     assert description["joined"] == "class_0 (old)"
     assert (description["rejected"], description["unreadable"]) == (2, 1)
-    told = opening.told(datasets.load(tmp_path / "out"))
+    told = opening.summary_lines(datasets.load(tmp_path / "out"))
     assert told[0].startswith("classes: class_0 (")
     assert told[1:] == [
         "joined, each into one class: class_0 (old)",
@@ -396,7 +396,7 @@ def test_what_is_passed_over_is_that_of_today(photographs, tmp_path, monkeypatch
     (root / "class_0" / "a.cr2").touch()
     again = opening.open_dataset(root, image_size=32, progress=False)
     assert again.folder == first.folder and again.passed_over == ("1 .cr2",)
-    assert opening.told(again)[1] == "passed over: 1 .cr2"
+    assert opening.summary_lines(again)[1] == "passed over: 1 .cr2"
 
 
 def test_prepare_takes_shards_as_they_are(photographs, tmp_path):

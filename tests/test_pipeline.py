@@ -277,7 +277,7 @@ def test_a_worker_names_the_damaged_record(kept, tmp_path):
     damaged = dataclasses.replace(shard, path=str(path))
     dataset = dataclasses.replace(dataset, splits={"train": (damaged, *others)})
     with pytest.raises(integrity.DamagedShard, match=rf"{path.name} record 14"):  # noqa: SIM117
-        with integrity.named(dataset):
+        with integrity.naming_damage(dataset):
             for index in range(2):
                 train(dataset, share=(index, 2), **options)
 

@@ -88,4 +88,4 @@ def test_a_signal_as_a_training_ends_stops_what_follows(heard):
 def test_what_nohup_ignores_is_ignored_by_the_training_too(heard):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert seeds._call(["sh", "-c", "kill -HUP $$; exit 7"]) == 7
-    assert signal.SIGHUP not in console.stops()
+    assert signal.SIGHUP not in console.stop_signals()

@@ -52,7 +52,7 @@ def open_run(setup: Setup) -> tuple[Setup, Log, State]:
         raise ValueError(f"another training has written {folder}, expected a new one")
     if other := other_than_the_chief(setup, setup.dataset.fingerprint):
         raise ValueError(f"{other} has other data than the chief, expected the same")
-    with integrity.named(setup.dataset):
+    with integrity.naming_damage(setup.dataset):
         setup, state = _restore(setup, log) if setup.running.resume else _begin(setup, log)
     check_weights(setup, folder)
     return setup, log, state

@@ -50,7 +50,7 @@ def _call(command: Sequence[str]) -> int:
         if process:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in console.stops()}
+    before = {number: signal.signal(number, forward) for number in console.stop_signals()}
     try:
         process = subprocess.Popen(command, start_new_session=True)
         for number in tuple(received):  # signals received during its start

@@ -41,7 +41,7 @@ def start(recipe: Recipe, running: Running, workers: cluster.Cluster) -> Setup:
     parts.check(recipe, strategy.num_replicas_in_sync)  # before a conversion that may take hours
     dataset = open_data(recipe, running, strategy.num_replicas_in_sync)
     recipe = parts.resolved(recipe, dataset)
-    with integrity.named(dataset):
+    with integrity.naming_damage(dataset):
         return build(recipe, running, dataset, recipe.precision, strategy, workers)
 
 
@@ -78,7 +78,7 @@ def resume(given: Mapping[str, object], workers: cluster.Cluster) -> Setup:
     then = copies.Expected(begun["data"]["fingerprint"], begun["data"]["folder"])
     dataset = open_data(recipe, running, strategy.num_replicas_in_sync, then)
     check_classes(begun["class_names"], dataset, run)
-    with integrity.named(dataset):
+    with integrity.naming_damage(dataset):
         return build(recipe, running, dataset, begun["precision"], strategy, workers, begun)
 
 
@@ -140,5 +140,5 @@ def open_data(
     )
     if not dataset.num_examples("train"):
         raise ValueError(f"{recipe.data} has no training images, expected a train split")
-    print(*opening.told(dataset), sep="\n")
+    print(*opening.summary_lines(dataset), sep="\n")
     return dataset

@@ -74,7 +74,7 @@ class DamagedShard(RuntimeError):
 
 
 @contextlib.contextmanager
-def named(dataset: Dataset) -> Iterator[None]:
+def naming_damage(dataset: Dataset) -> Iterator[None]:
     """Replaces TensorFlow's error about damaged data by one that names the shard and the record.
 
     Args:

@@ -1,9 +1,12 @@
 """Checkpoints and shards that are damaged, and must be noticed."""
 
+import contextlib
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -37,19 +40,15 @@ def damaged_checkpoints(count: int, folder: Path, seed: int) -> Counter:
     for step in (1, 2):
         tensors = {"weights": np.full([1000], step, np.float32)}
         run.save(tensors, {"step": step, "flags": {"data": "digits"}}, keep=2, best=False)
-    path = run.step_files()[-1]
-    whole = path.read_bytes()
+    newest = run.step_files()[-1]
     for _ in range(count):
-        kind, damage = choose.choice(list(DAMAGES.items()))
-        damaged = damage(whole, choose.randrange(len(whole)), choose)
-        if damaged == whole:
-            continue
-        put(path, damaged)
-        said = []
-        found = run.last(said.append)
-        counts[kind] += 1
-        counts["unnoticed"] += damaged is not None and not said
-        counts["no fall-back"] += found is None or found.about["step"] != 1
+        with _damaged(newest, DAMAGES, choose) as damage:
+            if damage:
+                said = []
+                found = run.last(said.append)
+                counts[damage.kind] += 1
+                counts["unnoticed"] += damage.content is not None and not said
+                counts["no fall-back"] += found is None or found.about["step"] != 1
     return counts
 
 
@@ -74,20 +73,34 @@ def damaged_shards(count: int, folder: Path, seed: int) -> Counter:
     for number in range(count):
         shards = folder / decode.ENCODINGS[number % len(decode.ENCODINGS)]
         path = choose.choice(sorted(shards.glob("train-*")))
-        whole = path.read_bytes()
-        kind, damage_to = choose.choice(list({**DAMAGES, "cut between": _cut_between}.items()))
-        changed = damage_to(whole, choose.randrange(len(whole)), choose)
-        if changed == whole:
-            continue
-        put(path, changed)
-        complaint = _complaint(shards)
-        counts[kind] += 1
-        counts["unnoticed"] += not complaint
-        is_inside = changed is not None and len(changed) == len(whole)
-        expected = rf"{path.name}.*record \d" if is_inside else path.name
-        counts["not named"] += not re.search(expected, complaint or path.name + " record 0")
-        path.write_bytes(whole)
+        length = path.stat().st_size
+        with _damaged(path, {**DAMAGES, "cut between": _cut_between}, choose) as damage:
+            if damage:
+                complaint = _complaint(shards)
+                counts[damage.kind] += 1
+                counts["unnoticed"] += not complaint
+                is_inside = damage.content is not None and len(damage.content) == length
+                expected = rf"{path.name}.*record \d" if is_inside else path.name
+                counts["not named"] += not re.search(expected, complaint or path.name + " record 0")
     return counts
+
+
+class _Damage(NamedTuple):
+    """A kind of damage, and what it left of the file: None if it is gone."""
+
+    kind: str
+    content: bytes | None
+
+
+@contextlib.contextmanager
+def _damaged(path: Path, damages: dict, choose: random.Random) -> Iterator[_Damage | None]:
+    """Damages a file at random and repairs it in the end; None if nothing has changed."""
+    whole = path.read_bytes()
+    kind, damage = choose.choice(list(damages.items()))
+    content = damage(whole, choose.randrange(len(whole)), choose)
+    put(path, content)
+    yield _Damage(kind, content) if content != whole else None
+    path.write_bytes(whole)
 
 
 def _complaint(shards: Path) -> str:
@@ -95,7 +108,7 @@ def _complaint(shards: Path) -> str:
     try:
         dataset = datasets.load(shards)
         examples = dataset.num_examples("train")
-        with integrity.named(dataset):
+        with integrity.naming_damage(dataset):
             batches = pipeline.train_batches(
                 dataset,
                 augment.POLICIES["none"],
