@@ -17,7 +17,7 @@ from conftest import DONE, PIPES, ROOT, step_files
 from engine import cluster
 
 ETC = ROOT / "etc"
-DIGITS = ("--data=digits", "--epochs=12", "--threads=1", "--checkpoint_steps=5")
+DIGITS = ("--data=digits", "--epochs=4", "--threads=1", "--checkpoint_steps=5")
 JOB = str(2 * os.getpid())  # its ports are this machine's
 
 # Stands for python: notes how it was started, then does what a test says.
@@ -316,7 +316,7 @@ def digest(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     [(step, found)] = DONE.findall(done.stdout)
     log = folder / "ssh-worker-1.log"
-    assert step == "132" and eventually(lambda: DONE.findall(log.read_text())) == [(step, found)]
+    assert step == "44" and eventually(lambda: DONE.findall(log.read_text())) == [(step, found)]
     return found
 
 

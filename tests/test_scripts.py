@@ -1,6 +1,7 @@
 """The scripts as a user runs them, each in its own process."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -15,10 +16,13 @@ import numpy as np
 import pytest
 from conftest import DONE, PIPES, ROOT, curves, metrics, step_files
 
+import train
 from data.conversion import conversion
 from data.images import decode
 from data.sources import sources
 from engine import runs
+from runtime import console, flags
+from training.recipe import Recipe, Running
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +131,13 @@ def test_a_finished_run_says_so_again(digits, finished):
 
 
 def test_networks_options_and_heads_are_kept_in_the_checkpoint(photographs, tmp_path, command):
-    words = ["--model=googlenet", "--norm=batch", "--image_size=64", "--batch_size=4"]
+    words = ["--model=dsn", "--dropout=0.3", "--batch_size=4"]
     run_dir = tmp_path / "run"
     words += [f"--data={photographs}", f"--run_dir={run_dir}", "--max_steps=1"]
     assert command("train.py", *words).returncode == 0
     checkpoint = runs.Run(run_dir).find("last")
-    assert checkpoint.about["network"]["norm"] == "batch"
+    assert checkpoint.about["network"]["dropout"] == 0.3
     assert any(name.startswith("model/aux2") for name in checkpoint.tensors)
-    assert any(name.endswith("moving_mean") for name in checkpoint.tensors)
     done = command("test.py", run_dir)
     assert done.returncode == 0 and "(n = 6)" in done.stdout, done.stderr
 
@@ -253,15 +256,16 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, command):
     assert header == "number,filename,label" and len(rows) == 128
 
 
-def test_a_run_that_is_not_exact_says_so(tmp_path):
+def test_a_run_that_is_not_exact_says_so(tmp_path, command):
     """As on a GPU with the fastest kernels."""
-    flags = ["train.py", "--max_steps=1", "--deterministic=off", f"--run_dir={tmp_path / 'run'}"]
-    code = f"""
+    script = tmp_path / "inexact.py"
+    script.write_text("""
+import sys
 from engine import devices
 devices.is_exact = lambda choice: choice != "off"
 import train
-train.main({flags})"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+train.main(sys.argv)""")
+    run = command(script, "--max_steps=1", "--deterministic=off", f"--run_dir={tmp_path / 'run'}")
     before, said, _ = run.stdout.partition("not exact: with --deterministic=off on a GPU, ")
     assert said and "step 1" not in before
     assert json.loads((tmp_path / "run" / "run.json").read_text())["device"]["exact"] is False
@@ -302,7 +306,8 @@ def test_one_batch_is_learnt_or_a_reason_to_warn(tmp_path, command):
     done = command(*words, f"--run_dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
     assert re.search("^one batch, .* top-1 100.00 %: the network can learn$", done.stdout, re.M)
-    done = command(*words, f"--run_dir={tmp_path}/slow", "--learning_rate=1e-9")
+    words += ["--max_steps=2", "--learning_rate=1e-9"]
+    done = command(*words, f"--run_dir={tmp_path}/slow")
     assert done.returncode == 0, done.stderr
     assert re.search("^warning: one batch, .* expected nearly 100 %", done.stdout, re.M)
 
@@ -320,15 +325,24 @@ def test_one_batch_is_learnt_or_a_reason_to_warn(tmp_path, command):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_a_recipes_learning_rate_is_for_its_own_optimizer(words, rate, tmp_path, command):
-    words = ["train.py", *words, "--max_steps=1", f"--run_dir={tmp_path}/run"]
-    done = command(*words)
-    assert done.returncode == 0, done.stderr
-    assert runs.Run(tmp_path / "run").settings()["flags"]["learning_rate"] == rate
+def test_a_recipes_learning_rate_is_for_its_own_optimizer(words, rate):
+    argv = ["train.py", *words]
+    assert console.parse(argv) == []
+    settings = flags.value_of(Recipe), flags.value_of(Running)
+    given, messages = flags.given(Recipe, Running), io.StringIO()
+    recipe, _ = train.with_recipe_file(argv, *settings, given, messages)
+    is_default = rate == 1e-3
+    assert recipe.learning_rate == (None if is_default else rate)
     line = "learning rate: 0.001, the default of adam; 0.05 is for momentum"
-    assert (line in done.stdout.splitlines()) is (rate == 1e-3)
-    again = command(*words, "--resume")  # the same flags are fine
-    assert again.returncode == 0, again.stderr
+    assert (line in messages.getvalue().splitlines()) is is_default
+
+
+def test_a_default_learning_rate_is_kept_in_the_run(tmp_path, command):
+    words = ["train.py", "--optimizer=adam", "--max_steps=1", f"--run_dir={tmp_path}/run"]
+    for resume in ([], ["--resume"]):  # the same flags are fine
+        done = command(*words, *resume)
+        assert done.returncode == 0, done.stderr
+        assert runs.Run(tmp_path / "run").settings()["flags"]["learning_rate"] == 1e-3
 
 
 def test_a_missing_image_is_an_error_among_others(digits, command):
