@@ -46,8 +46,12 @@ def stored_sizes(dataset: Dataset, split: str, count: int) -> list[tuple[int, in
 
 def sizes(shards: Iterable[Shard], encoding: str, count: int) -> list[tuple[int, int]]:
     """Like `stored_sizes`, for shards with the given encoding, one of `datasets.ENCODINGS`."""
-    paths = [shard.path for shard in shards]
-    first = [records.parse(each) for each in tf.data.TFRecordDataset(paths).take(count)]
+    first = tf.data.TFRecordDataset([shard.path for shard in shards]).take(count)
     if encoding == UNKNOWN:
-        return [pixels.from_record(record).shape[:2] for record in first]
-    return [(int(record["height"]), int(record["width"])) for record in first]
+        return [pixels.from_record(records.parse(each)).shape[:2] for each in first]
+    parsed = [records.parse(serialized) for serialized in first.batch(_PARSED)]
+    heights, widths = (
+        [side for each in parsed for side in each[name].numpy().tolist()]
+        for name in ("height", "width")
+    )
+    return list(zip(heights, widths, strict=True))
