@@ -156,7 +156,6 @@ def test_what_only_shows_something_ends_quietly_when_nobody_reads_it(tmp_path):
 def test_tools_end_quietly_when_nobody_reads_them(tmp_path):
     tools = [
         ["classify.py", "--checkpoint=weights/lenet5_digits.safetensors", "data/samples"],
-        ["-m", "models", "lenet5"],
         ["-m", "data.doctor", "digits"],
     ]
     reading, writing = os.pipe()

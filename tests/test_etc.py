@@ -1,5 +1,6 @@
 """etc/: trainings on several machines, with ssh, Slurm and Kubernetes played by small programs."""
 
+import functools
 import json
 import os
 import re
@@ -127,21 +128,19 @@ def ssh(tmp_path):
     return start
 
 
+def start_slurm(folder, *words, python=sys.executable):
+    """Starts etc/slurm.sh as Slurm would, in a job of two tasks."""
+    for name, text in (("srun", SRUN), ("scancel", SCANCEL), ("scontrol", SCONTROL)):
+        program(folder / name, text)
+    spool = shutil.copy(ETC / "slurm.sh", folder / "slurm_script")  # it runs a copy
+    own = {"SLURM_JOB_ID": JOB, "SLURM_CPUS_PER_TASK": "3", "PYTHON": str(python)}
+    own["PATH"] = f"{folder}:{os.environ['PATH']}"
+    return subprocess.Popen(["bash", spool, *words], env=os.environ | own, cwd=ROOT, **PIPES)
+
+
 @pytest.fixture
 def slurm(tmp_path):
-    """Starts etc/slurm.sh as Slurm would, in a job of two tasks."""
-    program(tmp_path / "srun", SRUN)
-    program(tmp_path / "scancel", SCANCEL)
-    program(tmp_path / "scontrol", SCONTROL)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    spool = shutil.copy(ETC / "slurm.sh", tmp_path / "slurm_script")  # it runs a copy
-
-    def start(*words, python=sys.executable):
-        own = {"PATH": path, "SLURM_JOB_ID": JOB, "SLURM_CPUS_PER_TASK": "3", "PYTHON": str(python)}
-        command = ["bash", str(spool), *words]
-        return subprocess.Popen(command, env=os.environ | own, cwd=ROOT, **PIPES)
-
-    return start
+    return functools.partial(start_slurm, tmp_path)
 
 
 def ended(process, timeout=60):
@@ -304,24 +303,17 @@ def test_workers_save_when_their_connection_is_lost(ssh, stub, tmp_path):
 
 @pytest.fixture(scope="module")
 def digest(tmp_path_factory):
-    """What two workers make of `DIGITS`, started by etc/ssh.sh without any trouble."""
-    folder = tmp_path_factory.mktemp("ssh")
-    fake = program(folder / "ssh", SSH)
-    own = {"SSH": str(fake), "LOGS": str(folder), "PYTHON": sys.executable}
-    command = [ETC / "ssh.sh", "localhost", "localhost", "--", *DIGITS, f"--run_dir={folder}/run"]
-    own["PORT"] = str(free_port())
-    done = subprocess.run(
-        command, env=os.environ | own, cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    """What two workers make of `DIGITS`, started by etc/slurm.sh without any trouble."""
+    folder = tmp_path_factory.mktemp("slurm")
+    done = ended(start_slurm(folder, *DIGITS, f"--run_dir={folder}/run"), 300)
     assert done.returncode == 0, done.stderr
-    [(step, found)] = DONE.findall(done.stdout)
-    log = folder / "ssh-worker-1.log"
-    assert step == "44" and eventually(lambda: DONE.findall(log.read_text())) == [(step, found)]
-    return found
+    [(step, of_one), (_, of_other)] = DONE.findall(done.stdout)
+    assert step == "44" and of_one == of_other
+    return of_one
 
 
 @pytest.mark.slow
-def test_ssh_goes_on_after_a_worker_was_killed(ssh, digest, tmp_path):
+def test_ssh_goes_on_after_a_worker_was_killed_and_trains_as_slurm_does(ssh, digest, tmp_path):
     words = ("localhost", "localhost", "--", *DIGITS, f"--run_dir={tmp_path}/run")
     process = ssh(*words, PORT=free_port())
     eventually(lambda: step_files(tmp_path / "run"), 120)
@@ -333,6 +325,8 @@ def test_ssh_goes_on_after_a_worker_was_killed(ssh, digest, tmp_path):
     assert "worker 1 (localhost) ended with 137" in done.stderr
     assert re.search("resuming at step [1-9]", done.stdout)
     assert [found[1] for found in DONE.findall(done.stdout)] == [digest]
+    log = tmp_path / "ssh-worker-1.log"
+    eventually(lambda: [found[1] for found in DONE.findall(log.read_text())] == [digest])
 
 
 @pytest.mark.slow
@@ -456,13 +450,6 @@ def test_slurm_queues_a_job_again_when_all_have_saved(slurm, stub, tmp_path):
     assert ended(process).returncode == 143
     assert len(step_files(tmp_path / "run")) == 2
     assert len(calls(tmp_path, 0)) == 1 and requeued(tmp_path) == [f"requeue {JOB}"]
-
-
-@pytest.mark.slow
-def test_slurm_trains_as_ssh_does(slurm, digest, tmp_path):
-    done = ended(slurm(*DIGITS, f"--run_dir={tmp_path}/run"), 300)
-    assert done.returncode == 0, done.stderr
-    assert [found[1] for found in DONE.findall(done.stdout)] == [digest, digest]
 
 
 @pytest.mark.parametrize("placed", ["block", "cyclic"])
