@@ -132,7 +132,7 @@ def opened(network):
 
 def test_several_sizes_are_averaged(command, tmp_path, photographs):
     run_dir = tmp_path / "run"
-    words = [f"--data={photographs}", "--model=cifar_resnet20", "--batch_size=8", "--max_steps=2"]
+    words = [f"--data={photographs}", "--model=all_cnn_c", "--batch_size=8", "--max_steps=1"]
     assert command("train.py", f"--run_dir={run_dir}", *words).returncode == 0
     each = []
     for size in ("32", "24", "32,24"):
