@@ -8,6 +8,7 @@ answers its process id; `{"ended", "waits"}` answers the exit code of such a pro
 
 import gc
 import importlib
+import itertools
 import json
 import os
 import pkgutil
@@ -15,6 +16,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -27,7 +29,8 @@ class Server:
     """Starts scripts; the files of their output lie in a folder."""
 
     def __init__(self, folder):
-        self._folder, self._count = folder, 0
+        self._folder, self._count = folder, itertools.count(1)
+        self._alone = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             cwd=ROOT,
@@ -39,9 +42,9 @@ class Server:
 
     def start(self, *words, stdout=None, stderr=None, environment=()):
         """Starts `python WORDS`, with more variables in its environment."""
-        self._count += 1
-        stdout = stdout or self._folder / f"{self._count}.stdout"
-        stderr = stderr or self._folder / f"{self._count}.stderr"
+        number = next(self._count)
+        stdout = stdout or self._folder / f"{number}.stdout"
+        stderr = stderr or self._folder / f"{number}.stderr"
         for path in (stdout, stderr):
             path.touch()  # may be read at once
         argv = [str(word) for word in words]
@@ -51,9 +54,10 @@ class Server:
 
     def ask(self, **request):
         """Sends one request and returns its answer."""
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        with self._alone:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
 
     def close(self):
         """Ends the server."""

@@ -1,18 +1,15 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 import time
-from multiprocessing import shared_memory
 from pathlib import Path
 
 import cv2
-import numpy as np
+import feeds
 import pytest
 from conftest import photograph
 
-from benchmarks import tables, train, turns
+from benchmarks import stacks, tables, train, turns
 from benchmarks.setting import Setting
 
 SETTING = Setting("256", "", "", size=8, batch_size=4, threads=1)
@@ -40,43 +37,13 @@ def small_squares(tmp_path_factory):
     return root
 
 
-def counting(setting, *, cost=0.0):
-    while True:
-        time.sleep(cost)
-        yield np.zeros([setting.batch_size, setting.size, setting.size, 3], np.uint8)
-
-
-def littering(setting):
-    """Leaves shared memory and a process that does not end."""
-    memory = shared_memory.SharedMemory(setting.folder, create=True, size=1)
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", setting.folder])
-    while memory:
-        yield [0] * setting.batch_size
-
-
-def broken_later(setting):
-    yield np.zeros([setting.batch_size])
-    raise ValueError("out of images")
-
-
-def meeting(setting, *, own, other):
-    """Needs another candidate that starts at the same time."""
-    Path(own).touch()
-    deadline = time.monotonic() + 20
-    while not Path(other).exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError("nobody came")
-        time.sleep(0.02)
-    yield from counting(setting)
-
-
 def candidate(name, function, **options):
     return turns.Candidate(name, f"the {name}", function, options)
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Measures candidates of this file; returns results by name and the lines said."""
+    """Measures candidates of `feeds`; returns results by name and the lines said."""
     monkeypatch.setenv("PYTHONPATH", "tests")
 
     def measure(*candidates, **options):
@@ -90,8 +57,8 @@ def measured(monkeypatch):
 
 def test_candidates_take_turns_in_processes_of_their_own(measured):
     results, lines = measured(
-        candidate("fast", "test_benchmarks:counting"),
-        candidate("slow", "test_benchmarks:counting", cost=0.02),
+        candidate("fast", "feeds:counting"),
+        candidate("slow", "feeds:counting", cost=0.02),
     )
     assert not lines and list(results) == ["fast", "slow"]
     assert results["slow"]["shape"] == [4, 8, 8, 3] and results["slow"]["dtype"] == "uint8"
@@ -104,18 +71,18 @@ def test_candidates_take_turns_in_processes_of_their_own(measured):
 
 def test_candidates_start_together(measured, tmp_path):
     here, there = str(tmp_path / "a"), str(tmp_path / "b")
-    a = candidate("a", "test_benchmarks:meeting", own=here, other=there)
-    b = candidate("b", "test_benchmarks:meeting", own=there, other=here)
+    a = candidate("a", "feeds:meeting", own=here, other=there)
+    b = candidate("b", "feeds:meeting", own=there, other=here)
     results, lines = measured(a, b, together=True)
     assert not lines and list(results) == ["a", "b"]
 
 
 def test_what_is_missing_or_broken_is_left_out_with_a_line(measured):
     results, lines = measured(
-        candidate("fast", "test_benchmarks:counting"),
+        candidate("fast", "feeds:counting"),
         candidate("absent", "no_such_package.loader:batches"),
-        candidate("wrong", "test_benchmarks:counting", no_such_option=1),
-        candidate("later", "test_benchmarks:broken_later"),
+        candidate("wrong", "feeds:counting", no_such_option=1),
+        candidate("later", "feeds:broken_later"),
     )
     assert list(results) == ["fast"]
     assert lines[0] == "skipped absent: No module named 'no_such_package'"
@@ -128,7 +95,7 @@ def test_candidates_leave_nothing_behind(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "tests")
     name = f"convnets-test-{os.getpid()}"
     setting = dataclasses.replace(SETTING, folder=name)
-    running = turns.Running(candidate("litter", "test_benchmarks:littering"), setting)
+    running = turns.Running(candidate("litter", "feeds:littering"), setting)
     running.ready()
     assert Path("/dev/shm", name).exists() and len(processes_about(name)) == 1
     running.stop()
@@ -168,6 +135,7 @@ def test_table_of_medians():
 @pytest.mark.slow
 def test_input_has_a_row_for_every_candidate(command, large_photographs, small_squares, tmp_path):
     done = command(
+        "tests/one_process.py",
         "benchmarks/input.py",
         f"--data={large_photographs}",
         f"--small={small_squares}",
@@ -209,7 +177,8 @@ def test_input_skips_what_it_has_no_data_for(command, large_photographs, tmp_pat
 @pytest.mark.slow
 def test_starvation_has_a_row_for_every_feed_and_device(command, large_photographs, tmp_path):
     flags = ("--rates=500", "--networks=lenet5", "--only=2017,raw", f"--output={tmp_path}", *QUICK)
-    done = command("benchmarks/starvation.py", f"--data={large_photographs}", *flags)
+    words = ["tests/one_process.py", "benchmarks/starvation.py", f"--data={large_photographs}"]
+    done = command(*words, *flags)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "starvation.json").read_text())
     (simulated,), (trained,) = report["simulated"], report["trained"]
@@ -241,19 +210,20 @@ def test_training_is_compared_by_medians_and_their_geometric_mean():
     assert rows[3] == ["geometric mean", "", "", "0.33", ""]
 
 
-@pytest.mark.slow
-def test_operations_of_a_training_image_beside_a_peak():
-    expected = 6 * 40.8e6 / 1e12  # ResNet-20 has 40.8 million multiply-adds
-    assert train.flops(["cifar_resnet20"], 1e12) == {
-        "cifar_resnet20": pytest.approx(expected, rel=0.01)
-    }
+def test_operations_of_a_training_image_beside_a_peak(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which counting sets
+    assert stacks.multiply_adds("cifar_resnet20", 32) == pytest.approx(40.8e6, rel=0.01)
+    monkeypatch.setattr(stacks, "multiply_adds", feeds.area)
+    shares = train.flops(["cifar_resnet20", "alexnet"], 1e12)
+    assert shares == {"cifar_resnet20": 6 * 32**2 / 1e12, "alexnet": 6 * 227**2 / 1e12}
 
 
 @pytest.mark.slow
 def test_training_has_a_row_for_every_network(command, tmp_path):
     """With Keras; ours is measured by the dry run of `benchmarks.gpu`."""
-    flags = ["--stacks=keras", "--seconds=0.1", "--repeat=1", f"--output={tmp_path}"]
-    done = command("benchmarks/train.py", "--networks=cifar_resnet20", *flags)
+    flags = ["--stacks=keras", "--batch_size=4", "--seconds=0.1", "--repeat=1"]
+    words = ["benchmarks/train.py", "--networks=cifar_resnet20", f"--output={tmp_path}"]
+    done = command(*words, *flags)
     assert done.returncode == 0, done.stderr
     (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("cifar_")]
     assert all(float(cell) > 0 for cell in row[1:])

@@ -10,6 +10,7 @@ import pytest
 from absl import flags as absl_flags
 
 import models
+import train  # noqa: F401  defines the flags
 from benchmarks import comparisons
 from report import history
 from runtime import console, flags
@@ -23,7 +24,7 @@ TRAININGS = [
 ]
 
 
-@pytest.mark.parametrize("name, training", TRAININGS, ids="-".join)
+@pytest.mark.parametrize("name, training", TRAININGS)
 def test_its_flags_are_right(name, training):
     words = comparisons.COMPARISONS[name].words(training)
     try:
@@ -53,8 +54,14 @@ def test_a_training_of_two_comparisons_is_one():
 
 @pytest.mark.slow
 def test_what_was_trained_is_compared_and_not_trained_again(
-    photographs, tmp_path, capfd, monkeypatch
+    photographs, command, tmp_path, capsys, monkeypatch
 ):
+    def run(*words):
+        done = command(*words)
+        assert done.returncode == 0, done.stderr
+        print(done.stdout)
+
+    monkeypatch.setattr(comparisons, "_run", run)
     whole = comparisons.COMPARISONS["relu_tanh"]
     one = whole._replace(trainings={"tanh": whole.trainings["tanh-2012"]})
     monkeypatch.setitem(comparisons.COMPARISONS, "relu_tanh", one)
@@ -64,7 +71,7 @@ def test_what_was_trained_is_compared_and_not_trained_again(
     words += ["--only=relu_tanh", "--max_steps=1", "--batch_size=8", "--seconds=0.1"]
     comparisons.main(words)
     comparisons.train("relu_tanh", tmp_path / "runs", f"{tmp_path}/data", words[4:6])
-    said = capfd.readouterr().out
+    said = capsys.readouterr().out
     assert said.count("relu_tanh: tanh") == 2 and said.count("0 left  validation") == 1
     assert said.count("95 % intervals") == 1
     table = (tmp_path / "comparison-relu_tanh.md").read_text()
@@ -73,6 +80,12 @@ def test_what_was_trained_is_compared_and_not_trained_again(
     assert "| tanh " in table and "epochs to" not in table and "--model=cifarnet" in table
     assert "](comparison-relu_tanh.png)" in table
     assert cv2.imread(str(tmp_path / "comparison-relu_tanh.png")).shape[1] > 1000
+
+
+def test_a_training_that_fails_ends_the_comparison():
+    comparisons._run("-c", "pass")
+    with pytest.raises(RuntimeError, match="-c 'raise SystemExit.3.' ended with exit code 3"):
+        comparisons._run("-c", "raise SystemExit(3)")
 
 
 def test_epochs_to_a_training_error_are_told_where_one_training_came_so_far():

@@ -1,7 +1,9 @@
 """The checks of a machine with a GPU, in a dry run on the CPU, and how a check ends."""
 
+import functools
+import importlib
 import json
-import os
+import signal
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -10,8 +12,9 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import checks
+from benchmarks.gpu import checks, forked
 from benchmarks.gpu.jobs import Jobs
+from benchmarks.gpu.sections import Section
 
 FAKES = """
 import subprocess
@@ -88,11 +91,49 @@ def test_a_process_that_fails_is_quoted_by_its_error(tmp_path):
     assert jobs.run("-c", "import os; print(os.environ['A'])", environment={"A": "b"}).line == "b"
 
 
+def test_a_process_of_a_dry_run_is_a_fork(tmp_path, monkeypatch):
+    """With nothing preloaded, which would take seconds."""
+    monkeypatch.setattr(forked, "PRELOADED", "json")
+    script, files = tmp_path / "script.py", (tmp_path / "output", tmp_path / "errors")
+    script.write_text("import os, sys; print(sys.argv[1:], os.environ['A']); sys.exit('no')")
+    process = forked.Process([str(script), "--one"], {"A": "b"}, *files)
+    assert process.wait() == process.poll() == 1
+    assert [file.read_text() for file in files] == ["['--one'] b\n", "no\n"]
+    script.write_text("import time; time.sleep(600)")
+    process = forked.Process([str(script)], {}, *files)
+    assert process.poll() is None
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture
+def here(server, monkeypatch):
+    """Checks run in this process; what they start, in forks of the tests' server."""
+
+    def run(check, options, logs, work, keep):
+        logs.mkdir(parents=True)
+        work.mkdir()
+        section = Section(work / "section.json", check.title)
+        module, name = check.function.split(":")
+        function = getattr(importlib.import_module(module), name)
+        function(Namespace(**options, logs=str(logs), work=str(work)), section)
+        return {**section.content(), "seconds": 1, "date": "2026-01-01"}
+
+    def start(words, environment, output, errors):
+        process = server.start(*words, stdout=output, stderr=errors, environment=environment)
+        process.wait = functools.partial(process.wait, 600)  # looks again and again, others start
+        return process
+
+    monkeypatch.setattr(checks, "run", run)
+    monkeypatch.setattr(forked, "Process", start)
+
+
 @pytest.mark.slow
-def test_a_dry_run_reports_every_check_and_keeps_what_it_does_not_run_again(command, tmp_path):
-    words = ["-m", "benchmarks.gpu", "--dry_run", f"--output={tmp_path}"]
-    done = command(*words, "--all", f"--logs={tmp_path / 'logs'}")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_dry_run_reports_every_check_and_keeps_what_it_does_not_run_again(
+    here, command, tmp_path
+):
+    output = f"--output={tmp_path}"
+    gpu.main(["--dry_run", "--all", output, f"--logs={tmp_path / 'logs'}"])
     report = json.loads((tmp_path / "gpu-dry_run.json").read_text())
     page = (tmp_path / "gpu-dry_run.md").read_text()
     assert list(report["sections"]) == list(checks.CHECKS)
@@ -105,7 +146,8 @@ def test_a_dry_run_reports_every_check_and_keeps_what_it_does_not_run_again(comm
     assert any((tmp_path / "logs" / "commands").glob("*.stdout"))
 
     before = report["sections"]
-    assert command(*words, "--only=memory").returncode == 0
+    done = command("-m", "benchmarks.gpu", "--dry_run", "--only=memory", output)
+    assert done.returncode == 0, done.stderr
     after = json.loads((tmp_path / "gpu-dry_run.json").read_text())["sections"]
     assert {**after, "memory": None} == {**before, "memory": None}
-    assert os.listdir(tmp_path / "logs" / "memory") == ["check.log"]
+    assert after["memory"]["failed"] is None and after["memory"] != before["memory"]

@@ -26,6 +26,12 @@ from training.recipe import Recipe, Running
 
 SECONDS = 0.4
 SIZE, BATCH = 32, 16
+QUICK = """
+import runpy
+from training import meter
+meter.measure.__defaults__ = (0.1,)
+runpy.run_path("train.py", run_name="__main__")
+"""
 
 
 def network(seconds=0.0):
@@ -96,7 +102,7 @@ def test_a_slow_disk(images, monkeypatch):
 
     def throttled(self, window):
         def wait(records):
-            time.sleep(0.3)
+            time.sleep(0.1)
             return records
 
         return tf.ensure_shape(tf.numpy_function(wait, [read(self, window)], tf.string), [None])
@@ -112,7 +118,7 @@ def test_a_slow_disk(images, monkeypatch):
 def test_large_images(images, monkeypatch):
     monkeypatch.setattr("data.pipeline.decoded._AUTO_BYTES", 0)  # too large for the cache
     stored = decode.Storage(short_side=0)
-    verdict = meter.measure(training(images(1000), storage=stored), 3 * SECONDS)
+    verdict = meter.measure(training(images(600), storage=stored), SECONDS)
     print(verdict)
     assert verdict.bottleneck == "decode"
     assert "python -m data.convert SOURCE SHARDS --short_side=256" in verdict.advice
@@ -188,8 +194,10 @@ def test_a_training_that_waits_says_once_what_would_help(images):
 
 @pytest.mark.slow
 def test_the_meter_of_a_training_writes_nothing_but_its_verdict(command, tmp_path):
+    script = tmp_path / "quick.py"
+    script.write_text(QUICK)
     words = ["--data=digits", "--meter", "--batch_size=64", f"--run_dir={tmp_path / 'run'}"]
-    done = command("train.py", *words, "--json")
+    done = command(script, *words, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout).keys() == {
         "stages", "ceilings", "epoch_seconds", "bottleneck", "advice",
