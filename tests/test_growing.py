@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import killed_at
 
 import models
 from models.tools import graphs
@@ -37,11 +38,14 @@ def test_a_network_sees_smaller_images_through_the_same_weights():
     keras.utils.clear_session()
 
 
-def test_a_run_says_that_its_images_grow_and_trains_to_the_end(photographs, tmp_path, finished):
-    """That it goes on in the midst of it is tested with every other method (test_resume.py)."""
+@pytest.mark.slow
+def test_a_run_goes_on_in_the_midst_of_it(photographs, tmp_path, finished):
     words = [f"--data={photographs}", "--model=nin_cifar", "--batch_size=16", "--epochs=4"]
-    finished(tmp_path / "run", *words, "--first_image_size=28", "--histograms")
-    assert "training images grow from 28 to 32 pixels" in (tmp_path / "run/train.log").read_text()
+    words += ["--first_image_size=28", "--histograms", "--checkpoint_steps=5", "--keep=9"]
+    whole = finished(tmp_path / "whole", *words)
+    assert "training images grow from 28 to 32 pixels" in (tmp_path / "whole/train.log").read_text()
+    stopped = killed_at(5, tmp_path / "whole", tmp_path / "stopped")
+    assert finished(stopped, "--resume") == whole
 
 
 @pytest.mark.parametrize(
