@@ -77,6 +77,16 @@ def step_files(run_dir):
     return sorted(path.name for path in run_dir.glob("checkpoints/step-*.safetensors"))
 
 
+def killed_at(step, whole, run_dir):
+    """Copies a run folder as if its training had been killed after the checkpoint of a step."""
+    shutil.copytree(whole, run_dir)
+    for name in step_files(run_dir):
+        if name > f"step-{step:08d}.safetensors":
+            (run_dir / "checkpoints" / name).unlink()
+    assert step_files(run_dir)[-1] == f"step-{step:08d}.safetensors"
+    return run_dir
+
+
 def metrics(run_dir):
     with open(run_dir / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))

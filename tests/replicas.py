@@ -16,7 +16,7 @@ from engine.evaluator import Evaluator
 from models import layers, ops
 from tests import trainers
 
-BATCH, STEPS, RATE = 16, 20, 0.01
+BATCH, STEPS, RATE = 24, 20, 0.01
 TESTED = 12  # the last of them is filling
 METHODS = {
     "objective": losses.Objective(

@@ -3,15 +3,12 @@
 import contextlib
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 
 from engine import cluster, devices, rendezvous
 from runtime import console, flags
@@ -133,7 +130,7 @@ def test_who_does_not_come_is_named_in_time(present, missing):
 def test_a_worker_of_another_cluster_is_sent_away():
     first, second = workers_of(2)
     other = cluster.Cluster((*second.workers, "127.0.0.1:9"), 1)
-    chief, stranger = meeting([first, other], [], timeout=3)
+    chief, stranger = meeting([first, other], [], timeout=1.5)
     with pytest.raises(ValueError, match="was told of the workers .* but the chief knows"):
         stranger.result(30)
     with pytest.raises(cluster.PeerLost):
@@ -264,12 +261,19 @@ def test_tensorflow_learns_of_the_gpus_of_a_worker(monkeypatch):
     assert (resolver.task_type, resolver.task_id) == ("worker", 1)
 
 
-def test_joining_ends_the_process_where_it_takes_too_long():
-    code = "import time; from engine import cluster\n"
-    code += "with cluster._ended_after({}, 'error: gone'): time.sleep({})"
+JOINING = """
+import sys, time
+from engine import cluster
+with cluster._ended_after(float(sys.argv[1]), "error: gone"):
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_joining_ends_the_process_where_it_takes_too_long(command, tmp_path):
+    script = tmp_path / "joining.py"
+    script.write_text(JOINING)
     for seconds, sleep, status, line in ((0.5, 60, -9, "error: gone\n"), (60, 0.1, 0, "")):
-        words = [sys.executable, "-c", code.format(seconds, sleep)]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=50)
+        done = command(script, seconds, sleep)
         assert done.returncode == status and done.stderr.endswith(line)
 
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import metrics
+from conftest import killed_at, metrics
 
 import models
 from data import opening, pipeline
@@ -70,14 +70,14 @@ def test_features_come_in_the_order_of_the_images(photographs):
 @pytest.mark.slow
 def test_a_head_is_trained_as_the_whole_network_would_be(photographs, tmp_path, finished):
     source = tmp_path / "source"
-    finished(source, "--model=lenet5", "--epochs=1")
-    words = [f"--data={photographs}", "--model=lenet5", "--epochs=3"]
+    finished(source, "--model=lenet5", "--max_steps=1")
+    words = [f"--data={photographs}", "--model=lenet5", "--epochs=3", "--keep=9"]
     words += [f"--init_from={source}", "--freeze=all", "--augment=none", "--batch_size=8"]
-    whole = finished(tmp_path / "whole", *words)
+    whole = finished(tmp_path / "whole", *words, "--checkpoint_steps=7")
     log = (tmp_path / "whole" / "train.log").read_text()
     assert "the frozen layers see every image once" in log
-    finished(tmp_path / "stopped", *words, "--max_steps=7")
-    assert finished(tmp_path / "stopped", "--resume", "--max_steps=1000") == whole
+    stopped = killed_at(7, tmp_path / "whole", tmp_path / "stopped")
+    assert finished(stopped, "--resume") == whole
     finished(tmp_path / "images", *words, "--cache=none")
     assert "see every image once" not in (tmp_path / "images" / "train.log").read_text()
     mine, others = (

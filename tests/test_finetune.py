@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import metrics
+from conftest import DONE, killed_at, metrics
 
 import models
 from data.conversion import description
@@ -68,22 +68,39 @@ def test_other_classes_get_a_new_head_and_the_rest_is_kept(command, before, phot
     assert new.about["network"]["mean"] == old.about["network"]["mean"]
 
 
-def test_a_stage_is_frozen_and_the_source_is_not_needed_again(
-    command, before, photographs, tmp_path, finished
-):
-    source = tmp_path / "source"
-    shutil.copytree(before, source)
-    words = [photographs, "--freeze=stage:2", "--old_rate=0.5"]
-    tuned(command, source, tmp_path / "whole", *words)
-    tuned(command, source, tmp_path / "stopped", *words, "--max_steps=3")
+@pytest.fixture(scope="module")
+def frozen(command, before, photographs, tmp_path_factory):
+    """A run with frozen stages, whose source has gone; what it said; the source's place."""
+    folder = tmp_path_factory.mktemp("frozen")
+    source = shutil.copytree(before, folder / "source")
+    words = ["--freeze=stage:2", "--old_rate=0.5", "--checkpoint_steps=3", "--keep=9"]
+    said = tuned(command, source, folder / "run", photographs, *words)
     shutil.rmtree(source)
-    step, digest = finished(tmp_path / "stopped", "--resume", "--max_steps=1000")
-    assert (step, digest) == finished(tmp_path / "whole", "--resume")
+    return folder / "run", said, source
+
+
+def test_a_stage_is_frozen_and_the_source_is_not_needed_again(frozen, before, tmp_path, finished):
+    whole, said, _ = frozen
+    stopped = killed_at(3, whole, tmp_path / "stopped")
+    assert finished(stopped, "--resume") == DONE.search(said).groups()
     kept = checkpoints.weights_in_use(weights(before))
-    for name, tensor in checkpoints.weights_in_use(weights(tmp_path / "whole")).items():
+    for name, tensor in checkpoints.weights_in_use(weights(whole)).items():
         is_frozen = name.startswith(("stem", "stage1", "stage2"))
         if tensor.shape == kept[name].shape and not name.startswith("fc/"):
             assert (tensor == kept[name]).all() == is_frozen, name
+
+
+def test_a_source_that_has_changed_is_noticed(frozen, command, before, tmp_path):
+    whole, _, source = frozen
+    run_dir = shutil.copytree(whole, tmp_path / "run")
+    for path in (run_dir / "checkpoints").iterdir():
+        path.unlink()  # as if it had been killed before the first
+    shutil.copytree(before, source)
+    changed = weights(before)
+    tensors = {name: np.asarray(tensor + 1) for name, tensor in changed.tensors.items()}
+    checkpoints.write(source / "checkpoints" / "best.safetensors", tensors, changed.about)
+    done = command("train.py", "--resume", f"--run_dir={run_dir}")
+    assert done.returncode == 2 and "has changed since this run was started" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -194,32 +211,24 @@ def test_factors_spare_new_layers():
     assert {path.split("/")[0] for path in found} == names - {"fc7"}
 
 
-def test_early_stopping_ends_after_so_many_epochs_for_good(command, tmp_path):
-    words = ["--learning_rate=1e-9", "--early_stopping=3", f"--run_dir={tmp_path}/run"]
-    done = command("train.py", *words)
-    assert done.returncode == 0, done.stderr
-    assert "stopped early: no better accuracy in 3 epochs" in done.stdout
-    epochs = [int(row["epoch"]) for row in metrics(tmp_path / "run")]
-    accuracies = [float(row["validation_top1_accuracy"]) for row in metrics(tmp_path / "run")]
-    assert epochs[-1] == accuracies.index(max(accuracies)) + 1 + 3 < 60
-    again = command("train.py", "--resume", f"--run_dir={tmp_path}/run")
-    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
-    assert len(metrics(tmp_path / "run")) == len(epochs)
-
-
-def test_a_learning_rate_is_proposed_and_nothing_trained(command, tmp_path):
-    done = command("train.py", "--find_lr", f"--run_dir={tmp_path}/x")
-    assert done.returncode == 0, done.stderr
+def test_a_learning_rate_that_fits_the_flags_is_proposed_and_nothing_trained(command, tmp_path):
+    words = ["train.py", "--batch_size=128", f"--run_dir={tmp_path}/x", "--find_lr"]
+    plain, scaled = (
+        float(command(*words, *more).stdout.split("--learning_rate=")[1].split()[0])
+        for more in ([], ["--base_batch=64"])
+    )
+    assert scaled == pytest.approx(plain / 2, rel=0.1)
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [
         "find_lr.csv",
         "find_lr.png",
     ]
-    proposed = float(done.stdout.split("--learning_rate=")[1].split()[0])
     with open(tmp_path / "x" / "find_lr.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     rates = [float(row["learning_rate"]) for row in rows]
-    assert min(abs(rate - proposed) / rate for rate in rates) < 0.05
-    assert 0.005 < proposed < 1
+    assert min(abs(rate - plain) / rate for rate in rates) < 0.05
+    assert 0.005 < plain < 1
+    done = command("train.py", "--resume", f"--run_dir={tmp_path}/x", "--find_lr")
+    assert done.returncode == 2
 
 
 def test_the_proposal_is_where_the_smoothed_loss_falls_fastest():
@@ -236,17 +245,6 @@ def test_the_proposal_is_where_the_smoothed_loss_falls_fastest():
             flat.add(number + 1, loss)
         with pytest.raises(RuntimeError, match="does not fall"):
             print(flat.proposed)
-
-
-def test_what_is_proposed_fits_the_flags(command, tmp_path):
-    words = ["--batch_size=128", f"--run_dir={tmp_path}/x", "--find_lr"]
-    plain, scaled = (
-        float(command("train.py", *words, *more).stdout.split("rate=")[1].split()[0])
-        for more in ([], ["--base_batch=64"])
-    )
-    assert scaled == pytest.approx(plain / 2, rel=0.1)
-    done = command("train.py", "--resume", f"--run_dir={tmp_path}/x", "--find_lr")
-    assert done.returncode == 2
 
 
 @pytest.mark.parametrize("failures, expected", [(0, 64), (2, 16)])
@@ -266,18 +264,34 @@ def test_too_little_memory_halves_what_is_computed_at_a_time(failures, expected)
     assert settle(Fake()).micro_batch == expected == tried[-1]
 
 
-def test_automatic_micro_batches_are_settled_in_the_run(command, tmp_path):
-    done = command("train.py", "--micro_batch=auto", "--max_steps=1", f"--run_dir={tmp_path}/run")
+@pytest.fixture(scope="module")
+def begun(command, tmp_path_factory):
+    """A run of one step that has settled its micro-batches and computed a mean image."""
+    run_dir = tmp_path_factory.mktemp("begun") / "run"
+    words = ["--micro_batch=auto", "--preprocessing=mean_image", "--max_steps=1"]
+    done = command("train.py", f"--run_dir={run_dir}", *words)
     assert done.returncode == 0, done.stderr
-    begun = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert begun["flags"]["micro_batch"] == "auto" and begun["micro_batch"] == 128
-    again = command("train.py", "--resume", f"--run_dir={tmp_path}/run", "--micro_batch=auto")
+    return run_dir
+
+
+def test_automatic_micro_batches_are_settled_in_the_run(begun, command):
+    told = json.loads((begun / "run.json").read_text())
+    assert told["flags"]["micro_batch"] == "auto" and told["micro_batch"] == 128
+    again = command("train.py", "--resume", f"--run_dir={begun}", "--micro_batch=auto")
     assert again.returncode == 0, again.stderr
 
 
+def test_the_mean_image_is_that_of_the_training_images(begun):
+    found = weights(begun).tensors["model/normalize/mean"]
+    about = weights(begun).about
+    assert found.shape == (about["network"]["image_size"],) * 2 + (3,)
+    np.testing.assert_allclose(found.mean(axis=(0, 1)), about["network"]["mean"], atol=3)
+    assert np.ptp(found) > 100  # digits are bright in the middle
+
+
 def test_a_run_of_an_older_version_goes_on_and_takes_no_new_flags(command, tmp_path, finished):
-    run_dir = tmp_path / "run"
-    finished(run_dir, "--max_steps=3", "--epochs=1")
+    whole = finished(tmp_path / "whole", "--epochs=1", "--checkpoint_steps=3", "--keep=9")
+    run_dir = killed_at(3, tmp_path / "whole", tmp_path / "run")
     path = run_dir / "run.json"
     begun = json.loads(path.read_text())
     for name in ("network", "new_layers", "started_from", "micro_batch", "cost"):
@@ -287,31 +301,7 @@ def test_a_run_of_an_older_version_goes_on_and_takes_no_new_flags(command, tmp_p
     path.write_text(json.dumps(begun))
     done = command("train.py", "--resume", f"--run_dir={run_dir}", "--mixup=0.5")
     assert done.returncode == 2 and "--mixup=0.5 would change" in done.stderr
-    whole = finished(tmp_path / "whole", "--epochs=1")
     assert finished(run_dir, "--resume", "--max_steps=1000") == whole
-
-
-def test_a_stop_between_epochs_does_not_bring_the_early_end_nearer(tmp_path, finished):
-    words = ["--seed=3", "--learning_rate=0.02", "--schedule=constant", "--epochs=12"]
-    words += ["--early_stopping=1", "--batch_size=256"]
-    whole = finished(tmp_path / "whole", *words)
-    finished(tmp_path / "stopped", *words, "--max_steps=23")
-    assert finished(tmp_path / "stopped", "--resume", "--max_steps=1000") == whole
-
-
-def test_a_source_that_has_changed_is_noticed(command, before, photographs, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(before, source)
-    run_dir = tmp_path / "run"
-    tuned(command, source, run_dir, photographs, "--max_steps=1")
-    for path in (run_dir / "checkpoints").iterdir():
-        path.unlink()  # as if it had been killed before the first
-    best = source / "checkpoints" / "best.safetensors"
-    changed = checkpoints.read(best)
-    tensors = {name: np.asarray(tensor + 1) for name, tensor in changed.tensors.items()}
-    checkpoints.write(best, tensors, changed.about)
-    done = command("train.py", "--resume", f"--run_dir={run_dir}")
-    assert done.returncode == 2 and "has changed since this run was started" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -332,14 +322,3 @@ def test_an_average_is_what_is_tested(command, before):
     done = command("test.py", before)
     assert f"top-1 {100 * best:.2f} %" in done.stdout
     keras.utils.clear_session()
-
-
-def test_the_mean_image_is_that_of_the_training_images(command, tmp_path):
-    words = ["--preprocessing=mean_image", "--max_steps=1", f"--run_dir={tmp_path}/run"]
-    done = command("train.py", *words)
-    assert done.returncode == 0, done.stderr
-    found = weights(tmp_path / "run").tensors["model/normalize/mean"]
-    about = weights(tmp_path / "run").about
-    assert found.shape == (about["network"]["image_size"],) * 2 + (3,)
-    np.testing.assert_allclose(found.mean(axis=(0, 1)), about["network"]["mean"], atol=3)
-    assert np.ptp(found) > 100  # digits are bright in the middle

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import killed_at
 
 import models
 from models.tools import graphs
@@ -39,12 +40,12 @@ def test_a_network_sees_smaller_images_through_the_same_weights():
 
 @pytest.mark.slow
 def test_a_run_goes_on_in_the_midst_of_it(photographs, tmp_path, finished):
-    words = [f"--data={photographs}", "--model=cifar_resnet20", "--batch_size=16", "--epochs=4"]
-    words += ["--first_image_size=28", "--histograms"]
+    words = [f"--data={photographs}", "--model=nin_cifar", "--batch_size=16", "--epochs=4"]
+    words += ["--first_image_size=28", "--histograms", "--checkpoint_steps=5", "--keep=9"]
     whole = finished(tmp_path / "whole", *words)
     assert "training images grow from 28 to 32 pixels" in (tmp_path / "whole/train.log").read_text()
-    assert finished(tmp_path / "stopped", *words, "--max_steps=5")[0] == "5"
-    assert finished(tmp_path / "stopped", "--resume", "--max_steps=1000") == whole
+    stopped = killed_at(5, tmp_path / "whole", tmp_path / "stopped")
+    assert finished(stopped, "--resume") == whole
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_origins_are_those_of_the_batch(dataset, policy):
 @pytest.mark.slow
 def test_a_picture_of_a_step_of_a_new_run_and_of_an_old_one(command, photographs, tmp_path):
     run_dir = tmp_path / "run"
-    words = [f"--data={photographs}", "--image_size=67", "--batch_size=8", f"--run_dir={run_dir}"]
+    words = [f"--data={photographs}", "--model=lenet5", "--batch_size=8", f"--run_dir={run_dir}"]
     new = command("train.py", *words, "--show_step=2")
     assert new.returncode == 0, new.stderr
     assert [path.name for path in run_dir.iterdir()] == ["step-00000002.png"]

@@ -5,7 +5,7 @@ import pytest
 
 from tests.stress.workers import environment, free_ports
 
-LAYOUTS = {"1": [1], "2": [2], "4": [4], "2 processes": [1, 1]}  # devices of each process
+LAYOUTS = {"1": [1], "3": [3], "2 processes": [1, 1]}  # devices of each process
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_replicas_train_to_the_weights_of_one(layout, trained):
     one = trained["1"][0]
     for found in trained[layout]:
         assert set(one.files) == set(found.files)
-        assert found["examples"] == one["examples"] == 15 * 16
+        assert found["examples"] == one["examples"] == 15 * 24
         assert found["evaluated"] == one["evaluated"] == 11
         assert found["confusion"].sum() == 11
         np.testing.assert_array_equal(found["confusion"], one["confusion"])

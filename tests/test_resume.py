@@ -4,12 +4,10 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import DONE, ROOT, curves, metrics, step_files
+from conftest import DONE, curves, killed_at, metrics, step_files
 from test_datasets import FROM_1, labelled
 
 from data.shards import datasets
@@ -23,22 +21,19 @@ def wait_for_checkpoint(run_dir, process):
 
 # Small, but with dropout and PCA noise, or with BatchNorm and every method.
 STOPPED = {
-    "lenet5": ["--data=digits", "--epochs=15", "--checkpoint_steps=10"],
     "dropout": [
-        "--data={photographs}",
-        "--model=cifarnet",
+        "--model=lenet5",
         "--dropout=0.5",
         "--augment=alexnet",
         "--batch_size=8",
-        "--epochs=5",
+        "--epochs=12",
         "--checkpoint_steps=3",
     ],
     "everything": [
-        "--data={photographs}",
         "--model=airbench94",
         "--batch_size=8",
         "--micro_batch=4",
-        "--epochs=6",
+        "--epochs=4",
         "--checkpoint_steps=7",
         "--optimizer=lamb",
         "--schedule=one_cycle",
@@ -69,35 +64,25 @@ STOPPED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, signals",
-    [  # python -m tests.stress kills has more
-        ("lenet5", [signal.SIGINT]),
-        ("dropout", [signal.SIGKILL]),
-        ("everything", [signal.SIGKILL]),
-    ],
+    "name, number",
+    [("dropout", signal.SIGINT), ("everything", signal.SIGKILL)],  # tests.stress kills has more
 )
 def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(
-    name, signals, photographs, tmp_path, finished, server
+    name, number, photographs, tmp_path, finished, server
 ):
-    words = [word.format(photographs=photographs) for word in STOPPED[name]]
+    words = [f"--data={photographs}", *STOPPED[name]]
     whole, run_dir = tmp_path / "whole", tmp_path / "stopped"
-    expected, stops = finished(whole, *words), 0
-    for number in signals:
-        resume = ["--resume"] if (run_dir / "run.json").exists() else []
-        process = server.start("train.py", f"--run_dir={run_dir}", *resume, *words)
-        wait_for_checkpoint(run_dir, process)
-        time.sleep(random.uniform(0, 0.3))
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=120)
-        if process.returncode == 0:
-            continue  # it had ended before
-        stops += 1
-        if number == signal.SIGKILL:
-            assert process.returncode == -number
-        else:
-            assert process.returncode == 128 + number, errors
-            assert f"python train.py --resume --run_dir={run_dir}" in output.splitlines()[-1]
-    assert stops >= len(signals) - 1
+    expected = finished(whole, *words)
+    process = server.start("train.py", f"--run_dir={run_dir}", *words)
+    wait_for_checkpoint(run_dir, process)
+    time.sleep(random.uniform(0, 0.3))
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=120)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number, errors
+        assert f"python train.py --resume --run_dir={run_dir}" in output.splitlines()[-1]
     assert finished(run_dir, "--resume") == expected
     for mine, others in zip(metrics(run_dir), metrics(whole), strict=True):
         for column in ("step", "learning_rate", "train_loss", "validation_loss"):
@@ -111,22 +96,27 @@ def test_stopped_at_random_moments_it_ends_as_if_it_had_not_been(
     assert steps[0] == steps[1]
 
 
+# A session of its own, whose terminal is the one that the first word names.
+IN_A_TERMINAL = """
+import os, runpy, sys
+os.setsid()
+terminal = os.open(sys.argv.pop(1), os.O_RDWR)
+for descriptor in range(3):
+    os.dup2(terminal, descriptor)
+os.close(terminal)
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
 @pytest.mark.slow
-def test_a_terminal_that_closes_stops_a_training_with_a_checkpoint(tmp_path):
-    run_dir = tmp_path / "run"
-    words = ["train.py", "--epochs=500", f"--run_dir={run_dir}"]
+def test_a_terminal_that_closes_stops_a_training_with_a_checkpoint(server, tmp_path):
+    run_dir, script = tmp_path / "run", tmp_path / "train.py"
+    script.write_text(IN_A_TERMINAL)
     terminal, inside = os.openpty()
-    process = subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, *words],
-        cwd=ROOT,
-        stdin=inside,
-        stdout=inside,
-        stderr=inside,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests have nohup
-    )
-    os.close(inside)
+    process = server.start(script, os.ttyname(inside), "--epochs=500", f"--run_dir={run_dir}")
     wait_for_checkpoint(run_dir, process)
     process.send_signal(signal.SIGHUP)  # a shell does, and then the kernel
+    os.close(inside)
     os.close(terminal)
     assert process.wait(60) == 128 + signal.SIGHUP
     *_, last = (run_dir / "train.log").read_text().splitlines()
@@ -136,17 +126,13 @@ def test_a_terminal_that_closes_stops_a_training_with_a_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_replicas_stop_and_go_on_too(tmp_path, server):
-    words = ["--data=digits", "--epochs=5", "--batch_size=64", "--checkpoint_steps=10"]
-    words.append("--devices=2")
+    words = ["--data=digits", "--epochs=3", "--batch_size=64", "--checkpoint_steps=10"]
+    words += ["--devices=2", "--keep=9"]
     expected, _ = server.start("train.py", f"--run_dir={tmp_path}/whole", *words).communicate()
     assert "2 replica(s)" in expected and "batches of 64 (32 for each replica)" in expected
-    run_dir = tmp_path / "stopped"
-    for number, code, resume in (
-        (signal.SIGTERM, 143, ()),
-        (signal.SIGKILL, -9, ["--resume"]),
-        (0, 0, ["--resume"]),
-    ):
-        process = server.start("train.py", f"--run_dir={run_dir}", *resume, *words)
+    run_dir = killed_at(10, tmp_path / "whole", tmp_path / "stopped")
+    for number, code in ((signal.SIGTERM, 143), (0, 0)):
+        process = server.start("train.py", f"--run_dir={run_dir}", "--resume", *words)
         if number:
             wait_for_checkpoint(run_dir, process)
             process.send_signal(number)
@@ -156,35 +142,48 @@ def test_replicas_stop_and_go_on_too(tmp_path, server):
 
 
 def test_what_xla_compiles_goes_on_too(tmp_path, finished, command):
-    words = ("--data=digits", "--xla=on", "--deterministic=on")
-    whole = finished(tmp_path / "whole", *words, "--max_steps=4")
-    finished(tmp_path / "stopped", *words, "--max_steps=2")
-    again = ("train.py", f"--run_dir={tmp_path}/stopped", "--resume", "--max_steps=4")
-    refused = command(*again, "--devices=2")
+    words = ("--data=digits", "--xla=on", "--deterministic=on", "--max_steps=4")
+    whole = finished(tmp_path / "whole", *words, "--checkpoint_steps=2")
+    stopped = killed_at(2, tmp_path / "whole", tmp_path / "stopped")
+    refused = command("train.py", f"--run_dir={stopped}", "--resume", "--devices=2")
     assert refused.returncode == 2 and "--xla=on expects one replica" in refused.stderr
-    assert finished(tmp_path / "stopped", "--resume", "--max_steps=4") == whole
+    assert finished(stopped, "--resume", "--max_steps=4") == whole
 
 
-def test_stopping_early_validates_and_going_on_changes_nothing(photographs, tmp_path, finished):
-    """Away from an epoch's end a stop leaves the schedule's state alone (plateau counts epochs)."""
-    words = [
-        f"--data={photographs}",
-        "--model=lenet5",
-        "--schedule=plateau",
-        "--patience=1",
-        "--batch_size=8",
-        "--epochs=4",
-    ]
-    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+@pytest.fixture(scope="module")
+def unimproved(photographs, command, tmp_path_factory):
+    """A training whose accuracy stays what it is: two rules count the epochs of that."""
+    words = [f"--data={photographs}", "--model=lenet5", "--batch_size=8", "--epochs=9"]
+    words += ["--learning_rate=1e-5", "--schedule=plateau", "--patience=1", "--early_stopping=3"]
+    run_dir = tmp_path_factory.mktemp("unimproved") / "run"
+    done = command("train.py", f"--run_dir={run_dir}", *words)
+    assert done.returncode == 0, done.stderr
+    return words, run_dir, done.stdout
+
+
+def test_early_stopping_ends_after_so_many_epochs_for_good(unimproved, command):
+    _, run_dir, said = unimproved
+    assert "stopped early: no better accuracy in 3 epochs" in said
+    rows = metrics(run_dir)
+    epochs = [int(row["epoch"]) for row in rows]
+    accuracies = [float(row["validation_top1_accuracy"]) for row in rows]
+    assert epochs[-1] == accuracies.index(max(accuracies)) + 1 + 3 < 9
+    again = command("train.py", "--resume", f"--run_dir={run_dir}")
+    assert again.stdout.splitlines()[-1] == said.splitlines()[-1]
+    assert len(metrics(run_dir)) == len(epochs)
+
+
+def test_stopping_early_validates_and_going_on_changes_nothing(unimproved, tmp_path, finished):
+    """Away from an epoch's end a stop leaves alone what counts epochs."""
+    words, whole, said = unimproved
+    run_dir = tmp_path / "run"
     assert finished(run_dir, *words, "--max_steps=8")[0] == "8"
     assert [row["step"] for row in metrics(run_dir)] == ["5", "8"]
     assert (run_dir / "checkpoints" / "best.safetensors").exists()
-    assert finished(run_dir, "--resume", "--max_steps=9")[0] == "9"
-    assert [row["step"] for row in metrics(run_dir)] == ["5", "9"]
-    assert finished(run_dir, "--resume", "--max_steps=1000") == finished(whole, *words)
-    rates = [row["learning_rate"] for row in metrics(whole)]
-    assert rates == [row["learning_rate"] for row in metrics(run_dir)]
-    assert len(set(rates)) > 1
+    assert finished(run_dir, "--resume", "--max_steps=1000") == DONE.search(said).groups()
+    for column in ("step", "learning_rate"):
+        assert [row[column] for row in metrics(run_dir)] == [row[column] for row in metrics(whole)]
+    assert len({row["learning_rate"] for row in metrics(whole)}) > 1
 
 
 def test_a_run_on_shards_of_another_tool_that_an_earlier_version_began(command, tmp_path):

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import DONE, metrics
+from conftest import DONE, killed_at, metrics
 
 from runtime.console import START_AGAIN
 from tests.stress.workers import NOTICED, Pair, environment, free_ports, loopback
@@ -14,7 +14,7 @@ from tests.stress.workers import NOTICED, Pair, environment, free_ports, loopbac
 # Images that are decoded anew, of which each worker reads its own; dropout; an average.
 TRAINING = ["--model=lenet5", "--batch_size=8", "--epochs=4", "--checkpoint_steps=2"]
 TRAINING += ["--cache=none", "--augment=cifar", "--dropout=0.5", "--ema=0.9", "--clip_norm=1"]
-TRAINING += ["--cluster_timeout=60"]
+TRAINING += ["--cluster_timeout=60", "--keep=9"]
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,9 @@ def test_killed_or_stopped_they_go_on_to_the_same_weights(whole, words, start_pa
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_goes_on_and_says_what_that_means(
-    words, start_pair, command, tmp_path
-):
-    run_dir = tmp_path / "elastic"
-    pair = start_pair(run_dir, [*words, "--max_steps=6"])
-    assert pair.wait() == [0, 0], pair.output(0)
-    done = command("train.py", f"--run_dir={run_dir}", "--resume", "--max_steps=20")
+def test_another_number_of_processes_goes_on_and_says_what_that_means(whole, command, tmp_path):
+    run_dir = killed_at(6, whole[0], tmp_path / "elastic")
+    done = command("train.py", f"--run_dir={run_dir}", "--resume")
     assert done.returncode == 0, done.stderr
     for name, before in (("replicas", "2"), ("workers", "2")):
         assert f"warning: {name} was {before}, is " in done.stdout
