@@ -6,6 +6,7 @@ A line of JSON in, one out: `{"argv", "stdout", "stderr", "environment"}` starts
 answers its process id; `{"ended", "waits"}` answers the exit code of such a process, or null.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -145,6 +146,7 @@ def main():
         for module in pkgutil.walk_packages([str(ROOT / room)], f"{room}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+    gc.freeze()  # collections of the forks pass over all this
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
