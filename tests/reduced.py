@@ -37,12 +37,25 @@ OPTIONS = {
 
 def build(name, num_classes=10, **options):
     """Builds network `name`, with its auxiliary heads, for small images and with few blocks."""
+    return models.build(name, num_classes, aux_heads=True, **_few(name) | options)
+
+
+def distinct():
+    """The networks, less those that only have more blocks than another one."""
+    names = {}
+    for name in models.names():
+        graph = models.VARIANTS[name].graph
+        keywords = getattr(graph, "keywords", {}) | _few(name)
+        names.setdefault(f"{getattr(graph, 'func', graph)} {sorted(keywords.items())}", name)
+    return list(names.values())
+
+
+def _few(name):
     family = next(each for each in models.FAMILIES if name in each.VARIANTS)
     family = family.__name__.removeprefix("models.")
     paper = models.image_size(name)
     size = min(SIZES.get(family, 32 if paper > 32 else 16), paper)
-    few = {"image_size": size, **_stages(name), **OPTIONS.get(family, {})}
-    return models.build(name, num_classes, aux_heads=True, **few | options)
+    return {"image_size": size, **_stages(name), **OPTIONS.get(family, {})}
 
 
 def _stages(name):

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -23,11 +21,9 @@ from data.images.decode import Storage
 from data.sources import sources
 from runtime import files
 
-ROOT = Path(__file__).parent.parent
-
 # Adds two shards and no more.
 SLOW = """
-import itertools, time
+import itertools, sys, time
 from data import convert
 from data.conversion import journal
 
@@ -38,6 +34,7 @@ def slow(*args):
     add(*args)
 
 journal.Journal.add = slow
+convert.main(sys.argv[1:])
 """
 
 
@@ -197,7 +194,7 @@ def test_what_is_damaged_is_made_again(damage, file, images, whole, tmp_path, mo
     source, output = sources.open_source(images), tmp_path / "out"
 
     def run():
-        conversion.convert(source, output, Storage(32), shards=SHARDS, workers=2)
+        conversion.convert(source, output, Storage(32), shards=SHARDS, workers=1)
 
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "write_description", lambda *_: 1 / 0)
@@ -222,14 +219,14 @@ def test_more_bad_files_may_be_tolerated_later(photographs, tmp_path, capsys):
         (root / f"class_{i % 3}" / f"{i}.jpg").write_bytes(b"no image")
     source = sources.open_source(root)
     with pytest.raises(ValueError, match="11 of 48"):
-        conversion.convert(source, tmp_path / "out", Storage(32), shards=SHARDS, workers=2)
+        conversion.convert(source, tmp_path / "out", Storage(32), shards=SHARDS, workers=1)
     assert (tmp_path / "out.partial").exists()
     with pytest.raises(ValueError, match="11 of 48"):
-        conversion.convert(source, tmp_path / "out", Storage(32), shards=SHARDS, workers=2)
+        conversion.convert(source, tmp_path / "out", Storage(32), shards=SHARDS, workers=1)
     capsys.readouterr()
     for output in ("out", "whole"):
         conversion.convert(
-            source, tmp_path / output, Storage(32), shards=SHARDS, workers=2, max_bad=0.5
+            source, tmp_path / output, Storage(32), shards=SHARDS, workers=1, max_bad=0.5
         )
     assert "going on: " in capsys.readouterr().err
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -273,10 +270,10 @@ def test_a_second_conversion_waits_or_says_why_not(images, tmp_path, monkeypatch
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_a_waiting_process_goes_on_where_a_killed_one_was(images, whole, tmp_path, capsys):
-    words = [str(word) for word in options(images, tmp_path / "out", "--workers=1")]
-    script = SLOW + f"convert.main({words!r})"
-    first = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)
+def test_a_waiting_process_goes_on_where_a_killed_one_was(images, whole, server, tmp_path, capsys):
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    first = server.start(script, *options(images, tmp_path / "out", "--workers=1"))
     while len(list(tmp_path.glob("out.partial/*.account"))) < 2:
         assert first.poll() is None
         time.sleep(0.02)

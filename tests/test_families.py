@@ -17,7 +17,7 @@ def test_train_trains_a_whole_network(tmp_path, finished):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["googlenet", "dpn68", "densenet40_k12", "resnext29_8x64d", "fractalnet21"]
+    "name", ["dsn", "dpn68", "densenet40_k12", "resnext29_8x64d", "fractalnet21"]
 )
 def test_two_steps(name):
     model = reduced.build(name, 3)

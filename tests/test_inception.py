@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from outlines import outline
 
 import models
 from models import (
@@ -168,8 +169,7 @@ def plain(x, filters, kernel_size, stride=1, padding="same", *, name):
 
 @pytest.mark.parametrize("name", MAPS)
 def test_feature_maps(name):
-    keras.backend.clear_session()
-    model = models.build(name, 10, **SHORT[name])
+    model = outline(name, 10, **SHORT[name])
     expected = MAPS[name]
     assert {key: model.get_layer(key).output.shape[1:] for key in expected} == expected
 
@@ -236,7 +236,7 @@ def test_googlenet_starts_as_in_caffe():
 
 def test_googlenet_norms():
     def kinds(norm):
-        model = models.build("googlenet", 10, image_size=32, norm=norm)
+        model = outline("googlenet", 10, image_size=32, norm=norm)
         return {type(layer).__name__ for layer in model.layers}
 
     batch, lrn = "BatchNorm", "LocalResponseNorm"
@@ -248,7 +248,7 @@ def test_googlenet_norms():
 
 def test_heads_only_add():
     without, with_heads = (
-        models.build("googlenet_bn", 10, image_size=64, aux_heads=heads) for heads in (False, True)
+        outline("googlenet_bn", 10, image_size=64, aux_heads=heads) for heads in (False, True)
     )
     assert list(without.output) == ["logits"]
     assert sorted(with_heads.output) == ["aux1", "aux2", "logits"]
@@ -267,7 +267,7 @@ def test_weights_of_the_heads():
 
 
 def test_heads_hang_on_the_papers_modules():
-    model = models.build("googlenet", 10, image_size=64, aux_heads=True)
+    model = outline("googlenet", 10, image_size=64, aux_heads=True)
     for key, head in inception_v1.HEADS.items():
         source = model.get_layer(f"inception_{key}_concat").output
         assert model.get_layer(f"{head}_pool").input is source
@@ -275,13 +275,13 @@ def test_heads_hang_on_the_papers_modules():
 
 @pytest.mark.parametrize("name", ["inception_v4", "inception_resnet_v2"])
 def test_normalisation_can_do_without_gamma(name):
-    model = models.build(name, 10, image_size=75, scale=False, **SHORT[name])
+    model = outline(name, 10, image_size=75, scale=False, **SHORT[name])
     assert not any(v.path.endswith("gamma") for v in model.weights)
     assert all(layer.epsilon == 1e-3 for layer in model.layers if hasattr(layer, "epsilon"))
 
 
 def test_pools_of_inception_v2():
-    model = models.build("inception_v2", 10, image_size=32)
+    model = outline("inception_v2", 10, image_size=32)
     kinds = {
         key: "max" if f"inception_{key}_pool_1_max" in {y.name for y in model.layers} else "average"
         for key in ("3a", "3c", "4d", "4e", "5a", "5b")
@@ -306,7 +306,7 @@ def test_residuals_are_scaled_before_they_are_added():
 
 
 def test_factors_of_the_stages():
-    model = models.build("inception_resnet_v2", 10, image_size=75, stages=SHORT_V2)
+    model = outline("inception_resnet_v2", 10, image_size=75, stages=SHORT_V2)
     factors = [model.get_layer(f"stage{i}_block1_scale").scale for i in (1, 2, 3)]
     names = {layer.name for layer in model.layers}
     assert factors == [0.17, 0.10, 0.20]
@@ -321,7 +321,7 @@ def test_separable_convolutions_keep_the_variance():
 
 
 def test_first_block_of_xception_is_not_rectified_twice():
-    model = models.build("xception", 10, image_size=71, **SHORT["xception"])
+    model = outline("xception", 10, image_size=71, **SHORT["xception"])
     rectified = [layer.name for layer in model.layers if layer.name.endswith("_relu")]
     assert "block2_1_relu" not in rectified and "block3_1_relu" in rectified
     assert model.get_layer("block2_1_conv").input is model.get_layer("block1_2_relu").output

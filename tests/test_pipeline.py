@@ -216,7 +216,20 @@ def kept(request, tmp_path_factory):
     return write_dataset(folder, images, shards=7, encoding=encoding), options
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("kept", "blocks", "workers"),
+    [
+        ("raw", "one block", 2),
+        ("raw", "a block per shard", 3),
+        ("jpeg", "one block", 1),
+        ("jpeg", "a block per shard", 2),
+        ("mixed", "one block", 3),
+        ("mixed", "a block per shard", 1),
+        ("jpeg in memory", "one block", 2),
+        ("jpeg in memory", "a block per shard", 3),
+    ],
+    indirect=["kept", "blocks"],
+)
 def test_workers_see_every_example_once_and_in_one_workers_order(kept, blocks, workers):
     """Also where they start in the middle; 96 of 103 examples fill the epoch's batches of 12."""
     dataset, options = kept
@@ -314,14 +327,6 @@ def test_half_of_the_images_are_mirrored(tmp_path):
     assert 40 < turned.sum() < 80  # of 120
 
 
-@pytest.mark.parametrize("name", augment.POLICIES)
-def test_every_policy_gives_images_of_the_networks_size(stored_photos, name):
-    policy = augment.POLICIES[name]
-    images, labels, _ = train(stored_photos, policy, size=48, batch_size=5, steps=2)[1]
-    assert images.shape == (5, 48, 48, 3) and sorted(labels) == list(range(5))
-    assert images.std(axis=(1, 2, 3)).min() > 10
-
-
 def test_the_order_and_the_draws_do_not_depend_on_the_encoding(tmp_path, blocks):
     """Lossless records of the same images make the same batches."""
     images = [photo(*np.random.default_rng(seed).integers(12, 40, 2), seed) for seed in range(30)]
@@ -341,7 +346,7 @@ def test_the_order_and_the_draws_do_not_depend_on_the_encoding(tmp_path, blocks)
 
 @pytest.fixture(params=WAYS)
 def reading(request, tmp_path):
-    """A function that writes images as records, and reads the same window of all of them."""
+    """A function that writes images as records, and reads a window of each of them."""
     encoding, options = WAYS[request.param]
 
     def read(images, window, size):
@@ -352,9 +357,8 @@ def reading(request, tmp_path):
             image if format == "RAW" else decode.decode(encoded(image, format))
             for image, format in zip(images, formats, strict=False)
         ]
-        batches = train(
-            dataset, fixed(window), size=size, batch_size=len(images), steps=1, **options
-        )
+        policy = dataclasses.replace(STILL, window=lambda height, width, *_: window(height, width))
+        batches = train(dataset, policy, size=size, batch_size=len(images), steps=1, **options)
         ((parts, labels, _),) = batches
         return stored, parts[np.argsort(labels)]
 
@@ -370,35 +374,54 @@ def fixed(window):
     return dataclasses.replace(STILL, window=everywhere)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_a_window_is_that_of_the_whole_decoded_image(reading, seed):
-    random = np.random.default_rng(seed)
-    images = [photo(*random.integers(17, 120, size=2), seed) for _ in range(4)]
-    y, x = (random.integers(0, min(image.shape[i] for image in images) - 15) for i in range(2))
-    stored, got = reading(images, [y, x, 16, 16], 16)
-    expected = [whole[y : y + 16, x : x + 16] for whole in stored]
-    np.testing.assert_array_equal(got, expected)
+def test_a_window_is_that_of_the_whole_decoded_image(reading):
+    """In images of many sizes, each at a place of its own."""
+    random = np.random.default_rng(0)
+    images = [photo(*random.integers(17, 120, size=2), seed) for seed in range(40)]
+
+    def corner(height, width):
+        return (7 * height + 3 * width) % (height - 15), (5 * height + 11 * width) % (width - 15)
+
+    def window(height, width):
+        y, x = corner(height, width)
+        return tf.stack([y, x, tf.fill(tf.shape(y), 16), tf.fill(tf.shape(y), 16)], axis=-1)
+
+    stored, got = reading(images, window, 16)
+    for whole, part in zip(stored, got, strict=True):
+        y, x = corner(*whole.shape[:2])
+        np.testing.assert_array_equal(part, whole[y : y + 16, x : x + 16])
 
 
-@pytest.mark.parametrize("place", [(-4, -3), (0, 1), (4, 4), (-1, 2)])
-def test_outside_of_the_image_is_zero(reading, place):
-    stored, got = reading([photo(18, 19, seed) for seed in range(4)], [*place, 18, 18], 18)
-    y, x = (side + 4 for side in place)
-    padded = [np.pad(whole, [(4, 4), (4, 4), (0, 0)]) for whole in stored]
-    np.testing.assert_array_equal(got, [whole[y : y + 18, x : x + 18] for whole in padded])
+def test_outside_of_the_image_is_zero(reading):
+    """The images' heights tell the windows' places."""
+    places = [(-4, -3), (0, 1), (4, 4), (-1, 2)]
+
+    def window(height, _):
+        corner = tf.gather(tf.constant(places), height - 18)
+        return tf.concat([corner, tf.fill(tf.shape(corner), 18)], axis=-1)
+
+    stored, got = reading([photo(18 + seed % 4, 19, seed) for seed in range(8)], window, 18)
+    for whole, part in zip(stored, got, strict=True):
+        y, x = (side + 4 for side in places[len(whole) - 18])
+        padded = np.pad(whole, [(4, 4), (4, 4), (0, 0)])
+        np.testing.assert_array_equal(part, padded[y : y + 18, x : x + 18])
 
 
 def test_a_window_of_another_size_is_resized(reading):
-    stored, got = reading([photo(40, 50, seed) for seed in range(4)], [3, 5, 30, 20], 16)
+    def window(height, _):
+        return tf.constant([3, 5, 30, 20]) + 0 * height[..., tf.newaxis]
+
+    stored, got = reading([photo(40, 50, seed) for seed in range(4)], window, 16)
     for whole, part in zip(stored, got, strict=True):
         expected = pixels.resize(whole[3:33, 5:25], np.empty([16, 16, 3], np.uint8))
         np.testing.assert_array_equal(part, expected)
 
 
-@pytest.mark.parametrize("side", [200, 300])
-@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("cache", ["none", "memory"])
-@pytest.mark.parametrize("corner", [(-38, -38), (38, 38), (0, -38), (0, 38)])
+@pytest.mark.parametrize(
+    ("corner", "side", "count"),
+    [((-38, -38), 200, 1), ((38, 38), 300, 1), ((0, -38), 300, 3), ((0, 38), 200, 3)],
+)
 def test_windows_may_reach_beyond_the_ends_of_a_shard(tmp_path, side, count, cache, corner):
     """The first image of one raw shard has little memory before it, the last little after it."""
     images = [photo(side, side, seed) for seed in range(count)]
@@ -420,18 +443,34 @@ def test_a_window_may_hold_more_bytes_in_a_row_than_its_shard(tmp_path):
     np.testing.assert_array_equal(got[0], expected)
 
 
-@pytest.mark.parametrize("name", augment.POLICIES)
+@pytest.mark.parametrize(
+    ("stored_photos", "name"),
+    [
+        *(("jpeg", name) for name in augment.POLICIES),
+        ("png", "cifar"),
+        ("raw", "alexnet"),
+        ("mixed", "inception"),
+        ("unknown", "alexnet"),
+    ],
+    indirect=["stored_photos"],
+)
 def test_images_in_memory_give_the_batches_of_decoding(stored_photos, name):
-    photos, options = stored_photos, {"size": 48, "batch_size": 2, "steps": 9}
-    batches = [
-        train(photos, augment.POLICIES[name], cache=cache, **options)
-        for cache in ("none", "memory")
-    ]
+    policy, options = augment.POLICIES[name], {"size": 48, "batch_size": 5, "steps": 4}
+    batches = [train(stored_photos, policy, cache=cache, **options) for cache in ("none", "memory")]
     for from_shards, from_memory in zip(*batches, strict=True):
         for column, same in zip(from_shards, from_memory, strict=True):
             np.testing.assert_array_equal(column, same)
+        images, labels, _ = from_memory
+        assert images.shape == (5, 48, 48, 3) and sorted(labels) == list(range(5))
+        assert images.std(axis=(1, 2, 3)).min() > 10
+
+
+def test_views_of_images_in_memory_are_those_of_decoding(stored_photos):
     for crops in (1, 10):
-        views = [test(photos, size=48, crops=crops, cache=c)[0][0] for c in ("none", "memory")]
+        views = [
+            test(stored_photos, size=48, crops=crops, cache=cache)[0][0]
+            for cache in ("none", "memory")
+        ]
         np.testing.assert_array_equal(*views)
 
 
