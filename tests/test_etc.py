@@ -107,6 +107,11 @@ def program(path, text):
     return path
 
 
+def heed_interrupts():
+    """Who starts the tests in the background, or with nohup, has them ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def stub(tmp_path):
     """Makes a python that does this."""
@@ -122,7 +127,8 @@ def ssh(tmp_path):
         own = {"SSH": fake, "LOGS": tmp_path, "DIRECTORY": ROOT, "PYTHON": sys.executable}
         own = {name: str(value) for name, value in (own | variables).items()}
         command = [str(ETC / "ssh.sh"), *words]
-        alone = {"start_new_session": True}  # a group of its own, as in a terminal
+        # As in a terminal: a group of its own, and Ctrl-C is not ignored.
+        alone = {"start_new_session": True, "preexec_fn": heed_interrupts}
         return subprocess.Popen(command, env=os.environ | own, cwd=tmp_path, **PIPES, **alone)
 
     return start
