@@ -28,7 +28,7 @@ with console.quiet_import():
     from engine import checkpoints, cluster, optimizers, runs
     from engine.totals import Totals
     from engine.trainer import MAX_STEPS, NotFinite
-    from models.tools import keras_weights
+    from models.tools import published
     from training import find_lr, meter, seeds, show_step
     from training.agreement import slowest_and_signal, wait_for_all
     from training.build import Setup, settle
@@ -236,7 +236,7 @@ def train_all(
 
 def refuse_ambiguous(given: Mapping[str, object]) -> None:
     """Raises ValueError if a keyword given as a flag value is also the path of a file."""
-    for name, word in (("data", "digits"), ("init_from", keras_weights.DOWNLOAD)):
+    for name, word in (("data", "digits"), ("init_from", published.KERAS)):
         if name in given:
             console.refuse_ambiguous(given[name], word, f"--{name}=")
 

@@ -156,6 +156,17 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, about, tensors)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint, damaged or not; other tools write .safetensors too."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return _METADATA_KEY in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return True
+
+
 def _seal(text: str, tensors: Mapping[str, np.ndarray]) -> str:
     """Returns the sha256, in hex, of the JSON text and the tensors' names, dtypes and shapes."""
     outline = [(name, str(tensor.dtype), tensor.shape) for name, tensor in sorted(tensors.items())]

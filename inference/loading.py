@@ -1,4 +1,4 @@
-"""Loads a trained network and its metadata from a run, or from Keras' pretrained weights."""
+"""Loads a trained network and its metadata from a run, or published weights."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from data.images import decode
 from data.shards import copies
 from data.sources import imagenet
 from engine import checkpoints, runs
-from models.tools import keras_weights
+from models.tools import published
 from runtime import console
 from runtime.flags import flag
 
@@ -29,7 +29,11 @@ class Weights:
         "best", "Checkpoint of the run: best, last, a step, or a file.", heading="Network"
     )
     model: str | None = flag(None, "Network to use with the weights of --init_from, without a run.")
-    init_from: str | None = flag(None, "Weights of --model: keras, or a file that Keras wrote.")
+    init_from: str | None = flag(
+        None,
+        "Weights of --model: keras, or a file of Keras (.h5), torchvision (.pth) or timm "
+        "(.safetensors); SOURCE:FILE says whose it is.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +59,12 @@ class Trained:
         model: Model from float32 images in 0..255 to {"logits": [B, K]}.
         class_names: Names of the K classes.
         storage: Storage format of the training images, which new images are brought to.
-        origin: Training data; None for Keras' weights.
+        origin: Training data; None for published weights.
         image_size: Side of the input in training, in pixels.
-        name: Path of the checkpoint, or source of Keras' weights.
+        name: Path of the checkpoint, or source of the published weights.
         folder: Run folder, which results are written to; None if there is no run.
-        step: Number of optimizer updates; None for Keras' weights.
-        digest: sha256 of the checkpoint's tensors; None for Keras' weights.
+        step: Number of optimizer updates; None for published weights.
+        digest: sha256 of the checkpoint's tensors; None for published weights.
         temperature: Divisor of the logits before the softmax, as fitted by test.py to this
             checkpoint (default: 1).
     """
@@ -84,12 +88,12 @@ def open_network(
     image_size: int | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
-    """Opens a checkpoint, or a network with Keras' weights.
+    """Opens a checkpoint, or a network with published weights.
 
     Args:
         path: Run or checkpoint, see `runs.open_checkpoint`.
-        weights: Checkpoint of the run, see `runs.open_checkpoint`; or both a `model` out of
-            `keras_weights.names()` and `init_from`.
+        weights: Checkpoint of the run, see `runs.open_checkpoint`; or both a `model` and
+            `init_from`, see `published.parse`.
         image_size: Side of the input in pixels (default: as trained).
         strategy: Strategy in whose scope the model is built (default: the current one).
 
@@ -103,8 +107,8 @@ def open_network(
             return _from_run(*runs.open_checkpoint(path, weights.checkpoint), image_size)
         if weights.model is None or weights.init_from is None:
             raise ValueError("expected both --model and --init_from, received only one of them")
-        console.refuse_ambiguous(weights.init_from, keras_weights.DOWNLOAD, "--init_from=")
-        return _from_keras(weights.model, weights.init_from, image_size)
+        console.refuse_ambiguous(weights.init_from, published.KERAS, "--init_from=")
+        return _published(weights.model, weights.init_from, image_size)
 
 
 def _from_run(folder: Path, checkpoint: checkpoints.Checkpoint, image_size: int | None) -> Trained:
@@ -163,10 +167,12 @@ def _temperature(folder: Path, digest: str) -> float:
         raise ValueError(f"{path} is damaged: {error!r}; remove it") from error
 
 
-def _from_keras(name: str, source: str, image_size: int | None) -> Trained:
+def _published(name: str, source: str, image_size: int | None) -> Trained:
     classes = imagenet.class_names()
-    model = models.build(name, len(classes), image_size=image_size, **keras_weights.options(name))
-    keras_weights.load(name, model, source)
+    model = models.build(
+        name, len(classes), image_size=image_size, **published.options(name, source)
+    )
+    published.load(name, model, source)
     return Trained(
         model,
         list(classes),

@@ -183,6 +183,37 @@ def build(
         return keras.Model(images, outputs, name=name)
 
 
+def pretrained(
+    name: str, source: str, *, file: str | None = None, num_classes: int | None = None
+) -> keras.Model:
+    """Builds a classifier with the weights of another library and its normalisation of images.
+
+    Args:
+        name: Name of the network.
+        source: "keras", "timm" or "torchvision".
+        file: Weights file as the source saves it (default: Keras downloads its own).
+        num_classes: Number of classes; another than the source's gives a new head (default: the
+            1,000 of ImageNet).
+
+    Returns:
+        Functional model as of `build`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the source has no weights for the network, or the file is damaged, unsafe
+            or of another network.
+        RuntimeError: If Keras' download fails.
+    """
+    from models.tools import published
+
+    weights = source if file is None else f"{source}:{file}"
+    options = published.options(name, weights)
+    options["image_size"] = published.image_size(name, published.parse(weights)[0])
+    model = build(name, num_classes or 1000, **options)
+    published.load(name, model, weights)
+    return model
+
+
 @contextlib.contextmanager
 def deep_recursion() -> Iterator[None]:
     """Raises Python's limit of 1000 nested calls: Keras walks graphs by a call per layer."""

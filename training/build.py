@@ -15,7 +15,7 @@ from engine.gradients import Gradients
 from engine.trainer import Trainer
 from engine.updates import Update
 from models import initializers
-from models.tools import graphs, keras_weights
+from models.tools import graphs, published
 from training import finetune, frozen, parts
 from training.batches import Batches
 from training.recipe import Recipe, Running
@@ -268,7 +268,7 @@ def take_weights(recipe: Recipe, model: keras.Model, batches: Batches) -> list[s
     if parts.is_ours(source):
         return finetune.take_over(model, parts.origin(recipe), batches.dataset.class_names)
     if source:
-        return keras_weights.load(recipe.model, model, source)
+        return published.load(recipe.model, model, source)
     for layer in model.layers:
         if hasattr(layer, "measure"):
             before = keras.Model(model.input, layer.input)

@@ -14,7 +14,7 @@ from data.pipeline import augment, variations
 from data.shards.datasets import Dataset
 from engine import checkpoints, losses, mixing, optimizers, runs, schedules
 from engine.gradients import micro_batches
-from models.tools import keras_weights
+from models.tools import published
 from training import characters
 from training.recipe import Recipe
 
@@ -54,14 +54,16 @@ def network_options(recipe: Recipe) -> dict:
             raise ValueError(
                 f"--init_from={recipe.init_from} is {before['name']}, expected {recipe.model}"
             )
-        kept = (*VARIED, "mean", "std")
-        return {name: before[name] for name in kept if name in before} | given
-    return given | (keras_weights.options(recipe.model) if recipe.init_from else {})
+        own = ("name", "num_classes", "image_size", "channels")
+        return {name: value for name, value in before.items() if name not in own} | given
+    return given | (published.options(recipe.model, recipe.init_from) if recipe.init_from else {})
 
 
 def is_ours(source: str | None) -> bool:
-    """Whether `--init_from` names a run or checkpoint of this program, not Keras weights."""
-    return bool(source) and (Path(source).suffix == ".safetensors" or Path(source).is_dir())
+    """Whether `--init_from` names a run or checkpoint of this program, not published weights."""
+    if not source or source.startswith(tuple(f"{each}:" for each in published.SOURCES)):
+        return False
+    return Path(source).is_dir() or checkpoints.is_checkpoint(Path(source))
 
 
 @functools.lru_cache(maxsize=1)
@@ -313,8 +315,12 @@ def check(recipe: Recipe, replicas: int) -> None:
 
 def _check_origin(recipe: Recipe) -> None:
     source = recipe.init_from
-    if source not in (None, keras_weights.DOWNLOAD) and not Path(source).exists():
-        raise FileNotFoundError(f"--init_from expects keras, a run or a file, received {source}")
+    if source and not is_ours(source):
+        _, file = published.parse(source)
+        if file and not Path(file).exists():
+            raise FileNotFoundError(
+                f"--init_from expects keras, a run or a file, received {source}"
+            )
     if source and recipe.preprocessing:
         raise ValueError(
             f"--preprocessing={recipe.preprocessing} does not go with --init_from, expected that "

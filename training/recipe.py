@@ -184,7 +184,8 @@ class Recipe:
 
     init_from: str | None = flag(
         None,
-        "Start from weights: those of a run, a file, or keras.",
+        "Start from weights: a run, keras, or a file of Keras (.h5), torchvision (.pth) or timm "
+        "(.safetensors); SOURCE:FILE says whose it is.",
         heading="Fine-tuning",
     )
     freeze: str = flag(

@@ -8,7 +8,7 @@ from data.checks import integrity
 from data.images.names import readable
 from data.sources import archives, folders, sources
 from engine import checkpoints, runs
-from models.tools import graphs, keras_weights
+from models.tools import graphs, published
 from runtime import flags
 from training.agreement import check_weights, other_than_the_chief
 from training.build import Setup, settle, source_digest, take_weights
@@ -16,11 +16,16 @@ from training.log import Log
 from training.recipe import Recipe, Running
 from training.state import State, restored
 
-PATHS = {  # flags that may hold a path, with the test for it
-    "data": sources.is_path,
-    "val_data": sources.is_path,
-    "run_dir": sources.is_path,
-    "init_from": lambda source: source != keras_weights.DOWNLOAD,
+
+def _absolute(value: str) -> str:
+    return os.path.abspath(value) if sources.is_path(value) else value
+
+
+PATHS = {  # flags that may hold a path, with the function that makes it absolute
+    "data": _absolute,
+    "val_data": _absolute,
+    "run_dir": _absolute,
+    "init_from": published.absolute,
 }
 
 
@@ -61,8 +66,7 @@ def open_run(setup: Setup) -> tuple[Setup, Log, State]:
 def kept_flags(setup: Setup, folder: str) -> dict:
     """Returns all flags, with absolute paths: a run may be resumed from another folder."""
     values = flags.values(setup.recipe, setup.running) | {"run_dir": folder}
-    paths = (name for name, is_path in PATHS.items() if values[name] and is_path(values[name]))
-    return values | {name: os.path.abspath(values[name]) for name in paths}
+    return values | {name: change(values[name]) for name, change in PATHS.items() if values[name]}
 
 
 def _typed(setup: Setup, kept: Mapping) -> dict[str, str]:

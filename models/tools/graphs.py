@@ -51,6 +51,13 @@ def classifiers(model: keras.Model) -> list[keras.Layer]:
     return [graph.origin(output) for output in keras.tree.flatten(model.output)]
 
 
+def layers_before(model: keras.Model) -> dict[str, keras.Layer]:
+    """Returns the layer before each layer that has one input, by its name."""
+    graph = _Graph(model)
+    single = {layer.name: _inputs(layer) for layer in model.layers if len(_inputs(layer)) == 1}
+    return {name: graph.maker(tensor) for name, (tensor,) in single.items()}
+
+
 def norm_biases(model: keras.Model) -> list[str]:
     """Returns the paths of the biases of batch normalisation."""
     kind = keras.layers.BatchNormalization

@@ -1,0 +1,304 @@
+"""Weights of PyTorch libraries: their arrays become our layers, with their arithmetic."""
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch_writer
+from numpy.lib.stride_tricks import sliding_window_view
+
+import models
+from models.tools import published, state_dicts
+from models.tools.state_dicts import Mismatch
+
+TABLE = (
+    ("stage#_conv", "maps.#-1.conv"),
+    ("stage#_norm", "maps.#-1.bn"),
+    ("depthwise", "dw"),
+    ("fc#", "dense.@"),
+)
+
+
+@pytest.fixture
+def draw():
+    generator = np.random.default_rng(0)
+    return lambda *shape: generator.normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture
+def state(draw):
+    """As torch has it: outputs first, a bias before the normalisation, channels before pixels."""
+    return {
+        "maps.0.conv.weight": draw(4, 3, 3, 3),
+        "maps.0.conv.bias": draw(4),
+        "maps.0.bn.weight": draw(4),
+        "maps.0.bn.bias": draw(4),
+        "maps.0.bn.running_mean": draw(4),
+        "maps.0.bn.running_var": draw(4) ** 2 + 0.1,
+        "maps.0.bn.num_batches_tracked": np.array(5),
+        "dw.weight": draw(4, 1, 2, 2),
+        "dw.bias": draw(4),
+        "dense.1.weight": draw(6, 4 * 5 * 5),
+        "dense.1.bias": draw(6),
+        "dense.10.weight": draw(7, 6, 1, 1),
+        "dense.10.bias": draw(7),
+        "aux.fc.weight": draw(7, 4),
+    }
+
+
+def network(classes=7, epsilon=1e-2):
+    images = x = keras.Input((8, 8, 3), name="images")
+    x = keras.layers.Conv2D(4, 3, use_bias=False, name="stage1_conv")(x)
+    x = keras.layers.BatchNormalization(epsilon=epsilon, name="stage1_norm")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.DepthwiseConv2D(2, name="depthwise")(x)
+    x = keras.layers.Dense(6, name="fc6")(keras.layers.Flatten(name="flatten")(x))
+    return keras.Model(images, {"logits": keras.layers.Dense(classes, name="fc7")(x)})
+
+
+def logits(state, images, epsilon):
+    """What torch computes of images [B, C, H, W]."""
+
+    def windows(x, size):
+        return sliding_window_view(x, (size, size), axis=(2, 3))
+
+    get = {name.removeprefix("maps.0."): array for name, array in state.items()}
+    x = np.einsum("bchwij,ocij->bohw", windows(images, 3), get["conv.weight"])
+    x += get["conv.bias"][:, None, None]
+    names = ("running_mean", "running_var", "weight", "bias")
+    mean, variance, gamma, beta = (get[f"bn.{name}"][:, None, None] for name in names)
+    x = np.maximum((x - mean) / np.sqrt(variance + epsilon) * gamma + beta, 0)
+    x = np.einsum("bchwij,cij->bchw", windows(x, 2), get["dw.weight"][:, 0])
+    x = (x + get["dw.bias"][:, None, None]).reshape(len(x), -1)
+    x = x @ get["dense.1.weight"].T + get["dense.1.bias"]
+    return x @ get["dense.10.weight"][:, :, 0, 0].T + get["dense.10.bias"]
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-3])
+def test_the_logits_are_those_of_their_arithmetic(state, draw, epsilon):
+    model, images = network(), draw(5, 3, 8, 8)
+    assert state_dicts.load(model, state, TABLE, epsilon=epsilon) == []
+    received = model(images.transpose(0, 2, 3, 1))["logits"]
+    np.testing.assert_allclose(received, logits(state, images, epsilon), rtol=1e-4, atol=1e-4)
+
+
+def test_a_classifier_of_other_classes_stays(state):
+    model = network(classes=3)
+    before = model.get_layer("fc7").get_weights()
+    assert state_dicts.load(model, state, TABLE) == ["fc7"]
+    assert all(map(np.array_equal, before, model.get_layer("fc7").get_weights()))
+    kernel = model.get_layer("stage1_conv").kernel.numpy()
+    np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), state["maps.0.conv.weight"])
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        (lambda state: state.pop("dw.bias"), "dw.bias is missing"),
+        (lambda state: state.pop("maps.0.bn.running_var"), "running_var is missing"),
+        (lambda state: state.update({"dw.weight": np.zeros((4, 1, 3, 3))}), "dw has the shapes"),
+        (
+            lambda state: state.update({"maps.1.conv.bias": np.zeros(4)}),
+            "maps.1.conv.bias is of no",
+        ),
+        (lambda state: state.update({"dense.12.weight": np.zeros((2, 2))}), "3 modules dense.@"),
+        (
+            lambda state: state.update({"dense.1.weight": np.zeros((6, 99))}),
+            "dense.1 has the shapes",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_changes(state, change, complaint):
+    model = network()
+    before = model.get_weights()
+    change(state)
+    with pytest.raises(Mismatch, match=complaint):
+        state_dicts.load(model, state, TABLE)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+# Names of the libraries' modules, transcribed from their definitions.
+
+
+def vgg_names(widths, *, norm):
+    """torchvision's `make_layers`: convolution, [normalisation,] ReLU for each, and pools."""
+    index, names = 0, []
+    for stage in widths:
+        for _ in range(stage):
+            names += [(f"features.{index}", "conv")]
+            names += [(f"features.{index + 1}", "norm")] if norm else []
+            index += 3 if norm else 2
+        index += 1
+    return [*names, *((f"classifier.{number}", "dense") for number in (0, 3, 6))]
+
+
+def resnet_names(depths, convolutions):
+    names = [("conv1", "kernel"), ("bn1", "norm")]
+    for stage, depth in enumerate(depths, start=1):
+        for block in range(depth):
+            place = f"layer{stage}.{block}"
+            for number in range(1, convolutions + 1):
+                names += [(f"{place}.conv{number}", "kernel"), (f"{place}.bn{number}", "norm")]
+            if block == 0 and (stage > 1 or convolutions == 3):
+                names += [(f"{place}.downsample.0", "kernel"), (f"{place}.downsample.1", "norm")]
+    return [*names, ("fc", "dense")]
+
+
+def squeezenet_names(fires):
+    parts = ("squeeze", "expand1x1", "expand3x3")
+    inside = [(f"features.{fire}.{part}", "conv") for fire in fires for part in parts]
+    return [("features.0", "conv"), *inside, ("classifier.1", "conv")]
+
+
+def densenet_names(depths):
+    names = [("features.conv0", "kernel"), ("features.norm0", "norm")]
+    for block, depth in enumerate(depths, start=1):
+        for layer in range(1, depth + 1):
+            place = f"features.denseblock{block}.denselayer{layer}"
+            for number in (1, 2):
+                names += [(f"{place}.norm{number}", "norm"), (f"{place}.conv{number}", "kernel")]
+        if block < len(depths):
+            place = f"features.transition{block}"
+            names += [(f"{place}.norm", "norm"), (f"{place}.conv", "kernel")]
+    return [*names, ("features.norm5", "norm"), ("classifier", "dense")]
+
+
+# Their modules, and the number of entries of their state dicts as the libraries' files have it.
+MODULES = {
+    "vgg16": (vgg_names((2, 2, 3, 3, 3), norm=False), 32),
+    "vgg16_bn": (vgg_names((2, 2, 3, 3, 3), norm=True), 97),
+    "resnet18": (resnet_names((2, 2, 2, 2), 2), 122),
+    "resnet50": (resnet_names((3, 4, 6, 3), 3), 320),
+    "densenet121": (densenet_names((6, 12, 24, 16)), 727),
+    "squeezenet1_0": (squeezenet_names((3, 4, 5, 7, 8, 9, 10, 12)), 52),
+    "squeezenet1_1": (squeezenet_names((3, 4, 6, 7, 9, 10, 11, 12)), 52),
+}
+ARRAYS = {
+    "norm": ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"),
+    "kernel": ("weight",),
+    "conv": ("weight", "bias"),
+    "dense": ("weight", "bias"),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_of_torchvision_is_a_layer_of_ours(name):
+    modules, entries = MODULES[name]
+    state = {
+        f"{module}.{array}": np.zeros(1 if kind == "norm" else (1, 1), np.float32)
+        for module, kind in modules
+        for array in ARRAYS[kind]
+    }
+    assert len(state) == entries
+    with keras.StatelessScope(initialize_variables=False):
+        layers = {layer.name: layer for layer in models.build(name, 10).layers if layer.weights}
+    pairs = state_dicts.pair(layers, state, published._rule(name, "torchvision").table)
+    assert set(pairs) == set(layers)
+    assert sorted(pairs.values()) == sorted(module for module, _ in modules)
+    norms = {module for module, kind in modules if kind == "norm"}
+    for layer, module in pairs.items():
+        assert isinstance(layers[layer], keras.layers.BatchNormalization) == (module in norms)
+    keras.utils.clear_session()
+
+
+@pytest.mark.parametrize("source", published.RULES)
+def test_every_network_of_a_source_is_ours_and_takes_its_options(source):
+    for name in published.names(source):
+        options = published.options(name, f"{source}:weights")
+        assert models.image_size(name) >= 224 and name in models.names()
+        options = {key: value for key, value in options.items() if key not in ("mean", "std")}
+        with keras.StatelessScope(initialize_variables=False):
+            if len(options) > 1:
+                models.build(name, 2, **options)
+
+
+def squeezenet(draw):
+    """A state dict of torchvision's SqueezeNet 1.1 with random values."""
+    model = models.build("squeezenet1_1", 1000)
+    state, names = {}, [module for module, _ in MODULES["squeezenet1_1"][0]]
+    pairs = state_dicts.pair(
+        {layer.name: layer for layer in model.layers if layer.weights},
+        {f"{name}.weight": np.zeros((1, 1)) for name in names},
+        published._rule("squeezenet1_1", "torchvision").table,
+    )
+    for layer, module in pairs.items():
+        kernel, bias = model.get_layer(layer).weights
+        height, width, inputs, outputs = kernel.shape
+        state[f"{module}.weight"] = 0.1 * draw(outputs, inputs, height, width)
+        state[f"{module}.bias"] = draw(outputs)
+    return state
+
+
+def test_pretrained_reads_files_of_both_kinds(draw, tmp_path):
+    state = squeezenet(draw)
+    safetensors.numpy.save_file(state, tmp_path / "model.safetensors")
+    with torch_writer.torch():
+        torch_writer.save(tmp_path / "weights.pth", torch_writer.tensors(state))
+    images = 255 * np.abs(draw(2, 224, 224, 3))
+    answers = []
+    for file in ("weights.pth", "model.safetensors"):
+        model = models.pretrained("squeezenet1_1", "torchvision", file=tmp_path / file)
+        answers.append(model(images)["logits"])
+    np.testing.assert_array_equal(*answers)
+    normalised = models.build("squeezenet1_1", 2, preprocessing="standardised").layers[1](images)
+    np.testing.assert_allclose(model.layers[1](images), normalised, rtol=1e-6)
+    other = models.pretrained("squeezenet1_1", "torchvision", file=tmp_path / file, num_classes=5)
+    assert other.output["logits"].shape == (None, 5)
+    kernels = [each.get_layer("conv1").kernel.numpy() for each in (model, other)]
+    np.testing.assert_array_equal(*kernels)
+
+
+def test_weights_are_tested_used_and_trained_from_without_a_run(
+    draw, command, finished, photographs, tmp_path
+):
+    file = tmp_path / "squeezenet.safetensors"
+    safetensors.numpy.save_file(squeezenet(draw), file)
+    words = ["--model=squeezenet1_1", f"--init_from=torchvision:{file}"]
+    done = command("classify.py", next(photographs.rglob("*.jpg")), "--top_k=1", *words)
+    assert done.returncode == 0, done.stderr
+    words += [f"--data={photographs}", "--batch_size=4", "--max_steps=1"]
+    trained = finished(tmp_path / "run", *words)
+    file.unlink()
+    assert finished(tmp_path / "run", "--resume") == trained
+
+
+@pytest.mark.parametrize(
+    "word, expected",
+    [
+        ("keras", ("keras", None)),
+        ("a/b.pth", ("torchvision", "a/b.pth")),
+        ("model.safetensors", ("timm", "model.safetensors")),
+        ("timm:b.pth", ("timm", "b.pth")),
+        ("a.weights.h5", ("keras", "a.weights.h5")),
+    ],
+)
+def test_a_word_says_whose_weights_they_are(word, expected):
+    assert published.parse(word) == expected
+
+
+@pytest.mark.parametrize(
+    "name, word, complaint",
+    [
+        ("resnet50", "weights.bin", r"expected a weights file \(.pth, "),
+        ("resnet50", "timm", "weights of timm are not downloaded, expected timm:FILE"),
+        ("lenet5", "a.pth", "no weights of torchvision for it, expected alexnet_owt, .* lenet5"),
+        ("dpn68", "a.pth", "no weights of torchvision for it"),
+    ],
+)
+def test_weights_that_nobody_has_are_refused(name, word, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        published.options(name, word)
+
+
+def test_a_file_of_another_network_is_refused_in_one_line(draw, tmp_path):
+    safetensors.numpy.save_file(squeezenet(draw), tmp_path / "a.safetensors")
+    complaint = (
+        "wrong weights file, expected torchvision's weights of squeezenet1_0, received .*a.saf"
+    )
+    with pytest.raises(ValueError, match=complaint):
+        models.pretrained("squeezenet1_0", "torchvision", file=tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ValueError, match="wrong weights file .*b.safetensors: "):
+        models.pretrained("squeezenet1_0", "torchvision", file=tmp_path / "b.safetensors")
+    with pytest.raises(FileNotFoundError, match="no weights file, expected a .safetensors"):
+        models.pretrained("squeezenet1_0", "torchvision", file=tmp_path / "c.safetensors")
