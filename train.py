@@ -236,7 +236,8 @@ def train_all(
 
 def refuse_ambiguous(given: Mapping[str, object]) -> None:
     """Raises ValueError if a keyword given as a flag value is also the path of a file."""
-    for name, word in (("data", "digits"), ("init_from", published.KERAS)):
+    words = [("init_from", source) for source in published.SOURCES]
+    for name, word in (("data", "digits"), *words):
         if name in given:
             console.refuse_ambiguous(given[name], word, f"--{name}=")
 

@@ -93,7 +93,7 @@ def open_network(
     Args:
         path: Run or checkpoint, see `runs.open_checkpoint`.
         weights: Checkpoint of the run, see `runs.open_checkpoint`; or both a `model` and
-            `init_from`, see `published.parse`.
+            `init_from`, see `published.split`.
         image_size: Side of the input in pixels (default: as trained).
         strategy: Strategy in whose scope the model is built (default: the current one).
 
@@ -107,7 +107,8 @@ def open_network(
             return _from_run(*runs.open_checkpoint(path, weights.checkpoint), image_size)
         if weights.model is None or weights.init_from is None:
             raise ValueError("expected both --model and --init_from, received only one of them")
-        console.refuse_ambiguous(weights.init_from, published.KERAS, "--init_from=")
+        for source in published.SOURCES:
+            console.refuse_ambiguous(weights.init_from, source, "--init_from=")
         return _published(weights.model, weights.init_from, image_size)
 
 
@@ -168,17 +169,22 @@ def _temperature(folder: Path, digest: str) -> float:
 
 
 def _published(name: str, source: str, image_size: int | None) -> Trained:
-    classes = imagenet.class_names()
-    model = models.build(
-        name, len(classes), image_size=image_size, **published.options(name, source)
-    )
-    published.load(name, model, source)
+    weights = published.find(name, source)
+    side, classes = weights.row.preprocessing.image_size, weights.num_classes
+    model = models.build(name, classes, image_size=image_size or side, **weights.options)
+    weights.load(model)
     return Trained(
         model,
-        list(classes),
-        decode.storage_for(models.image_size(name)),
+        _class_names(classes),
+        decode.storage_for(side),
         None,
-        models.image_size(name),
+        side,
         f"{name} with weights from {source}",
         None,
     )
+
+
+def _class_names(count: int) -> list[str]:
+    """Returns ImageNet's class names for 1,000 classes, else numbers."""
+    names = imagenet.class_names()
+    return list(names) if count == len(names) else list(map(str, range(count)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 
@@ -184,16 +185,17 @@ def build(
 
 
 def pretrained(
-    name: str, source: str, *, file: str | None = None, num_classes: int | None = None
+    name: str, source: str, *, file: str | os.PathLike | None = None, num_classes: int | None = None
 ) -> keras.Model:
     """Builds a classifier with the weights of another library and its normalisation of images.
 
     Args:
         name: Name of the network.
-        source: "keras", "timm" or "torchvision".
-        file: Weights file as the source saves it (default: Keras downloads its own).
+        source: "keras", "timm", "torchvision" or "pytorchcv" for the source's default weights of
+            the network, or with a tag, such as "timm:resnet50.a2_in1k".
+        file: Weights file as the source saves it (default: it is downloaded).
         num_classes: Number of classes; another than the source's gives a new head (default: the
-            1,000 of ImageNet).
+            source's).
 
     Returns:
         Functional model as of `build`.
@@ -202,15 +204,15 @@ def pretrained(
         FileNotFoundError: If there is no such file.
         ValueError: If the source has no weights for the network, or the file is damaged, unsafe
             or of another network.
-        RuntimeError: If Keras' download fails.
+        RuntimeError: If a download fails.
     """
     from models.tools import published
 
-    weights = source if file is None else f"{source}:{file}"
-    options = published.options(name, weights)
-    options["image_size"] = published.image_size(name, published.parse(weights)[0])
-    model = build(name, num_classes or 1000, **options)
-    published.load(name, model, weights)
+    weights = published.find(name, source, file)
+    size = weights.row.preprocessing.image_size
+    classes = num_classes or weights.num_classes
+    model = build(name, classes, image_size=size, **weights.options)
+    weights.load(model)
     return model
 
 

@@ -33,6 +33,7 @@ def densenet(
     compression: float = 0.5,
     dropout: float = 0.0,
     epsilon: float = 1e-5,
+    stem_filters: int | None = None,
 ):
     """Dense blocks with transitions between them, which halve the maps.
 
@@ -47,10 +48,13 @@ def densenet(
         dropout: Fraction dropped after every convolution but the first; 0.2 in the paper for data
             without augmentation.
         epsilon: Number added to batch normalisation's variances.
+        stem_filters: Channels of the stem (default: the network's own).
 
     Returns:
         {"logits": float32 [B, K]}.
     """
+    if stem_filters is not None:
+        stem = partial(stem, filters=stem_filters)
     conv = partial(_conv, dropout=dropout)
     activate = partial(ops.norm_relu, epsilon=epsilon)
     grow = partial(_layer, growth_rate=growth_rate, bottleneck=bottleneck)

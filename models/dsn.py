@@ -8,6 +8,8 @@ the companions' weight stays 0.001 where the paper lets it decay; images are sta
 paper whitens them.
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from models import ops, registry
@@ -27,7 +29,7 @@ def dsn(
     *,
     aux_heads: bool = False,
     activation: str = "relu",
-    pooling: str = "max_overlapping",
+    pooling: str | Sequence[str] = "max_overlapping",
     dropout: float = 0.5,
 ):
     """Three blocks and averaged class maps, and a companion head at conv1, conv2 and conv3.
@@ -37,7 +39,7 @@ def dsn(
         num_classes: Number of classes K.
         aux_heads: Whether to add the companion heads.
         activation: One of `registry.ACTIVATIONS`; the class maps are always rectified.
-        pooling: One of `registry.POOLINGS`.
+        pooling: One of `registry.POOLINGS`, or one for each pool.
         dropout: Fraction of the pooled maps that is dropped.
 
     Returns:
@@ -47,6 +49,7 @@ def dsn(
         ValueError: If `activation` or `pooling` is unknown.
     """
     companions = {}
+    kinds = ops.per_pool(pooling, len(BLOCKS) - 1)
     for number, (kernel_size, filters) in enumerate(BLOCKS, start=1):
         for index, width in enumerate(filters):
             name = f"mlp{number}_{index}" if index else f"conv{number}"
@@ -56,7 +59,7 @@ def dsn(
                 companions[f"aux{number}"] = _companion(x, num_classes, f"aux{number}")
             x = ops.activate(x, activation, name=f"{name}_{activation}")
         if number < len(BLOCKS):
-            x = ops.halve(x, pooling, name=f"pool{number}")
+            x = ops.halve(x, kinds[number - 1], name=f"pool{number}")
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
     logits = ops.class_average(x, num_classes, kernel_initializer=_normal(), name="classes")
     return {"logits": logits, **companions}

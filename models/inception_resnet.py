@@ -19,7 +19,7 @@ from functools import partial
 
 import keras
 
-from models import inception_tables, ops, registry
+from models import inception_tables, layers, ops, registry
 from models.inception_tables import VALID
 
 STEM = (
@@ -84,7 +84,15 @@ STAGES_V2 = (
 
 
 def inception_resnet(
-    x, num_classes: int, *, stem, stages, dropout: float = 0.2, scale: bool = True
+    x,
+    num_classes: int,
+    *,
+    stem,
+    stages,
+    last_block: bool = False,
+    embedding: int = 0,
+    dropout: float = 0.2,
+    scale: bool = True,
 ):
     """A stem, then stages of residual blocks at 35, 17 and 8 pixels.
 
@@ -94,6 +102,8 @@ def inception_resnet(
         stem: Steps before the blocks.
         stages: Rows as in `STAGES_V1`; a factor of None leaves the residual unscaled and the sum
             unrectified.
+        last_block: Whether another such block follows the last stage's, as in facenet's v1.
+        embedding: Units of a normalised dense layer before the classifier, likewise 512; 0: none.
         dropout: Fraction of the last features that is dropped.
         scale: Whether batch normalisation has a gamma.
 
@@ -101,6 +111,8 @@ def inception_resnet(
         {"logits": float32 [B, K]}.
     """
     conv = partial(inception_tables.conv_norm_relu, scale=scale)
+    if last_block:
+        stages = (*stages, (1, stages[-1][1], None, ()))
     x = inception_tables.chain(x, stem, conv=conv, name="stem")
     for stage, (count, table, factor, after) in enumerate(stages, start=1):
         for number in range(1, count + 1):
@@ -108,6 +120,9 @@ def inception_resnet(
         x = inception_tables.chain(x, after, conv=conv, name=f"stage{stage}_after")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
+    if embedding:
+        x = keras.layers.Dense(embedding, use_bias=False, name="embedding")(x)
+        x = layers.BatchNorm(epsilon=1e-3, name="embedding_norm")(x)
     return {"logits": ops.logits(x, num_classes, name="fc")}
 
 

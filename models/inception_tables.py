@@ -11,7 +11,8 @@ A branch is a tuple of steps, a module a dict of branches by name. The steps:
 
 Without VALID, a stride of 2 maps n pixels to ceil(n / 2): convolutions have `kernel // 2` zeros on
 each side, and windows of pools are cut off at the border. Where n is even, both sample as in Caffe.
-Average pools divide by the number of pixels inside the image, as in TensorFlow.
+Average pools divide by the number of pixels inside the image, as in TensorFlow, or by that of the
+whole window, as in Torch.
 """
 
 import keras
@@ -21,7 +22,7 @@ from models import ops
 VALID = "valid"
 
 
-def module(x, branches: dict, *, conv, name: str):
+def module(x, branches: dict, *, conv, count_border: bool = False, name: str):
     """Applies parallel branches to x and concatenates their results.
 
     Args:
@@ -29,33 +30,46 @@ def module(x, branches: dict, *, conv, name: str):
         branches: Steps of each branch, by its name.
         conv: Function `(x, filters, kernel_size, stride=1, padding="same", *, name)`, e.g.
             `conv_norm_relu`.
+        count_border: Whether average pools with a stride of 1 see a border of zeros.
         name: Prefix of the layers' names.
 
     Returns:
         [B, H', W', sum of the branches' channels].
     """
-    maps = [chain(x, steps, conv=conv, name=f"{name}_{key}") for key, steps in branches.items()]
+    options = {"conv": conv, "count_border": count_border}
+    maps = [chain(x, steps, **options, name=f"{name}_{key}") for key, steps in branches.items()]
     return keras.layers.Concatenate(name=f"{name}_concat")(maps)
 
 
-def chain(x, steps: tuple, *, conv, name: str):
+def chain(x, steps: tuple, *, conv, count_border: bool = False, name: str):
     """Applies steps one after another; the names of step i's layers begin with "NAME_i".
 
     Args:
         x: [B, H, W, C].
         steps: Rows as in the module's docstring.
         conv: Function as in `module`.
+        count_border: As in `module`.
         name: Prefix of the layers' names.
 
     Returns:
         [B, H', W', C'].
     """
     for number, step in enumerate(steps, start=1):
-        x = _step(x, step, conv, f"{name}_{number}")
+        x = _step(x, step, conv, count_border, f"{name}_{number}")
     return x
 
 
-def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=True, name: str):
+def conv_norm_relu(
+    x,
+    filters,
+    kernel_size,
+    stride=1,
+    padding="same",
+    *,
+    scale=True,
+    epsilon: float = 1e-3,
+    name: str,
+):
     """Convolution, batch normalisation and ReLU, the unit of every Inception from v2 on.
 
     Moving averages keep 0.9 at each step; the 0.9997 of the published models needs long training.
@@ -67,6 +81,7 @@ def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=T
         stride: Step in pixels.
         padding: "same" for `kernel_size // 2` zeros on each side, VALID for none.
         scale: Whether the normalisation has a gamma.
+        epsilon: Number added to the normalisation's variances.
         name: Prefix of the layers' names.
 
     Returns:
@@ -82,7 +97,7 @@ def conv_norm_relu(x, filters, kernel_size, stride=1, padding="same", *, scale=T
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )
-    return ops.norm_relu(x, epsilon=1e-3, scale=scale, name=name)
+    return ops.norm_relu(x, epsilon=epsilon, scale=scale, name=name)
 
 
 def pool(x, kind: str, size: int, stride: int = 1, padding: str = "same", *, name: str):
@@ -115,10 +130,12 @@ def border(kernel_size: int | tuple[int, int], padding: str) -> tuple[int, int]:
     return (height // 2, width // 2)
 
 
-def _step(x, step, conv, name):
+def _step(x, step, conv, count_border, name):
     if isinstance(step, dict):
-        return module(x, step, conv=conv, name=name)
+        return module(x, step, conv=conv, count_border=count_border, name=name)
     first, *geometry = step
     if isinstance(first, int):
         return conv(x, first, *geometry, name=name)
+    if count_border and (first, *geometry) == ("average", 3):
+        return ops.pool(x, 3, 1, kind=first, padding=1, name=f"{name}_{first}")
     return pool(x, first, *geometry, name=f"{name}_{first}")

@@ -40,7 +40,13 @@ HEADS = {"4a": "aux1", "4d": "aux2"}
 
 
 def googlenet(
-    x, num_classes: int, *, norm: str = "lrn", dropout: float = 0.4, aux_heads: bool = False
+    x,
+    num_classes: int,
+    *,
+    norm: str = "lrn",
+    largest: int = 5,
+    dropout: float = 0.4,
+    aux_heads: bool = False,
 ):
     """A stem of three convolutions, then nine modules.
 
@@ -48,6 +54,7 @@ def googlenet(
         x: Mean-subtracted images on the scale of 0..255, float32 [B, 224, 224, C].
         num_classes: Number of classes K.
         norm: "lrn" twice in the stem, "batch" after every convolution, or "none".
+        largest: Side of the kernels of the "5x5" branches: 3 in torchvision's version.
         dropout: Fraction of the last 1024 features that is dropped.
         aux_heads: Whether to add the heads of section 5 on modules 4a and 4d.
 
@@ -62,7 +69,7 @@ def googlenet(
     x = _stem(x, conv, lrn=norm == "lrn")  # 28 x 28 x 192
     outputs = {}
     for key, row in TABLE_1.items():
-        x = inception_tables.module(x, _module(*row), conv=conv, name=f"inception_{key}")
+        x = inception_tables.module(x, _module(*row, largest), conv=conv, name=f"inception_{key}")
         if aux_heads and key in HEADS:
             outputs[HEADS[key]] = _head(x, num_classes, conv, HEADS[key])
         if key in POOLED:
@@ -86,12 +93,12 @@ def _stem(x, conv, *, lrn):
     return inception_tables.pool(x, "max", 3, 2, name="pool2")
 
 
-def _module(one, three_reduce, three, five_reduce, five, projection):
+def _module(one, three_reduce, three, five_reduce, five, projection, largest):
     """Figure 2 (b)."""
     return {
         "1x1": ((one, 1),),
         "3x3": ((three_reduce, 1), (three, 3)),
-        "5x5": ((five_reduce, 1), (five, 5)),
+        "5x5": ((five_reduce, 1), (five, largest)),
         "pool": (("max", 3), (projection, 1)),
     }
 

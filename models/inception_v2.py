@@ -42,21 +42,35 @@ FIGURE_5 = {
 }
 
 
-def inception_v2(x, num_classes: int, *, dropout: float = 0.0):
+def inception_v2(
+    x,
+    num_classes: int,
+    *,
+    projections=(),
+    count_border: bool = False,
+    epsilon: float = 1e-3,
+    dropout: float = 0.0,
+):
     """A stem of three convolutions, then ten modules, of which two halve the maps.
 
     Args:
         x: Mean-subtracted images on the scale of 0..255, float32 [B, 224, 224, C].
         num_classes: Number of classes K.
+        projections: Pairs of a module and the channels of its pool branch, where they are not those
+            of figure 5: (("4c", 128), ("4d", 128)) in Caffe's version.
+        count_border: Whether average pools see a border of zeros, as in Caffe's version.
+        epsilon: Number added to batch normalisation's variances.
         dropout: Fraction of the last 1024 features that is dropped; the paper removes it.
 
     Returns:
         {"logits": float32 [B, K]}.
     """
-    conv = inception_tables.conv_norm_relu
+    conv = partial(inception_tables.conv_norm_relu, epsilon=epsilon)
+    options = {"conv": conv, "count_border": count_border}
     x = inception_tables.chain(x, STEM, conv=conv, name="stem")
     for key, row in FIGURE_5.items():
-        x = inception_tables.module(x, _module(*row), conv=conv, name=f"inception_{key}")
+        row = (*row[:-1], dict(projections).get(key, row[-1]))
+        x = inception_tables.module(x, _module(*row), **options, name=f"inception_{key}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     return {"logits": ops.logits(x, num_classes, name="fc")}

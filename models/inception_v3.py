@@ -87,7 +87,13 @@ HEAD = "6e"
 
 
 def inception_v3(
-    x, num_classes: int, *, dropout: float = 0.2, scale: bool = True, aux_heads: bool = False
+    x,
+    num_classes: int,
+    *,
+    dropout: float = 0.2,
+    scale: bool = True,
+    count_border: bool = False,
+    aux_heads: bool = False,
 ):
     """A stem of five convolutions, then eleven modules at 35, 17 and 8 pixels.
 
@@ -96,6 +102,7 @@ def inception_v3(
         num_classes: Number of classes K.
         dropout: Fraction of the last 2048 features that is dropped.
         scale: Whether batch normalisation has a gamma.
+        count_border: Whether average pools see a border of zeros, as in Torch's versions.
         aux_heads: Whether to add the head of section 4 on the last 17 x 17 module.
 
     Returns:
@@ -105,7 +112,8 @@ def inception_v3(
     x = inception_tables.chain(x, STEM, conv=conv, name="stem")
     outputs = {}
     for key, table in MODULES.items():
-        x = inception_tables.module(x, table, conv=conv, name=f"mixed_{key}")
+        options = {"conv": conv, "count_border": count_border}
+        x = inception_tables.module(x, table, **options, name=f"mixed_{key}")
         if aux_heads and key == HEAD:
             outputs["aux1"] = _head(x, num_classes, conv)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)

@@ -9,7 +9,7 @@ Images are scaled to -1..1.
 Departures: those of the authors' released code, which Keras follows too: the last depthwise
 convolution has a stride of 1 where the table prints 2, activations end at 6, a thousandth is
 dropped before the classes, and TensorFlow pads at the right and bottom where a stride meets an
-even size.
+even size (`padding="same"`; Torch's versions pad all sides: "symmetric").
 """
 
 from functools import partial
@@ -34,59 +34,82 @@ BLOCKS = (
     (1024, 2),
     (1024, 1),  # 7 x 7
 )
+PADDINGS = ("same", "symmetric")
 
 
-def mobilenet(x, num_classes: int, *, width: float = 1.0, dropout: float = 0.001):
+def mobilenet(
+    x,
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    padding: str = "same",
+    activation: str = "relu6",
+    epsilon: float = 1e-3,
+    dropout: float = 0.001,
+):
     """A convolution and 13 pairs of a depthwise and a 1 x 1 convolution.
 
     Args:
         x: Images in -1..1, float32 [B, S, S, C].
         num_classes: Number of classes K.
         width: Multiplies all channels; the paper's alpha.
+        padding: One of `PADDINGS`, of the strided convolutions.
+        activation: One of `registry.ACTIVATIONS`.
+        epsilon: Number added to batch normalisation's variances.
         dropout: Fraction of the averaged features that is dropped.
 
     Returns:
         {"logits": float32 [B, K]}.
 
     Raises:
-        ValueError: If `width` leaves no channel.
+        ValueError: If `width` leaves no channel, or `padding` or `activation` is unknown.
     """
+    registry.require_one_of("padding", padding, PADDINGS)
+    act = partial(_norm_act, activation=activation, epsilon=epsilon)
     if int(32 * width) < 1:
         raise ValueError(f"width is too small, expected at least 1/32, received {width}")
-    x = _conv(x, int(32 * width), 3, "stem", stride=2)  # 112 x 112 x 32
+    x, border = _bordered(x, 2, padding, "stem")
+    x = act(_conv(x, int(32 * width), 3, "stem", stride=2, padding=border), "stem")  # 112 x 112
     for number, (filters, stride) in enumerate(BLOCKS, start=1):
         name = f"block{number}"
+        x, border = _bordered(x, stride, padding, f"{name}_depthwise")
         x = keras.layers.DepthwiseConv2D(
             3,
             strides=stride,
-            padding="same",
+            padding=border,
             use_bias=False,
             depthwise_initializer=_normal(),
             name=f"{name}_depthwise",
         )(x)
-        x = _norm_relu6(x, f"{name}_depthwise")
-        x = _conv(x, int(filters * width), 1, f"{name}_pointwise")
+        x = act(x, f"{name}_depthwise")
+        x = act(_conv(x, int(filters * width), 1, f"{name}_pointwise"), f"{name}_pointwise")
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     return {"logits": ops.logits(x, num_classes, kernel_initializer=_normal(), name="fc")}
 
 
-def _conv(x, filters, kernel_size, name, *, stride=1):
-    x = keras.layers.Conv2D(
+def _bordered(x, stride, padding, name):
+    """Returns the maps, with a border of zeros where they need one, and Keras' padding for them."""
+    if padding == "same" or stride == 1:
+        return x, "same"
+    return keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
+
+
+def _conv(x, filters, kernel_size, name, *, stride=1, padding="same"):
+    return keras.layers.Conv2D(
         filters,
         kernel_size,
         strides=stride,
-        padding="same",
+        padding=padding,
         use_bias=False,
         kernel_initializer=_normal(),
         name=name,
     )(x)
-    return _norm_relu6(x, name)
 
 
-def _norm_relu6(x, name):
-    x = layers.BatchNorm(momentum=0.99, epsilon=1e-3, name=f"{name}_norm")(x)
-    return keras.layers.Activation("relu6", name=f"{name}_relu6")(x)
+def _norm_act(x, name, *, activation, epsilon):
+    x = layers.BatchNorm(momentum=0.99, epsilon=epsilon, name=f"{name}_norm")(x)
+    return ops.activate(x, activation, name=f"{name}_{activation}")
 
 
 def _normal():

@@ -46,6 +46,7 @@ def nasnet(
     cells: int = 4,
     filters: int = 44,
     stem_filters: int = 32,
+    count_border: bool = True,
     dropout: float = 0.5,
 ):
     """A convolution, two reduction cells, and three stages of normal cells.
@@ -56,19 +57,21 @@ def nasnet(
         cells: Normal cells in each stage, the paper's N.
         filters: Filters of a cell in the first stage; the last stage ends with 24 times as many.
         stem_filters: Channels of the first convolution.
+        count_border: Whether strided pools see a border of zeros.
         dropout: Fraction of the last features that is dropped.
 
     Returns:
         {"logits": float32 [B, K]}.
     """
+    reduction = partial(_reduction, count_border=count_border)
     x = _conv_norm(x, stem_filters, 3, stride=2, name="stem")  # 111 x 111 x 32
-    x, p = _reduction(x, x, filters // 4, name="stem_cell1")  # 56 x 56 x 44
-    x, p = _reduction(x, p, filters // 2, name="stem_cell2")  # 28 x 28 x 88
+    x, p = reduction(x, x, filters // 4, name="stem_cell1")  # 56 x 56 x 44
+    x, p = reduction(x, p, filters // 2, name="stem_cell2")  # 28 x 28 x 88
     for stage in (1, 2, 3):
         # 28 x 28 x 264, 14 x 14 x 528, 7 x 7 x 1056
         width = filters * 2 ** (stage - 1)
         if stage > 1:
-            x, p = _reduction(x, p, width, name=f"stage{stage}_reduction")
+            x, p = reduction(x, p, width, name=f"stage{stage}_reduction")
         for number in range(1, cells + 1):
             x, p = _normal(x, p, width, name=f"stage{stage}_cell{number}")
     x = ops.relu(x, name="relu")
@@ -83,13 +86,13 @@ def _normal(x, p, filters, *, name):
     return keras.layers.Concatenate(name=f"{name}_concat")(kept), x
 
 
-def _reduction(x, p, filters, *, name):
-    maps = _cell(x, p, filters, REDUCTION, 2, name)
+def _reduction(x, p, filters, *, count_border, name):
+    maps = _cell(x, p, filters, REDUCTION, 2, name, count_border=count_border)
     kept = [maps[key] for key in "bcde"]
     return keras.layers.Concatenate(name=f"{name}_concat")(kept), x
 
 
-def _cell(x, p, filters, table, stride, name):
+def _cell(x, p, filters, table, stride, name, **pools):
     """Returns h, p and the sums of all blocks."""
     p = _adjust(p, x, filters, f"{name}_p")
     h = ops.relu(x, name=f"{name}_h_relu")
@@ -103,6 +106,7 @@ def _cell(x, p, filters, table, stride, name):
                 filters,
                 stride=stride if source in "hp" else 1,
                 name=f"{name}_{block}_{side}",
+                **pools,
             )
             for side, (kind, size, source) in zip(("left", "right"), pair, strict=True)
         ]
@@ -110,14 +114,14 @@ def _cell(x, p, filters, table, stride, name):
     return maps
 
 
-def _operation(x, kind, size, filters, *, stride, name):
+def _operation(x, kind, size, filters, *, stride, name, count_border=False):
     if kind == "identity":
         return x
     if kind == "separable":
         x = _separable(x, filters, size, stride=stride, name=f"{name}_1")
         return _separable(x, filters, size, name=f"{name}_2")
-    if stride == 1:
-        return inception_tables.pool(x, kind, size, name=name)
+    if stride == 1 or not count_border:
+        return inception_tables.pool(x, kind, size, stride, name=name)
     border = [(length % 2, 1) for length in x.shape[1:3]]
     x = keras.layers.ZeroPadding2D(border, name=f"{name}_pad")(x)
     return ops.pool(x, size, stride, kind=kind, name=name)

@@ -9,6 +9,7 @@ ImageNet images are mean-subtracted and stay on the 0..255 scale.
 Departures: CIFAR images are standardised where the paper whitens them.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import keras
@@ -38,7 +39,7 @@ def nin(
     fine=(),
     drop_after=(1, 2),
     activation: str = "relu",
-    pooling: str = "max_overlapping",
+    pooling: str | Sequence[str] = "max_overlapping",
     dropout: float = 0.5,
 ):
     """Convolutions, each followed by a small network at every pixel, and averaged class maps.
@@ -50,7 +51,7 @@ def nin(
         fine: Names of layers whose weights start from N(0, 0.01); the others from N(0, 0.05).
         drop_after: Numbers of the pools that dropout follows.
         activation: One of `registry.ACTIVATIONS`; the class maps are always rectified.
-        pooling: One of `registry.POOLINGS`.
+        pooling: One of `registry.POOLINGS`, or one for each pool.
         dropout: Fraction of the pooled maps that is dropped.
 
     Returns:
@@ -63,6 +64,7 @@ def nin(
     def normal(name):
         return keras.initializers.RandomNormal(stddev=0.01 if name in fine else 0.05)
 
+    kinds = ops.per_pool(pooling, len(blocks) - 1)
     for number, (kernel_size, stride, padding, filters) in enumerate(blocks, start=1):
         for index, width in enumerate(filters):
             name = f"mlp{number}_{index}" if index else f"conv{number}"
@@ -71,7 +73,7 @@ def nin(
             x = ops.conv(x, width, size, **first, kernel_initializer=normal(name), name=name)
             x = ops.activate(x, activation, name=f"{name}_{activation}")
         if number < len(blocks):
-            x = ops.halve(x, pooling, name=f"pool{number}")
+            x = ops.halve(x, kinds[number - 1], name=f"pool{number}")
         if number in drop_after:
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
     logits = ops.class_average(x, num_classes, kernel_initializer=normal("classes"), name="classes")

@@ -4,6 +4,8 @@ Each applies a few Keras layers to a tensor [B, H, W, C]; the names of the layer
 their weights in checkpoints.
 """
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -212,13 +214,30 @@ def pool(x, size: int, stride: int, *, kind="max", padding: int = 0, ceil=False,
     return POOLS[kind](size, stride, padding="same" if ceil and rest else "valid", name=name)(x)
 
 
+def centred_max(x, *, name: str):
+    """The maximum of 3 x 3 pixels around every second pixel, as Torch pools with padding 1.
+
+    Unlike zeros, the border never wins: right for maps that are not rectified.
+
+    Args:
+        x: [B, H, W, C].
+        name: Name of the layer.
+
+    Returns:
+        [B, ceil(H / 2), ceil(W / 2), C].
+    """
+    x = layers.MaxPool(3, 1, padding="same", name=f"{name}_every")(x)
+    return layers.MaxPool(1, 2, name=name)(x)
+
+
 def halve(x, kind: str, *, name: str):
     """Halves the maps with one of the poolings that the papers compare.
 
     Args:
         x: [B, H, W, C].
         kind: One of `registry.POOLINGS`. Overlapping windows are 3 x 3 and cut off at the border
-            as in Caffe, the others are 2 x 2; both have a stride of 2.
+            as in Caffe; padded ones are 3 x 3 and see a border of zeros as in Torch; the others are
+            2 x 2. All have a stride of 2.
         name: Name of the layer.
 
     Returns:
@@ -228,8 +247,21 @@ def halve(x, kind: str, *, name: str):
         ValueError: If x is smaller than the window, or `kind` is unknown.
     """
     registry.require_one_of("pooling", kind, registry.POOLINGS)
-    function, _, overlapping = kind.partition("_")
-    return pool(x, 3 if overlapping else 2, 2, kind=function, ceil=bool(overlapping), name=name)
+    function, _, window = kind.partition("_")
+    border = {"ceil": window == "overlapping", "padding": int(window == "padded")}
+    return pool(x, 3 if window else 2, 2, kind=function, **border, name=name)
+
+
+def per_pool(pooling: str | Sequence[str], count: int) -> Sequence[str]:
+    """Returns one of `registry.POOLINGS` for each pool: the same for all, or those given.
+
+    Raises:
+        ValueError: If another number is given.
+    """
+    kinds = [pooling] * count if isinstance(pooling, str) else pooling
+    if len(kinds) != count:
+        raise ValueError(f"expected one pooling or {count}, received {', '.join(kinds)}")
+    return kinds
 
 
 def relu(x, name: str):

@@ -32,6 +32,9 @@ def preresnet(
     depths,
     filters: int,
     activated: bool = False,
+    pool_first: bool = False,
+    shortcut: str | None = None,
+    strided: int | None = None,
     fan: str = "fan_out",
 ):
     """Stages of pre-activated units; each halves the maps and doubles the channels.
@@ -44,12 +47,22 @@ def preresnet(
         depths: Units in each stage.
         filters: Channels of the 3 x 3 convolutions of the first stage.
         activated: Whether the stem ends in an activation, which then serves the first unit.
+        pool_first: Whether the ImageNet stem pools before it normalises, as in timm.
+        shortcut: "B" for 1 x 1 convolutions where the shape changes (default: the network's own).
+        strided: Number of the strided convolution of bottlenecks (default: the network's own).
         fan: Connections that scale the initial weights, "fan_in" or "fan_out".
 
     Returns:
         {"logits": float32 [B, K]}.
     """
     conv = partial(ops.padded_conv, fan=fan)
+    if pool_first:
+        stem = pooled_stem
+    if shortcut is not None:
+        registry.require_one_of("shortcut", shortcut, ("B",))
+        unit = partial(unit, shortcut=None)
+    if strided is not None:
+        unit = partial(unit, strided=strided)
     x = stem(x, conv=conv)  # 56 x 56 x 64; cifar 32 x 32 x 16
     for stage, depth in enumerate(depths, start=1):
         # preresnet50:         56 x 56 x 256, 28 x 28 x 512, 14 x 14 x 1024, 7 x 7 x 2048
@@ -72,6 +85,12 @@ def imagenet_stem(x, *, conv):
     """7 x 7 convolution, activation and 3 x 3 pool."""
     x = ops.norm_relu(conv(x, 64, 7, stride=2, name="stem_conv"), name="stem")  # 112 x 112 x 64
     return ops.pool(x, 3, 2, padding=1, name="stem_pool")
+
+
+def pooled_stem(x, *, conv):
+    """`imagenet_stem` with the pool before the normalisation."""
+    x = conv(x, 64, 7, stride=2, name="stem_conv")  # 112 x 112 x 64
+    return ops.norm_relu(ops.centred_max(x, name="stem_pool"), name="stem")
 
 
 def cifar_stem(x, *, conv):

@@ -13,6 +13,7 @@ Pixel = float | tuple[float, ...]  # one number, or one per channel
 # Options that several families have mean the same in each of them.
 ACTIVATIONS = {
     "relu": "relu",
+    "relu6": "relu6",
     "tanh": "tanh",
     "abs_tanh": lambda x: ops.abs(ops.tanh(x)),
     "sigmoid": "sigmoid",
@@ -21,7 +22,10 @@ ACTIVATIONS = {
     "crelu": None,
 }
 NORMS = ("none", "lrn", "batch")
-POOLINGS = ("max_overlapping", "max", "average_overlapping", "average")
+POOLINGS = (
+    *("max_overlapping", "max", "average_overlapping", "average"),
+    *("max_padded", "average_padded"),
+)
 
 
 @dataclass(frozen=True)

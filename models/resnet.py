@@ -38,6 +38,7 @@ def resnet(
     filters: int = 64,
     use_bias: bool = False,
     epsilon: float = 1e-5,
+    shortcut: str | None = None,
 ):
     """Stages of residual blocks; each halves the maps and doubles the channels of the one before.
 
@@ -51,10 +52,17 @@ def resnet(
         filters: Channels of the stem and of the 3 x 3 convolutions of the first stage.
         use_bias: Whether convolutions have biases, which batch normalisation would cancel.
         epsilon: Number added to batch normalisation's variances.
+        shortcut: One of `SHORTCUTS` (default: the network's own).
 
     Returns:
         {"logits": float32 [B, K]}.
+
+    Raises:
+        ValueError: If `shortcut` is unknown.
     """
+    if shortcut is not None:
+        registry.require_one_of("shortcut", shortcut, SHORTCUTS)
+        block = partial(block, shortcut=SHORTCUTS[shortcut])
     conv = partial(conv_norm, use_bias=use_bias, norm=partial(batch_norm, epsilon=epsilon))
     x = stem(x, filters, conv=conv)  # 56 x 56 x 64; cifar 32 x 32 x 16
     for stage, depth in enumerate(depths, start=1):
@@ -87,6 +95,11 @@ def projection(x, filters: int, *, stride: int, name: str, conv):
     return conv(x, filters, 1, stride=stride, name=f"{name}_shortcut")
 
 
+def all_projections(x, filters: int, *, stride: int, name: str, conv):
+    """Option C: a 1 x 1 convolution everywhere."""
+    return conv(x, filters, 1, stride=stride, name=f"{name}_shortcut")
+
+
 def zero_padding(x, filters: int, *, stride: int, name: str, conv=None):
     """Option A: every second pixel and additional channels of zeros; no parameters."""
     if stride == 1 and x.shape[-1] == filters:
@@ -97,6 +110,9 @@ def zero_padding(x, filters: int, *, stride: int, name: str, conv=None):
 def no_shortcut(x, filters: int, *, stride: int, name: str, conv=None):
     """Returns None: the plain networks (section 3.3) have no shortcuts."""
     return None
+
+
+SHORTCUTS = {"A": zero_padding, "B": projection, "C": all_projections}  # section 4.1's options
 
 
 class SubsampleAndPad(keras.layers.Layer):

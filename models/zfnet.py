@@ -28,6 +28,7 @@ CONVOLUTIONS = (
 POOLED = (1, 2, 5)
 NORMALIZED = (1, 2)
 DENSE = (4096, 4096)
+LRN = {"radius": 2, "bias": 2.0, "alpha": 1e-4}
 
 
 def zfnet(
@@ -37,6 +38,8 @@ def zfnet(
     convolutions=CONVOLUTIONS,
     normalized=NORMALIZED,
     dense=DENSE,
+    lrn=LRN,
+    pool_first: bool = True,
     pooling: str = "max_overlapping",
     dropout: float = 0.5,
 ):
@@ -48,6 +51,8 @@ def zfnet(
         convolutions: Rows as in `CONVOLUTIONS`.
         normalized: Numbers of the pools that local response normalisation follows.
         dense: Units of fc6 and fc7.
+        lrn: Arguments of `layers.LocalResponseNorm`.
+        pool_first: Whether to pool before local response normalisation.
         pooling: One of `registry.POOLINGS`.
         dropout: Fraction of fc6's and fc7's outputs that is dropped.
 
@@ -62,10 +67,13 @@ def zfnet(
         x = ops.conv_norm_act(
             x, number, filters, kernel_size, **geometry, kernel_initializer=_normal()
         )
+        lrn_here = lrn if number in normalized else None
+        if lrn_here and not pool_first:
+            x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
         if number in POOLED:
             x = ops.halve(x, pooling, name=f"pool{number}")
-        if number in normalized:
-            x = layers.LocalResponseNorm(name=f"norm{number}")(x)
+        if lrn_here and pool_first:
+            x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     for number, units in enumerate(dense, start=6):
         x = ops.dense(x, number, units, dropout=dropout, kernel_initializer=_normal())

@@ -1,5 +1,7 @@
 """Weights of PyTorch libraries: their arrays become our layers, with their arithmetic."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch_writer
 from numpy.lib.stride_tricks import sliding_window_view
 
 import models
+from models.sources import rows
 from models.tools import published, state_dicts
 from models.tools.state_dicts import Mismatch
 
@@ -194,22 +197,37 @@ def test_every_module_of_torchvision_is_a_layer_of_ours(name):
         layers = {layer.name: layer for layer in models.build(name, 10).layers if layer.weights}
     pairs = state_dicts.pair(layers, state, published._rule(name, "torchvision").table)
     assert set(pairs) == set(layers)
-    assert sorted(pairs.values()) == sorted(module for module, _ in modules)
+    found = [module for names in pairs.values() for module in names]
+    assert sorted(found) == sorted(module for module, _ in modules)
     norms = {module for module, kind in modules if kind == "norm"}
-    for layer, module in pairs.items():
+    for layer, (module,) in pairs.items():
         assert isinstance(layers[layer], keras.layers.BatchNormalization) == (module in norms)
     keras.utils.clear_session()
 
 
 @pytest.mark.parametrize("source", published.RULES)
 def test_every_network_of_a_source_is_ours_and_takes_its_options(source):
-    for name in published.names(source):
-        options = published.options(name, f"{source}:weights")
-        assert models.image_size(name) >= 224 and name in models.names()
-        options = {key: value for key, value in options.items() if key not in ("mean", "std")}
-        with keras.StatelessScope(initialize_variables=False):
-            if len(options) > 1:
-                models.build(name, 2, **options)
+    ruled = {name for networks in published.RULES[source] for name in networks.split()}
+    assert set(published.names(source)) == ruled <= set(models.names())
+    for name in ruled:
+        weights = published.find(name, source)
+        options = {k: v for k, v in weights.options.items() if k not in ("mean", "std")}
+        assert json.loads(json.dumps(options)) is not None  # checkpoints keep them
+        if len(options) > 1:
+            with keras.StatelessScope(initialize_variables=False):
+                models.build(name, 2, **json.loads(json.dumps(options)))
+            keras.utils.clear_session()
+
+
+def test_the_table_is_complete():
+    for row in rows.ROWS:
+        assert row.network in models.names() and row.source in published.SOURCES
+        assert 30 < row.top1 < 100 and row.said_in and row.megabytes > 1
+        size, side = row.preprocessing.image_size, row.preprocessing.short_side
+        assert side >= size and row.preprocessing.interpolation in ("bilinear", "bicubic")
+        assert row.scale in rows.SCALES or row.source == published.KERAS
+    keys = [(row.network, row.source, row.tag) for row in rows.ROWS]
+    assert len(set(keys)) == len(keys)
 
 
 def squeezenet(draw):
@@ -221,7 +239,7 @@ def squeezenet(draw):
         {f"{name}.weight": np.zeros((1, 1)) for name in names},
         published._rule("squeezenet1_1", "torchvision").table,
     )
-    for layer, module in pairs.items():
+    for layer, (module,) in pairs.items():
         kernel, bias = model.get_layer(layer).weights
         height, width, inputs, outputs = kernel.shape
         state[f"{module}.weight"] = 0.1 * draw(outputs, inputs, height, width)
@@ -265,29 +283,31 @@ def test_weights_are_tested_used_and_trained_from_without_a_run(
 @pytest.mark.parametrize(
     "word, expected",
     [
-        ("keras", ("keras", None)),
-        ("a/b.pth", ("torchvision", "a/b.pth")),
-        ("model.safetensors", ("timm", "model.safetensors")),
-        ("timm:b.pth", ("timm", "b.pth")),
-        ("a.weights.h5", ("keras", "a.weights.h5")),
+        ("keras", ("keras", None, None)),
+        ("timm", ("timm", None, None)),
+        ("timm:resnet50.a2_in1k", ("timm", "resnet50.a2_in1k", None)),
+        ("a/b.pth", (None, None, "a/b.pth")),
+        ("model.safetensors", (None, None, "model.safetensors")),
+        ("timm:b.pth", ("timm", None, "b.pth")),
+        ("a.weights.h5", ("keras", None, "a.weights.h5")),
     ],
 )
 def test_a_word_says_whose_weights_they_are(word, expected):
-    assert published.parse(word) == expected
+    assert published.split(word) == expected
 
 
 @pytest.mark.parametrize(
     "name, word, complaint",
     [
-        ("resnet50", "weights.bin", r"expected a weights file \(.pth, "),
-        ("resnet50", "timm", "weights of timm are not downloaded, expected timm:FILE"),
-        ("lenet5", "a.pth", "no weights of torchvision for it, expected alexnet_owt, .* lenet5"),
-        ("dpn68", "a.pth", "no weights of torchvision for it"),
+        ("resnet50", "weights.txt", r"expected a weights file \(.safetensors, .pth, "),
+        ("lenet5", "timm", "no weights of timm for it, expected densenet121, .* received lenet5"),
+        ("dpn68", "torchvision:a.pth", "no weights of torchvision for it"),
+        ("resnet18", "timm:resnet50.a2_in1k", "timm's resnet50.a2_in1k is not resnet18, expected"),
     ],
 )
 def test_weights_that_nobody_has_are_refused(name, word, complaint):
     with pytest.raises(ValueError, match=complaint):
-        published.options(name, word)
+        published.find(name, word)
 
 
 def test_a_file_of_another_network_is_refused_in_one_line(draw, tmp_path):

@@ -268,7 +268,7 @@ def take_weights(recipe: Recipe, model: keras.Model, batches: Batches) -> list[s
     if parts.is_ours(source):
         return finetune.take_over(model, parts.origin(recipe), batches.dataset.class_names)
     if source:
-        return published.load(recipe.model, model, source)
+        return published.find(recipe.model, source).load(model)
     for layer in model.layers:
         if hasattr(layer, "measure"):
             before = keras.Model(model.input, layer.input)

@@ -56,12 +56,14 @@ def network_options(recipe: Recipe) -> dict:
             )
         own = ("name", "num_classes", "image_size", "channels")
         return {name: value for name, value in before.items() if name not in own} | given
-    return given | (published.options(recipe.model, recipe.init_from) if recipe.init_from else {})
+    if not recipe.init_from:
+        return given
+    return given | published.find(recipe.model, recipe.init_from).options
 
 
 def is_ours(source: str | None) -> bool:
     """Whether `--init_from` names a run or checkpoint of this program, not published weights."""
-    if not source or source.startswith(tuple(f"{each}:" for each in published.SOURCES)):
+    if not source or source.partition(":")[0] in published.SOURCES:
         return False
     return Path(source).is_dir() or checkpoints.is_checkpoint(Path(source))
 
@@ -316,7 +318,7 @@ def check(recipe: Recipe, replicas: int) -> None:
 def _check_origin(recipe: Recipe) -> None:
     source = recipe.init_from
     if source and not is_ours(source):
-        _, file = published.parse(source)
+        *_, file = published.split(source)
         if file and not Path(file).exists():
             raise FileNotFoundError(
                 f"--init_from expects keras, a run or a file, received {source}"

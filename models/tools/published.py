@@ -1,212 +1,181 @@
-"""Weights of other libraries for our networks: whose they are, and how they are loaded.
+"""Weights that other libraries have published for our networks: which ones, and how to load them.
 
-A source is Keras Applications or a PyTorch library. For the latter, `RULES` says of which networks
-it has weights, how it normalises images, and by which table of `models.tools.state_dicts` its
-modules are our layers.
+A source is Keras Applications or another library; `models.sources` says what each of them has. A
+word such as that of `--init_from` selects weights: "timm" or "timm:resnet50.a1_in1k" for weights of
+the table, "weights.pth" or "torchvision:weights.pth" for a file.
 """
 
+import dataclasses
+import functools
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from models import registry
+from models.sources import pytorchcv, rows, timm, torchvision
 from models.tools import keras_weights, state_dicts, torch_files
 
 KERAS = "keras"
-_SUFFIXES = {".pth": "torchvision", ".pt": "torchvision", ".safetensors": "timm", ".h5": KERAS}
-
-
-class Rule(NamedTuple):
-    """How a library's weights of some networks are loaded.
-
-    Attributes:
-        table: Our layers and their modules, see `models.tools.state_dicts`.
-        mean: Mean that the library subtracts from RGB images in 0..255.
-        std: Standard deviation that it divides by.
-        epsilon: Epsilon of its batch normalisation.
-        options: Options of our network that make it theirs.
-        image_size: Side of their images in pixels (default: ours).
-    """
-
-    table: state_dicts.Table
-    mean: registry.Pixel = registry.IMAGENET_MEAN
-    std: registry.Pixel = registry.IMAGENET_STD
-    epsilon: float = state_dicts.EPSILON
-    options: Mapping = {}
-    image_size: int | None = None
-
-
-_RESNET = (
-    ("stem_conv", "conv1"),
-    ("stem_norm", "bn1"),
-    ("stage#_block#_conv#", "layer#.#-1.conv#"),
-    ("stage#_block#_norm#", "layer#.#-1.bn#"),
-    ("stage#_block#_shortcut_conv", "layer#.#-1.downsample.0"),
-    ("stage#_block#_shortcut_norm", "layer#.#-1.downsample.1"),
-    ("fc", "fc"),
-)
-_DENSENET = (
-    ("stem_conv", "features.conv0"),
-    ("stem_norm", "features.norm0"),
-    ("block#_layer#_norm#", "features.denseblock#.denselayer#.norm#"),
-    ("block#_layer#_conv#", "features.denseblock#.denselayer#.conv#"),
-    ("transition#_norm", "features.transition#.norm"),
-    ("transition#_conv", "features.transition#.conv"),
-    ("final_norm", "features.norm5"),
-    ("fc", "classifier"),
-)
-_SQUEEZENET = (
-    ("conv1", "features.0"),
-    ("fire#_squeeze", "features.@.squeeze"),
-    ("fire#_expand1", "features.@.expand1x1"),
-    ("fire#_expand3", "features.@.expand3x3"),
-    ("conv10", "classifier.1"),
-)
-_ALEXNET = (
-    ("conv#", "features.@"),
-    ("fc6", "classifier.1"),
-    ("fc7", "classifier.4"),
-    ("fc8", "classifier.6"),
-)
-_VGG_MAPS = (("conv#_#", "features.@"), ("norm#_#", "features.@"))
-_VGG = (*_VGG_MAPS, ("fc6", "classifier.0"), ("fc7", "classifier.3"), ("fc8", "classifier.6"))
-_VGG_TIMM = (*_VGG_MAPS, ("fc6", "pre_logits.fc1"), ("fc7", "pre_logits.fc2"), ("fc8", "head.fc"))
-_DPN = (
-    ("stem_conv", "features.conv1_1.conv"),
-    ("stem_norm", "features.conv1_1.bn"),
-    ("stage#_block#_norm1", "features.conv#+1_#.c1x1_a.bn"),
-    ("stage#_block#_conv1", "features.conv#+1_#.c1x1_a.conv"),
-    ("stage#_block#_norm2", "features.conv#+1_#.c3x3_b.bn"),
-    ("stage#_block#_conv2", "features.conv#+1_#.c3x3_b.conv"),
-    ("stage#_block#_norm3", "features.conv#+1_#.c1x1_c.bn"),
-    ("stage#_block#_conv3", "features.conv#+1_#.c1x1_c.conv"),
-    ("stage#_block#_project_norm", "features.conv#+1_#.c1x1_w_s2.bn"),
-    ("stage#_block#_project_conv", "features.conv#+1_#.c1x1_w_s2.conv"),
-    ("stage1_block#_project_norm", "features.conv2_#.c1x1_w_s1.bn"),
-    ("stage1_block#_project_conv", "features.conv2_#.c1x1_w_s1.conv"),
-    ("final_norm", "features.conv5_bn_ac.bn"),
-    ("fc", "classifier"),
-)
-
-_RESNETS = "resnet18 resnet34 resnet50 resnet101 resnet152 wide_resnet50_2 wide_resnet101_2"
-_DENSENETS = "densenet121 densenet161 densenet169 densenet201"
-_VGGS = "vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn"
-_DPNS = "dpn68 dpn92 dpn98 dpn107 dpn131"
-_DPN_SCALE = {"mean": (124.0, 117.0, 104.0), "std": 3 * (1 / 0.0167,)}
-
 RULES = {
-    "torchvision": {
-        f"{_RESNETS} resnext50_32x4d resnext101_64x4d": Rule(_RESNET),
-        _DENSENETS: Rule(_DENSENET),
-        _VGGS: Rule(_VGG),
-        "alexnet_owt": Rule(_ALEXNET),
-        "squeezenet1_0": Rule(_SQUEEZENET, options={"class_padding": 0}, image_size=224),
-        "squeezenet1_1": Rule(_SQUEEZENET),
-    },
-    "timm": {
-        f"{_RESNETS} resnext50_32x4d resnext101_32x4d resnext101_64x4d": Rule(_RESNET),
-        _DENSENETS: Rule(_DENSENET),
-        _VGGS: Rule(_VGG_TIMM),
-        _DPNS: Rule(_DPN, **_DPN_SCALE, epsilon=1e-3),
-    },
+    "torchvision": torchvision.RULES,
+    "timm": timm.RULES,
+    "pytorchcv": pytorchcv.RULES,
 }
 SOURCES = (KERAS, *RULES)
+_STATE_DICTS = (".safetensors", ".pth", ".pt", ".th", ".bin")
+_KEYWORDS = {".h5": KERAS}
+_FIRST = {".safetensors": "timm"}  # whose a file is if several sources have its names
+_OFTEN = "torchvision"
 
 
 def names(source: str) -> list[str]:
     """Returns the names of the networks that a source has weights for, in alphabetical order."""
-    if source == KERAS:
-        return keras_weights.names()
-    return sorted(name for networks in RULES[source] for name in networks.split())
+    return rows.networks(source)
 
 
-def parse(word: str) -> tuple[str, str | None]:
-    """Splits "SOURCE", "SOURCE:FILE" or "FILE", whose suffix says whose it is.
+def split(word: str) -> tuple[str | None, str | None, str | None]:
+    """Splits the word that selects weights.
+
+    Args:
+        word: "SOURCE", "SOURCE:TAG", "SOURCE:FILE" or "FILE".
 
     Returns:
-        The source, one of `SOURCES`, and the path of the file; None for "keras", which Keras
-        downloads.
+        The source, one of `SOURCES`, the tag and the path of the file; None for what is not said.
 
     Raises:
-        ValueError: If neither the source nor the kind of the file is known.
+        ValueError: If the word is neither a source nor a kind of weights file.
     """
-    source, colon, file = word.partition(":")
+    source, colon, rest = word.partition(":")
     if source in SOURCES and (colon or not os.path.exists(word)):
-        if not file and source != KERAS:
-            raise ValueError(f"weights of {source} are not downloaded, expected {source}:FILE")
-        return source, file or None
+        is_tag = any(row.source == source and row.tag == rest for row in rows.ROWS)
+        return source, rest if is_tag else None, None if is_tag else rest or None
     suffix = Path(word).suffix
-    if suffix not in _SUFFIXES:
-        known = ", ".join(_SUFFIXES)
+    if suffix not in (*_STATE_DICTS, *_KEYWORDS):
+        known = ", ".join((*_STATE_DICTS, *_KEYWORDS))
         raise ValueError(f"expected a weights file ({known}) or SOURCE:FILE, received {word}")
-    return _SUFFIXES[suffix], word
+    return _KEYWORDS.get(suffix), None, word
 
 
 def absolute(word: str) -> str:
-    """Returns weights, as of `parse`, with an absolute path."""
-    source, colon, file = word.partition(":")
-    if source in SOURCES:
-        return f"{source}:{os.path.abspath(file)}" if colon else word
-    return os.path.abspath(word)
+    """Returns the word that selects weights with an absolute path, if it has one."""
+    source, tag, file = split(word)
+    if tag or not file:
+        return word
+    return os.path.abspath(file) if file == word else f"{source}:{os.path.abspath(file)}"
 
 
-def options(name: str, word: str) -> dict:
-    """Returns the arguments of `models.build` that make a network fit weights.
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Weights for one of our networks.
+
+    Attributes:
+        row: Their row in the table: the preprocessing, if they are a file without a row.
+        file: Path of the file; None for weights that are downloaded.
+    """
+
+    row: rows.Row
+    file: str | None
+
+    @property
+    def source(self) -> str:
+        """Whose weights these are, one of `SOURCES`."""
+        return self.row.source
+
+    @property
+    def rule(self) -> rows.Rule:
+        """How they become our network's; not for Keras."""
+        return _rule(self.row.network, self.source)
+
+    @property
+    def options(self) -> dict:
+        """Arguments of `models.build` that make the network theirs."""
+        if self.source == KERAS:
+            return keras_weights.options(self.row.network)
+        mean, std = rows.SCALES[self.row.scale]
+        return {"preprocessing": "standardised", "mean": mean, "std": std, **self.rule.options}
+
+    @functools.cached_property
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays of the file by their names; not for Keras."""
+        return read(self.file)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the weights."""
+        if self.source == KERAS:
+            return 1000
+        module = self.rule.table[-1][-1]
+        array = self.state.get(f"{module}.weight", self.state.get(f"{module}.bias"))
+        if array is None or not array.ndim:
+            raise self._mismatch(f"{module}.weight is missing")
+        return len(array)
+
+    def load(self, model: keras.Model) -> list[str]:
+        """Copies the weights into a network.
+
+        Args:
+            model: Result of `models.build(name, K, **options)`.
+
+        Returns:
+            Names of the layers that kept their weights: auxiliary heads, and the classifier if the
+            source has another number of classes.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, unsafe or of another network.
+            RuntimeError: If a download fails.
+        """
+        if self.source == KERAS:
+            word = self.file or keras_weights.DOWNLOAD
+            return keras_weights.load(self.row.network, model, word)
+        rule = self.rule
+        settings = {"epsilon": rule.epsilon, "bgr": rule.bgr}
+        try:
+            return state_dicts.load(model, self.state, rule.table, **settings)
+        except state_dicts.Mismatch as error:
+            raise self._mismatch(error) from error
+
+    def _mismatch(self, reason) -> ValueError:
+        return ValueError(
+            f"wrong weights file, expected {self.source}'s weights of {self.row.network}, "
+            f"received {self.file}: {reason}"
+        )
+
+
+def find(name: str, word: str, file: str | os.PathLike | None = None) -> Published:
+    """Finds weights for a network, without reading them.
 
     Args:
         name: Name of the network.
-        word: Weights, see `parse`.
+        word: What selects the weights, see `split`.
+        file: Path of the file, if the word does not name it.
 
     Raises:
-        ValueError: If the source has no weights for the network.
+        ValueError: If the source has no such weights for the network, or the kind of the file is
+            not known.
+        FileNotFoundError: If the file does not exist and its names have to say whose it is.
     """
-    source, _ = parse(word)
-    if source == KERAS:
-        return keras_weights.options(name)
-    rule = _rule(name, source)
-    scale = {"preprocessing": "standardised", "mean": rule.mean, "std": rule.std}
-    return {**scale, **rule.options}
-
-
-def image_size(name: str, source: str) -> int | None:
-    """Returns the side of a source's images in pixels; None if it is that of our network."""
-    return None if source == KERAS else _rule(name, source).image_size
-
-
-def load(name: str, model: keras.Model, word: str) -> list[str]:
-    """Copies weights into a network.
-
-    Args:
-        name: Name of the network.
-        model: Result of `models.build(name, K, **options(name, word))`.
-        word: Weights, see `parse`.
-
-    Returns:
-        Names of the layers that kept their weights: auxiliary heads, and the classifier if the
-        source has another number of classes.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, unsafe or of another network.
-        RuntimeError: If Keras' download fails.
-    """
-    source, file = parse(word)
-    if source == KERAS:
-        return keras_weights.load(name, model, file or keras_weights.DOWNLOAD)
-    rule = _rule(name, source)
-    try:
-        return state_dicts.load(model, read(file), rule.table, epsilon=rule.epsilon)
-    except state_dicts.Mismatch as error:
-        raise ValueError(
-            f"wrong weights file, expected {source}'s weights of {name}, received {file}: {error}"
-        ) from error
+    source, tag, path = split(word)
+    path = path if file is None else os.fspath(file)
+    if source is None:
+        source = _source_of(name, path)
+    known = rows.of(name, source)
+    if not known:
+        networks = ", ".join(names(source))
+        raise ValueError(f"no weights of {source} for it, expected {networks}, received {name}")
+    if tag:
+        known = [row for row in known if row.tag == tag]
+        if not known:
+            tags = ", ".join(row.tag for row in rows.of(name, source))
+            raise ValueError(f"{source}'s {tag} is not {name}, expected {tags}")
+    elif path:
+        stem = Path(path).stem
+        known = [row for row in known if stem in (row.tag, Path(row.file).stem)] or known
+    return Published(known[0], path)
 
 
 def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -229,9 +198,30 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
     return {re.sub(r"(\.denselayer\d+\.\w+)\.(\d)\.", r"\1\2.", k): v for k, v in state.items()}
 
 
-def _rule(name: str, source: str) -> Rule:
-    for networks, rule in RULES[source].items():
-        if name in networks.split():
-            return rule
-    known = ", ".join(names(source))
-    raise ValueError(f"no weights of {source} for it, expected {known}, received {name}")
+def _source_of(name: str, file: str) -> str:
+    """Returns the source whose modules a file names, says which if several have them."""
+    state = read(file)
+    fitting = [source for source in RULES if _names_fit(name, source, state)]
+    if not fitting:
+        having = [source for source in RULES if name in names(source)]
+        expected = " or ".join(having) or "a network that has published weights"
+        raise ValueError(f"{file} has not the names of {name}, expected weights of {expected}")
+    first = _FIRST.get(Path(file).suffix, _OFTEN)
+    source = first if first in fitting else fitting[0]
+    if len(fitting) > 1:
+        others = " or ".join(f"{each}:FILE" for each in fitting if each != source)
+        print(f"{file}: read as weights of {source}; --init_from={others} decides otherwise")
+    return source
+
+
+def _names_fit(name: str, source: str, state: dict[str, np.ndarray]) -> bool:
+    """Whether a file has all modules that a source's table names outright."""
+    if name not in names(source):
+        return False
+    modules = [module for _, *modules in _rule(name, source).table for module in modules]
+    outright = [module for module in modules if not re.search("[#~@]", module)]
+    return all(f"{module}.weight" in state for module in outright)
+
+
+def _rule(name: str, source: str) -> rows.Rule:
+    return next(rule for networks, rule in RULES[source].items() if name in networks.split())

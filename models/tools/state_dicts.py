@@ -1,8 +1,10 @@
 """Copies the state dicts of PyTorch libraries into our networks, exactly.
 
-Which of their modules each of our layers is, says a table of two columns for a kind of network and
-a source: our layers, their modules. `#` is a number; in their name it is the same number, `#-1` and
-`#+1` are its neighbours, and `@` is the next, in numerical order, of the modules with such a name.
+Which of their modules each of our layers is, says a table for a kind of network and a source: our
+layers, their modules; for a separable convolution two modules. Of several rows that fit a layer,
+the first counts. In our name, `#` is a number and `~` a letter. In their name, `#` and `~` are the
+same in the same order, a letter after `#` by its place in the alphabet; `#+5` is a number 5 higher;
+and `@` is the next, in numerical order, of the modules with such a name.
 
 Where the libraries compute otherwise, weights are adjusted so that the logits at inference are
 equal:
@@ -10,13 +12,14 @@ equal:
 - kernels have the outputs first, and dense kernels after maps the channels before the pixels;
 - a bias before batch normalisation is subtracted from the moving mean;
 - a difference of epsilon is added to the moving variance;
+- a bias in place of batch normalisation becomes a normalisation that only adds it;
+- the channels of the first kernel are reversed for networks of BGR images;
 - a classifier or dense layer that is a convolution becomes a dense layer.
 
 Options, padding and the scale of the images cannot be adjusted so: the network is built with them.
 """
 
 import functools
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -28,7 +31,7 @@ from models.tools import graphs
 EPSILON = 1e-5  # of PyTorch's batch normalisation
 AUXILIARY = ("aux", "Aux")  # beginnings of the names of auxiliary heads, ours and theirs
 
-Table = Sequence[tuple[str, str]]
+Table = Sequence[tuple[str, ...]]
 State = Mapping[str, np.ndarray]
 
 
@@ -36,7 +39,14 @@ class Mismatch(ValueError):
     """The state dict is not of this network."""
 
 
-def load(model: keras.Model, state: State, table: Table, *, epsilon: float = EPSILON) -> list[str]:
+def load(
+    model: keras.Model,
+    state: State,
+    table: Table,
+    *,
+    epsilon: float = EPSILON,
+    bgr: bool = False,
+) -> list[str]:
     """Sets the weights of a model.
 
     Args:
@@ -44,6 +54,7 @@ def load(model: keras.Model, state: State, table: Table, *, epsilon: float = EPS
         state: Arrays by name, such as "conv1.weight".
         table: Our layers and their modules.
         epsilon: Epsilon of their batch normalisation.
+        bgr: Whether their images are BGR.
 
     Returns:
         Names of the layers that kept their weights: auxiliary heads, and the classifier if the
@@ -56,14 +67,16 @@ def load(model: keras.Model, state: State, table: Table, *, epsilon: float = EPS
     modules = pair(layers, state, table)
     _check_all_paired(layers, modules, state)
     heads, before = graphs.classifiers(model), graphs.layers_before(model)
-    values = {}
-    for name, module in modules.items():
-        layer, get = layers[name], functools.partial(_array, state, module)
+    first, values = next(iter(layers)), {}
+    for name, names in modules.items():
+        layer, (module, *_) = layers[name], names
         if isinstance(layer, keras.layers.BatchNormalization):
             lost = _lost_bias(before[name], modules, state)
-            arrays = _norm_arrays(layer, get, lost, epsilon - layer.epsilon)
+            arrays = _norm_arrays(layer, module, state, lost, epsilon - layer.epsilon)
         else:
-            arrays = _kernel_arrays(layer, get, model)
+            arrays = _kernel_arrays(layer, names, state, before[name])
+        if bgr and name == first:
+            arrays[0] = arrays[0][..., ::-1, :]
         expected = [tuple(weight.shape) for weight in layer.weights]
         received = [array.shape for array in arrays]
         if received == expected:
@@ -80,52 +93,65 @@ def _check_all_paired(layers: Iterable[str], modules: Mapping[str, str], state: 
     for name in layers:
         if name not in modules and not name.startswith(AUXILIARY):
             raise Mismatch(f"nothing is said of {name}")
-    used = set(modules.values())
+    used = {module for names in modules.values() for module in names}
     for name in state:
         if name.rpartition(".")[0] not in used and not name.startswith(AUXILIARY):
             raise Mismatch(f"{name} is of no layer of this network")
 
 
-def pair(layers: Mapping[str, keras.Layer], state: State, table: Table) -> dict[str, str]:
-    """Returns the name of the module of each layer that a table names.
+def pair(
+    layers: Mapping[str, keras.Layer], state: State, table: Table
+) -> dict[str, tuple[str, ...]]:
+    """Returns the names of the modules of each layer that a table names.
 
     Raises:
         Mismatch: If there are more or fewer modules than layers.
     """
     found = {}
-    for ours, theirs in table:
-        matching = sorted(_matching(ours, layers))
-        if matching and "@" in theirs:
-            kind = "running_mean" if _are_norms(layers, matching) else "weight"
-            names = (name.rpartition(".") for name in state)
-            modules = [module for module, _, array in names if array == kind]
-            named = [name for _, name in sorted(_matching(theirs, modules))]
-            named = [name for name in named if kind != "weight" or state[f"{name}.weight"].ndim > 1]
-            if len(named) != len(matching):
-                raise Mismatch(f"{len(named)} modules {theirs}, expected {len(matching)}")
-        else:
-            named = [_filled(theirs, numbers) for numbers, _ in matching]
-        found |= zip((name for _, name in matching), named, strict=True)
+    for ours, *theirs in table:
+        matching = sorted(_matching(ours, (name for name in layers if name not in found)))
+        norms = any(isinstance(layers[name], _NORM) for _, name in matching)
+        columns = [_modules(pattern, matching, state, norms) for pattern in theirs]
+        names = (name for _, name in matching)
+        found |= dict(zip(names, zip(*columns, strict=True), strict=True))
     return found
 
 
-def _matching(pattern: str, names: Iterable[str]) -> Iterable[tuple[tuple[int, ...], str]]:
-    """Yields the names of a pattern after their numbers."""
-    expression = re.compile(re.sub("[#@]", r"(\\d+)", pattern.replace(".", r"\.")))
+def _modules(pattern: str, matching: list[tuple[tuple, str]], state: State, norms: bool):
+    """Returns the module of a pattern for each of the matching layers."""
+    if "@" not in pattern or not matching:
+        return [_filled(pattern, values) for values, _ in matching]
+    kind = "running_mean" if norms else "weight"
+    names = (name.rpartition(".") for name in state)
+    modules = [module for module, _, array in names if array == kind]
+    named = [name for _, name in sorted(_matching(pattern, modules))]
+    named = [name for name in named if norms or state[f"{name}.weight"].ndim > 1]
+    if len(named) != len(matching):
+        raise Mismatch(f"{len(named)} modules {pattern}, expected {len(matching)}")
+    return named
+
+
+def _matching(pattern: str, names: Iterable[str]) -> Iterable[tuple[tuple, str]]:
+    """Yields the names of a pattern after their numbers and letters."""
+    expression = re.escape(pattern).replace(r"\#", "#").replace(r"\~", "~")
+    expression = re.sub("[#@]", r"(\\d+)", expression).replace("~", "([a-z])")
     for name in names:
-        if match := expression.fullmatch(name):
-            yield tuple(map(int, match.groups())), name
+        if match := re.fullmatch(expression, name):
+            yield tuple(int(v) if v.isdigit() else v for v in match.groups()), name
 
 
-def _filled(pattern: str, numbers: Iterable[int]) -> str:
-    """Returns the name in which each `#`, `#-1` and `#+1` is one of these numbers, in order."""
-    numbers = iter(numbers)
-    return re.sub("#([+-]1)?", lambda match: str(next(numbers) + int(match[1] or 0)), pattern)
+def _filled(pattern: str, values: Iterable[int | str]) -> str:
+    """Returns the name in which each `#` and `~` is one of these values, in order."""
+    values = iter(values)
 
+    def value(match):
+        given = next(values)
+        if match[0] == "~":
+            return given
+        number = ord(given) - ord("a") + 1 if isinstance(given, str) else given
+        return str(number + int(match[1] or 0))
 
-def _are_norms(layers, matching) -> bool:
-    kind = keras.layers.BatchNormalization
-    return any(isinstance(layers[name], kind) for _, name in matching)
+    return re.sub(r"#([+-]\d+)?|~", value, pattern)
 
 
 def _array(state: State, module: str, name: str) -> np.ndarray:
@@ -134,53 +160,69 @@ def _array(state: State, module: str, name: str) -> np.ndarray:
     return np.asarray(state[f"{module}.{name}"], np.float32)
 
 
-def _norm_arrays(layer, get, lost_bias, variance) -> list[np.ndarray]:
+def _norm_arrays(layer, module, state, lost_bias, variance) -> list[np.ndarray]:
     """Returns the weights of batch normalisation.
 
     Args:
         layer: Our layer.
-        get: Returns an array of their module by its name.
+        module: Name of their normalisation, or of a convolution whose bias takes its place.
+        state: Arrays by name.
         lost_bias: Bias that they add before.
         variance: What they add to the variance, and ours does not.
     """
-    arrays = {
-        "gamma": get("weight"),
-        "beta": get("bias"),
-        "moving_mean": get("running_mean") - lost_bias,
-        "moving_variance": get("running_var") + np.float32(variance),
-    }
+    get = functools.partial(_array, state, module)
+    if get("weight").ndim > 1:
+        ones = np.ones_like(get("bias"))
+        unchanged = {"gamma": ones, "moving_mean": 0 * ones}
+        arrays = {**unchanged, "beta": get("bias"), "moving_variance": ones - layer.epsilon}
+    else:
+        arrays = {
+            "gamma": get("weight"),
+            "beta": get("bias"),
+            "moving_mean": get("running_mean") - lost_bias,
+            "moving_variance": get("running_var") + np.float32(variance),
+        }
     return [arrays[weight.name] for weight in layer.weights]
 
 
-def _lost_bias(before: keras.Layer, modules: Mapping[str, str], state: State) -> np.ndarray:
+def _lost_bias(before: keras.Layer, modules: Mapping[str, tuple[str, ...]], state: State):
     """Returns the bias of the module before a normalisation if ours has none there, else 0."""
-    keeps_it = getattr(before, "use_bias", True)
-    return state.get(f"{modules.get(before.name)}.bias", _ZERO) if not keeps_it else _ZERO
+    if getattr(before, "use_bias", True) or before.name not in modules:
+        return _ZERO
+    return state.get(f"{modules[before.name][-1]}.bias", _ZERO)
 
 
 _ZERO = np.float32(0)
+_NORM = keras.layers.BatchNormalization
 
 
-def _kernel_arrays(layer, get, model) -> list[np.ndarray]:
-    """Returns the kernel and, if there is one, the bias of a convolution or dense layer."""
-    kernel = get("weight")
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
-        kernel = kernel.transpose(2, 3, 0, 1)
+def _kernel_arrays(layer, names, state, before) -> list[np.ndarray]:
+    """Returns the kernels and, if there is one, the bias of a convolution or dense layer.
+
+    Args:
+        layer: Our layer.
+        names: Names of their modules.
+        state: Arrays by name.
+        before: The layer before ours.
+    """
+    kernels = [_array(state, name, "weight") for name in names]
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        kernels = [kernels[0].transpose(2, 3, 0, 1), kernels[1].transpose(2, 3, 1, 0)]
+    elif isinstance(layer, keras.layers.DepthwiseConv2D):
+        kernels = [kernels[0].transpose(2, 3, 0, 1)]
     elif isinstance(layer, keras.layers.Dense):
-        kernel = _dense_kernel(kernel, model)
+        kernels = [_dense_kernel(kernels[0], before)]
     else:
-        kernel = kernel.transpose(2, 3, 1, 0)
-    return [kernel, *([get("bias")] if layer.use_bias else [])]
+        kernels = [kernels[0].transpose(2, 3, 1, 0)]
+    return [*kernels, *([_array(state, names[-1], "bias")] if layer.use_bias else [])]
 
 
-def _dense_kernel(kernel: np.ndarray, model: keras.Model) -> np.ndarray:
+def _dense_kernel(kernel: np.ndarray, before: keras.Layer) -> np.ndarray:
     """Returns a kernel [inputs, outputs] whose inputs are in the order of our flattened maps."""
-    maps = [
-        layer.input.shape[1:] for layer in model.layers if isinstance(layer, keras.layers.Flatten)
-    ]
-    if kernel.ndim == 2 and kernel.shape[1] in map(math.prod, maps):
-        height, width, channels = maps[0]
-        kernel = kernel.reshape(-1, channels, height, width)
+    if kernel.ndim == 2 and isinstance(before, keras.layers.Flatten):
+        height, width, channels = before.input.shape[1:]
+        if kernel.shape[1] == height * width * channels:
+            kernel = kernel.reshape(-1, channels, height, width)
     if kernel.ndim == 4:
         kernel = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)
     return kernel.T
