@@ -45,6 +45,7 @@ def googlenet(
     *,
     norm: str = "lrn",
     largest: int = 5,
+    last_window: int = 3,
     dropout: float = 0.4,
     aux_heads: bool = False,
 ):
@@ -55,6 +56,7 @@ def googlenet(
         num_classes: Number of classes K.
         norm: "lrn" twice in the stem, "batch" after every convolution, or "none".
         largest: Side of the kernels of the "5x5" branches: 3 in torchvision's version.
+        last_window: Side of the last max pool's windows: 2 in torchvision's version.
         dropout: Fraction of the last 1024 features that is dropped.
         aux_heads: Whether to add the heads of section 5 on modules 4a and 4d.
 
@@ -74,7 +76,8 @@ def googlenet(
             outputs[HEADS[key]] = _head(x, num_classes, conv, HEADS[key])
         if key in POOLED:
             # 14 x 14 x 480, 7 x 7 x 832
-            x = inception_tables.pool(x, "max", 3, 2, name=f"pool_{key}")
+            window = last_window if key == POOLED[-1] else 3
+            x = inception_tables.pool(x, "max", window, 2, name=f"pool_{key}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="drop")(x)
     outputs["logits"] = ops.logits(x, num_classes, kernel_initializer=_xavier(), name="fc")

@@ -83,6 +83,8 @@ def _googlenet() -> Table:
     )
 
 
+_GOOGLENET = {"largest": 3, "last_window": 2}
+
 RESNETS = "resnet18 resnet34 resnet50 resnet101 resnet152 wide_resnet50_2 wide_resnet101_2"
 DENSENETS = "densenet121 densenet161 densenet169 densenet201"
 VGGS = "vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn"
@@ -95,5 +97,5 @@ RULES = {
     "squeezenet1_0": Rule(_SQUEEZENET, options={"class_padding": 0}),
     "squeezenet1_1": Rule(_SQUEEZENET),
     "inception_v3": Rule(inception_v3(), epsilon=1e-3, options={"count_border": True}),
-    "googlenet_bn": Rule(_googlenet(), epsilon=1e-3, options={"largest": 3}),
+    "googlenet_bn": Rule(_googlenet(), epsilon=1e-3, options=_GOOGLENET),
 }
