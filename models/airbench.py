@@ -10,7 +10,7 @@ Departures: the whitening's bias is trained to the end, not for three epochs.
 import keras
 import numpy as np
 
-from models import initializers, layers, ops, registry
+from models import initializers, layers, ops, pools, registry
 
 WIDTHS = (64, 256, 256)
 SCALE = 1 / 9  # factor of the features before the logits
@@ -34,11 +34,11 @@ def airbench(x, num_classes: int):
         # 15 x 15 x 64, 7 x 7 x 256, 3 x 3 x 256
         name = f"stage{number}"
         x = _conv(x, width, f"{name}_conv1")
-        x = ops.pool(x, 2, 2, name=f"{name}_pool")
+        x = pools.pool(x, 2, 2, name=f"{name}_pool")
         x = _normalised(x, f"{name}_norm1")
         x = _conv(x, width, f"{name}_conv2")
         x = _normalised(x, f"{name}_norm2")
-    x = ops.pool(x, x.shape[1], 1, name="pool")
+    x = pools.pool(x, x.shape[1], 1, name="pool")
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Rescaling(SCALE, name="scale")(x)
     return {"logits": ops.logits(x, num_classes, kernel_initializer=_uniform(), name="fc")}

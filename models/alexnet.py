@@ -19,7 +19,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry
+from models import layers, ops, pools, registry
 
 PAPER_LRN = {"radius": 2, "bias": 2.0, "alpha": 1e-4}
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}  # Caffe divides its alpha 1e-4 by 5 channels
@@ -77,7 +77,7 @@ def alexnet(
     x = conv(x, 3, filters=c3, kernel_size=3, padding=1)  # 13 x 13 x 384
     x = conv(x, 4, filters=c4, kernel_size=3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 384
     x = conv(x, 5, filters=c5, kernel_size=3, padding=1, groups=towers, bias=1.0)  # 13 x 13 x 256
-    x = ops.halve(x, pooling, name="pool5")  # 6 x 6 x 256
+    x = pools.halve(x, pooling, name="pool5")  # 6 x 6 x 256
     x = keras.layers.Flatten(name="flatten")(x)
     x = dense(x, 6, units=4096)
     x = dense(x, 7, units=4096)
@@ -95,7 +95,7 @@ def _lrn_pool(x, number, *, lrn, pooling, pool_first):
     """Local response normalisation, unless `lrn` is None, and pooling; or in the opposite order."""
     if lrn and not pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
-    x = ops.halve(x, pooling, name=f"pool{number}")
+    x = pools.halve(x, pooling, name=f"pool{number}")
     if lrn and pool_first:
         x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
     return x

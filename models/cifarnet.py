@@ -11,7 +11,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry
+from models import layers, ops, pools, registry
 
 LRN = {"radius": 4, "bias": 1.0, "alpha": 0.001 / 9}
 
@@ -50,11 +50,11 @@ def cifarnet(
         return layers.LocalResponseNorm(**LRN, name=f"norm{number}")(x) if norm == "lrn" else x
 
     x = conv(x, 1, filters=64, kernel_size=5, padding=2)  # 32 x 32 x 64
-    x = ops.halve(x, pooling, name="pool1")  # 16 x 16 x 64
+    x = pools.halve(x, pooling, name="pool1")  # 16 x 16 x 64
     x = lrn(x, 1)
     x = conv(x, 2, filters=64, kernel_size=5, padding=2)  # 16 x 16 x 64
     x = lrn(x, 2)
-    x = ops.halve(x, pooling, name="pool2")  # 8 x 8 x 64
+    x = pools.halve(x, pooling, name="pool2")  # 8 x 8 x 64
     x = keras.layers.Flatten(name="flatten")(x)
     x = dense(x, 3, units=384, dropout=dropout)
     x = dense(x, 4, units=192, dropout=None)

@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from models import ops, registry
+from models import ops, pools, registry
 
 #             layers in each dense block: table 1
 DEPTHS_121 = (6, 12, 24, 16)
@@ -71,7 +71,7 @@ def densenet(
             name = f"transition{block}"
             x = activate(x, name=name)
             x = conv(x, int(x.shape[-1] * compression), 1, name=name)
-            x = ops.pool(x, 2, 2, kind="average", name=f"{name}_pool")
+            x = pools.pool(x, 2, 2, kind="average", name=f"{name}_pool")
     x = activate(x, name="final")
     return {"logits": ops.pooled_logits(x, num_classes)}
 
@@ -79,7 +79,7 @@ def densenet(
 def imagenet_stem(x, *, conv, activate, filters: int):
     """7 x 7 convolution, activation and 3 x 3 pool."""
     x = activate(conv(x, filters, 7, stride=2, name="stem"), name="stem")  # 112 x 112 x 64
-    return ops.pool(x, 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
+    return pools.pool(x, 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
 
 
 def cifar_stem(x, *, conv, activate, filters: int):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import keras
 
-from models import ops, registry
+from models import ops, pools, registry
 
 WIDTHS_68 = (64, 128, 256, 512)
 WIDTHS = (256, 512, 1024, 2048)
@@ -52,7 +52,7 @@ def dpn(x, num_classes: int, *, table: Table, depths=None):
     """
     kernel_size, filters = table.stem
     x = _conv(x, filters, kernel_size, stride=2, name="stem_conv")  # 112 x 112 x 64
-    x = ops.pool(_activate(x, name="stem"), 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
+    x = pools.pool(_activate(x, name="stem"), 3, 2, padding=1, name="stem_pool")  # 56 x 56 x 64
     paths = None
     rows = zip(depths or table.depths, table.widths, table.increments, strict=True)
     for stage, (depth, width, increment) in enumerate(rows, start=1):

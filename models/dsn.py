@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import keras
 
-from models import ops, registry
+from models import ops, pools, registry
 
 #   kernel of a convolution; filters of it and of the 1 x 1 convolutions after it. The last block
 #   ends with a 1 x 1 convolution that has one filter per class.
@@ -49,7 +49,7 @@ def dsn(
         ValueError: If `activation` or `pooling` is unknown.
     """
     companions = {}
-    kinds = ops.per_pool(pooling, len(BLOCKS) - 1)
+    kinds = pools.per_pool(pooling, len(BLOCKS) - 1)
     for number, (kernel_size, filters) in enumerate(BLOCKS, start=1):
         for index, width in enumerate(filters):
             name = f"mlp{number}_{index}" if index else f"conv{number}"
@@ -59,7 +59,7 @@ def dsn(
                 companions[f"aux{number}"] = _companion(x, num_classes, f"aux{number}")
             x = ops.activate(x, activation, name=f"{name}_{activation}")
         if number < len(BLOCKS):
-            x = ops.halve(x, kinds[number - 1], name=f"pool{number}")
+            x = pools.halve(x, kinds[number - 1], name=f"pool{number}")
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
     logits = ops.class_average(x, num_classes, kernel_initializer=_normal(), name="classes")
     return {"logits": logits, **companions}

@@ -15,7 +15,7 @@ from functools import partial
 
 import keras
 
-from models import initializers, ops, registry
+from models import initializers, ops, pools, registry
 
 FILTERS_21 = (64, 128, 256, 512, 512)  # channels of each block
 
@@ -64,7 +64,7 @@ def _block(x, columns, *, unit, join, name):
             maps[c] = unit(maps[c], name=f"{name}_column{c + 1}_row{row}")
         if row == rows:
             maps = [
-                ops.pool(y, 2, 2, name=f"{name}_column{c + 1}_pool") for c, y in enumerate(maps)
+                pools.pool(y, 2, 2, name=f"{name}_column{c + 1}_pool") for c, y in enumerate(maps)
             ]
         joined = join([maps[c] for c in ending], name=f"{name}_join{row}")
         for c in ending:

@@ -10,7 +10,7 @@ as in He et al. (2015), the gates' biases at -2 as in the authors' configuration
 
 import keras
 
-from models import initializers, ops, registry
+from models import initializers, ops, pools, registry
 
 #        filters, highway layers
 STAGES = (
@@ -62,7 +62,7 @@ def highway(
             gate = _conv(x, filters, 3, "sigmoid", f"{name}_gate", bias=-2.0)
             x = Gate(name=name)(transformed, gate, x)
         if stage < len(STAGES):
-            x = ops.halve(x, pooling, name=f"pool{stage}")
+            x = pools.halve(x, pooling, name=f"pool{stage}")
         if stage == 1:
             x = keras.layers.Dropout(dropout, name="drop1")(x)
     x = _conv(x, 100, 1, activation, "conv4")  # 8 x 8 x 100

@@ -17,7 +17,7 @@ whole window, as in Torch.
 
 import keras
 
-from models import ops
+from models import ops, pools
 
 VALID = "valid"
 
@@ -118,8 +118,8 @@ def pool(x, kind: str, size: int, stride: int = 1, padding: str = "same", *, nam
         ValueError: If padding is VALID and x is smaller than the window.
     """
     if padding == VALID:
-        return ops.pool(x, size, stride, kind=kind, name=name)
-    return ops.POOLS[kind](size, stride, padding="same", name=name)(x)
+        return pools.pool(x, size, stride, kind=kind, name=name)
+    return pools.POOLS[kind](size, stride, padding="same", name=name)(x)
 
 
 def border(kernel_size: int | tuple[int, int], padding: str) -> tuple[int, int]:
@@ -137,5 +137,5 @@ def _step(x, step, conv, count_border, name):
     if isinstance(first, int):
         return conv(x, first, *geometry, name=name)
     if count_border and (first, *geometry) == ("average", 3):
-        return ops.pool(x, 3, 1, kind=first, padding=1, name=f"{name}_{first}")
+        return pools.pool(x, 3, 1, kind=first, padding=1, name=f"{name}_{first}")
     return pool(x, first, *geometry, name=f"{name}_{first}")

@@ -19,7 +19,7 @@ from functools import partial
 
 import keras
 
-from models import inception_tables, initializers, layers, ops, registry
+from models import inception_tables, initializers, layers, ops, pools, registry
 
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}
 
@@ -108,7 +108,7 @@ def _module(one, three_reduce, three, five_reduce, five, projection, largest):
 
 def _head(x, num_classes, conv, name):
     """Section 5: a pool, a 1 x 1 convolution and two dense layers."""
-    x = ops.pool(x, min(5, *x.shape[1:3]), 3, kind="average", name=f"{name}_pool")  # 4 x 4
+    x = pools.pool(x, min(5, *x.shape[1:3]), 3, kind="average", name=f"{name}_pool")  # 4 x 4
     x = conv(x, 128, 1, name=name)
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)
     x = keras.layers.Dense(

@@ -17,7 +17,7 @@ from functools import partial
 
 import keras
 
-from models import inception_tables, ops, registry
+from models import inception_tables, ops, pools, registry
 from models.inception_tables import VALID
 
 STEM = (
@@ -124,7 +124,7 @@ def inception_v3(
 
 def _head(x, num_classes, conv):
     """Figure 8, with batch normalisation (section 7)."""
-    x = ops.pool(x, min(5, *x.shape[1:3]), 3, kind="average", name="aux1_pool")  # 5 x 5 x 768
+    x = pools.pool(x, min(5, *x.shape[1:3]), 3, kind="average", name="aux1_pool")  # 5 x 5 x 768
     x = conv(x, 128, 1, name="aux1_1")
     x = conv(x, 768, min(5, *x.shape[1:3]), 1, VALID, name="aux1_2")  # 1 x 1 x 768
     x = keras.layers.Flatten(name="aux1_flatten")(x)

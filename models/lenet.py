@@ -14,7 +14,7 @@ from functools import partial
 
 import keras
 
-from models import ops, registry
+from models import ops, pools, registry
 
 
 def lenet5(
@@ -42,9 +42,9 @@ def lenet5(
     """
     conv = partial(ops.conv_norm_act, kernel_size=5, activation=activation)
     x = conv(x, 1, filters=6)  # 28 x 28 x 6
-    x = ops.halve(x, pooling, name="pool2")  # 14 x 14 x 6
+    x = pools.halve(x, pooling, name="pool2")  # 14 x 14 x 6
     x = conv(x, 3, filters=16)  # 10 x 10 x 16
-    x = ops.halve(x, pooling, name="pool4")  # 5 x 5 x 16
+    x = pools.halve(x, pooling, name="pool4")  # 5 x 5 x 16
     x = conv(x, 5, filters=120)  # 1 x 1 x 120
     x = keras.layers.Flatten(name="flatten")(x)
     x = ops.dense(x, 6, units=84, activation=activation, dropout=dropout)

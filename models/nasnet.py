@@ -18,7 +18,7 @@ from functools import partial
 
 import keras
 
-from models import inception_tables, layers, ops, registry
+from models import inception_tables, layers, ops, pools, registry
 
 # Figure 4: each block adds two operations (kind, size of the window, input). h is the output
 # of the previous cell, p of the cell before that, both reduced to the cell's filters; a to e are
@@ -124,7 +124,7 @@ def _operation(x, kind, size, filters, *, stride, name, count_border=False):
         return inception_tables.pool(x, kind, size, stride, name=name)
     border = [(length % 2, 1) for length in x.shape[1:3]]
     x = keras.layers.ZeroPadding2D(border, name=f"{name}_pad")(x)
-    return ops.pool(x, size, stride, kind=kind, name=name)
+    return pools.pool(x, size, stride, kind=kind, name=name)
 
 
 def _separable(x, filters, kernel_size, *, stride=1, name):

@@ -14,7 +14,7 @@ from functools import partial
 
 import keras
 
-from models import ops, registry
+from models import ops, pools, registry
 
 #   kernel, stride, padding of a convolution; filters of it and of the 1 x 1 convolutions after it.
 #   The last block ends with a 1 x 1 convolution that has one filter per class.
@@ -64,7 +64,7 @@ def nin(
     def normal(name):
         return keras.initializers.RandomNormal(stddev=0.01 if name in fine else 0.05)
 
-    kinds = ops.per_pool(pooling, len(blocks) - 1)
+    kinds = pools.per_pool(pooling, len(blocks) - 1)
     for number, (kernel_size, stride, padding, filters) in enumerate(blocks, start=1):
         for index, width in enumerate(filters):
             name = f"mlp{number}_{index}" if index else f"conv{number}"
@@ -73,7 +73,7 @@ def nin(
             x = ops.conv(x, width, size, **first, kernel_initializer=normal(name), name=name)
             x = ops.activate(x, activation, name=f"{name}_{activation}")
         if number < len(blocks):
-            x = ops.halve(x, kinds[number - 1], name=f"pool{number}")
+            x = pools.halve(x, kinds[number - 1], name=f"pool{number}")
         if number in drop_after:
             x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
     logits = ops.class_average(x, num_classes, kernel_initializer=normal("classes"), name="classes")

@@ -14,7 +14,7 @@ from functools import partial
 
 import keras
 
-from models import ops, registry, resnet
+from models import ops, pools, registry, resnet
 
 #            units in conv2_x, conv3_x, conv4_x, conv5_x
 DEPTHS_50 = (3, 4, 6, 3)
@@ -84,13 +84,13 @@ def preresnet(
 def imagenet_stem(x, *, conv):
     """7 x 7 convolution, activation and 3 x 3 pool."""
     x = ops.norm_relu(conv(x, 64, 7, stride=2, name="stem_conv"), name="stem")  # 112 x 112 x 64
-    return ops.pool(x, 3, 2, padding=1, name="stem_pool")
+    return pools.pool(x, 3, 2, padding=1, name="stem_pool")
 
 
 def pooled_stem(x, *, conv):
     """`imagenet_stem` with the pool before the normalisation."""
     x = conv(x, 64, 7, stride=2, name="stem_conv")  # 112 x 112 x 64
-    return ops.norm_relu(ops.centred_max(x, name="stem_pool"), name="stem")
+    return ops.norm_relu(pools.centred_max(x, name="stem_pool"), name="stem")
 
 
 def cifar_stem(x, *, conv):

@@ -18,7 +18,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry
+from models import layers, ops, pools, registry
 
 #            blocks in conv2_x, conv3_x, conv4_x, conv5_x: table 1
 DEPTHS_18 = (2, 2, 2, 2)
@@ -80,7 +80,7 @@ def imagenet_stem(x, filters: int, *, conv):
     """7 x 7 convolution and 3 x 3 pool, both with stride 2."""
     x = conv(x, filters, 7, stride=2, name="stem")  # 112 x 112 x 64
     x = ops.relu(x, name="stem_relu")
-    return ops.pool(x, 3, 2, padding=1, name="stem_pool")
+    return pools.pool(x, 3, 2, padding=1, name="stem_pool")
 
 
 def cifar_stem(x, filters: int, *, conv):

@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from models import initializers, ops, registry
+from models import initializers, ops, pools, registry
 
 #   squeeze filters, expand filters of each kind; a pool precedes every row
 FIRES_1_0 = (
@@ -45,7 +45,7 @@ def squeezenet(x, num_classes: int, *, stem, fires, class_padding: int = 0, drop
     x = _conv(x, *stem, "conv1", stride=2)  # 111 x 111
     number = 1
     for group in fires:
-        x = ops.halve(x, "max_overlapping", name=f"pool{number}")
+        x = pools.halve(x, "max_overlapping", name=f"pool{number}")
         for squeeze, expand in group:
             number += 1
             x = fire(x, squeeze, expand, name=f"fire{number}")

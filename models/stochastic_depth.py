@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry, resnet
+from models import layers, pools, registry, resnet
 
 
 def stochastic_depth(x, num_classes: int, *, depths, survival: float = 0.5):
@@ -56,7 +56,7 @@ def linear_decay(blocks: int, last: float) -> list[float]:
 def average_and_pad(x, filters: int, *, stride: int, name: str, conv=None):
     """Averages 2 x 2 pixels and appends channels of zeros where the shape changes (section 4)."""
     if stride > 1:
-        x = ops.pool(x, 2, stride, kind="average", ceil=True, name=f"{name}_shortcut_pool")
+        x = pools.pool(x, 2, stride, kind="average", ceil=True, name=f"{name}_shortcut_pool")
     return resnet.zero_padding(x, filters, stride=1, name=name)
 
 

@@ -14,7 +14,7 @@ from functools import partial
 
 import keras
 
-from models import initializers, layers, ops, registry
+from models import initializers, layers, ops, pools, registry
 
 FILTERS = (32, 64, 128)
 
@@ -61,7 +61,7 @@ def plain(
         if stage > 1:
             if norm == "lrn":
                 x = layers.LocalResponseNorm(name=f"norm{stage - 1}")(x)
-            x = ops.halve(x, pooling, name=f"pool{stage - 1}")
+            x = pools.halve(x, pooling, name=f"pool{stage - 1}")
         for index, size in enumerate(sizes, start=1):
             x = ops.conv_norm_act(
                 x,

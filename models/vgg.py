@@ -15,7 +15,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry
+from models import layers, ops, pools, registry
 
 FILTERS = (64, 128, 256, 512, 512)
 
@@ -61,7 +61,7 @@ def vgg(
             x = conv(x, number, filters)
             if norm == "lrn" and number == "1_1":
                 x = layers.LocalResponseNorm(name="norm1_1")(x)
-        x = ops.halve(x, "max", name=f"pool{stage}")
+        x = pools.halve(x, "max", name=f"pool{stage}")
     x = keras.layers.Flatten(name="flatten")(x)
     x = dense(x, 6)
     x = dense(x, 7)

@@ -15,7 +15,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry
+from models import layers, ops, pools, registry
 from models.inception_tables import VALID, conv_norm_relu
 
 # Channels of each block's separable convolutions. All but the middle blocks halve the maps.
@@ -48,7 +48,7 @@ def xception(
         {"logits": float32 [B, K]}.
     """
     norm = partial(layers.BatchNorm, epsilon=epsilon)
-    pool = ops.centred_max if centred_pools else _pool
+    pool = pools.centred_max if centred_pools else _pool
     conv = partial(conv_norm_relu, epsilon=epsilon)
     x = conv(x, 32, 3, 2, VALID, name="block1_1")  # 149 x 149 x 32
     x = conv(x, 64, 3, 1, VALID, name="block1_2")  # 147 x 147 x 64

@@ -15,7 +15,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, registry
+from models import layers, ops, pools, registry
 
 #         filters, kernel, stride, padding: figure 3
 CONVOLUTIONS = (
@@ -71,7 +71,7 @@ def zfnet(
         if lrn_here and not pool_first:
             x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
         if number in POOLED:
-            x = ops.halve(x, pooling, name=f"pool{number}")
+            x = pools.halve(x, pooling, name=f"pool{number}")
         if lrn_here and pool_first:
             x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)

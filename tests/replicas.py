@@ -13,7 +13,7 @@ import tensorflow as tf
 from engine import averages, checkpoints, cluster, devices, losses, mixing, optimizers
 from engine.dropout_seeds import DropoutSeeds
 from engine.evaluator import Evaluator
-from models import layers, ops
+from models import layers, ops, pools
 from tests import trainers
 
 BATCH, STEPS, RATE = 24, 20, 0.01
@@ -37,7 +37,7 @@ def network():
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalize")(images)
     x = ops.conv(x, 16, 5, stride=2, name="conv1")
     x = layers.LocalResponseNorm(name="norm1")(keras.layers.Activation("tanh")(x))
-    x = ops.conv(ops.pool(x, 3, 2, name="pool1"), 32, 3, groups=2, name="conv2")
+    x = ops.conv(pools.pool(x, 3, 2, name="pool1"), 32, 3, groups=2, name="conv2")
     x = keras.layers.Activation("tanh")(layers.BatchNorm(name="norm2")(x))
     aux = keras.layers.GlobalAveragePooling2D(name="aux_pool")(x)
     x = keras.layers.Conv2D(16, 3, strides=2, use_bias=False, name="conv3")(x)

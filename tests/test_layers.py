@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import layers, ops
+from models import layers, ops, pools
 
 RANDOM = np.random.default_rng(0)
 
@@ -205,7 +205,7 @@ def test_conv_pads_symmetrically(size, stride, padding):
 
 def pooled(x, *arguments, **options):
     images = keras.Input(x.shape[1:])
-    return keras.Model(images, ops.pool(images, *arguments, **options, name="pool"))(x)
+    return keras.Model(images, pools.pool(images, *arguments, **options, name="pool"))(x)
 
 
 @pytest.mark.parametrize("size, stride", [(2, 2), (3, 2), (2, 3), (3, 1)])

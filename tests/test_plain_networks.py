@@ -8,7 +8,7 @@ import pytest
 from outlines import NETWORKS, outline
 
 import models
-from models import ops, registry, study2017
+from models import ops, pools, registry, study2017
 
 X = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype("float32")
 
@@ -35,13 +35,13 @@ def test_activations(kind):
 @pytest.mark.parametrize("size", [55, 26, 8])
 def test_poolings_halve(kind, size):
     x = keras.Input((size, size, 1))
-    assert ops.halve(x, kind, name="pool").shape == (None, size // 2, size // 2, 1)
+    assert pools.halve(x, kind, name="pool").shape == (None, size // 2, size // 2, 1)
 
 
 def test_overlapping_averages_are_of_the_pixels_there_are():
     x = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
     images = keras.Input((4, 4, 1))
-    pooled = keras.Model(images, ops.halve(images, "average_overlapping", name="pool"))(x)
+    pooled = keras.Model(images, pools.halve(images, "average_overlapping", name="pool"))(x)
     np.testing.assert_allclose(np.ravel(pooled), [5, 6.5, 11, 12.5])
 
 
