@@ -1,9 +1,14 @@
-"""Shows the networks: `python -m models [NAME ...] [--batch_size=N] [--markdown]`.
+"""Shows the networks: `python -m models [NAME ...] [--batch_size=N] [--weights] [--markdown]`.
 
 One row per network: the paper, its published error, and the cost of the built network, for 10
 classes where the images have 32 pixels, otherwise for 1000. Given names, it shows only their rows,
 and below the table each network's layers with their output shapes. `NAME --plot=FILE` draws one
 network instead.
+
+With `--weights`, it shows the weights that other libraries publish for the networks, a row per
+network, source and tag, the default of a source first: `--init_from=SOURCE` or `SOURCE:TAG`. The
+top-1 accuracy in %, on one centre crop of `input` pixels (CIFAR networks: CIFAR-10), and the
+licence are as the source states them; neither was checked here.
 
 - paper, year: the citation, and the year of its first appearance
 - error: published error of a single network on the validation images, in %
@@ -24,6 +29,7 @@ from typing import NamedTuple
 import keras
 
 import models
+from models.sources import rows
 from models.tools import graphs
 from runtime import console
 
@@ -75,8 +81,27 @@ def _row(name: str, model: keras.Model, batch_size: int) -> list[str]:
     ]
 
 
-def _layer_columns(rows: list[list[str]]) -> list[Column]:
-    texts = zip(("layer", "type", "output"), zip(*rows, strict=True), strict=False)
+def _weights_table(names: list[str]) -> tuple[list[Column], list[list[str]]]:
+    """Returns the columns and rows of the published weights of networks."""
+    cells = [
+        [
+            *(row.network, row.source, row.tag, f"{row.top1:.2f}"),
+            *(str(row.preprocessing.image_size), f"{row.megabytes:,.1f}"),
+            *(row.licence or "not stated", row.said_in),
+        ]
+        for row in rows.ROWS
+        if row.network in names
+    ]
+    titles = ("network", "source", "tag", "top-1", "input", "MB", "licence", "top-1 is said in")
+    columns = [
+        _text_column(title, column)._replace(is_text=title not in ("top-1", "input", "MB"))
+        for title, column in zip(titles, zip(*cells, strict=True), strict=False)
+    ]
+    return columns or [_text_column(title, ()) for title in titles], cells
+
+
+def _layer_columns(cells: list[list[str]]) -> list[Column]:
+    texts = zip(("layer", "type", "output"), zip(*cells, strict=True), strict=False)
     numbers = Column("weights", 11), Column("multiply-adds", 14)
     return [*(_text_column(title, cells) for title, cells in texts), *numbers]
 
@@ -134,6 +159,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--plot", metavar="FILE", help="draw one network into a .svg, .png or .pdf file"
     )
+    parser.add_argument("--weights", action="store_true", help="show the published weights")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
@@ -154,8 +180,10 @@ def main(argv: list[str] | None = None):
             from models.tools import drawing
 
             return drawing.draw(_outline(names[0]), args.plot)
-        rows = (_row(name, _outline(name), args.batch_size) for name in names)
-        _print(_columns(names, args.batch_size), rows, args.markdown)
+        if args.weights:
+            return _print(*_weights_table(names), args.markdown)
+        costs = (_row(name, _outline(name), args.batch_size) for name in names)
+        _print(_columns(names, args.batch_size), costs, args.markdown)
         for name in args.names:
             print(f"\n{name}\n")
             layers = _layer_rows(_outline(name))

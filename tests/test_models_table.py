@@ -51,6 +51,15 @@ def test_plain_text_is_aligned(capsys):
     assert ["resnet18", "alexnet"] == [line for line in lines if line in models.names()]
 
 
+def test_published_weights_are_listed_with_the_default_of_a_source_first(capsys):
+    table.main(["resnet50", "lenet5", "--weights", "--markdown"])
+    title, _, *lines = capsys.readouterr().out.splitlines()
+    assert cells(title)[:6] == ["network", "source", "tag", "top-1", "input", "MB"]
+    timm = [cells(line) for line in lines if cells(line)[1] == "timm"]
+    assert timm[0][2:5] == ["resnet50.a1_in1k", "80.38", "224"] and timm[0][6] == "apache-2.0"
+    assert {cells(line)[0] for line in lines} == {"resnet50"} and len(timm) > 10
+
+
 def test_all_networks_are_listed(monkeypatch, capsys):
     built = []
     monkeypatch.setattr(table, "_row", lambda name, *_: [built.append(name) or name] + [""] * 8)

@@ -1,6 +1,8 @@
 """Weights of PyTorch libraries: their arrays become our layers, with their arithmetic."""
 
+import gzip
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from models.sources import rows
 from models.tools import published, state_dicts
 from models.tools.state_dicts import Mismatch
 
+LISTED = pathlib.Path(__file__).with_name("state_dicts.txt.gz")
 TABLE = (
     ("stage#_conv", "maps.#-1.conv"),
     ("stage#_norm", "maps.#-1.bn"),
@@ -230,6 +233,39 @@ def test_the_table_is_complete():
     assert len(set(keys)) == len(keys)
 
 
+def listed_state_dicts():
+    """The names and shapes of the libraries' state dicts, written by the libraries themselves."""
+    listed = {}
+    with gzip.open(LISTED, "rt") as file:
+        for line in file:
+            if not line.startswith(" "):
+                state = listed[tuple(line.split()[:2])] = {}
+            else:
+                name, shape = line.split(" ")[1:]
+                state[name] = tuple(map(int, shape.strip().split("x")))
+    return listed
+
+
+@pytest.mark.parametrize("source, name", listed_state_dicts())
+def test_every_module_has_a_layer_of_its_shape(source, name):
+    shapes = listed_state_dicts()[source, name]
+    state = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    weights = published.find(name, source)
+    classes = len(state[f"{weights.rule.table[-1][-1]}.weight"])
+    size = weights.row.preprocessing.image_size
+    with keras.StatelessScope(initialize_variables=False):
+        model = models.build(name, classes, image_size=size, **weights.options)
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    pairs = state_dicts.pair(layers, state, weights.rule.table)
+    state_dicts.check_all_paired(layers, pairs, state)
+    for layer, modules in pairs.items():
+        sizes = [np.prod(weight.shape) for weight in layers[layer].weights]
+        for size, module in zip(sizes, modules, strict=False):
+            shape = shapes[f"{module}.weight"]
+            assert np.prod(shape) == size or "norm" in layer and shape[0] == size, layer
+    keras.utils.clear_session()
+
+
 def squeezenet(draw):
     """A state dict of torchvision's SqueezeNet 1.1 with random values."""
     model = models.build("squeezenet1_1", 1000)
@@ -284,6 +320,7 @@ def test_weights_are_tested_used_and_trained_from_without_a_run(
     "word, expected",
     [
         ("keras", ("keras", None, None)),
+        ("pytorchcv:bninception", ("pytorchcv", "bninception", None)),
         ("timm", ("timm", None, None)),
         ("timm:resnet50.a2_in1k", ("timm", "resnet50.a2_in1k", None)),
         ("a/b.pth", (None, None, "a/b.pth")),

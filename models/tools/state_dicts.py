@@ -65,7 +65,7 @@ def load(
     """
     layers = {layer.name: layer for layer in model.layers if layer.weights}
     modules = pair(layers, state, table)
-    _check_all_paired(layers, modules, state)
+    check_all_paired(layers, modules, state)
     heads, before = graphs.classifiers(model), graphs.layers_before(model)
     first, values = next(iter(layers)), {}
     for name, names in modules.items():
@@ -88,8 +88,19 @@ def load(
     return sorted(layers.keys() - values.keys())
 
 
-def _check_all_paired(layers: Iterable[str], modules: Mapping[str, str], state: State) -> None:
-    """Raises Mismatch if a layer or a module has no partner and is not of an auxiliary head."""
+def check_all_paired(
+    layers: Iterable[str], modules: Mapping[str, tuple[str, ...]], state: State
+) -> None:
+    """Checks that every layer and every module has a partner, except in auxiliary heads.
+
+    Args:
+        layers: Names of our layers.
+        modules: Names of the modules of each layer.
+        state: Arrays by name.
+
+    Raises:
+        Mismatch: If one has none.
+    """
     for name in layers:
         if name not in modules and not name.startswith(AUXILIARY):
             raise Mismatch(f"nothing is said of {name}")
