@@ -179,7 +179,7 @@ def _published(name: str, source: str, image_size: int | None) -> Trained:
         decode.storage_for(side),
         None,
         side,
-        f"{name} with weights from {source}",
+        f"{name} with weights from {weights}",
         None,
     )
 

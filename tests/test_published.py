@@ -347,6 +347,32 @@ def test_weights_that_nobody_has_are_refused(name, word, complaint):
         published.find(name, word)
 
 
+def test_the_names_in_a_file_say_whose_it_is(tmp_path):
+    listed = listed_state_dicts()
+    for (source, name), expected in {
+        ("timm", "preresnet50"): "timm's",
+        ("pytorchcv", "squeezenet1_1"): "pytorchcv's",
+        ("timm", "resnet18"): "timm's (--init_from=torchvision:FILE if they are not)",
+    }.items():
+        state = {key: np.zeros([1] * len(shape)) for key, shape in listed[source, name].items()}
+        safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+        found = published.find(name, str(tmp_path / "a.safetensors"))
+        assert str(found) == f"{tmp_path / 'a.safetensors'} as {expected}"
+    complaint = "expected timm or pytorchcv's weights of preresnet50, received other names in"
+    with pytest.raises(ValueError, match=complaint):
+        published.find("preresnet50", str(tmp_path / "a.safetensors"))
+
+
+def test_a_file_with_a_published_name_has_that_tags_preprocessing():
+    sides = {"resnet50-0676ba61.pth": 256, "resnet50-11ad3fa6.pth": 232, "other.pth": 232}
+    for file, side in sides.items():
+        row = published.find("resnet50", "torchvision", file).row
+        assert row.preprocessing.short_side == side
+    gluon = published.find("inception_v3", "timm:inception_v3.gluon_in1k", "model.safetensors")
+    assert gluon.options["mean"] == models.registry.IMAGENET_MEAN
+    assert published.find("inception_v3", "timm").options["mean"] == (127.5, 127.5, 127.5)
+
+
 def test_a_file_of_another_network_is_refused_in_one_line(draw, tmp_path):
     safetensors.numpy.save_file(squeezenet(draw), tmp_path / "a.safetensors")
     complaint = (

@@ -13,6 +13,7 @@ from runtime import flags
 from training.agreement import check_weights, other_than_the_chief
 from training.build import Setup, settle, source_digest, take_weights
 from training.log import Log
+from training.parts import is_ours
 from training.recipe import Recipe, Running
 from training.state import State, restored
 
@@ -107,7 +108,8 @@ def _begin(setup: Setup, log: Log) -> tuple[Setup, State]:
     if source := setup.recipe.init_from:
         learning = graphs.parameters(setup.model.trainable_weights)
         new = ", ".join(setup.new_layers) or "none"
-        log.say(f"weights from {source}; new: {new}; {learning:,} parameters learn")
+        said = source if is_ours(source) else published.find(setup.recipe.model, source)
+        log.say(f"weights from {said}; new: {new}; {learning:,} parameters learn")
     if setup.trunk_and_head:
         log.say("the frozen layers see every image once: their outputs are kept in memory")
     log.show_start()

@@ -27,7 +27,7 @@ RULES = {
 }
 SOURCES = (KERAS, *RULES)
 _STATE_DICTS = (".safetensors", ".pth", ".pt", ".th", ".bin")
-_KEYWORDS = {".h5": KERAS}
+_WHOSE = {".h5": KERAS, ".caffemodel": "caffe"}
 _FIRST = {".safetensors": "timm"}  # whose a file is if several sources have its names
 _OFTEN = "torchvision"
 
@@ -45,19 +45,12 @@ def split(word: str) -> tuple[str | None, str | None, str | None]:
 
     Returns:
         The source, one of `SOURCES`, the tag and the path of the file; None for what is not said.
-
-    Raises:
-        ValueError: If the word is neither a source nor a kind of weights file.
     """
     source, colon, rest = word.partition(":")
     if source in SOURCES and (colon or not os.path.exists(word)):
         is_tag = any(row.source == source and row.tag == rest for row in rows.ROWS)
         return source, rest if is_tag else None, None if is_tag else rest or None
-    suffix = Path(word).suffix
-    if suffix not in (*_STATE_DICTS, *_KEYWORDS):
-        known = ", ".join((*_STATE_DICTS, *_KEYWORDS))
-        raise ValueError(f"expected a weights file ({known}) or SOURCE:FILE, received {word}")
-    return _KEYWORDS.get(suffix), None, word
+    return _WHOSE.get(Path(word).suffix), None, word
 
 
 def absolute(word: str) -> str:
@@ -75,10 +68,20 @@ class Published:
     Attributes:
         row: Their row in the table: the preprocessing, if they are a file without a row.
         file: Path of the file; None for weights that are downloaded.
+        others: Further sources whose names the file has.
     """
 
     row: rows.Row
     file: str | None
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Says whose weights these are."""
+        if not self.file:
+            return f"{self.source}'s {self.row.tag}, published top-1 {self.row.top1} %"
+        others = " or ".join(f"{each}:FILE" for each in self.others)
+        doubt = f" (--init_from={others} if they are not)" if others else ""
+        return f"{self.file} as {self.source}'s{doubt}"
 
     @property
     def source(self) -> str:
@@ -161,8 +164,9 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
     """
     source, tag, path = split(word)
     path = path if file is None else os.fspath(file)
+    others = ()
     if source is None:
-        source = _source_of(name, path)
+        source, *others = _sources_of(name, path)
     known = rows.of(name, source)
     if not known:
         networks = ", ".join(names(source))
@@ -175,7 +179,7 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
     elif path:
         stem = Path(path).stem
         known = [row for row in known if stem in (row.tag, Path(row.file).stem)] or known
-    return Published(known[0], path)
+    return Published(known[0], path, tuple(others))
 
 
 def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -198,20 +202,23 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
     return {re.sub(r"(\.denselayer\d+\.\w+)\.(\d)\.", r"\1\2.", k): v for k, v in state.items()}
 
 
-def _source_of(name: str, file: str) -> str:
-    """Returns the source whose modules a file names, says which if several have them."""
+def _sources_of(name: str, file: str) -> list[str]:
+    """Returns the sources whose modules a file names, the likeliest first."""
+    suffix = Path(file).suffix
+    if suffix not in _STATE_DICTS:
+        known = ", ".join((*_STATE_DICTS, *_WHOSE))
+        raise ValueError(f"expected a weights file ({known}) or SOURCE:FILE, received {file}")
     state = read(file)
     fitting = [source for source in RULES if _names_fit(name, source, state)]
     if not fitting:
         having = [source for source in RULES if name in names(source)]
         expected = " or ".join(having) or "a network that has published weights"
-        raise ValueError(f"{file} has not the names of {name}, expected weights of {expected}")
-    first = _FIRST.get(Path(file).suffix, _OFTEN)
-    source = first if first in fitting else fitting[0]
-    if len(fitting) > 1:
-        others = " or ".join(f"{each}:FILE" for each in fitting if each != source)
-        print(f"{file}: read as weights of {source}; --init_from={others} decides otherwise")
-    return source
+        raise ValueError(
+            f"wrong weights file, expected {expected}'s weights of {name}, received other names "
+            f"in {file}"
+        )
+    first = _FIRST.get(suffix, _OFTEN)
+    return sorted(fitting, key=lambda source: source != first)
 
 
 def _names_fit(name: str, source: str, state: dict[str, np.ndarray]) -> bool:
