@@ -26,7 +26,8 @@ import numpy as np
 from models.tools import graphs
 
 EPSILON = 1e-5  # of PyTorch's batch normalisation
-AUXILIARY = ("aux", "Aux")  # beginnings of the names of auxiliary heads, ours and theirs
+# Beginnings of the names of auxiliary heads: ours, PyTorch libraries' and Caffe's.
+AUXILIARY = ("aux", "Aux", "loss1/", "loss2/")
 
 Table = Sequence[tuple[str, str]]
 State = Mapping[str, np.ndarray]
@@ -53,7 +54,11 @@ def load(model: keras.Model, state: State, table: Table, *, epsilon: float = EPS
         Mismatch: If an array is missing or has another shape.
     """
     layers = {layer.name: layer for layer in model.layers if layer.weights}
-    modules = pair(layers, state, table)
+    modules = {
+        name: module
+        for name, module in pair(layers, state, table).items()
+        if f"{module}.weight" in state or not name.startswith(AUXILIARY)
+    }
     _check_all_paired(layers, modules, state)
     heads, before = graphs.classifiers(model), graphs.layers_before(model)
     values = {}

@@ -1,0 +1,1 @@
+"""Which weights other libraries publish for our networks, a file per library."""
