@@ -24,6 +24,7 @@ SCALES = {
     "half": (_HALF, _HALF),
     "dpn": (_DPN, 3 * (1 / 0.0167,)),
     "caffe": (_CAFFE, 3 * (1.0,)),
+    "caffe_colour": ((123.0, 117.0, 104.0), 3 * (1.0,)),  # of GoogLeNet
     "cifar": tuple(tuple(255 * each for each in pixel) for pixel in (_CIFAR_MEAN, _CIFAR_STD)),
 }
 

@@ -16,14 +16,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from models.sources import pytorchcv, rows, timm, torchvision
-from models.tools import keras_weights, state_dicts, torch_files
+from models.sources import caffe, pytorchcv, rows, timm, torchvision
+from models.tools import caffemodel, keras_weights, state_dicts, torch_files
 
 KERAS = "keras"
 RULES = {
     "torchvision": torchvision.RULES,
     "timm": timm.RULES,
     "pytorchcv": pytorchcv.RULES,
+    "caffe": caffe.RULES,
 }
 SOURCES = (KERAS, *RULES)
 _STATE_DICTS = (".safetensors", ".pth", ".pt", ".th", ".bin")
@@ -183,12 +184,17 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
 
 
 def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the arrays of a .safetensors or .pth file, by the names that the library gives today.
+    """Reads the arrays of a weights file, by the names that the library gives today.
+
+    Args:
+        file: A .safetensors, a .caffemodel or else a .pth.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged or unsafe.
     """
+    if Path(file).suffix == ".caffemodel":
+        return caffemodel.read(file)
     if Path(file).suffix != ".safetensors":
         state = torch_files.read(file)
     elif not Path(file).is_file():

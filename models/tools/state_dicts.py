@@ -1,4 +1,4 @@
-"""Copies the state dicts of PyTorch libraries into our networks, exactly.
+"""Copies the state dicts of PyTorch libraries and Caffe into our networks, exactly.
 
 Which of their modules each of our layers is, says a table for a kind of network and a source: our
 layers, their modules; for a separable convolution two modules. Of several rows that fit a layer,
@@ -29,7 +29,8 @@ import numpy as np
 from models.tools import graphs
 
 EPSILON = 1e-5  # of PyTorch's batch normalisation
-AUXILIARY = ("aux", "Aux")  # beginnings of the names of auxiliary heads, ours and theirs
+# Beginnings of the names of auxiliary heads: ours, PyTorch libraries' and Caffe's.
+AUXILIARY = ("aux", "Aux", "loss1/", "loss2/")
 
 Table = Sequence[tuple[str, ...]]
 State = Mapping[str, np.ndarray]
@@ -64,7 +65,11 @@ def load(
         Mismatch: If an array is missing or has another shape.
     """
     layers = {layer.name: layer for layer in model.layers if layer.weights}
-    modules = pair(layers, state, table)
+    modules = {
+        name: names
+        for name, names in pair(layers, state, table).items()
+        if f"{names[0]}.weight" in state or not name.startswith(AUXILIARY)
+    }
     check_all_paired(layers, modules, state)
     heads, before = graphs.classifiers(model), graphs.layers_before(model)
     first, values = next(iter(layers)), {}
