@@ -191,8 +191,8 @@ def pretrained(
 
     Args:
         name: Name of the network.
-        source: "keras", "timm", "torchvision", "pytorchcv" or "caffe" for the source's default weights of
-            the network, or with a tag, such as "timm:resnet50.a2_in1k".
+        source: "keras", "timm", "torchvision", "pytorchcv" or "caffe" for the source's default
+            weights of the network, or with a tag, such as "timm:resnet50.a2_in1k".
         file: Weights file as the source saves it (default: it is downloaded).
         num_classes: Number of classes; another than the source's gives a new head (default: the
             source's).

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import models
 from models import layers, ops, pools
 
 RANDOM = np.random.default_rng(0)
@@ -256,3 +257,28 @@ def test_average_pool():
     )
     with pytest.raises(ValueError, match="unknown pooling, expected one of max, average, received"):
         pooled(x, 2, 2, kind="median")
+
+
+@pytest.mark.parametrize("side", [6, 7])
+def test_centred_maxima_ignore_the_border(side):
+    maps = -np.arange(1, side * side + 1, dtype=np.float32).reshape(1, side, side, 1)
+    x = keras.Input((side, side, 1))
+    received = keras.Model(x, pools.centred_max(x, name="pool"))(maps)
+    padded = np.pad(maps[0, :, :, 0], 1, constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))[::2, ::2]
+    np.testing.assert_array_equal(received[0, :, :, 0], windows.max(axis=(2, 3)))
+
+
+def test_a_preactivated_stem_that_pools_first_is_right_for_negative_scales():
+    options = {"activated": True, "pool_first": True, "depths": (1,)}
+    model = models.build("preresnet50", 2, image_size=32, **options)
+    norm = model.get_layer("stem_norm")
+    norm.gamma.assign(-norm.gamma)
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype("float32")
+    names = ("stem_conv", "stem_relu")
+    maps, received = keras.Model(model.input, [model.get_layer(n).output for n in names])(images)
+    padded = np.pad(maps[0], [(1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))[::2, ::2]
+    expected = np.maximum(-windows.max(axis=(3, 4)) / np.sqrt(1 + norm.epsilon), 0)
+    assert (expected > 0).any()
+    np.testing.assert_allclose(received[0], expected, rtol=1e-5, atol=1e-6)
