@@ -64,7 +64,7 @@ def halve(x, kind: str, *, name: str):
         name: Name of the layer.
 
     Returns:
-        [B, floor(H / 2), floor(W / 2), C].
+        [B, floor(H / 2), floor(W / 2), C]; for padded windows the ceilings.
 
     Raises:
         ValueError: If x is smaller than the window, or `kind` is unknown.
