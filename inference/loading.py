@@ -31,8 +31,8 @@ class Weights:
     model: str | None = flag(None, "Network to use with the weights of --init_from, without a run.")
     init_from: str | None = flag(
         None,
-        "Weights of --model: keras, or a file of Keras (.h5), torchvision (.pth) or timm "
-        "(.safetensors); SOURCE:FILE says whose it is.",
+        "Weights of --model: a source (keras, timm, torchvision, pytorchcv), SOURCE:TAG as in "
+        "python -m models --weights, or a file; SOURCE:FILE says whose it is.",
     )
 
 
