@@ -3,6 +3,8 @@
 import gzip
 import json
 import pathlib
+import struct
+import tracemalloc
 
 import keras
 import numpy as np
@@ -385,3 +387,43 @@ def test_a_file_of_another_network_is_refused_in_one_line(draw, tmp_path):
         models.pretrained("squeezenet1_0", "torchvision", file=tmp_path / "b.safetensors")
     with pytest.raises(FileNotFoundError, match="no weights file, expected a .safetensors"):
         models.pretrained("squeezenet1_0", "torchvision", file=tmp_path / "c.safetensors")
+
+
+def safetensors_file(header, data=bytes(16), length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def tensor(begin, end, shape=(4,), dtype="F32"):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(safetensors_file(b"{}", b"", length=3), id="cut in the header"),
+        pytest.param(safetensors_file(b"{}", b"", length=1 << 62), id="huge header"),
+        pytest.param(safetensors_file(b"[]", b""), id="no names"),
+        pytest.param(safetensors_file(b'{"a": ' * 5000, b""), id="deep header"),
+        pytest.param(safetensors_file({"a": tensor(0, 16), "b": tensor(0, 16)}), id="overlap"),
+        pytest.param(safetensors_file({"a": tensor(4, 20)}, bytes(20)), id="hole"),
+        pytest.param(safetensors_file({"a": tensor(0, 1 << 62, (1 << 60,))}), id="huge offset"),
+        pytest.param(safetensors_file({"a": tensor(0, 16, (1 << 62, 1 << 62))}), id="huge shape"),
+        pytest.param(safetensors_file({"a": tensor(0, 16, (-4,))}), id="negative shape"),
+        pytest.param(safetensors_file({"a": tensor(0, 16, (5,))}), id="other size"),
+        pytest.param(safetensors_file({"a": tensor(16, 0)}), id="ends before it begins"),
+        pytest.param(safetensors_file({"a": tensor(0, 16)}, bytes(8)), id="cut in the data"),
+        pytest.param(safetensors_file({"a": tensor(0, 16)}, bytes(24)), id="longer"),
+        pytest.param(safetensors_file({"a": tensor(0, 16, dtype="O")}), id="objects"),
+        pytest.param(safetensors_file({"a": tensor(0, 16, (16,), "F8_E4M3")}), id="8 bits"),
+    ],
+)
+def test_hostile_safetensors_are_refused_in_one_line(content, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="wrong weights file") as error:
+        models.pretrained("resnet18", "timm", file=tmp_path / "a.safetensors")
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "\n" not in str(error.value) and used < 10e6

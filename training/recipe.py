@@ -184,8 +184,8 @@ class Recipe:
 
     init_from: str | None = flag(
         None,
-        "Start from weights: a run, a source (keras, timm, torchvision, pytorchcv), SOURCE:TAG as in "
-        "python -m models --weights, or a file; SOURCE:FILE says whose it is.",
+        "Start from weights: a run, a source (keras, timm, torchvision, pytorchcv), SOURCE:TAG as "
+        "python -m models --weights lists them, or a file; SOURCE:FILE says whose it is.",
         heading="Fine-tuning",
     )
     freeze: str = flag(

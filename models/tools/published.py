@@ -202,7 +202,7 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
     else:
         try:
             state = safetensors.numpy.load_file(file)
-        except safetensors.SafetensorError as error:
+        except (safetensors.SafetensorError, AttributeError) as error:  # the latter: its dtypes
             raise ValueError(f"wrong weights file {file}: {error}") from error
     # DenseNets that were published before torchvision renamed the modules of a layer.
     return {re.sub(r"(\.denselayer\d+\.\w+)\.(\d)\.", r"\1\2.", k): v for k, v in state.items()}
