@@ -23,7 +23,7 @@ with console.quiet_import():
     from data.images.reading import PassedOver
     from data.pipeline import views
     from data.sources import sources
-    from engine import devices
+    from engine import devices, runs
     from inference import classifier, embeddings, extras, inputs, loading
     from report import answers, overlay
 
@@ -76,6 +76,7 @@ class Options:
 flags.define(loading.Weights, Options)
 
 OUTPUT_FLAGS = ("json", "csv", "explain", "features", "every")  # --serve refuses them
+WITHOUT_A_RUN = loading.Weights(model="mobilenet_100", init_from="timm")
 SERVE_PACKAGES = ("flask", "waitress", "werkzeug")  # packages that --serve needs
 
 
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> None:
             return serve_page(weights, options)
         passed_over = PassedOver()
         images = list_images(arguments, passed_over)
-        network = loading.open_network(options.run_dir, weights)
+        network = open_network(options.run_dir, weights)
         outputs = Outputs(network, options)
         are_known = isinstance(images, list)
         image_classifier = classifier.Classifier(
@@ -136,13 +137,22 @@ def serve_page(weights: loading.Weights, options: Options) -> None:
     from inference import serve
 
     serve.serve(
-        loading.open_network(options.run_dir, weights),
+        open_network(options.run_dir, weights),
         processes=options.threads,
         host=options.host,
         port=options.port,
         max_megabytes=options.max_megabytes,
         **prediction_options(options),
     )
+
+
+def open_network(run_dir: str | None, weights: loading.Weights) -> loading.Trained:
+    """Opens the chosen network, else the newest run's, else one that knows ImageNet's classes."""
+    if run_dir or weights != loading.Weights() or runs.any_saved():
+        return loading.open_network(run_dir, weights)
+    network = loading.open_network(None, WITHOUT_A_RUN)
+    print(f"no run found: {network.name}", file=sys.stderr)
+    return network
 
 
 def list_images(

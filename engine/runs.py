@@ -62,13 +62,22 @@ def newest(*, saved: bool = False) -> "Run":
     Raises:
         FileNotFoundError: If there is none.
     """
-    runs = [Run(path.parent) for path in ROOT.glob(f"*/{_SETTINGS}")]
+    runs = _started()
     if saved:
         runs = [run for run in runs if run.checkpoint_files()]
     if not runs:
         expected = "checkpoint" if saved else _SETTINGS
         raise FileNotFoundError(f"no run found: expected a folder with a {expected} under {ROOT}/")
     return max(runs, key=lambda run: run.last_change)
+
+
+def any_saved() -> bool:
+    """Whether a run under `runs/` has a checkpoint."""
+    return any(run.checkpoint_files() for run in _started())
+
+
+def _started() -> list["Run"]:
+    return [Run(path.parent) for path in ROOT.glob(f"*/{_SETTINGS}")]
 
 
 def open_checkpoint(path: str | None, selector: str) -> tuple[Path, checkpoints.Checkpoint]:
