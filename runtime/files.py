@@ -19,6 +19,11 @@ class BusyError(ValueError):
     """Another process holds a lock."""
 
 
+def cache() -> Path:
+    """Returns `$CONVNETS_CACHE`, or `~/.cache/convnets`; the folder may not exist yet."""
+    return Path(os.environ.get("CONVNETS_CACHE") or "~/.cache/convnets").expanduser()
+
+
 def partial(output: Path) -> Path:
     """Returns the folder in which an output is made, `OUTPUT.partial`."""
     return output.with_name(f"{output.name}.partial")

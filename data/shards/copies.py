@@ -18,7 +18,7 @@ _USE = "used.json"  # in a copy: the data it was last used for, and when
 
 def folder() -> Path:
     """Returns `$CONVNETS_CACHE`, or `~/.cache/convnets`; the folder may not exist yet."""
-    return Path(os.environ.get("CONVNETS_CACHE") or "~/.cache/convnets").expanduser()
+    return files.cache()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from models.sources import caffe, pytorchcv, rows, timm, torchvision
-from models.tools import caffemodel, keras_weights, state_dicts, torch_files
+from models.tools import caffemodel, downloads, keras_weights, state_dicts, torch_files
 
 KERAS = "keras"
 RULES = {
@@ -27,6 +27,12 @@ RULES = {
     "caffe": caffe.RULES,
 }
 SOURCES = (KERAS, *RULES)
+# Where files of the table are; of timm those that its hub has not.
+_PLACES = {
+    "torchvision": "https://download.pytorch.org/models/",
+    "timm": "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-cadene/",
+    "pytorchcv": "https://github.com/osmr/imgclsmob/releases/download/",
+}
 _STATE_DICTS = (".safetensors", ".pth", ".pt", ".th", ".bin")
 _WHOSE = {".h5": KERAS, ".caffemodel": "caffe"}
 _FIRST = {".safetensors": "timm"}  # whose a file is if several sources have its names
@@ -105,7 +111,7 @@ class Published:
     @functools.cached_property
     def state(self) -> dict[str, np.ndarray]:
         """Arrays of the file by their names; not for Keras."""
-        return read(self.file)
+        return read(self.file or fetch(self.row))
 
     @property
     def num_classes(self) -> int:
@@ -146,7 +152,7 @@ class Published:
     def _mismatch(self, reason) -> ValueError:
         return ValueError(
             f"wrong weights file, expected {self.source}'s weights of {self.row.network}, "
-            f"received {self.file}: {reason}"
+            f"received {self.file or self.row.file}: {reason}"
         )
 
 
@@ -181,6 +187,28 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
         stem = Path(path).stem
         known = [row for row in known if stem in (row.tag, Path(row.file).stem)] or known
     return Published(known[0], path, tuple(others))
+
+
+def fetch(row: rows.Row) -> Path:
+    """Returns the file of weights of the table, downloaded if it is not there.
+
+    Raises:
+        NotDownloaded: If it cannot be downloaded.
+        ValueError: If the source has no file to download, or a package is missing.
+    """
+    if row.source not in _PLACES:
+        raise ValueError(
+            f"weights of {row.source} are not downloaded, expected --init_from={row.source}:FILE, "
+            f"such as {row.file}"
+        )
+    if row.file == downloads.ON_HUB:
+        return downloads.from_hub(f"timm/{row.tag}", f"{row.tag}.safetensors")
+    name = row.file.rpartition("/")[2]
+    is_zipped = row.source == "pytorchcv"
+    prefix = Path(name).stem.rpartition("-")[2]
+    checksum = downloads.Checksum("sha1" if is_zipped else "sha256", prefix)
+    url = _PLACES[row.source] + row.file + (".zip" if is_zipped else "")
+    return downloads.from_url(url, name, checksum)
 
 
 def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
