@@ -30,7 +30,7 @@ with console.quiet_import():
 
     import models
     from data import pipeline
-    from data.images import workers
+    from data.images import resized, workers
     from data.pipeline import views
     from data.sources import sources
     from engine import checkpoints, devices
@@ -214,7 +214,8 @@ def agreement_on_files(
 ) -> dict:
     """Compares the export's answers to image files with classify.py's answers.
 
-    The pixels differ slightly, because the export decodes and resizes with TensorFlow, not OpenCV.
+    The pixels differ slightly, because the export decodes and resizes with TensorFlow, not with
+    OpenCV or Pillow.
 
     Returns:
         The `count` of files, the `largest` and the `mean` of the largest difference per file, and
@@ -251,7 +252,8 @@ def probabilities(network: loading.Trained, images: np.ndarray) -> np.ndarray:
 def facts(network: loading.Trained, format: str, agreements: dict) -> dict:
     """Collects the facts for the model card."""
     row, size = models.VARIANTS[network.model.name], network.model.input_shape[1]
-    stored = network.storage.short_side or round(size / 0.875)
+    storage = network.storage
+    stored = storage.short_side or round(size / 0.875)
     installed = {name: metadata.version(name) for name in formats.FORMATS[format].packages}
     return {
         "format": format,
@@ -263,6 +265,7 @@ def facts(network: loading.Trained, format: str, agreements: dict) -> dict:
         "parameters": graphs.parameters(network.model.trainable_weights),
         "size": size,
         "cut": int(views.crop_side(stored, size)) / stored,
+        "resized": storage if isinstance(storage, resized.Resized) else None,
         "data": Path(network.origin.data).name if network.origin else None,
         "accuracies": card.accuracies(network.folder, network.digest, network.step),
         "agreement": agreements,

@@ -5,6 +5,7 @@ python test.py RUN --crops=10         ten crops, averaged: the AlexNet paper's p
 python test.py RUN --split=test       the test split, which training never touches
 python test.py RUN RUN RUN            several runs, compared with each other, and their ensemble
 python test.py RUN --images=FOLDER    class folders, without conversion
+python test.py --model=resnet50 --init_from=timm --images=ILSVRC2012_img_val     published weights
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from runtime.flags import flag
 with console.quiet_import():
     from data import opening, pipeline
     from data.checks import integrity
+    from data.images import decode
     from data.pipeline import views
     from data.shards import datasets
     from engine import devices
@@ -34,7 +36,9 @@ class Options:
         heading="Images",
     )
     images: str | None = flag(
-        None, "Class folders to test on, read without conversion (default: --data)."
+        None,
+        "Class folders, or ILSVRC2012_img_val with the development kit beside it, to test on "
+        "without conversion (default: --data).",
     )
     split: str = flag(
         "validation",
@@ -82,8 +86,8 @@ def main(argv: list[str]) -> None:
         tests = [Test(path, weights, options) for path in arguments or [None]]
         outcomes = []
         for test in tests:
-            if len(tests) > 1:
-                print(test.network.name)
+            if len(tests) > 1 or test.network.origin is None:
+                print(console.printable(test.described()))
             outcomes.append(test.run())
         if len(tests) > 1:
             print("\n".join(evaluation.compared([test.network.name for test in tests], outcomes)))
@@ -126,7 +130,10 @@ class Test:
             self._images = testsets.Folder(
                 options.images,
                 self.network.class_names,
-                self.network.storage,
+                {
+                    size: network.storage
+                    for size, network in zip(self._sizes, self._networks, strict=True)
+                },
                 options.threads,
             )
             self._shard_errors = contextlib.nullcontext()
@@ -134,6 +141,15 @@ class Test:
             dataset = open_data(self.network, options.data, options.split, verify=options.verify)
             self._images = testsets.Split(dataset, options.split)
             self._shard_errors = integrity.naming_damage(dataset)
+
+    def described(self) -> str:
+        """Says which network this is, and how published weights see files of images."""
+        storages = [network.storage for network in self._networks]
+        if not self._options.images or isinstance(storages[0], decode.Storage):
+            return self.network.name
+        if self._options.dense:
+            return f"{self.network.name}; whole images"
+        return f"{self.network.name}; {', '.join(map(str, storages))}"
 
     def run(self) -> evaluation.Outcome:
         """Runs the test, prints the results and writes them into the run folder."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import models
 from data.images import decode
+from data.images.resized import Resized
 from data.shards import copies
 from data.sources import imagenet
 from engine import checkpoints, runs
@@ -58,7 +59,8 @@ class Trained:
     Attributes:
         model: Model from float32 images in 0..255 to {"logits": [B, K]}.
         class_names: Names of the K classes.
-        storage: Storage format of the training images, which new images are brought to.
+        storage: Storage format of the training images, which new images are brought to; for
+            published weights how their source resizes images.
         origin: Training data; None for published weights.
         image_size: Side of the input in training, in pixels.
         name: Path of the checkpoint, or source of the published weights.
@@ -71,7 +73,7 @@ class Trained:
 
     model: keras.Model
     class_names: list[str]
-    storage: decode.Storage
+    storage: decode.Storage | Resized
     origin: Origin | None
     image_size: int
     name: str
@@ -170,15 +172,16 @@ def _temperature(folder: Path, digest: str) -> float:
 
 def _published(name: str, source: str, image_size: int | None) -> Trained:
     weights = published.find(name, source)
-    side, classes = weights.row.preprocessing.image_size, weights.num_classes
-    model = models.build(name, classes, image_size=image_size or side, **weights.options)
+    theirs, classes = Resized(**vars(weights.row.preprocessing)), weights.num_classes
+    resized = theirs.at(image_size or theirs.image_size)
+    model = models.build(name, classes, image_size=resized.image_size, **weights.options)
     weights.load(model)
     return Trained(
         model,
         _class_names(classes),
-        decode.storage_for(side),
+        resized,
         None,
-        side,
+        theirs.image_size,
         f"{name} with weights from {weights}",
         None,
     )

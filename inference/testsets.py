@@ -1,8 +1,9 @@
 """Labelled images for tests: a split of a converted data set, or unconverted class folders."""
 
 import collections
+import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import cv2
@@ -15,6 +16,7 @@ from data.images.decode import Storage, Stored
 from data.images.examples import Example
 from data.images.names import composed
 from data.images.reading import PassedOver
+from data.images.resized import Resized
 from data.pipeline import pixels, views
 from data.shards import random_access, records
 from data.shards.datasets import Dataset
@@ -110,10 +112,14 @@ class Split:
 
 
 class Folder:
-    """Images in class folders, `root/CLASS/**`, decoded on demand."""
+    """Images in class folders, `root/CLASS/**`, or of ILSVRC2012, decoded on demand."""
 
     def __init__(
-        self, root: str, class_names: Sequence[str], storage: Storage, processes: int
+        self,
+        root: str,
+        class_names: Sequence[str],
+        storages: Mapping[int, Storage | Resized],
+        processes: int,
     ) -> None:
         """Lists the images.
 
@@ -121,22 +127,27 @@ class Folder:
         are left out.
 
         Args:
-            root: Folder of the class folders.
+            root: Folder of the class folders, or ILSVRC2012's flat validation images, see
+                `imagenet.flat_validation`.
             class_names: Class names of the network.
-            storage: Storage format that images are brought to before views are cropped.
+            storages: Storage format that images are brought to before views are cropped, or how
+                they are resized, by the side of the views.
             processes: Upper limit of decoding processes.
 
         Raises:
             FileNotFoundError: If the folder does not exist.
-            ValueError: If it has no class folders, or none of the network's classes.
+            ValueError: If it has no class folders, or none of the network's classes; or if flat
+                validation images have no labels.
         """
         self.name, self.class_names = root, class_names
-        self._storage, self._processes = storage, processes
+        self._storages, self._processes = storages, processes
         self._passed_over = PassedOver()
-        listing = folders.list_class_folders(root, self._passed_over)
+        listing = imagenet.flat_validation(root)
+        listing = listing or folders.list_class_folders(root, self._passed_over)
         if not listing:
             raise ValueError(
-                f"{root} holds no CLASS/*.jpg images, expected class folders; "
+                f"{root} holds no CLASS/*.jpg images, expected class folders or "
+                f"{imagenet.VALIDATION} with {imagenet.DEVKIT} beside it; "
                 "for images without labels use classify.py"
             )
         labels = {composed(name): label for label, name in enumerate(class_names)}
@@ -173,7 +184,7 @@ class Folder:
     def _batches(
         self, size: int, crops: int, batch_size: int, replicas: int
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        readable = self._readable()
+        readable = self._readable(self._storages[size])
         while batch := list(itertools.islice(readable, batch_size * replicas)):
             missing = batch_size * replicas - len(batch)
             images = pipeline.views_of([stored for _, stored in batch], size=size, crops=crops)
@@ -186,12 +197,16 @@ class Folder:
 
     def whole(self, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Yields every image, uint8 [H, W, 3], with shorter side `side`, and its label."""
-        for example, stored in self._readable():
+        storage = self._storages[side]
+        if isinstance(storage, Resized):  # to the side itself at once
+            storage = dataclasses.replace(storage, image_size=side, short_side=side)
+        for example, stored in self._readable(storage):
             yield _scaled(pixels.from_stored(stored), side), example.label
 
-    def _readable(self) -> Iterator[tuple[Example, Stored]]:
+    def _readable(self, storage: Storage | Resized) -> Iterator[tuple[Example, Stored]]:
         self._read_examples, self._rejected = [], []
-        for example, stored in zip(self._examples, self._stored(self._examples), strict=True):
+        prepared = self._stored(self._examples, storage)
+        for example, stored in zip(self._examples, prepared, strict=True):
             if isinstance(stored, workers.Rejected):
                 self._rejected.append(f"{example.name}: {stored.reason}")
             else:
@@ -205,7 +220,8 @@ class Folder:
     def pictures(self, positions: Sequence[int]) -> list[np.ndarray]:
         """Reads the images at these positions, as converted: uint8 [H, W, 3]."""
         examples = [self._read_examples[position] for position in positions]
-        return [pixels.from_stored(stored) for stored in self._stored(examples)]
+        storage = next(iter(self._storages.values()))
+        return [pixels.from_stored(stored) for stored in self._stored(examples, storage)]
 
     def remarks(self) -> list[str]:
         """Returns lines about other files, folders of unknown classes and unreadable images."""
@@ -221,9 +237,11 @@ class Folder:
             lines.append(f"not counted: {len(self._rejected)} unreadable: {self._rejected[0]}, ...")
         return lines
 
-    def _stored(self, examples: Sequence[Example]) -> Iterator[Stored | workers.Rejected]:
+    def _stored(
+        self, examples: Sequence[Example], storage: Storage | Resized
+    ) -> Iterator[Stored | workers.Rejected]:
         processes = max(1, min(self._processes, len(examples)))
-        return workers.prepared(examples, self._storage, processes)
+        return workers.prepared(examples, storage, processes)
 
 
 def _scaled(image: np.ndarray, side: int) -> np.ndarray:

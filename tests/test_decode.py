@@ -12,9 +12,12 @@ import tensorflow as tf
 from corpus import FORMATS, chunk, heic, saved, tiff
 from PIL import Image
 
+from data import pipeline
 from data.images import decode, workers
 from data.images.decode import BITS, BadImage, Storage
 from data.images.examples import Example
+from data.images.resized import MAX_SIDE, Resized
+from data.pipeline import views
 
 # Red above blue, so that every orientation shows.
 PIXELS = np.zeros((24, 16, 3), np.uint8)
@@ -561,7 +564,8 @@ def test_from_1_mib_of_pixels_on_png_is_smaller():
 def test_frames_are_prepared_as_images():
     pixels = photograph(6, 90, 120)
     data = saved(Image.fromarray(pixels), "PNG")
-    for storage in (Storage(30), Storage(30, encoding="raw"), Storage(0), Storage(256)):
+    storages = Storage(30), Storage(30, encoding="raw"), Storage(0), Storage(256)
+    for storage in (*storages, Resized(64, 70)):
         frame = decode.prepare_pixels(pixels[..., ::-1].copy(), storage)
         assert frame == decode.prepare(data, storage)
         assert frame.format == "RAW"
@@ -620,6 +624,53 @@ def test_raw_is_the_centre_square():
     stored = decode.store(saved(Image.fromarray(pixels), "PNG"), Storage(40, encoding="raw"))
     assert (stored.format, stored.height, stored.width) == ("RAW", 40, 40)
     np.testing.assert_array_equal(pixels_of(stored), pixels[:, 10:50])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("sides", [(211, 97), (64, 333), (31, 57), (70, 70), (90, 17)])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_resized_pixels_are_those_of_pillow(interpolation, sides, format):
+    """Enlarged or reduced to the shorter side, by the filter, and never through another JPEG."""
+    data = saved(Image.fromarray(photograph(7, *sides)), format)
+    stored = decode.prepare(data, Resized(64, 70, interpolation))
+    photo, shorter = Image.open(io.BytesIO(data)), min(sides)
+    size = [int(70 * side / shorter) for side in photo.size]
+    expected = np.asarray(photo.resize(size, Image.Resampling[interpolation.upper()]))
+    assert stored.format == "RAW" and min(stored.height, stored.width) == 70
+    np.testing.assert_array_equal(pixels_of(stored), expected)
+    # torchvision's centre crop; odd margins may be rounded by a pixel otherwise
+    (view,) = pipeline.views_of([stored], size=64, crops=1)[0]
+    top, left = ((side - 64) // 2 for side in expected.shape[:2])
+    np.testing.assert_array_equal(view, expected[top : top + 64, left : left + 64])
+    corner = pipeline.views_of([stored], size=64, crops=10)[0, 3]
+    np.testing.assert_array_equal(corner, expected[-64:, -64:])
+
+
+@pytest.mark.parametrize("crop, short_side", [(224, 256), (299, 342), (227, 256), (224, 235)])
+def test_crops_of_any_size_are_cut_out_of_what_was_resized_once(crop, short_side):
+    how = Resized(crop, short_side, "bicubic", 12)
+    assert how.at(crop) is how
+    sides = range(1, 1000)
+    others = [how.at(side) for side in sides]
+    shorter = np.array([other.short_side for other in others])
+    cut = [views.crop_side(each, side) for each, side in zip(shorter, sides, strict=True)]
+    assert [int(each) for each in cut] == list(sides)
+    np.testing.assert_allclose(shorter, np.array(sides) * short_side / crop, atol=1.5)
+    assert {(other.interpolation, other.bits) for other in others} == {("bicubic", 12)}
+
+
+def test_what_would_be_too_long_after_resizing_is_refused():
+    data = saved(Image.fromarray(photograph(8, 1, 300)), "PNG")
+    with pytest.raises(BadImage, match=f"more than {MAX_SIDE:,} pixels .* becomes 76800 x 256"):
+        decode.prepare(data, Resized(224, 256))
+
+
+@pytest.mark.parametrize(
+    "wrong", [(224, 223), (224, 257), (0, 1), (224, 256, "nearest"), (224, 256, "bicubic", 9)]
+)
+def test_wrong_resizing_is_refused(wrong):
+    with pytest.raises(ValueError, match="^expected .*, received "):
+        Resized(*wrong)
 
 
 def test_storage_of_before_goes_on_working():

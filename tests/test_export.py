@@ -18,7 +18,9 @@ import tensorflow as tf
 from conftest import PIPES, ROOT, photograph
 
 import models
+from data import pipeline
 from data.images import decode
+from data.images.resized import Resized
 from data.pipeline import pixels
 from engine import checkpoints, runs
 from engine.evaluator import predict
@@ -175,6 +177,17 @@ def test_files_are_reduced_and_not_compressed(encoding, sides):
     top, left = (height - side) // 2, (width - side) // 2
     expected = pixels.resize(small[top : top + side, left : left + side], np.empty_like(seen))
     assert np.abs(seen.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("sides", [(300, 400), (421, 211), (90, 50)])
+def test_files_are_resized_as_the_source_of_the_weights_does(sides, interpolation):
+    file = cv2.imencode(".png", photograph(3, *sides)[..., ::-1])[1].tobytes()
+    resized = Resized(64, 73, interpolation)
+    (seen,) = decode_graph.centre_views(tf.constant([file]), resized, 64).numpy()
+    stored = decode.prepare(file, resized)
+    (expected,) = pipeline.views_of([stored], size=64, crops=1)[0]
+    assert np.abs(seen.astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize("kind", ["grey", "colour", "alpha", "eight bits", "JPEG"])

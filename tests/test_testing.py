@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+import tarfile
 
 import cv2
 import keras
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from conftest import ROOT
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_pipeline import FORMATS, encoded, photo, write_dataset
 
 from data import pipeline
 from data.images import decode
+from data.images.resized import Resized
 from data.shards import records
+from data.sources import imagenet
 from engine.evaluator import predict
 from inference import loading, testsets
 from report import scores
@@ -264,7 +268,7 @@ def test_views_of_a_folder_are_those_of_classify(photographs):
     """Both cut the same pixels out of the same file."""
     names = ["class_0", "class_1", "class_2"]
     network_storage = loading.decode.storage_for(32)
-    folder = testsets.Folder(str(photographs), names, network_storage, 1)
+    folder = testsets.Folder(str(photographs), names, {32: network_storage}, 1)
     options = {"size": 32, "crops": 1, "batch_size": 5, "threads": 1, "replicas": 2}
     batches = list(folder.batches(**options).as_numpy_iterator())
     assert len(batches) == 10 and sum(weights.sum() for *_, weights in batches) == 48
@@ -272,6 +276,55 @@ def test_views_of_a_folder_are_those_of_classify(photographs):
     stored = loading.decode.store(path.read_bytes(), network_storage)
     (expected,) = pipeline.views_of([stored], size=32, crops=1)
     np.testing.assert_array_equal(batches[0][0][0], expected)
+
+
+def test_every_size_of_views_and_of_whole_images_is_resized_once(photographs):
+    names = ["class_0", "class_1", "class_2"]
+    resized = Resized(64, 73, "bicubic")
+    storages = {size: resized.at(size) for size in (64, 96)}
+    folder = testsets.Folder(str(photographs), names, storages, 1)
+    for size, short_side in ((64, 73), (96, 110)):
+        options = {"size": size, "crops": 1, "batch_size": 1, "threads": 1, "replicas": 1}
+        first, *_ = next(iter(folder.batches(**options)))
+        whole, label = next(iter(folder.whole(size)))
+        path = photographs / folder.filenames()[0]
+        photo = Image.fromarray(decode.decode(path.read_bytes()))
+
+        def scaled(side, photo=photo):
+            sides = [each * side // min(photo.size) for each in photo.size]
+            return np.asarray(photo.resize(sides, Image.Resampling.BICUBIC))
+
+        top, left = ((side - size) // 2 for side in scaled(short_side).shape[:2])
+        expected = scaled(short_side)[top : top + size, left : left + size]
+        np.testing.assert_array_equal(first[0, 0], expected)
+        np.testing.assert_array_equal(whole, scaled(size))
+        assert label == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_flat_validation_images_are_labelled_by_the_development_kit(tmp_path, packed):
+    images, kit = tmp_path / imagenet.VALIDATION, tmp_path / imagenet.DEVKIT / "data"
+    images.mkdir()
+    for number, colour in enumerate((200, 30, 120), start=1):
+        pixels = np.full((40, 50, 3), colour, np.uint8)
+        cv2.imwrite(str(images / f"ILSVRC2012_val_{number:08d}.JPEG"), pixels)
+    with pytest.raises(ValueError, match="no labels; expected .* beside it"):
+        testsets.Folder(str(images), imagenet.class_names(), {32: decode.storage_for(32)}, 1)
+    kit.mkdir(parents=True)
+    (kit / imagenet.GROUND_TRUTH).write_text("490\n361\n490\n")
+    if packed:
+        with tarfile.open(f"{images}.tar", "w") as archive:
+            for path in sorted(images.iterdir()):
+                archive.add(path, path.name)
+        shutil.rmtree(images)
+        images = images.with_suffix(".tar")
+    folder = testsets.Folder(str(images), imagenet.class_names(), {32: decode.storage_for(32)}, 1)
+    found = {}
+    for image, label in folder.whole(32):
+        found.setdefault(folder.class_names[label], []).append(int(image.mean()))
+    wnids = {row["ilsvrc2012_id"]: row["name"] for row in imagenet._rows().values()}
+    assert found == {wnids["490"]: [200, 120], wnids["361"]: [30]}
+    assert sorted(folder.filenames()) == [f"ILSVRC2012_val_{n:08d}.JPEG" for n in (1, 2, 3)]
 
 
 def test_whole_images_are_seen_by_the_network_as_a_convolution(command, run, photographs):

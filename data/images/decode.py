@@ -23,6 +23,7 @@ from PIL import Image
 
 from data.images import decoders, jpeg, kinds, png, tiff, webp
 from data.images.decoders import BITS, BadImage, decode_bgr, read_header
+from data.images.resized import Resized, resize
 
 ENCODINGS = ("auto", "jpeg", "raw")
 RAW_BYTES = 1 << 20  # pixels up to this size are stored raw, fastest to read; more as PNG
@@ -215,33 +216,39 @@ def store(data: bytes, storage: Storage) -> Stored:
     return _as_jpeg(image, storage.quality or SAME_SIZE_QUALITY)
 
 
-def prepare(data: bytes, storage: Storage) -> Stored:
+def prepare(data: bytes, storage: Storage | Resized) -> Stored:
     """Decodes an image for immediate use, like `store` but without compression.
 
     Args:
         data: A file of one of `decoders.FORMATS`.
-        storage: How the training images were stored.
+        storage: How the training images were stored, or are resized.
 
     Returns:
-        Pixels, reduced or cropped as in a record; the file itself if `store` keeps its bytes.
+        Pixels, reduced or cropped as in a record; the file itself if `store` keeps its bytes. With
+        `Resized` always pixels, enlarged or reduced.
 
     Raises:
         BadImage: If the file cannot be decoded.
     """
     header = read_header(data)
     image = decode_bgr(data, header, storage.bits)
-    if _keeps_bytes(data, header, image, storage):
+    if isinstance(storage, Storage) and _keeps_bytes(data, header, image, storage):
         return _with_statistics(data, "JPEG", image)
     return prepare_pixels(image, storage)
 
 
-def prepare_pixels(pixels: np.ndarray, storage: Storage) -> Stored:
+def prepare_pixels(pixels: np.ndarray, storage: Storage | Resized) -> Stored:
     """Reduces decoded pixels, and crops them for encoding "raw", like `store`; no compression.
 
     Args:
         pixels: uint8 [H, W, 3], in OpenCV's channel order.
-        storage: How the training images were stored.
+        storage: How the training images were stored, or are resized.
+
+    Raises:
+        BadImage: If the image would be too long after resizing.
     """
+    if isinstance(storage, Resized):
+        return _as_raw(resize(pixels, storage))
     image = _reduced(pixels, storage.short_side)
     return _as_raw(_centre_square(image) if storage.encoding == "raw" else image)
 

@@ -18,6 +18,7 @@ from data.images import kinds, sandbox, workers
 from data.images.decode import Storage, Stored, prepare_pixels
 from data.images.decoders import MAX_PIXELS, BadImage
 from data.images.examples import Example
+from data.images.resized import Resized
 from data.images.workers import CRASHED, Rejected
 
 _RATE = 25.0  # frames per second of a file that does not say
@@ -33,7 +34,7 @@ class Frame:
     Attributes:
         number: Number of the frame, from 0.
         seconds: Time since the first frame.
-        stored: The frame as a raw record would hold it.
+        stored: The frame's pixels, as `decode.prepare_pixels` returns them.
     """
 
     number: int
@@ -56,7 +57,7 @@ def is_video(example: object) -> bool:
 
 
 def frames(
-    path: str | os.PathLike, storage: Storage, every: int | None = None
+    path: str | os.PathLike, storage: Storage | Resized, every: int | None = None
 ) -> Iterator[Frame | Rejected]:
     """Decodes a video in a separate process.
 
@@ -65,7 +66,7 @@ def frames(
 
     Args:
         path: The file.
-        storage: How the training images were stored.
+        storage: How the training images were stored, or are resized.
         every: Yield every Nth frame (default: one per second).
 
     Yields:
@@ -113,7 +114,7 @@ def main() -> None:
 
 
 def _decoded(
-    path: str, storage: Storage, every: int | None, seconds: int
+    path: str, storage: Storage | Resized, every: int | None, seconds: int
 ) -> Iterator[Frame | Rejected | str | None]:
     """Yields the frames, the reason if they end early, and None at the end."""
     sandbox.limit_time(seconds)
@@ -128,7 +129,9 @@ def _decoded(
     yield None
 
 
-def _read(path: str, storage: Storage, every: int | None, seconds: int) -> Iterator[Frame]:
+def _read(
+    path: str, storage: Storage | Resized, every: int | None, seconds: int
+) -> Iterator[Frame]:
     video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     if not video.isOpened():
         raise BadImage("a video that is cut short, damaged or of an unknown kind")

@@ -33,6 +33,7 @@ from data.images.decode import (
     store,
 )
 from data.images.examples import Example
+from data.images.resized import Resized
 from data.images.sandbox import (
     OUT_OF_TIME,
     REPOSITORY,
@@ -100,7 +101,7 @@ def stored(
 
 
 def prepared(
-    examples: Iterable[Example], storage: Storage, workers: int
+    examples: Iterable[Example], storage: Storage | Resized, workers: int
 ) -> Iterator[Stored | Rejected]:
     """Decodes images for immediate use, like `stored` but without compression."""
     return map_examples(examples, functools.partial(_prepare, storage=storage), workers)
@@ -185,7 +186,7 @@ class WorkerPool:
         self._threads = ThreadPoolExecutor(workers)
 
     def prepared(
-        self, examples: Iterable[Example], storage: Storage
+        self, examples: Iterable[Example], storage: Storage | Resized
     ) -> Iterator[Stored | Rejected]:
         """Decodes images for immediate use, as the function `prepared` does."""
         return self.map_examples(examples, functools.partial(_prepare, storage=storage))
@@ -291,7 +292,7 @@ def _store(example: Example, storage: Storage) -> Stored:
     return store(example.read(), storage)
 
 
-def _prepare(example: Example, storage: Storage) -> Stored:
+def _prepare(example: Example, storage: Storage | Resized) -> Stored:
     return prepare(example.read(), storage)
 
 

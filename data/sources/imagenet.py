@@ -94,6 +94,27 @@ def ilsvrc2012(data: str, *, val_data: str | None, validation_fraction: float, s
     )
 
 
+def flat_validation(path: str) -> Listing:
+    """Lists flat validation images by WordNet id, as `ilsvrc2012` labels them.
+
+    Args:
+        path: `ILSVRC2012_img_val`, or the .tar file of that name, with the development kit beside
+            it.
+
+    Returns:
+        The images by class; empty if the path has another name, or holds class folders.
+
+    Raises:
+        ValueError: If there are no images, an archive is damaged, or the ground truth is missing or
+            does not fit.
+    """
+    root, name = os.path.split(os.path.abspath(path))
+    is_theirs = name in (VALIDATION, f"{VALIDATION}.tar") and os.path.exists(path)
+    if not is_theirs or _has_class_folders(Path(root)):
+        return {}
+    return _validation_listing(Path(root))
+
+
 def images_in_archive(path: str | Path) -> list[Example]:
     """Lists the images of an uncompressed tar file, such as ILSVRC2012_img_test.tar.
 
@@ -221,7 +242,7 @@ def _flat_images(path: Path) -> list[Example]:
 
 def _validation_listing(root: Path) -> Listing:
     """Lists the validation images by class; empty if there is no folder or archive of them."""
-    if any(_WNID.fullmatch(path.name) for path in root.glob(f"{VALIDATION}/*/")):
+    if _has_class_folders(root):
         if listing := list_class_folders(root / VALIDATION):
             return listing
     images = _flat_images(root / VALIDATION)
@@ -241,6 +262,10 @@ def _validation_listing(root: Path) -> Listing:
         member = Member(image.name, image.path, image.offset, image.size)
         listing.setdefault(wnid, []).append(member)
     return listing
+
+
+def _has_class_folders(root: Path) -> bool:
+    return any(_WNID.fullmatch(path.name) for path in root.glob(f"{VALIDATION}/*/"))
 
 
 def _ground_truth(root: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """Decodes and crops image files with TensorFlow operations only, for exported graphs.
 
-An image is reduced as in a conversion, but not compressed again, and cropped as by `pixels.crop`.
-Both use OpenCV to decode and resize, this module TensorFlow, so pixels differ by a few levels.
+An image is reduced as in a conversion, but not compressed again, and cropped as by `pixels.crop`;
+or it is resized as by `data.images.resized`. They use OpenCV and Pillow to decode and resize, this
+module TensorFlow, so pixels differ by a few levels.
 TensorFlow ignores the EXIF orientation and reads JPEG, PNG, GIF and BMP only.
 """
 
@@ -9,15 +10,17 @@ import tensorflow as tf
 
 from data.images import png
 from data.images.decode import BITS, Storage
+from data.images.resized import Resized
 from data.pipeline import pixels, views
 
 
-def centre_views(encoded: tf.Tensor, storage: Storage, size: int) -> tf.Tensor:
+def centre_views(encoded: tf.Tensor, storage: Storage | Resized, size: int) -> tf.Tensor:
     """Returns the central views of image files.
 
     Args:
         encoded: Bytes of the files, string [B].
-        storage: Storage format of the images that the network was trained on.
+        storage: Storage format of the images that the network was trained on, or how it resizes
+            images.
         size: Side of the views in pixels, S.
 
     Returns:
@@ -56,8 +59,12 @@ def _scaled(encoded, bits):
 
 
 def _stored(image, storage):
-    """Reduces and crops an image as a conversion does before it writes a record."""
+    """Reduces and crops an image as a conversion does before it writes a record, or resizes it."""
     short_side = storage.short_side
+    if isinstance(storage, Resized):
+        sides = tf.stack(_sides(image))
+        sides = sides * short_side // tf.reduce_min(sides)
+        return _resized(image, sides, storage.interpolation, antialias=True)
     if short_side:
         is_larger = tf.minimum(*_sides(image)) > short_side
         image = tf.cond(is_larger, lambda: _reduced(image, short_side), lambda: image)
@@ -74,8 +81,8 @@ def _reduced(image, short_side):
     return _resized(image, tf.maximum(sides, short_side), "area")
 
 
-def _resized(image, sides, method):
-    resized = tf.image.resize(image, sides, method)
+def _resized(image, sides, method, antialias=False):
+    resized = tf.image.resize(image, sides, method, antialias=antialias)
     return tf.saturate_cast(tf.round(resized), tf.uint8)
 
 
