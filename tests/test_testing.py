@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from conftest import ROOT
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_pipeline import FORMATS, encoded, photo, write_dataset
 
 from data import pipeline
 from data.images import decode
-from data.images.resized import Resized
+from data.images.resized import Resized, resize
 from data.shards import records
 from data.sources import imagenet
 from engine.evaluator import predict
@@ -288,11 +287,10 @@ def test_every_size_of_views_and_of_whole_images_is_resized_once(photographs):
         first, *_ = next(iter(folder.batches(**options)))
         whole, label = next(iter(folder.whole(size)))
         path = photographs / folder.filenames()[0]
-        photo = Image.fromarray(decode.decode(path.read_bytes()))
+        photo = decode.decode(path.read_bytes())
 
         def scaled(side, photo=photo):
-            sides = [each * side // min(photo.size) for each in photo.size]
-            return np.asarray(photo.resize(sides, Image.Resampling.BICUBIC))
+            return resize(photo, Resized(side, side, "bicubic"))
 
         top, left = ((side - size) // 2 for side in scaled(short_side).shape[:2])
         expected = scaled(short_side)[top : top + size, left : left + size]

@@ -74,6 +74,9 @@ class Resized:
 def resize(image: np.ndarray, how: Resized) -> np.ndarray:
     """Resizes a whole image; the longer side is rounded down, as by torchvision.
 
+    Every sample is rounded once, as torchvision does with tensors. Pillow's own 8-bit resizing
+    rounds after each axis.
+
     Args:
         image: uint8 [H, W, 3]; the order of the channels does not matter.
         how: Shorter side and filter.
@@ -92,7 +95,11 @@ def resize(image: np.ndarray, how: Resized) -> np.ndarray:
             f"more than {MAX_SIDE:,} pixels on a side after resizing: {width} x {height} becomes "
             f"{size[0]} x {size[1]}"
         )
-    return np.asarray(Image.fromarray(image).resize(size, FILTERS[how.interpolation]))
+    channels = [
+        Image.fromarray(channel).resize(size, FILTERS[how.interpolation])
+        for channel in np.moveaxis(image, -1, 0).astype(np.float32)
+    ]
+    return np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
 
 
 def _longest(image_size: int) -> int:
