@@ -3,6 +3,7 @@
 import gzip
 import json
 import pathlib
+import shutil
 import struct
 import tracemalloc
 
@@ -12,8 +13,12 @@ import pytest
 import safetensors.numpy
 import torch_writer
 from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image, ImageOps
 
 import models
+from data.images.resized import Resized
+from data.sources import imagenet, sources
+from inference import classifier, loading
 from models.sources import rows
 from models.tools import published, state_dicts
 from models.tools.state_dicts import Mismatch
@@ -302,6 +307,50 @@ def test_pretrained_reads_files_of_both_kinds(draw, tmp_path):
     assert other.output["logits"].shape == (None, 5)
     kernels = [each.get_layer("conv1").kernel.numpy() for each in (model, other)]
     np.testing.assert_array_equal(*kernels)
+
+
+def test_without_a_run_images_are_what_the_source_makes_of_them(
+    draw, command, photographs, tmp_path
+):
+    """For test.py, classify.py and export.py: the same pixels, which are Pillow's."""
+    file = tmp_path / "squeezenet.safetensors"
+    safetensors.numpy.save_file(squeezenet(draw), file)
+    weights = loading.Weights(model="squeezenet1_1", init_from=f"torchvision:{file}")
+    network = loading.open_network(None, weights)
+    assert network.storage == Resized(224, 256, "bilinear")
+    smaller = loading.open_network(None, weights, image_size=112)
+    assert smaller.storage == Resized(112, 128, "bilinear") and smaller.image_size == 224
+
+    paths = sorted(photographs.rglob("*.jpg"))[::16]
+    with classifier.Classifier(network, processes=1) as image_classifier:
+        answers = list(image_classifier.answers(sources.open_images(path)[0] for path in paths))
+    for path, answer in zip(paths, answers, strict=True):
+        photo = Image.open(path)
+        sides = [256 * side // min(photo.size) for side in photo.size]
+        left, top = ((side - 224) // 2 for side in sides)
+        photo = photo.resize(sides, Image.Resampling.BILINEAR)
+        square = photo.crop((left, top, left + 224, top + 224))
+        np.testing.assert_array_equal(answer.view, np.asarray(square))
+
+    wnids = {row["name"]: wnid for wnid, row in imagenet._rows().items()}
+    for path, answer in zip(paths, answers, strict=True):  # each in the folder of its answer
+        folder = tmp_path / "images" / wnids[network.class_names[answer.label]]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / f"{path.parent.name}.jpg")
+    words = [f"--model={weights.model}", f"--init_from={weights.init_from}"]
+    done = command("test.py", f"--images={tmp_path}/images", *words)
+    said = f"{network.name}; shorter side 256 (bilinear), crop 224 x 224"
+    assert done.stdout.splitlines()[0] == said, done.stderr
+    assert f"top-1 100.00 %  top-5 100.00 %  (n = {len(paths)})" in done.stdout
+
+    words += ["--format=onnx", f"--images={tmp_path}/images", f"--output={tmp_path}/onnx"]
+    assert command("export.py", *words).returncode == 0
+    card = (tmp_path / "onnx" / "README.md").read_text()
+    assert "resized to 256 pixels (bilinear, antialiased), and the central 224 x 224" in card
+    example = card[card.index("photo = ") : card.index("model = ")].replace("photo.jpg", f"{path}")
+    seen = {"np": np, "Image": Image, "ImageOps": ImageOps}
+    exec(example, seen)  # noqa: S102
+    np.testing.assert_array_equal(seen["images"][0], answers[-1].view)
 
 
 def test_weights_are_tested_used_and_trained_from_without_a_run(
