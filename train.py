@@ -84,7 +84,10 @@ def run(
     leaving = console.leaving() if workers.size > 1 else contextlib.nullcontext()
     with leaving, console.tensorflow_errors(), workers.guarded():
         with console.user_errors(), contextlib.redirect_stdout(messages):
-            setup = resume(given, workers) if running.resume else start(recipe, running, workers)
+            if running.resume:
+                setup = resume(given, workers)
+            else:
+                setup = start(recipe, running, workers, given)
             lines = perform_other_task(setup)
             if lines is None:
                 setup, log, state = open_run(setup)

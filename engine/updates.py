@@ -1,6 +1,6 @@
 """One update of the weights: sum over replicas, clipping, optimizer, multipliers, average."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import keras
 import tensorflow as tf
@@ -24,6 +24,8 @@ class Update:
         *,
         clip_norm: float | None = None,
         factors: Mapping[str, float] | None = None,
+        held: Collection[str] = (),
+        held_steps: int = 0,
         average: averages.Average | None = None,
         xla: bool = False,
     ) -> None:
@@ -35,6 +37,8 @@ class Update:
             optimizer: Keras optimizer without gradient clipping.
             clip_norm: Maximum norm of the gradient over all variables (default: no clipping).
             factors: Learning-rate multipliers by path of the variable (default: 1 for all).
+            held: Paths of the variables that keep their values in the first steps.
+            held_steps: Number of these steps (default: 0).
             average: Moving average of the weights, updated after each step (default: none).
             xla: Whether XLA compiles the update; one replica only, see `devices.compiles`.
         """
@@ -44,6 +48,7 @@ class Update:
         self._variables = model.trainable_variables
         self._clip_norm = clip_norm
         self._factors = factors or {}
+        self._held, self._held_steps = frozenset(held if held_steps else ()), held_steps
         self._update = devices.compiled(self._update_graph) if xla else self._update_graph
         if optimizer.weight_decay is not None:
             optimizer.exclude_from_weight_decay([v for v in self._variables if len(v.shape) < 2])
@@ -84,20 +89,26 @@ class Update:
         self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
         return norm
 
-    def _slow_ones(self) -> list[tuple[tf.Variable, tf.Tensor, float]]:
-        """Returns the variables with a learning-rate multiplier, their values and multipliers."""
-        slow = [v for v in self._variables if self._factors.get(v.path, 1.0) != 1]
+    def _slow_ones(self) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """Returns the variables that are held or have a multiplier, and their values."""
+        slow = [v for v in self._variables if v.path in self._held or self._factor(v) != 1]
         if not slow:
             return []
         values = self._strategy.run(lambda: [tf.identity(variable.value) for variable in slow])
-        factors = [self._factors[variable.path] for variable in slow]
-        return list(zip([variable.value for variable in slow], values, factors, strict=True))
+        return list(zip(slow, values, strict=True))
 
-    def _slow_down(self, before: list[tuple[tf.Variable, tf.Tensor, float]]) -> None:
-        """Scales each update by its multiplier, for any optimizer."""
-        for variable, value, factor in before:
+    def _factor(self, variable: keras.Variable) -> float:
+        return self._factors.get(variable.path, 1.0)
 
-            def follow(variable: tf.Variable, old: tf.Tensor, factor=factor) -> tf.Operation:
-                return variable.assign(old + factor * (variable - old))
+    def _slow_down(self, before: list[tuple[keras.Variable, tf.Tensor]]) -> None:
+        """Scales each update by its multiplier, in the first steps by 0, for any optimizer."""
+        for slow, value in before:
 
-            self._strategy.extended.update(variable, follow, args=(value,))
+            def follow(variable: tf.Variable, old: tf.Tensor, slow=slow) -> tf.Operation:
+                new = old + self._factor(slow) * (variable - old)
+                if slow.path in self._held:
+                    done = self.optimizer.iterations.value  # with this step
+                    new = tf.where(done <= self._held_steps, old, new)
+                return variable.assign(new)
+
+            self._strategy.extended.update(slow.value, follow, args=(value,))

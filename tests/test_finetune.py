@@ -90,6 +90,103 @@ def test_a_stage_is_frozen_and_the_source_is_not_needed_again(frozen, before, tm
             assert (tensor == kept[name]).all() == is_frozen, name
 
 
+TUNED = {  # 42 images of other classes
+    "epochs": 30,
+    "batch_size": 32,
+    "schedule": "cosine",
+    "old_rate": 0.1,
+    "learning_rate": 0.003,
+    "augment": "cifar",
+    "head_epochs": 3.0,
+}
+ANY = {  # of cifar_resnet20 on the digits, with --epochs=1
+    "epochs": 1,
+    "batch_size": 128,
+    "schedule": "step",
+    "old_rate": 1.0,
+    "learning_rate": 0.1,
+    "augment": "digits",
+    "head_epochs": 0.0,
+}
+
+
+def kept(run_dir):
+    """The flags of a run that fine-tuning has defaults for."""
+    told = json.loads((run_dir / "run.json").read_text())["flags"]
+    return {name: told[name] for name in TUNED}
+
+
+@pytest.fixture
+def one_step(command, tmp_path):
+    """Takes a step of a training with these flags; returns what it said and its flags."""
+
+    def train(*words):
+        words = ["--model=cifar_resnet20", "--image_size=8", "--max_steps=1", *words]
+        done = command("train.py", f"--run_dir={tmp_path}/run", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, kept(tmp_path / "run")
+
+    return train
+
+
+def test_other_classes_have_defaults_of_their_own_and_say_so_in_one_line(
+    before, photographs, one_step
+):
+    said, found = one_step(f"--data={photographs}", f"--init_from={before}", "--old_rate=0.5")
+    assert found == TUNED | {"old_rate": 0.5}
+    assert (
+        "fine-tuning to other classes: --epochs=30 --batch_size=32 --schedule=cosine "
+        "--learning_rate=0.003 --augment=cifar --head_epochs=3.0\n"
+    ) in said
+    assert "augment: cifar (of cifar_resnet20)" in said
+
+
+def test_the_same_classes_keep_the_defaults_of_any_training(before, one_step):
+    said, found = one_step(f"--init_from={before}", "--epochs=1")
+    assert "fine-tuning" not in said
+    assert found == kept(before) == ANY  # which started from nothing
+
+
+def tuning(given=(), **flags):
+    """The defaults of fine-tuning for a recipe with these flags."""
+    names = ["a", "b"]
+    dataset = SimpleNamespace(class_names=names, small_grey=False, num_examples=lambda _: 9)
+    recipe = Recipe(data="x", init_from="keras", **{"model": "cifar_resnet20", **flags})
+    return finetune.defaults(recipe, dataset, given)
+
+
+def test_flags_that_are_given_win_over_those_of_fine_tuning():
+    assert not tuning(given=TUNED)
+    found = tuning(given=("epochs", "old_rate", "run_dir"), epochs=20, old_rate=1.0)
+    assert found.keys() == TUNED.keys() - {"epochs", "old_rate"}
+    assert found["head_epochs"] == 2
+
+
+def test_defaults_of_fine_tuning_follow_network_data_and_other_flags():
+    found = tuning(model="resnet50", optimizer="adam")
+    assert found["augment"] == "alexnet"  # lighter than that of training from scratch
+    assert found["learning_rate"] == pytest.approx(3e-4) and found["batch_size"] == 9
+    assert tuning(given=["micro_batch"]).keys() == TUNED.keys() - {"batch_size"}
+    assert tuning(freeze="all").keys() == TUNED.keys() - {"old_rate", "head_epochs"}
+
+
+def test_the_head_learns_first_and_a_kill_then_changes_nothing(
+    command, before, photographs, tmp_path, finished
+):
+    whole = tmp_path / "whole"
+    words = ["--head_epochs=1", "--checkpoint_steps=1", "--keep=99"]
+    said = tuned(command, before, whole, photographs, *words)  # 10 steps, half of them for the head
+    stopped = killed_at(3, whole, tmp_path / "stopped")
+    assert finished(stopped, "--resume") == DONE.search(said).groups()
+    old = checkpoints.weights_in_use(weights(before))
+    kernels = [name for name in old if name.endswith("/kernel")]
+    for step in (5, 6):
+        found = checkpoints.read(whole / "checkpoints" / f"step-{step:08d}.safetensors").tensors
+        for name in kernels:
+            if not name.startswith("fc/"):
+                assert (old[name] == found[f"model/{name}"]).all() == (step == 5), name
+
+
 def test_a_source_that_has_changed_is_noticed(frozen, command, before, tmp_path):
     whole, _, source = frozen
     run_dir = shutil.copytree(whole, tmp_path / "run")
@@ -174,6 +271,7 @@ def test_nothing_to_start_from(command, tmp_path):
         ("--init_from=/nowhere", "received /nowhere"),
         ("--freeze=all", "add --init_from"),
         ("--old_rate=0.1", "add --init_from"),
+        ("--head_epochs=1", "add --init_from"),
         ("--scale=abc", "--scale expects 2 numbers"),
         ("--scale=20,10", "--scale expects two sides"),
         ("--micro_batch=5", "--micro_batch expects"),

@@ -203,6 +203,19 @@ def test_a_factor_slows_a_variable_whatever_the_optimizer(optimizer):
     np.testing.assert_allclose(slow - start, 0.25 * (whole - start), atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_a_variable_is_held_in_the_first_steps_whatever_the_optimizer(optimizer):
+    start = network().get_layer("fc").kernel.numpy()
+    kernels = []
+    for count in (1, 2, 3):
+        model = network()
+        path = model.get_layer("fc").kernel.path
+        options = {"held": {path}, "held_steps": 2, "factors": {path: 0.5}, "weight_decay": 0.1}
+        kernels.append(trained(count, model, optimizer, momentum=0.9, **options))
+    np.testing.assert_array_equal(kernels[:2], [start, start])
+    assert (kernels[2] != start).any()
+
+
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_every_optimizer_learns_and_goes_on_where_it_was(name, tmp_path):
     rate = optimizers.OPTIMIZERS[name].learning_rate

@@ -83,6 +83,12 @@ class Setup:
         return min(self.total, self.running.max_steps or self.total)
 
     @property
+    def is_tuned(self) -> bool:
+        """Whether a new classifier is trained on top of pretrained layers."""
+        heads = {layer.name for layer in graphs.classifiers(self.model)}
+        return bool(self.recipe.init_from) and heads <= set(self.new_layers)
+
+    @property
     def learner(self) -> keras.Model:
         """The model to train: the network, or only its head if the features are cached."""
         return self.trunk_and_head.head if self.trunk_and_head else self.model
@@ -114,12 +120,15 @@ class Setup:
     @functools.cached_property
     def update(self) -> Update:
         """The update of the weights by their gradients."""
+        old = finetune.factors(self.model, self.recipe.old_rate, self.new_layers)
         return Update(
             self.strategy,
             self.learner,
             self.optimizer,
             clip_norm=self.recipe.clip_norm,
-            factors=self._factors(),
+            factors=self._factors(old),
+            held=old,
+            held_steps=round(self.recipe.head_epochs * self.steps_per_epoch),
             average=self.average,
             xla=devices.compiles(self.recipe.xla, self.strategy),
         )
@@ -163,9 +172,8 @@ class Setup:
         draws = augment.colour_draws(self.recipe.seed, step, self.recipe.batch_size)
         return self.batches.policy.colour(images, tf.gather(draws, places))
 
-    def _factors(self) -> dict[str, float]:
-        """Returns the learning-rate multipliers by path of the variable."""
-        factors = finetune.factors(self.model, self.recipe.old_rate, self.new_layers)
+    def _factors(self, factors: dict[str, float]) -> dict[str, float]:
+        """Returns all learning-rate multipliers by path, given those of the pretrained layers."""
         rate = self.recipe.norm_bias_rate
         biases = {path: rate * factors.get(path, 1.0) for path in graphs.norm_biases(self.model)}
         return factors | biases if rate != 1 else factors

@@ -13,11 +13,23 @@ CHARACTERS = {  # TFDS data sets
 }
 
 
-def default_augment(recipe: Recipe, dataset: Dataset) -> tuple[str, str]:
-    """Returns the default augmentation policy for a network and its data, and the reason."""
+LIGHTER = {"inception": "alexnet"}  # policies for fine-tuning: a new classifier sees few images
+
+
+def default_augment(recipe: Recipe, dataset: Dataset, *, tuned: bool = False) -> tuple[str, str]:
+    """Returns the default augmentation policy of a training, and the reason.
+
+    Args:
+        recipe: Settings with the names of network and data.
+        dataset: Training and validation images.
+        tuned: Whether a new classifier is trained on top of pretrained layers.
+    """
     if is_of_characters(recipe.data, dataset):
         return "digits", "characters are not mirrored"
-    return models.policy(recipe.model), f"of {recipe.model}"
+    policy = models.policy(recipe.model)
+    if tuned and policy in LIGHTER:
+        return LIGHTER[policy], "light, for fine-tuning"
+    return policy, f"of {recipe.model}"
 
 
 def is_of_characters(data: str, dataset: Dataset) -> bool:

@@ -1,11 +1,58 @@
 """Fine-tuning: loads pretrained weights, freezes layers and slows their learning down."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import keras
 
-from engine import checkpoints
-from models.tools import graphs
+import models
+from data.shards.datasets import Dataset
+from engine import checkpoints, optimizers
+from models.tools import graphs, published
+from training import characters, parts
+from training.recipe import Recipe
+
+DEFAULTS = {"epochs": 30, "batch_size": 32, "schedule": "cosine", "old_rate": 0.1}
+RATE = 0.3  # of the optimizer's rate: higher ones can silence the class maps of a SqueezeNet
+HEAD = 10  # the new layers learn alone in the first of so many parts of the training
+
+
+def has_other_classes(recipe: Recipe, dataset: Dataset) -> bool:
+    """Whether the classes of a new training are not those of the weights of `--init_from`.
+
+    Raises:
+        ValueError: If the weights are damaged or of another network.
+        RuntimeError: If their download fails.
+    """
+    if parts.is_ours(recipe.init_from):
+        return parts.origin(recipe).about.get("class_names") != list(dataset.class_names)
+    model = models.build(**parts.network(recipe, dataset))
+    new_layers = published.load(recipe.model, model, recipe.init_from)
+    keras.utils.clear_session()
+    return bool(new_layers)
+
+
+def defaults(recipe: Recipe, dataset: Dataset, given: Collection[str]) -> dict[str, object]:
+    """Returns the defaults with which pretrained layers learn other classes.
+
+    They also replace those of `recipes/MODEL.flags`, which are for training from scratch.
+
+    Args:
+        recipe: Settings that decide the trained weights.
+        dataset: Training and validation images.
+        given: Names of the flags that were set, which are left out.
+    """
+    found = {
+        **DEFAULTS,
+        "batch_size": min(DEFAULTS["batch_size"], dataset.num_examples("train")),
+        "learning_rate": RATE * optimizers.OPTIMIZERS[recipe.optimizer].learning_rate,
+        "augment": characters.default_augment(recipe, dataset, tuned=True)[0],
+        "head_epochs": (recipe.epochs if "epochs" in given else DEFAULTS["epochs"]) / HEAD,
+    }
+    if recipe.freeze == "all":  # nothing old learns
+        del found["old_rate"], found["head_epochs"]
+    if "micro_batch" in given:  # chosen for a part of the usual batch
+        del found["batch_size"]
+    return {name: value for name, value in found.items() if name not in given}
 
 
 def take_over(

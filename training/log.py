@@ -115,7 +115,7 @@ class Log:
             f"{recipe.data}: {counts}; {dataset.num_classes} classes; "
             f"batches of {recipe.batch_size}{each}, {setup.steps_per_epoch} steps an epoch"
         )
-        default, why = characters.default_augment(recipe, dataset)
+        default, why = characters.default_augment(recipe, dataset, tuned=setup.is_tuned)
         reason = why if recipe.augment == default else "as given"
         self.say(f"augment: {recipe.augment} ({reason})")
         shorter = pipeline.shorter_side(dataset)

@@ -328,7 +328,7 @@ def _check_origin(recipe: Recipe) -> None:
             f"--preprocessing={recipe.preprocessing} does not go with --init_from, expected that "
             "with which the weights were trained"
         )
-    for name, neutral in (("freeze", "none"), ("old_rate", 1.0)):
+    for name, neutral in (("freeze", "none"), ("old_rate", 1.0), ("head_epochs", 0.0)):
         if not source and getattr(recipe, name) != neutral:
             raise ValueError(
                 f"--{name}={getattr(recipe, name)} is about weights from elsewhere: add --init_from"

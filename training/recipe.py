@@ -194,6 +194,9 @@ class Recipe:
     old_rate: float = flag(
         1.0, "Learning-rate multiplier of the pretrained layers.", low=0.0, high=1.0
     )
+    head_epochs: float = flag(
+        0.0, "First epochs, in which only the layers without pretrained weights learn.", low=0.0
+    )
 
     precision: str = flag(
         "auto",

@@ -1,7 +1,7 @@
 """Sets up a training: a new one from flags, or an earlier one with its saved settings."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import models
 from data import opening
@@ -22,8 +22,16 @@ def default_model(data: str) -> str:
     return "lenet5" if data == "digits" else "alexnet"
 
 
-def start(recipe: Recipe, running: Running, workers: cluster.Cluster) -> Setup:
+def start(
+    recipe: Recipe, running: Running, workers: cluster.Cluster, given: Collection[str]
+) -> Setup:
     """Sets up a new run; writes no files except converted data.
+
+    Args:
+        recipe: Settings that decide the trained weights.
+        running: Settings of the run, such as folder, threads and cache.
+        workers: Processes that train together, including this one.
+        given: Names of the flags that were set; fine-tuning changes the defaults of the others.
 
     Raises:
         ValueError: If flags, network and data are incompatible.
@@ -40,6 +48,11 @@ def start(recipe: Recipe, running: Running, workers: cluster.Cluster) -> Setup:
     flags.check_finite(recipe, running)
     parts.check(recipe, strategy.num_replicas_in_sync)  # before a conversion that may take hours
     dataset = open_data(recipe, running, strategy.num_replicas_in_sync)
+    if recipe.init_from and finetune.has_other_classes(recipe, dataset):
+        defaults = finetune.defaults(recipe, dataset, given)
+        recipe = dataclasses.replace(recipe, **defaults)
+        words = " ".join(f"--{name}={value}" for name, value in defaults.items())
+        print(f"fine-tuning to other classes: {words or 'all flags as given'}")
     recipe = parts.resolved(recipe, dataset)
     with integrity.naming_damage(dataset):
         return build(recipe, running, dataset, recipe.precision, strategy, workers)
