@@ -350,7 +350,7 @@ def test_without_a_run_images_are_what_the_source_makes_of_them(
     example = card[card.index("photo = ") : card.index("model = ")].replace("photo.jpg", f"{path}")
     seen = {"np": np, "Image": Image, "ImageOps": ImageOps}
     exec(example, seen)  # noqa: S102
-    np.testing.assert_array_equal(seen["images"][0], answers[-1].view)
+    np.testing.assert_allclose(seen["images"][0].astype(int), answers[-1].view, rtol=0, atol=1)
 
 
 def test_weights_are_tested_used_and_trained_from_without_a_run(

@@ -26,7 +26,7 @@ def has_other_classes(recipe: Recipe, dataset: Dataset) -> bool:
     if parts.is_ours(recipe.init_from):
         return parts.origin(recipe).about.get("class_names") != list(dataset.class_names)
     model = models.build(**parts.network(recipe, dataset))
-    new_layers = published.load(recipe.model, model, recipe.init_from)
+    new_layers = published.find(recipe.model, recipe.init_from).load(model)
     keras.utils.clear_session()
     return bool(new_layers)
 
