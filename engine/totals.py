@@ -44,6 +44,8 @@ class Totals:
 def score(log_probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Sums the scores of a batch.
 
+    Of classes that are equally likely, the first counts as the likelier, as in a prediction.
+
     Args:
         log_probabilities: float32 [B, K].
         labels: int32 [B], from 0.
@@ -53,9 +55,12 @@ def score(log_probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -
         float32 [4]: sums of loss, top-1, top-5 and examples.
     """
 
+    is_finite = tf.math.is_finite(tf.gather(log_probabilities, labels, batch_dims=1))
+
     def hits(k: int) -> tf.Tensor:
         k = min(k, log_probabilities.shape[-1])
-        hit = tf.nn.in_top_k(labels, log_probabilities, k)
+        best = tf.math.top_k(log_probabilities, k).indices
+        hit = is_finite & tf.reduce_any(best == labels[:, tf.newaxis], axis=-1)
         return tf.reduce_sum(weights * tf.cast(hit, tf.float32))
 
     loss = losses.cross_entropy(log_probabilities, labels, weights)

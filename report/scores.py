@@ -91,11 +91,15 @@ class Predictions:
         return self.predicted == self.labels
 
     def in_top(self, k: int) -> np.ndarray:
-        """Whether fewer than k classes are likelier than the label, bool [N]."""
-        label_column = np.take_along_axis(
-            self.log_probabilities, self.labels[:, np.newaxis], axis=1
-        )
-        return (self.log_probabilities > label_column).sum(axis=1) < k
+        """Whether fewer than k classes are likelier than the label, bool [N].
+
+        Of equally likely ones, the first counts as the likelier, as in `predicted`.
+        """
+        labels = self.labels[:, np.newaxis]
+        own = np.take_along_axis(self.log_probabilities, labels, axis=1)
+        is_before = np.arange(self.log_probabilities.shape[1]) < labels
+        is_likelier = (self.log_probabilities > own) | ((self.log_probabilities == own) & is_before)
+        return is_likelier.sum(axis=1) < k
 
     def at(self, temperature: float) -> "Predictions":
         """Returns the predictions with the logits divided by a temperature."""
