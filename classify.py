@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from runtime import console, flags
+from runtime import console, extras, flags
 from runtime.cores import cores
 from runtime.flags import flag
 
@@ -24,7 +24,7 @@ with console.quiet_import():
     from data.pipeline import views
     from data.sources import sources
     from engine import devices, runs
-    from inference import classifier, embeddings, extras, inputs, loading
+    from inference import classifier, embeddings, inputs, loading
     from report import answers, overlay
 
 

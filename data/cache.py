@@ -20,7 +20,7 @@ def _table(entries: list[copies.Copy]) -> list[str]:
         lines.append(
             f"{copy.folder.name:{width}}  {console.size(copy.bytes):>9}  {used:16}  {source}"
         )
-    return [*lines, f"{_total(entries)} in {copies.folder()}"]
+    return [*lines, f"{_total(entries)} in {files.cache()}"]
 
 
 def _total(entries: list[copies.Copy]) -> str:
@@ -46,7 +46,7 @@ def _chosen(entries: list[copies.Copy], names: list[str]) -> list[copies.Copy]:
     by_name = {copy.folder.name: copy for copy in entries}
     if unknown := [name for name in names if name not in by_name]:
         raise ValueError(
-            f"no converted copy {unknown[0]} in {copies.folder()}; python -m data.cache lists what "
+            f"no converted copy {unknown[0]} in {files.cache()}; python -m data.cache lists what "
             "is there"
         )
     return [by_name[name] for name in dict.fromkeys(names)]

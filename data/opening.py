@@ -22,7 +22,7 @@ from data.shards.datasets import Dataset, load
 from data.sources.folders import name_of
 from data.sources.packaged import is_tfds_folder
 from data.sources.sources import is_path, open_source
-from runtime import console
+from runtime import console, files
 
 
 class ChangedDataError(ValueError):
@@ -42,7 +42,7 @@ class ChangedDataError(ValueError):
             expected: The data that the run was started with.
         """
         self.reason, self.copy = reason, expected.copy()
-        name = expected.folder or copies.folder() / f"{name_of(data)}-{expected.fingerprint[:16]}"
+        name = expected.folder or files.cache() / f"{name_of(data)}-{expected.fingerprint[:16]}"
         existing = f"its converted copy still exists, continue with --data={self.copy}"
         missing = f"its converted copy is missing too: {name}"
         super().__init__(f"{reason}; {existing if self.copy else missing}")
@@ -166,7 +166,7 @@ def _converted_before(
                 name = f"{name_of(data)}-{expected.fingerprint[:16]}"
                 raise ValueError(
                     f"{data}: expected the conversion of an earlier version, which is missing: "
-                    f"{copies.folder() / name}; the run cannot continue, but test.py RUN "
+                    f"{files.cache() / name}; the run cannot continue, but test.py RUN "
                     "--data=... tests it on a new conversion"
                 )
             return copy
@@ -192,7 +192,7 @@ def _earlier(storage: Storage) -> Storage:
 
 def _convert(data: str | os.PathLike, source: Source, storage: Storage, **options) -> Path:
     """Converts a source into the cache; returns the folder."""
-    folder = copies.folder() / f"{source.name}-{fingerprint(source, storage)[:16]}"
+    folder = files.cache() / f"{source.name}-{fingerprint(source, storage)[:16]}"
     print(f"{data}: converting, once, into {folder}", flush=True)
     for copy in copies.outdated(os.path.abspath(data), source.fingerprint):
         print(

@@ -54,7 +54,6 @@ def score(log_probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -
     Returns:
         float32 [4]: sums of loss, top-1, top-5 and examples.
     """
-
     is_finite = tf.math.is_finite(tf.gather(log_probabilities, labels, batch_dims=1))
 
     def hits(k: int) -> tf.Tensor:

@@ -54,7 +54,7 @@ def claimed(
         lock = _open_lock(folder)
         with lock:
             acquire(lock, mode, f"another process is converting into {output}", on_wait)
-            if _is_same(lock, folder / _LOCK):
+            if is_same(lock, folder / _LOCK):
                 yield folder
                 return
 
@@ -107,6 +107,14 @@ def acquire(lock: IO, mode: int, message: str, on_wait: Callable[[], object] | N
         ) from None
     on_wait()
     fcntl.flock(lock, mode)
+
+
+def is_same(lock: BinaryIO, path: Path) -> bool:
+    """Whether an open file is still the file at a path."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def publish(folder: Path, output: Path) -> None:
@@ -258,11 +266,3 @@ def _open_lock(folder: Path) -> BinaryIO:
             return open(folder / _LOCK, "a+b")  # over NFS, a shared lock needs to read
         except FileNotFoundError:  # removed by its process just now
             continue
-
-
-def _is_same(lock: BinaryIO, path: Path) -> bool:
-    """Whether an open file is still the file at a path."""
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -53,7 +53,7 @@ def made_before(images, storage):
     old = source.earlier_fingerprint()
     source = opening.replace(source, fingerprint=old, earlier_fingerprint=None)
     name = description.fingerprint(source, storage)
-    folder = copies.folder() / f"images-{name[:16]}"
+    folder = files.cache() / f"images-{name[:16]}"
     conversion.convert(source, folder, storage, progress=False)
     return folder, copies.Expected(name)
 

@@ -20,7 +20,7 @@ from data.images.resized import Resized
 from data.sources import imagenet, sources
 from inference import classifier, loading
 from models.sources import rows
-from models.tools import published, state_dicts
+from models.tools import downloads, published, state_dicts
 from models.tools.state_dicts import Mismatch
 
 LISTED = pathlib.Path(__file__).with_name("state_dicts.txt.gz")
@@ -476,3 +476,23 @@ def test_hostile_safetensors_are_refused_in_one_line(content, tmp_path):
     used = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "\n" not in str(error.value) and used < 10e6
+
+
+def test_files_of_the_table_are_asked_for_where_the_sources_have_them(monkeypatch):
+    asked = []
+    for name in ("from_url", "from_hub"):
+        monkeypatch.setattr(
+            downloads, name, lambda *words, _name=name, **o: asked.append((_name, *words, o))
+        )
+    for network, source in {"resnet18": "torchvision", "wrn28_10": "pytorchcv"}.items():
+        published.fetch(published.find(network, source).row)
+    published.fetch(published.find("resnet50", "timm:resnet50.a2_in1k").row)
+    published.fetch(published.find("xception", "timm").row)
+    (_, first, o1), (_, second, o2), hub, (_, third, o3) = asked
+    assert first.endswith("/models/resnet18-f37072fd.pth") and o1 == {"hash_prefix": "f37072fd"}
+    assert second.endswith("/wrn28_10_cifar10-0239-fe97dcd6.pth.zip")
+    assert o2 == {"hash_prefix": "fe97dcd6", "algorithm": "sha1", "zipped": True}
+    assert hub == ("from_hub", "timm/resnet50.a2_in1k", {})
+    assert third.endswith("/xception-43020ad28.pth") and o3 == {"hash_prefix": "43020ad28"}
+    with pytest.raises(ValueError, match="weights of caffe are not downloaded, expected --init_fr"):
+        published.fetch(published.find("alexnet", "caffe").row)

@@ -23,6 +23,7 @@ NAMES = {  # of packages that are imported by another name than they are install
 MORE = {  # what a part of the project may import beyond requirements.txt
     "inference/serve.py": ["requirements-serve.txt"],
     "inference/export": ["requirements-export.txt"],
+    "models/tools/downloads.py": ["requirements-weights.txt"],
     "tests": ["requirements-dev.txt"],
     "benchmarks": ["benchmarks/requirements.txt"],
 }

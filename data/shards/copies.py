@@ -16,11 +16,6 @@ DESCRIPTION = "dataset.json"
 _USE = "used.json"  # in a copy: the data it was last used for, and when
 
 
-def folder() -> Path:
-    """Returns `$CONVNETS_CACHE`, or `~/.cache/convnets`; the folder may not exist yet."""
-    return files.cache()
-
-
 @dataclass(frozen=True)
 class Copy:
     """Images that were converted into the cache, or a conversion that was stopped.
@@ -71,7 +66,7 @@ def find(fingerprint: str, *elsewhere: str | os.PathLike) -> Path | None:
         fingerprint: One of `Dataset.fingerprints`.
         *elsewhere: Folders of shards outside of the cache to look at too.
     """
-    by_name = folder().glob(f"*-{fingerprint[:16]}")
+    by_name = files.cache().glob(f"*-{fingerprint[:16]}")
     folders = itertools.chain(by_name, map(Path, elsewhere), _cache_folders())
     return next((path for path in folders if fingerprint in fingerprints(path)), None)
 
@@ -133,7 +128,7 @@ def rename(copy: Path, fingerprint: str, *earlier: str) -> None:
 
 def _cache_folders() -> list[Path]:
     """Returns the folders in the cache."""
-    return sorted(folder().glob("*/"))
+    return sorted(files.cache().glob("*/"))
 
 
 def _copies() -> Iterator[Copy]:

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from data.images import kinds
-from data.shards import class_names, copies, records, series
+from data.shards import class_names, records, series
 from data.shards.series import Series
-from runtime.files import write
+from runtime.files import cache, write
 
 _VERSION = 2  # version of the description; cached descriptions of other versions are ignored
 _RECORDS = 256  # parsed at a time
@@ -45,7 +45,7 @@ def describe(shards: Series) -> dict:
     labels = class_names.file_in(shards.folder)
     paths = [path for split_paths in shards.splits.values() for path in split_paths]
     fingerprint = series.fingerprint([*([labels] if labels else []), *paths])
-    index = copies.folder() / f"index-{_VERSION}-{fingerprint[:16]}.json"
+    index = cache() / f"index-{_VERSION}-{fingerprint[:16]}.json"
     if not index.is_file():
         description = _index(shards.folder, shards.splits, fingerprint)
         index.parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from inference import extras
 from inference.export import decode_graph, keras_equivalents
 from inference.loading import Trained
-from runtime import console
+from runtime import console, extras
 
 IMAGE_BYTES = "serving_default"  # signatures of the SavedModel
 IMAGES = "serving_images"

@@ -1,187 +1,238 @@
-"""Downloads published weights once, into `$CONVNETS_CACHE/weights`.
+"""Downloads published weights, once, into `$CONVNETS_CACHE/weights`.
 
-A file is complete or absent: it is written as `NAME.part`, from which a broken download goes on,
-checked, and renamed.
+A file appears there whole and checked, or not at all. Until then its bytes are in `NAME.part`, from
+where the next attempt goes on. A file that was put there by hand is used without any network.
 """
 
 import contextlib
 import fcntl
 import hashlib
-import http.client
+import logging
 import os
 import shutil
-import socket
 import sys
-import urllib.error
-import urllib.request
+import urllib.parse
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import BinaryIO
 
-from tqdm import tqdm
+from models.tools import transfer
+from runtime import console, extras, files
 
-from runtime import files
-
-ON_HUB = "model.safetensors"  # name of the weights in a repository
-_TIMEOUT = 30  # seconds without any data
-_PIECE = 1 << 20  # bytes
-_MOST = 10  # times the size of its archive that a file may have; weights hardly shrink
+_UNPACKED_BYTES = 4 << 30  # upper bound; the largest weights, VGG-19's, have 0.6 GB
+# What reading a damaged or unusual ZIP archive raises; RuntimeError: of members that are encrypted.
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
 
-class Checksum(NamedTuple):
-    """The beginning of a file's checksum."""
-
-    algorithm: str  # of hashlib
-    prefix: str  # hexadecimal
-
-
-class NotDownloaded(OSError):
+class DownloadError(OSError):
     """A file could not be downloaded; the message says which one to put where."""
 
 
+class _WrongError(Exception):
+    """A file that came whole and is not the expected one."""
+
+
 def folder() -> Path:
-    """Returns the folder of downloaded weights; it may not exist yet."""
+    """Returns the folder of the weights; it may not exist yet."""
     return files.cache() / "weights"
 
 
-def from_url(url: str, name: str, checksum: Checksum | None = None) -> Path:
-    """Returns a file of the folder, downloaded if it is not there.
+def local(name: str) -> Path | None:
+    """Finds weights that were downloaded before or put there by hand.
 
     Args:
-        url: Address of the file, or of a .zip that holds it.
-        name: Name of the file.
-        checksum: What its checksum begins with (default: not checked).
+        name: Name of the file in `folder()`.
 
     Raises:
-        NotDownloaded: If it cannot be downloaded, or the checksum is another.
+        ValueError: If `name` is no name of a file.
     """
-    path = folder() / name
-    if path.is_file():
-        return path
+    path = _place(name)
+    return path if path.is_file() else None
+
+
+def from_url(
+    url: str,
+    *,
+    name: str | None = None,
+    hash_prefix: str | None = None,
+    algorithm: str = "sha256",
+    zipped: bool = False,
+) -> Path:
+    """Finds or downloads a file.
+
+    Any number of processes may ask for a file at the same time: one downloads it, the others wait.
+
+    Args:
+        url: Where the file is, or the ZIP archive that holds it.
+        name: Name of the file (default: the last part of `url`, without ".zip" if `zipped`).
+        hash_prefix: Hexadecimal beginning of the file's checksum (default: only the size is
+            checked, if the server says it).
+        algorithm: Name of the checksum in `hashlib`.
+        zipped: Whether `url` is a ZIP archive, of which only the member `name` is unpacked.
+
+    Returns:
+        Path of the file in `folder()`.
+
+    Raises:
+        ValueError: If `url` is not of HTTP, or `name` is no name of a file.
+        DownloadError: If it fails; the message says where to put the file by hand.
+    """
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"wrong address of weights, expected http(s)://..., received {url}")
+    name = name or _name(url, zipped)
+    if found := local(name):
+        return found
+    path = _place(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.lock", "a+b") as lock:
-        files.acquire(lock, fcntl.LOCK_EX, "", lambda: _say(f"waiting for {name}"))
-        if not path.is_file():
-            part = Path(f"{path}.part")
-            with _explained(url, path):
-                _download(url, part)
-                if url.endswith(".zip"):
-                    part = _extracted(part, name)
-                _check(part, checksum)
-            os.replace(part, path)
+    with _claimed(_part(path.with_name(f"{name}.zip") if zipped else path), name) as file:
+        if path.is_file():  # another process has downloaded it since
+            return path
+        try:
+            transfer.fetch(url, file, name)
+            part = _unpacked(file, path) if zipped else Path(file.name)
+            if hash_prefix:
+                _check(part, hash_prefix, algorithm)
+        except (transfer.FailedError, _WrongError) as error:
+            if isinstance(error, _WrongError):  # the next attempt would not make it right
+                file.truncate(0)
+                _part(path).unlink(missing_ok=True)
+            raise _failure(url, str(error), path) from error
+        files.replace(path, part.rename)
+        if zipped:
+            os.unlink(file.name)
     return path
 
 
-def from_hub(repository: str, name: str) -> Path:
-    """Returns the weights of a repository on the Hugging Face hub, downloaded if need be.
+def from_hub(
+    repository: str, filename: str = "model.safetensors", *, revision: str | None = None
+) -> Path:
+    """Finds or downloads a file of a repository on the hub that `huggingface_hub` knows.
+
+    A file of the repository's name in `folder()`, as "resnet50.a1_in1k.safetensors", comes first,
+    whatever the revision; then one that was downloaded before.
 
     Args:
-        repository: Name of the repository.
-        name: Name of a file that is used instead if it is in the folder.
+        repository: "OWNER/NAME".
+        filename: Name of the file in the repository.
+        revision: Branch, tag or commit (default: the main branch).
+
+    Returns:
+        Path of the file, in `folder()` or in its folder "hub".
 
     Raises:
-        NotDownloaded: If they cannot be downloaded.
-        ValueError: If the package `huggingface_hub` is missing.
+        ValueError: If `huggingface_hub` is not installed, or an argument is malformed.
+        DownloadError: If it fails; the message says where to put the file by hand.
     """
-    path = folder() / name
-    if path.is_file():
-        return path
+    name = repository.rpartition("/")[2] + Path(filename).suffix
+    if found := local(name):
+        return found
+    extras.require(["huggingface_hub"], f"download of {repository}", "requirements-weights.txt")
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    source = {"repo_id": repository, "filename": filename, "revision": revision}
+    source["cache_dir"] = folder() / "hub"
+    # Its advice is to log in, and every attempt is a line; our error says what has failed.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-        from huggingface_hub.utils import logging
-    except ImportError:
-        raise ValueError(
-            "weights of timm need huggingface_hub, not installed here: "
-            f"pip install -r requirements-weights.txt, or put the file at {path}"
-        ) from None
-    logging.set_verbosity_error()  # of its five attempts, only the last
-    place = {"repo_id": repository, "filename": ON_HUB, "cache_dir": folder() / "hub"}
-    found = try_to_load_from_cache(**place)
-    if isinstance(found, str):
-        return Path(found)
-    with _explained(f"{repository}/{ON_HUB}", path):
-        if not urllib.request.getproxies():  # without a network, fail at once
-            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
-        try:
-            return Path(hf_hub_download(**place))
-        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise OSError(" ".join(str(error).split())) from error
+        known = huggingface_hub.try_to_load_from_cache(**source)
+        if isinstance(known, str):
+            return Path(known)
+        if not sys.stderr.isatty():  # on a terminal, huggingface_hub draws a bar
+            transfer.say(f"downloading {filename} of {repository}")
+        url = huggingface_hub.hf_hub_url(repository, filename, revision=revision)
+        huggingface_hub.get_hf_file_metadata(url)  # without a network: fails now, not after 23 s
+        return Path(huggingface_hub.hf_hub_download(**source))
+    except HFValidationError:
+        raise
+    except Exception as error:  # its HTTP library, which depends on its version, has its own
+        reason = transfer.reason(error.__cause__ or error)
+        raise _failure(f"{filename} of {repository}", reason, _place(name)) from error
+
+
+def _name(url: str, zipped: bool) -> str:
+    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
+    return name.removesuffix(".zip") if zipped else name
+
+
+def _place(name: str) -> Path:
+    if name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}:
+        raise ValueError(f"wrong name of weights, expected the name of a file, received {name!r}")
+    return folder() / name
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _failure(what: str, reason: str, path: Path) -> DownloadError:
+    line = f"cannot download {what} ({reason}): put the file at {path}, or give "
+    return DownloadError(console.one_line(line) + "--init_from=SOURCE:FILE")
 
 
 @contextlib.contextmanager
-def _explained(what: str, path: Path):
-    """Says in one line what was not downloaded, and where to put it."""
+def _claimed(part: Path, name: str) -> Iterator[BinaryIO]:
+    """Yields an open `NAME.part`, locked against others that download the same; none stays empty.
+
+    The part itself is locked, so that no lock stays beside the weights. It may have become `NAME`,
+    or have been removed, while its lock was waited for: then a new one is opened.
+    """
+    while True:
+        with open(part, "a+b") as file:
+            files.acquire(
+                file,
+                fcntl.LOCK_EX,
+                f"another process is downloading {name}",
+                lambda: transfer.say(f"{name}: another process is downloading it, waiting for it"),
+            )
+            if not files.is_same(file, part):
+                continue
+            try:
+                yield file
+            finally:
+                if files.is_same(file, part) and not os.fstat(file.fileno()).st_size:
+                    part.unlink()
+            return
+
+
+def _unpacked(archive: BinaryIO, path: Path) -> Path:
+    """Unpacks the member that has the name of `path`, and nothing else, into its part.
+
+    Raises:
+        _WrongError: If there is no such member, or it is damaged.
+    """
+    part = _part(path)
     try:
-        yield
-    except (OSError, http.client.HTTPException, zipfile.BadZipFile) as error:
-        reason = getattr(error, "reason", None) or error
-        raise NotDownloaded(f"cannot download {what} ({reason}): put the file at {path}") from error
-
-
-def _download(url: str, part: Path) -> None:
-    """Downloads a file, from where an earlier download broke off if the server can."""
-    begun = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        part.unlink()  # nothing is left to fetch, or the file is another by now: from the beginning
-        return _download(url, part)
-    with response:
-        if response.status != http.client.PARTIAL_CONTENT:
-            begun = 0
-        length = response.headers.get("Content-Length")
-        total = begun + int(length) if length else None
-        _say(f"downloading {url}" + (f", {total / 1e6:,.1f} MB" if total else ""))
-        with (
-            open(part, "ab" if begun else "wb") as file,
-            tqdm(
-                initial=begun, total=total, unit="B", unit_scale=True, disable=not _on_terminal()
-            ) as bar,
-        ):
-            while piece := response.read(_PIECE):
-                file.write(piece)
-                bar.update(len(piece))
-            received = file.tell()
-    if total and received < total:
-        raise ConnectionError(f"ended after {received:,} of {total:,} bytes")
-
-
-def _extracted(archive: Path, name: str) -> Path:
-    """Returns the one file of this name in an archive, which is removed."""
-    part = archive.with_name(f"{name}.extracted")
-    with zipfile.ZipFile(archive) as members:
-        named = [member for member in members.infolist() if Path(member.filename).name == name]
-        size = archive.stat().st_size
-        if len(named) != 1 or named[0].file_size > _MOST * size:
-            archive.unlink()
-            raise zipfile.BadZipFile(f"expected one {name} in the archive, of plausible size")
-        with members.open(named[0]) as member, open(part, "wb") as file:
-            shutil.copyfileobj(member, file)
-    archive.unlink()
+        with zipfile.ZipFile(archive) as opened:
+            names = opened.namelist()
+            if names.count(path.name) != 1:
+                received = ", ".join(names[:3]) or "an empty one"
+                raise _WrongError(f"expected a ZIP archive of {path.name}, received {received}")
+            member = opened.getinfo(path.name)
+            if member.file_size > _UNPACKED_BYTES:
+                raise _WrongError(f"{member.file_size:,} bytes in a ZIP archive, too many")
+            with opened.open(member) as source, open(part, "wb") as unpacked:
+                shutil.copyfileobj(source, unpacked, transfer.CHUNK_BYTES)
+                received = unpacked.tell()
+    except _BAD_ZIP as error:
+        raise _WrongError(f"wrong ZIP archive: {transfer.reason(error)}") from error
+    if received != member.file_size:
+        raise _WrongError(f"expected {member.file_size:,} bytes, received {received:,}")
     return part
 
 
-def _check(part: Path, checksum: Checksum | None) -> None:
-    """Removes a file with another checksum and raises OSError."""
-    if checksum is None:
-        return
+def _check(part: Path, hash_prefix: str, algorithm: str) -> None:
+    """Compares the beginning of a file's checksum.
+
+    Raises:
+        _WrongError: If it is another one.
+    """
     with open(part, "rb") as file:
-        received = hashlib.file_digest(file, checksum.algorithm).hexdigest()
-    if not received.startswith(checksum.prefix):
-        part.unlink()
-        raise OSError(
-            f"wrong {checksum.algorithm}, expected {checksum.prefix}..., received {received}"
+        received = hashlib.file_digest(file, algorithm).hexdigest()
+    if not received.startswith(hash_prefix.lower()):
+        raise _WrongError(
+            f"wrong checksum, expected {algorithm} {hash_prefix}, received "
+            f"{received[: len(hash_prefix)]}"
         )
-
-
-def _on_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -33,6 +33,7 @@ _PLACES = {
     "timm": "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-cadene/",
     "pytorchcv": "https://github.com/osmr/imgclsmob/releases/download/",
 }
+_ON_HUB = "model.safetensors"
 _STATE_DICTS = (".safetensors", ".pth", ".pt", ".th", ".bin")
 _WHOSE = {".h5": KERAS, ".caffemodel": "caffe"}
 _FIRST = {".safetensors": "timm"}  # whose a file is if several sources have its names
@@ -193,7 +194,7 @@ def fetch(row: rows.Row) -> Path:
     """Returns the file of weights of the table, downloaded if it is not there.
 
     Raises:
-        NotDownloaded: If it cannot be downloaded.
+        DownloadError: If it cannot be downloaded.
         ValueError: If the source has no file to download, or a package is missing.
     """
     if row.source not in _PLACES:
@@ -201,14 +202,13 @@ def fetch(row: rows.Row) -> Path:
             f"weights of {row.source} are not downloaded, expected --init_from={row.source}:FILE, "
             f"such as {row.file}"
         )
-    if row.file == downloads.ON_HUB:
-        return downloads.from_hub(f"timm/{row.tag}", f"{row.tag}.safetensors")
-    name = row.file.rpartition("/")[2]
-    is_zipped = row.source == "pytorchcv"
-    prefix = Path(name).stem.rpartition("-")[2]
-    checksum = downloads.Checksum("sha1" if is_zipped else "sha256", prefix)
-    url = _PLACES[row.source] + row.file + (".zip" if is_zipped else "")
-    return downloads.from_url(url, name, checksum)
+    if row.file == _ON_HUB:
+        return downloads.from_hub(f"timm/{row.tag}")
+    prefix = Path(row.file).stem.rpartition("-")[2]  # of the checksum
+    if row.source == "pytorchcv":
+        url = f"{_PLACES[row.source]}{row.file}.zip"
+        return downloads.from_url(url, hash_prefix=prefix, algorithm="sha1", zipped=True)
+    return downloads.from_url(_PLACES[row.source] + row.file, hash_prefix=prefix)
 
 
 def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
