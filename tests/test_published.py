@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import os
 import pathlib
 import shutil
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import keras
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch_writer
+from conftest import ROOT
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageOps
 
@@ -496,3 +500,31 @@ def test_files_of_the_table_are_asked_for_where_the_sources_have_them(monkeypatc
     assert third.endswith("/xception-43020ad28.pth") and o3 == {"hash_prefix": "43020ad28"}
     with pytest.raises(ValueError, match="weights of caffe are not downloaded, expected --init_fr"):
         published.fetch(published.find("alexnet", "caffe").row)
+
+
+def classified_without_a_run(folder, photographs):
+    words = [sys.executable, ROOT / "classify.py", next(photographs.rglob("*.jpg")), "--json"]
+    environment = {**os.environ, "CONVNETS_CACHE": str(folder), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_without_any_run_timms_mobilenet_answers(draw, photographs, tmp_path):
+    tag = "mobilenetv1_100.ra4_e3600_r224_in1k"
+    place = tmp_path / "weights" / f"{tag}.safetensors"
+    done = classified_without_a_run(tmp_path, photographs)
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"put the file at {place}" in done.stderr.splitlines()[-1]
+
+    state = {
+        name: np.abs(draw(*shape)) if name.endswith("weight") and len(shape) == 1 else draw(*shape)
+        for name, shape in listed_state_dicts()["timm", "mobilenet_100"].items()
+    }
+    means = [name for name in state if name.endswith("running_mean")]
+    state |= {name.replace("mean", "var"): np.ones_like(state[name]) for name in means}
+    place.parent.mkdir(exist_ok=True)
+    safetensors.numpy.save_file(state, place)
+    done = classified_without_a_run(tmp_path, photographs)
+    said = f"no run found: mobilenet_100 with weights from timm's {tag}, published top-1 75.388 %"
+    assert done.stderr.splitlines()[-1] == said
+    first = json.loads(done.stdout)["predictions"][0]
+    assert first["class"] in imagenet.class_names() and 0 < first["probability"] <= 1
