@@ -19,6 +19,7 @@ from models.tools import published
 from runtime import console
 from runtime.flags import flag
 
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 CALIBRATION = "calibration.json"  # in the run folder: {"temperature": T, "digest": ...}
 
 
@@ -175,10 +176,10 @@ def _published(name: str, source: str, image_size: int | None) -> Trained:
     theirs, classes = Resized(**vars(weights.row.preprocessing)), weights.num_classes
     resized = theirs.at(image_size or theirs.image_size)
     model = models.build(name, classes, image_size=resized.image_size, **weights.options)
-    weights.load(model)
+    weights.load_all(model)
     return Trained(
         model,
-        _class_names(classes),
+        _class_names(weights),
         resized,
         None,
         theirs.image_size,
@@ -187,7 +188,10 @@ def _published(name: str, source: str, image_size: int | None) -> Trained:
     )
 
 
-def _class_names(count: int) -> list[str]:
-    """Returns ImageNet's class names for 1,000 classes, else numbers."""
-    names = imagenet.class_names()
-    return list(names) if count == len(names) else list(map(str, range(count)))
+def _class_names(weights: published.Published) -> list[str]:
+    """Returns the names of ImageNet's or CIFAR-10's classes, otherwise numbers, as SVHN's are."""
+    count, said = weights.num_classes, Path(weights.file or weights.row.tag).name
+    for names in (list(imagenet.class_names()), CIFAR10):
+        if count == len(names) and "svhn" not in said:
+            return names
+    return list(map(str, range(count)))

@@ -212,7 +212,10 @@ def pretrained(
     size = weights.row.preprocessing.image_size
     classes = num_classes or weights.num_classes
     model = build(name, classes, image_size=size, **weights.options)
-    weights.load(model)
+    if num_classes is None:
+        weights.load_all(model)
+    else:
+        weights.load(model)
     return model
 
 

@@ -528,3 +528,27 @@ def test_without_any_run_timms_mobilenet_answers(draw, photographs, tmp_path):
     assert done.stderr.splitlines()[-1] == said
     first = json.loads(done.stdout)["predictions"][0]
     assert first["class"] in imagenet.class_names() and 0 < first["probability"] <= 1
+
+
+def test_a_file_of_keras_with_other_classes_is_no_classifier_of_imagenet(tmp_path):
+    keras.applications.MobileNet(weights=None, classes=5, alpha=0.25).save_weights(
+        tmp_path / "five.weights.h5"
+    )
+    complaint = "wrong weights file, expected keras's weights of mobilenet_025, received .*five.w"
+    with pytest.raises(ValueError, match=complaint):
+        models.pretrained("mobilenet_025", "keras", file=tmp_path / "five.weights.h5")
+    model = models.pretrained(
+        "mobilenet_025", "keras", file=tmp_path / "five.weights.h5", num_classes=7
+    )
+    assert model.output["logits"].shape == (None, 7)
+
+
+def test_weights_for_cifar_know_its_classes(draw, tmp_path):
+    shapes = listed_state_dicts()["pytorchcv", "nin_cifar"]
+    state = {name: draw(*shape) for name, shape in shapes.items()}
+    for name, first in {"a": "airplane", "nin_svhn": "0"}.items():
+        safetensors.numpy.save_file(state, tmp_path / f"{name}.safetensors")
+        word = f"pytorchcv:{tmp_path / name}.safetensors"
+        network = loading.open_network(None, loading.Weights(model="nin_cifar", init_from=word))
+        assert network.class_names[0] == first and len(network.class_names) == 10
+        assert network.storage == Resized(32, 32, "bilinear")

@@ -150,6 +150,22 @@ class Published:
         except state_dicts.Mismatch as error:
             raise self._mismatch(error) from error
 
+    def load_all(self, model: keras.Model) -> None:
+        """Copies the weights into a network that they have to be complete for.
+
+        Args:
+            model: Result of `models.build(name, num_classes, **options)`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, unsafe, of another network or of other classes.
+            RuntimeError: If a download fails.
+        """
+        if lacking := self.load(model):
+            raise self._mismatch(
+                f"it has no weights for {self.num_classes} classes of {lacking[0]}"
+            )
+
     def _mismatch(self, reason) -> ValueError:
         return ValueError(
             f"wrong weights file, expected {self.source}'s weights of {self.row.network}, "
