@@ -114,7 +114,7 @@ def _cell(x, p, filters, table, stride, name, **pools):
     return maps
 
 
-def _operation(x, kind, size, filters, *, stride, name, count_border=False):
+def _operation(x, kind, size, filters, *, stride, name, count_border=True):
     if kind == "identity":
         return x
     if kind == "separable":
