@@ -208,6 +208,7 @@ def pretrained(
     """
     from models.tools import published
 
+    _variant(name)  # rejects an unknown network
     weights = published.find(name, source, file)
     size = weights.row.preprocessing.image_size
     classes = num_classes or weights.num_classes
