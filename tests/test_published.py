@@ -397,6 +397,12 @@ def test_a_source_is_meant_even_beside_a_folder_of_its_name(tmp_path, monkeypatc
     assert published.split("./timm") == (None, None, "./timm")
 
 
+def test_the_home_folder_is_known_after_a_source(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert published.split("timm:~/a.pth") == ("timm", None, "/home/me/a.pth")
+    assert published.absolute("timm:~/a.pth") == "timm:/home/me/a.pth"
+
+
 @pytest.mark.parametrize("chosen", [("runs/a", {}), (None, {"checkpoint": "last"})])
 def test_a_run_and_published_weights_are_not_both_used(chosen):
     path, more = chosen

@@ -57,7 +57,8 @@ def split(word: str) -> tuple[str | None, str | None, str | None]:
     source, _, rest = word.partition(":")
     if source in SOURCES:
         is_tag = any(row.source == source and row.tag == rest for row in rows.ROWS)
-        return source, rest if is_tag else None, None if is_tag else rest or None
+        file = os.path.expanduser(rest)  # a shell leaves the ~ of "SOURCE:~/FILE"
+        return source, rest if is_tag else None, None if is_tag else file or None
     return _WHOSE.get(Path(word).suffix), None, word
 
 
