@@ -397,6 +397,11 @@ def test_a_source_is_meant_even_beside_a_folder_of_its_name(tmp_path, monkeypatc
     assert published.split("./timm") == (None, None, "./timm")
 
 
+def test_a_file_of_an_unknown_source_is_refused():
+    with pytest.raises(ValueError, match="unknown source, expected keras, .* received torchvison"):
+        models.pretrained("squeezenet1_1", "torchvison", file="a.pth")
+
+
 def test_the_home_folder_is_known_after_a_source(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert published.split("timm:~/a.pth") == ("timm", None, "/home/me/a.pth")

@@ -175,7 +175,10 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
         FileNotFoundError: If the file does not exist and its names have to say whose it is.
     """
     source, tag, path = split(word)
-    path = path if file is None else os.fspath(file)
+    if file is not None:
+        if word.partition(":")[0] not in SOURCES:
+            raise ValueError(f"unknown source, expected {', '.join(SOURCES)}, received {word}")
+        path = os.fspath(file)
     others = ()
     if source is None:
         source, *others = _sources_of(name, path)
