@@ -76,7 +76,9 @@ class Options:
 flags.define(loading.Weights, Options)
 
 OUTPUT_FLAGS = ("json", "csv", "explain", "features", "every")  # --serve refuses them
-WITHOUT_A_RUN = loading.Weights(model="mobilenet_100", init_from="timm")
+WITHOUT_A_RUN = loading.Weights(
+    model="mobilenet_100", init_from="timm:mobilenetv1_100.ra4_e3600_r224_in1k"
+)
 SERVE_PACKAGES = ("flask", "waitress", "werkzeug")  # packages that --serve needs
 
 

@@ -102,7 +102,8 @@ def open_network(
 
     Raises:
         FileNotFoundError: If the run, the checkpoint or the file does not exist.
-        ValueError: If the file is damaged or does not fit its network.
+        ValueError: If the file is damaged or does not fit its network, or both a run and published
+            weights are chosen.
         RuntimeError: If Keras' download fails.
     """
     with (strategy or tf.distribute.get_strategy()).scope():
@@ -110,6 +111,11 @@ def open_network(
             return _from_run(*runs.open_checkpoint(path, weights.checkpoint), image_size)
         if weights.model is None or weights.init_from is None:
             raise ValueError("expected both --model and --init_from, received only one of them")
+        if path or weights.checkpoint != Weights().checkpoint:
+            raise ValueError(
+                "expected a run or checkpoint, or --model and --init_from, received both: "
+                f"{path or f'--checkpoint={weights.checkpoint}'} and --model={weights.model}"
+            )
         for source in published.SOURCES:
             console.refuse_ambiguous(weights.init_from, source, "--init_from=")
         return _published(weights.model, weights.init_from, image_size)
@@ -172,11 +178,12 @@ def _temperature(folder: Path, digest: str) -> float:
 
 
 def _published(name: str, source: str, image_size: int | None) -> Trained:
+    models.image_size(name)  # rejects an unknown network
     weights = published.find(name, source)
     theirs, classes = Resized(**vars(weights.row.preprocessing)), weights.num_classes
     resized = theirs.at(image_size or theirs.image_size)
     model = models.build(name, classes, image_size=resized.image_size, **weights.options)
-    weights.load_all(model)
+    weights.load(model)
     return Trained(
         model,
         _class_names(weights),

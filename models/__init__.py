@@ -208,14 +208,12 @@ def pretrained(
     """
     from models.tools import published
 
+    _variant(name)  # rejects an unknown network
     weights = published.find(name, source, file)
     size = weights.row.preprocessing.image_size
     classes = num_classes or weights.num_classes
     model = build(name, classes, image_size=size, **weights.options)
-    if num_classes is None:
-        weights.load_all(model)
-    else:
-        weights.load(model)
+    weights.load(model)
     return model
 
 

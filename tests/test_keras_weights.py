@@ -201,6 +201,16 @@ def test_a_classifier_of_other_classes_stays(reference, write, tmp_path):
     np.testing.assert_array_equal(first.kernel, reference.get_layer("conv1").kernel)
 
 
+@pytest.mark.parametrize("write", FORMATS)
+def test_the_number_of_classes_is_the_files(write, tmp_path):
+    own = theirs(NAME, 64, 5)
+    file = write(own, tmp_path / "own")
+    assert keras_weights.num_classes(NAME, file) == 5
+    model = models.pretrained(NAME, "keras", file=file)
+    expected = own.get_layer("conv_preds").kernel.numpy()[0, 0]
+    np.testing.assert_array_equal(model.get_layer("fc").kernel.numpy(), expected)
+
+
 @pytest.mark.parametrize("classes", [1000, 7])
 def test_download(reference, classes, tmp_path, monkeypatch):
     path = str(keras3(reference, tmp_path / "file"))

@@ -26,6 +26,8 @@ from inference import classifier, loading
 from models.sources import rows
 from models.tools import downloads, published, state_dicts
 from models.tools.state_dicts import Mismatch
+from training import parts
+from training.recipe import Recipe
 
 LISTED = pathlib.Path(__file__).with_name("state_dicts.txt.gz")
 TABLE = (
@@ -388,10 +390,47 @@ def test_a_word_says_whose_weights_they_are(word, expected):
     assert published.split(word) == expected
 
 
+def test_a_source_is_meant_even_beside_a_folder_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "timm").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert published.find("resnet50", "timm").row.tag == "resnet50.a1_in1k"
+    assert published.split("./timm") == (None, None, "./timm")
+
+
+def test_a_file_of_an_unknown_source_is_refused():
+    with pytest.raises(ValueError, match="unknown source, expected keras, .* received torchvison"):
+        models.pretrained("squeezenet1_1", "torchvison", file="a.pth")
+
+
+def test_the_home_folder_is_known_after_a_source(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert published.split("timm:~/a.pth") == ("timm", None, "/home/me/a.pth")
+    assert published.absolute("timm:~/a.pth") == "timm:/home/me/a.pth"
+
+
+@pytest.mark.parametrize("chosen", [("runs/a", {}), (None, {"checkpoint": "last"})])
+def test_a_run_and_published_weights_are_not_both_used(chosen):
+    path, more = chosen
+    weights = loading.Weights(model="squeezenet1_1", init_from="torchvision", **more)
+    with pytest.raises(ValueError, match="expected a run or checkpoint, or --model and --init_fro"):
+        loading.open_network(path, weights)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_025", "nin_cifar"])
+def test_a_flag_that_changes_the_network_of_the_weights_is_refused(name):
+    flags = {"mobilenet_025": {"activation": "elu"}, "nin_cifar": {"pooling": "average"}}[name]
+    recipe = Recipe(model=name, init_from="pytorchcv", **flags)
+    with pytest.raises(ValueError, match="does not go with --init_from=pytorchcv, whose network h"):
+        parts.network_options(recipe)
+    same = Recipe(model="mobilenet_025", init_from="pytorchcv", activation="relu")
+    assert parts.network_options(same)["activation"] == "relu"
+
+
 @pytest.mark.parametrize(
     "name, word, complaint",
     [
-        ("resnet50", "weights.txt", r"expected a weights file \(.safetensors, .pth, "),
+        ("resnet50", "weights.txt", r"expected a source \(keras, .*file \(.safetensors, .pth, "),
+        ("resnet50", "torchvision:V3", "V3 is neither .* torchvision's, expected IMAGENET1K_V2, "),
         ("lenet5", "timm", "no weights of timm for it, expected densenet121, .* received lenet5"),
         ("dpn68", "torchvision:a.pth", "no weights of torchvision for it"),
         ("resnet18", "timm:resnet50.a2_in1k", "timm's resnet50.a2_in1k is not resnet18, expected"),
@@ -423,8 +462,11 @@ def test_a_file_with_a_published_name_has_that_tags_preprocessing():
     for file, side in sides.items():
         row = published.find("resnet50", "torchvision", file).row
         assert row.preprocessing.short_side == side
-    gluon = published.find("inception_v3", "timm:inception_v3.gluon_in1k", "model.safetensors")
-    assert gluon.options["mean"] == models.registry.IMAGENET_MEAN
+    place = "models--timm--inception_v3.gluon_in1k/snapshots/0/model.safetensors"  # of the hub
+    words = ("timm:inception_v3.gluon_in1k", "model.safetensors"), ("timm", place)
+    for word, file in words:
+        gluon = published.find("inception_v3", word, file)
+        assert gluon.options["mean"] == models.registry.IMAGENET_MEAN
     assert published.find("inception_v3", "timm").options["mean"] == (127.5, 127.5, 127.5)
 
 
@@ -528,19 +570,6 @@ def test_without_any_run_timms_mobilenet_answers(draw, photographs, tmp_path):
     assert done.stderr.splitlines()[-1] == said
     first = json.loads(done.stdout)["predictions"][0]
     assert first["class"] in imagenet.class_names() and 0 < first["probability"] <= 1
-
-
-def test_a_file_of_keras_with_other_classes_is_no_classifier_of_imagenet(tmp_path):
-    keras.applications.MobileNet(weights=None, classes=5, alpha=0.25).save_weights(
-        tmp_path / "five.weights.h5"
-    )
-    complaint = "wrong weights file, expected keras's weights of mobilenet_025, received .*five.w"
-    with pytest.raises(ValueError, match=complaint):
-        models.pretrained("mobilenet_025", "keras", file=tmp_path / "five.weights.h5")
-    model = models.pretrained(
-        "mobilenet_025", "keras", file=tmp_path / "five.weights.h5", num_classes=7
-    )
-    assert model.output["logits"].shape == (None, 7)
 
 
 def test_weights_for_cifar_know_its_classes(draw, tmp_path):

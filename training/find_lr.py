@@ -75,7 +75,12 @@ class Curve:
 
 
 def find(setup: Setup) -> Curve:
-    """Trains for up to `STEPS` steps with rising learning rates; saves nothing."""
+    """Trains for up to `STEPS` steps with rising learning rates; saves nothing.
+
+    All layers learn from the first step on, whatever `--head_epochs`.
+    """
+    recipe = dataclasses.replace(setup.recipe, head_epochs=0.0)
+    setup = dataclasses.replace(setup, recipe=recipe)
     batches = setup.train_batches(0, setup.total).repeat()
     iterator = setup.trainer.iterate(batches)
     curve = Curve()

@@ -44,7 +44,8 @@ def network_options(recipe: Recipe) -> dict:
     """Returns the network options set by flags and those required by the pretrained weights.
 
     Raises:
-        ValueError: If the weights of `--init_from` are not of this network.
+        ValueError: If the weights of `--init_from` are not of this network, or a flag changes an
+            option that they need.
         FileNotFoundError: If `--init_from` does not exist.
     """
     given = {name: getattr(recipe, name) for name in VARIED if getattr(recipe, name) is not None}
@@ -58,7 +59,17 @@ def network_options(recipe: Recipe) -> dict:
         return {name: value for name, value in before.items() if name not in own} | given
     if not recipe.init_from:
         return given
-    return given | published.find(recipe.model, recipe.init_from).options
+    weights = published.find(recipe.model, recipe.init_from)
+    if weights.file and not Path(weights.file).is_file():
+        raise FileNotFoundError(f"no weights file, received --init_from={recipe.init_from}")
+    theirs = weights.options
+    for name in given.keys() & theirs.keys():
+        if given[name] != theirs[name]:
+            raise ValueError(
+                f"--{name}={given[name]} does not go with --init_from={recipe.init_from}, whose "
+                f"network has {name} {theirs[name]}"
+            )
+    return given | theirs
 
 
 def is_ours(source: str | None) -> bool:
@@ -317,12 +328,6 @@ def check(recipe: Recipe, replicas: int) -> None:
 
 def _check_origin(recipe: Recipe) -> None:
     source = recipe.init_from
-    if source and not is_ours(source):
-        *_, file = published.split(source)
-        if file and not Path(file).exists():
-            raise FileNotFoundError(
-                f"--init_from expects keras, a run or a file, received {source}"
-            )
     if source and recipe.preprocessing:
         raise ValueError(
             f"--preprocessing={recipe.preprocessing} does not go with --init_from, expected that "

@@ -37,12 +37,32 @@ def read(path: str | os.PathLike, model: keras.Model, head: str) -> dict[str, li
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a Keras weights file, or belongs to another network.
     """
+    return _opened(path, model, lambda file: _read(file, model, head))
+
+
+def num_classes(path: str | os.PathLike, model: keras.Model, head: str) -> int:
+    """Returns the number of classes of the weights in a file.
+
+    Args:
+        path: Path of the file.
+        model: Network as Keras builds it, with any number of classes.
+        head: Name of the classifier.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a Keras weights file, or belongs to another network.
+    """
+    return _opened(path, model, lambda file: _read_num_classes(file, model, head))
+
+
+def _opened(path, model, use):
+    """Returns what `use` makes of the open file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file, expected a .h5 of Keras, received {path}")
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, model, head)
+            return use(file)
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"wrong weights file, expected one that Keras wrote for {model.name}, "
@@ -64,6 +84,14 @@ def _read(file, model, head):
                 raise ValueError(f"{where} has shape {shape} instead of {expected}")
         arrays[layer.name] = [data[()].astype("float32") for data in datasets]
     return arrays
+
+
+def _read_num_classes(file, model, head):
+    kernel, *_ = next(places for layer, places in _places(file, model) if layer.name == head)
+    shape = _dataset(file, kernel).shape
+    if not shape:
+        raise ValueError(f"{kernel} is a single number")
+    return shape[-1]
 
 
 def _places(file, model) -> Iterator[tuple[keras.Layer, list[str]]]:

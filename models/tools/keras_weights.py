@@ -24,6 +24,7 @@ from models import layers, registry
 from models.tools import graphs, hdf5
 
 DOWNLOAD = "keras"
+IMAGENET_CLASSES = 1000
 
 _NONE = np.empty(0)
 
@@ -120,6 +121,25 @@ def load(name: str, model: keras.Model, source: str | os.PathLike) -> list[str]:
     else:
         arrays = hdf5.read(source, theirs, origin.head)
     return _copy(model, theirs, arrays, origin)
+
+
+def num_classes(name: str, source: str | os.PathLike) -> int:
+    """Returns the number of classes of weights, see `load`.
+
+    Args:
+        name: Name of the network, one of `names()`.
+        source: "keras", or the path of a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If Keras has no weights for the network, or the file is not of this network.
+    """
+    origin = _origin(name)
+    if source == DOWNLOAD:
+        return IMAGENET_CLASSES
+    construct = getattr(keras.applications, origin.constructor)
+    model = construct(weights=None, classifier_activation=None, **origin.arguments)
+    return hdf5.num_classes(source, model, origin.head)
 
 
 def _origin(name):

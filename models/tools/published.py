@@ -54,10 +54,11 @@ def split(word: str) -> tuple[str | None, str | None, str | None]:
     Returns:
         The source, one of `SOURCES`, the tag and the path of the file; None for what is not said.
     """
-    source, colon, rest = word.partition(":")
-    if source in SOURCES and (colon or not os.path.exists(word)):
+    source, _, rest = word.partition(":")
+    if source in SOURCES:
         is_tag = any(row.source == source and row.tag == rest for row in rows.ROWS)
-        return source, rest if is_tag else None, None if is_tag else rest or None
+        file = os.path.expanduser(rest)  # a shell leaves the ~ of "SOURCE:~/FILE"
+        return source, rest if is_tag else None, None if is_tag else file or None
     return _WHOSE.get(Path(word).suffix), None, word
 
 
@@ -118,7 +119,7 @@ class Published:
     def num_classes(self) -> int:
         """Number of classes of the weights."""
         if self.source == KERAS:
-            return 1000
+            return keras_weights.num_classes(self.row.network, self._keras_word)
         module = self.rule.table[-1][-1]
         array = self.state.get(f"{module}.weight", self.state.get(f"{module}.bias"))
         if array is None or not array.ndim:
@@ -141,8 +142,7 @@ class Published:
             RuntimeError: If a download fails.
         """
         if self.source == KERAS:
-            word = self.file or keras_weights.DOWNLOAD
-            return keras_weights.load(self.row.network, model, word)
+            return keras_weights.load(self.row.network, model, self._keras_word)
         rule = self.rule
         settings = {"epsilon": rule.epsilon, "bgr": rule.bgr}
         try:
@@ -150,21 +150,9 @@ class Published:
         except state_dicts.Mismatch as error:
             raise self._mismatch(error) from error
 
-    def load_all(self, model: keras.Model) -> None:
-        """Copies the weights into a network that they have to be complete for.
-
-        Args:
-            model: Result of `models.build(name, num_classes, **options)`.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged, unsafe, of another network or of other classes.
-            RuntimeError: If a download fails.
-        """
-        if lacking := self.load(model):
-            raise self._mismatch(
-                f"it has no weights for {self.num_classes} classes of {lacking[0]}"
-            )
+    @property
+    def _keras_word(self) -> str:
+        return self.file or keras_weights.DOWNLOAD
 
     def _mismatch(self, reason) -> ValueError:
         return ValueError(
@@ -182,12 +170,15 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
         file: Path of the file, if the word does not name it.
 
     Raises:
-        ValueError: If the source has no such weights for the network, or the kind of the file is
-            not known.
+        ValueError: If the source has no such weights for the network, the kind of the file is not
+            known, or the word has neither a tag of the source nor a file.
         FileNotFoundError: If the file does not exist and its names have to say whose it is.
     """
     source, tag, path = split(word)
-    path = path if file is None else os.fspath(file)
+    if file is not None:
+        if word.partition(":")[0] not in SOURCES:
+            raise ValueError(f"unknown source, expected {', '.join(SOURCES)}, received {word}")
+        path = os.fspath(file)
     others = ()
     if source is None:
         source, *others = _sources_of(name, path)
@@ -195,15 +186,30 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
     if not known:
         networks = ", ".join(names(source))
         raise ValueError(f"no weights of {source} for it, expected {networks}, received {name}")
+    tags = ", ".join(row.tag for row in known)
     if tag:
         known = [row for row in known if row.tag == tag]
         if not known:
-            tags = ", ".join(row.tag for row in rows.of(name, source))
             raise ValueError(f"{source}'s {tag} is not {name}, expected {tags}")
     elif path:
-        stem = Path(path).stem
-        known = [row for row in known if stem in (row.tag, Path(row.file).stem)] or known
+        if Path(path).suffix not in (*_STATE_DICTS, *_WHOSE) and not os.path.exists(path):
+            raise ValueError(f"{path} is neither a file nor {source}'s, expected {tags}")
+        known = _named(known, path) or known
     return Published(known[0], path, tuple(others))
+
+
+def _named(known: list[rows.Row], path: str) -> list[rows.Row]:
+    """Returns the rows that a file's name stands for, else those that a folder above it does."""
+    for name in (Path(path).stem, *(above.name for above in Path(path).absolute().parents)):
+        name = name.rpartition("--")[2]  # the hub's cache: models--timm--TAG/snapshots/COMMIT/
+        if found := [row for row in known if name in (row.tag, _own_name(row))]:
+            return found
+    return []
+
+
+def _own_name(row: rows.Row) -> str | None:
+    """Returns the name of a row's file without its suffix, unless all files there have it."""
+    return Path(row.file).stem if row.file not in ("", _ON_HUB) else None
 
 
 def fetch(row: rows.Row) -> Path:
@@ -256,16 +262,20 @@ def _sources_of(name: str, file: str) -> list[str]:
     """Returns the sources whose modules a file names, the likeliest first."""
     suffix = Path(file).suffix
     if suffix not in _STATE_DICTS:
-        known = ", ".join((*_STATE_DICTS, *_WHOSE))
-        raise ValueError(f"expected a weights file ({known}) or SOURCE:FILE, received {file}")
+        sources, suffixes = ", ".join(SOURCES), ", ".join((*_STATE_DICTS, *_WHOSE))
+        raise ValueError(
+            f"expected a source ({sources}), a weights file ({suffixes}) or SOURCE:FILE, received "
+            f"{file}"
+        )
     state = read(file)
     fitting = [source for source in RULES if _names_fit(name, source, state)]
     if not fitting:
         having = [source for source in RULES if name in names(source)]
-        expected = " or ".join(having) or "a network that has published weights"
+        if not having:
+            raise ValueError(f"no source has weights of {name}, received {file}")
         raise ValueError(
-            f"wrong weights file, expected {expected}'s weights of {name}, received other names "
-            f"in {file}"
+            f"wrong weights file, expected {' or '.join(having)}'s weights of {name}, received "
+            f"other names in {file}"
         )
     first = _FIRST.get(suffix, _OFTEN)
     return sorted(fitting, key=lambda source: source != first)
