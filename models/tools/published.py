@@ -186,16 +186,25 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
     if not known:
         networks = ", ".join(names(source))
         raise ValueError(f"no weights of {source} for it, expected {networks}, received {name}")
-    tags = ", ".join(row.tag for row in known)
+    return Published(_chosen(known, tag, path), path, tuple(others))
+
+
+def _chosen(known: list[rows.Row], tag: str | None, path: str | None) -> rows.Row:
+    """Returns the row of a tag, else that of a file's name, else the default.
+
+    Raises:
+        ValueError: If the tag is not among them, or the path can only be a tag that nobody has.
+    """
+    default, tags = known[0], ", ".join(row.tag for row in known)
     if tag:
-        known = [row for row in known if row.tag == tag]
-        if not known:
-            raise ValueError(f"{source}'s {tag} is not {name}, expected {tags}")
-    elif path:
-        if Path(path).suffix not in (*_STATE_DICTS, *_WHOSE) and not os.path.exists(path):
-            raise ValueError(f"{path} is neither a file nor {source}'s, expected {tags}")
-        known = _named(known, path) or known
-    return Published(known[0], path, tuple(others))
+        if named := [row for row in known if row.tag == tag]:
+            return named[0]
+        raise ValueError(f"{default.source}'s {tag} is not {default.network}, expected {tags}")
+    if not path:
+        return default
+    if Path(path).suffix not in (*_STATE_DICTS, *_WHOSE) and not os.path.exists(path):
+        raise ValueError(f"{path} is neither a file nor {default.source}'s, expected {tags}")
+    return (_named(known, path) or known)[0]
 
 
 def _named(known: list[rows.Row], path: str) -> list[rows.Row]:
