@@ -101,7 +101,7 @@ def open_checkpoint(path: str | None, selector: str) -> tuple[Path, checkpoints.
         if file and Path(file).is_file():
             raise ValueError(
                 f"{file} is not a checkpoint, expected a {_SUFFIX} file; others may run code "
-                "and are not opened (weights of Keras: --model=NAME --init_from=FILE)"
+                "and are not opened (published weights: --model=NAME --init_from=FILE)"
             )
     run = Run(path) if path else newest(saved=True)
     return run.folder, run.find(selector)

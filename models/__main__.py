@@ -31,6 +31,7 @@ import keras
 import models
 from models.sources import rows
 from models.tools import graphs
+from models.tools.published import SOURCES
 from runtime import console
 
 _FLOAT = 4  # bytes of a float32
@@ -164,6 +165,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         parser.error(f"wrong batch_size, expected 1 or more, received {args.batch_size}")
+    if args.plot and args.weights:
+        parser.error("expected one of --plot and --weights, received both")
     if args.plot and len(args.names) != 1:
         parser.error(f"--plot draws one network, received {len(args.names)} names")
     return args
@@ -180,6 +183,8 @@ def main(argv: list[str] | None = None):
             from models.tools import drawing
 
             return drawing.draw(_outline(names[0]), args.plot)
+        if args.weights and not any(rows.of(name, source) for name in names for source in SOURCES):
+            raise ValueError(f"no source has weights of {', '.join(names)}")
         if args.weights:
             return _print(*_weights_table(names), args.markdown)
         costs = (_row(name, _outline(name), args.batch_size) for name in names)

@@ -22,7 +22,7 @@ CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SHA1 = hashlib.sha1(CONTENT).hexdigest()
 NAME = "net-1234.pth"
-BY_HAND = "or give --init_from=SOURCE:FILE"
+BY_HAND = "or give --model=NAME --init_from=SOURCE:FILE"
 REPOSITORY = "owner/net.tag"
 HUB_FILE = f"/{REPOSITORY}/resolve/main/model.safetensors"
 COMMIT = "c0ffee" + 34 * "0"

@@ -142,3 +142,10 @@ def test_the_docs_have_this_table():
         assert float(rows[name][7].replace(",", "")) == pytest.approx(madds, rel=0.005, abs=0.05)
     for name in ("lenet5", "alexnet", "cifar_resnet20", "mobilenet_025"):
         assert rows[name] == table._row(name, table._outline(name), batch_size=128)
+
+
+def test_networks_without_published_weights_are_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        table.main(["lenet5", "--weights"])
+    assert ended.value.code == 2
+    assert "no source has weights of lenet5" in capsys.readouterr().err

@@ -444,9 +444,12 @@ def test_weights_that_nobody_has_are_refused(name, word, complaint):
 def test_the_names_in_a_file_say_whose_it_is(tmp_path):
     listed = listed_state_dicts()
     for (source, name), expected in {
-        ("timm", "preresnet50"): "timm's",
-        ("pytorchcv", "squeezenet1_1"): "pytorchcv's",
-        ("timm", "resnet18"): "timm's (--init_from=torchvision:FILE if they are not)",
+        ("timm", "preresnet50"): "timm's resnetv2_50.a1h_in1k",
+        ("pytorchcv", "squeezenet1_1"): "pytorchcv's squeezenet_v1_1",
+        (
+            "timm",
+            "resnet18",
+        ): "timm's resnet18.a1_in1k (--init_from=torchvision:FILE if they are not)",
     }.items():
         state = {key: np.zeros([1] * len(shape)) for key, shape in listed[source, name].items()}
         safetensors.numpy.save_file(state, tmp_path / "a.safetensors")

@@ -324,6 +324,11 @@ def check(recipe: Recipe, replicas: int) -> None:
         micro_batches(batch, size, replicas, pairs=bool(mix(recipe)))
     _check_origin(recipe)
     network_options(recipe)
+    if recipe.head_epochs >= recipe.epochs:
+        raise ValueError(
+            f"--head_epochs expects fewer than the {recipe.epochs} of --epochs, received "
+            f"{recipe.head_epochs}: the pretrained layers would never learn"
+        )
 
 
 def _check_origin(recipe: Recipe) -> None:

@@ -169,7 +169,7 @@ def _part(path: Path) -> Path:
 
 def _failure(what: str, reason: str, path: Path) -> DownloadError:
     line = f"cannot download {what} ({reason}): put the file at {path}, or give "
-    return DownloadError(console.one_line(line) + "--init_from=SOURCE:FILE")
+    return DownloadError(console.one_line(line) + "--model=NAME --init_from=SOURCE:FILE")
 
 
 @contextlib.contextmanager

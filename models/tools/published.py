@@ -90,7 +90,7 @@ class Published:
             return f"{self.source}'s {self.row.tag}, published top-1 {self.row.top1} %"
         others = " or ".join(f"{each}:FILE" for each in self.others)
         doubt = f" (--init_from={others} if they are not)" if others else ""
-        return f"{self.file} as {self.source}'s{doubt}"
+        return f"{self.file} as {self.source}'s {self.row.tag}{doubt}"
 
     @property
     def source(self) -> str:
@@ -178,6 +178,8 @@ def find(name: str, word: str, file: str | os.PathLike | None = None) -> Publish
     if file is not None:
         if word.partition(":")[0] not in SOURCES:
             raise ValueError(f"unknown source, expected {', '.join(SOURCES)}, received {word}")
+        if path:
+            raise ValueError(f"expected one file, received {path} and {os.fspath(file)}")
         path = os.fspath(file)
     others = ()
     if source is None:
@@ -276,8 +278,11 @@ def _sources_of(name: str, file: str) -> list[str]:
             f"expected a source ({sources}), a weights file ({suffixes}) or SOURCE:FILE, received "
             f"{file}"
         )
-    state = read(file)
-    fitting = [source for source in RULES if _names_fit(name, source, state)]
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"no weights file {file}")
+    status = os.stat(file)
+    arrays = _names_in(file, status.st_size, status.st_mtime_ns)
+    fitting = [source for source in RULES if _names_fit(name, source, arrays)]
     if not fitting:
         having = [source for source in RULES if name in names(source)]
         if not having:
@@ -290,13 +295,20 @@ def _sources_of(name: str, file: str) -> list[str]:
     return sorted(fitting, key=lambda source: source != first)
 
 
-def _names_fit(name: str, source: str, state: dict[str, np.ndarray]) -> bool:
+@functools.lru_cache(maxsize=1)
+def _names_in(file: str, size: int, changed: int) -> frozenset[str]:
+    """Returns the names of a file's arrays; kept, because a training asks several times."""
+    del size, changed  # part of the key
+    return frozenset(read(file))
+
+
+def _names_fit(name: str, source: str, arrays: frozenset[str]) -> bool:
     """Whether a file has all modules that a source's table names outright."""
     if name not in names(source):
         return False
     modules = [module for _, *modules in _rule(name, source).table for module in modules]
     outright = [module for module in modules if not re.search("[#~@]", module)]
-    return all(f"{module}.weight" in state for module in outright)
+    return all(f"{module}.weight" in arrays for module in outright)
 
 
 def _rule(name: str, source: str) -> rows.Rule:
