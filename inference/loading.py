@@ -104,6 +104,7 @@ def open_network(
         FileNotFoundError: If the run, the checkpoint or the file does not exist.
         ValueError: If the file is damaged or does not fit its network, or both a run and published
             weights are chosen.
+        OSError: If a download fails.
         RuntimeError: If Keras' download fails.
     """
     with (strategy or tf.distribute.get_strategy()).scope():

@@ -204,7 +204,8 @@ def pretrained(
         FileNotFoundError: If there is no such file.
         ValueError: If the source has no weights for the network, or the file is damaged, unsafe
             or of another network.
-        RuntimeError: If a download fails.
+        OSError: If a download fails.
+        RuntimeError: If Keras' download fails.
     """
     from models.tools import published
 

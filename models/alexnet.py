@@ -19,7 +19,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, pools, registry
+from models import ops, pools, registry
 
 PAPER_LRN = {"radius": 2, "bias": 2.0, "alpha": 1e-4}
 CAFFE_LRN = {"radius": 2, "bias": 1.0, "alpha": 2e-5}  # Caffe divides its alpha 1e-4 by 5 channels
@@ -67,7 +67,7 @@ def alexnet(
     conv = partial(_conv, stddev=stddev, norm=norm, activation=activation)
     dense = partial(_dense, stddev=stddev, activation=activation, dropout=dropout)
     lrn = lrn if norm == "lrn" else None
-    lrn_pool = partial(_lrn_pool, lrn=lrn, pooling=pooling, pool_first=pool_first)
+    lrn_pool = partial(pools.lrn_halve, lrn=lrn, pooling=pooling, pool_first=pool_first)
     c1, c2, c3, c4, c5 = filters
 
     x = conv(x, 1, filters=c1, kernel_size=11, stride=4, padding=padding)  # 55 x 55 x 96
@@ -89,16 +89,6 @@ def _conv(x, number, *, stddev, bias=0.0, **options):
     options["kernel_initializer"] = _normal(stddev[number - 1])
     options["bias_initializer"] = keras.initializers.Constant(bias)
     return ops.conv_norm_act(x, number, **options)
-
-
-def _lrn_pool(x, number, *, lrn, pooling, pool_first):
-    """Local response normalisation, unless `lrn` is None, and pooling; or in the opposite order."""
-    if lrn and not pool_first:
-        x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
-    x = pools.halve(x, pooling, name=f"pool{number}")
-    if lrn and pool_first:
-        x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
-    return x
 
 
 def _dense(x, number, *, stddev, **options):

@@ -75,6 +75,27 @@ def halve(x, kind: str, *, name: str):
     return pool(x, 3 if window else 2, 2, kind=function, **border, name=name)
 
 
+def lrn_halve(x, number: int, *, lrn: dict | None, pooling: str, pool_first: bool):
+    """Local response normalisation and `halve`: "norm1", "pool1".
+
+    Args:
+        x: [B, H, W, C].
+        number: Suffix of the layers' names.
+        lrn: Arguments of `layers.LocalResponseNorm`; None leaves it out.
+        pooling: One of `registry.POOLINGS`.
+        pool_first: Whether to pool before the normalisation.
+
+    Returns:
+        The shape of `halve`.
+    """
+    if lrn and not pool_first:
+        x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
+    x = halve(x, pooling, name=f"pool{number}")
+    if lrn and pool_first:
+        x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
+    return x
+
+
 def per_pool(pooling: str | Sequence[str], count: int) -> Sequence[str]:
     """Returns one of `registry.POOLINGS` for each pool: the same for all, or those given.
 

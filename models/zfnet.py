@@ -15,7 +15,7 @@ from functools import partial
 
 import keras
 
-from models import layers, ops, pools, registry
+from models import ops, pools, registry
 
 #         filters, kernel, stride, padding: figure 3
 CONVOLUTIONS = (
@@ -67,13 +67,9 @@ def zfnet(
         x = ops.conv_norm_act(
             x, number, filters, kernel_size, **geometry, kernel_initializer=_normal()
         )
-        lrn_here = lrn if number in normalized else None
-        if lrn_here and not pool_first:
-            x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
         if number in POOLED:
-            x = pools.halve(x, pooling, name=f"pool{number}")
-        if lrn_here and pool_first:
-            x = layers.LocalResponseNorm(**lrn, name=f"norm{number}")(x)
+            order = {"pooling": pooling, "pool_first": pool_first}
+            x = pools.lrn_halve(x, number, lrn=lrn if number in normalized else None, **order)
     x = keras.layers.Flatten(name="flatten")(x)
     for number, units in enumerate(dense, start=6):
         x = ops.dense(x, number, units, dropout=dropout, kernel_initializer=_normal())

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import gc
 import os
@@ -5,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -31,6 +33,18 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Garbage collections pass over what was imported, which takes them 0.2 s otherwise."""
     gc.freeze()
+
+
+@contextlib.contextmanager
+def memory(limit):
+    """Checks that no more bytes than this are taken at any time."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < limit
 
 
 @pytest.fixture(scope="session", autouse=True)

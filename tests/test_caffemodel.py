@@ -1,13 +1,12 @@
 """Caffe's files: their weights come back, and ours compute what Caffe computes with them."""
 
-import contextlib
 import shutil
 import struct
-import tracemalloc
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import memory
 
 import models
 from models.sources import caffe
@@ -209,18 +208,6 @@ HOSTILE = {
     "a name without an end": (network(layer(b"a" * 10**6, "ReLU")), "a name of 1,000,000 bytes"),
     "too many fields": (10**5 * field(4, 1) + WHOLE, "more than 100,000 fields"),
 }
-
-
-@contextlib.contextmanager
-def memory(limit):
-    """Checks that no more bytes than this are taken at any time."""
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < limit
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

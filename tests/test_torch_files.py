@@ -1,10 +1,8 @@
 """Files of torch.save: their numbers come back, and nothing in them is executed."""
 
-import contextlib
 import os
 import pickle
 import struct
-import tracemalloc
 import zipfile
 from collections import OrderedDict
 
@@ -12,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch_writer
+from conftest import memory
 from torch_writer import Storage, Tensor
 
 from models.tools import torch_files
@@ -223,18 +222,6 @@ HOSTILE = {
     "text": (lambda path: path.write_text("not torch"), "neither form"),
     "empty": (lambda path: path.touch(), "neither form"),
 }
-
-
-@contextlib.contextmanager
-def memory(limit):
-    """Checks that no more bytes than this are taken at any time."""
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < limit
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Sequence
 
 import keras
 
-import models
 from data.shards.datasets import Dataset
 from engine import checkpoints, optimizers
 from models.tools import graphs, published
@@ -21,14 +20,11 @@ def has_other_classes(recipe: Recipe, dataset: Dataset) -> bool:
 
     Raises:
         ValueError: If the weights are damaged or of another network.
-        RuntimeError: If their download fails.
+        OSError: If their download fails.
     """
     if parts.is_ours(recipe.init_from):
         return parts.origin(recipe).about.get("class_names") != list(dataset.class_names)
-    model = models.build(**parts.network(recipe, dataset))
-    new_layers = published.find(recipe.model, recipe.init_from).load(model)
-    keras.utils.clear_session()
-    return bool(new_layers)
+    return published.find(recipe.model, recipe.init_from).num_classes != dataset.num_classes
 
 
 def defaults(recipe: Recipe, dataset: Dataset, given: Collection[str]) -> dict[str, object]:

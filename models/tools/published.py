@@ -139,7 +139,8 @@ class Published:
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged, unsafe or of another network.
-            RuntimeError: If a download fails.
+            OSError: If a download fails.
+            RuntimeError: If Keras' download fails.
         """
         if self.source == KERAS:
             return keras_weights.load(self.row.network, model, self._keras_word)
