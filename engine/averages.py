@@ -1,7 +1,10 @@
-"""Exponential moving average of a network's weights, used instead of them for inference.
+"""Averages of a network's weights over the steps: one for inference, and one to train on from.
 
-B. Polyak and A. Juditsky, SIAM J. Control Optim. 30 (1992). In the first steps the decay is
-smaller, as in TensorFlow's `ExponentialMovingAverage`.
+`Average`: B. Polyak and A. Juditsky, SIAM J. Control Optim. 30 (1992). In the first steps the decay
+is smaller, as in TensorFlow's `ExponentialMovingAverage`.
+
+`Lookahead`: M. Zhang et al., arXiv:1907.08610, with the strength that rises over the training of
+K. Jordan, arXiv:2404.00498, section 3.4.
 """
 
 import contextlib
@@ -11,22 +14,21 @@ import keras
 import tensorflow as tf
 
 
-class Average:
-    """Moving average of all weights of a model, including batch statistics.
+class _Copies:
+    """A copy of all weights of a model, including batch statistics.
 
     Attributes:
-        variables: Averages by path of the weight.
+        variables: Copies by path of the weight.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model, decay: float) -> None:
+    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
         """Starts at the current weights.
 
         Args:
             strategy: Strategy in whose scope the model was created.
             model: Built model.
-            decay: Fraction of the average that a step keeps, in [0, 1).
         """
-        self._strategy, self._model, self._decay = strategy, model, decay
+        self._strategy, self._model = strategy, model
         with strategy.scope():
             self.variables = {
                 weight.path: keras.Variable(weight.numpy(), trainable=False, name="average")
@@ -38,6 +40,31 @@ class Average:
         for weight in self._model.weights:
             self.variables[weight.path].assign(weight.numpy())
 
+    def _move(self, keep: tf.Tensor) -> None:
+        """Moves the copies to the weights, except for a fraction `keep` of the way."""
+
+        def move(copy: tf.Variable, weight: tf.Tensor) -> tf.Operation:
+            return copy.assign(weight + keep * (copy - weight))
+
+        for weight in self._model.weights:
+            copy = self.variables[weight.path].value
+            self._strategy.extended.update(copy, move, args=(weight.value,))
+
+
+class Average(_Copies):
+    """Moving average of all weights of a model, used instead of them for inference."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model, decay: float) -> None:
+        """Starts at the current weights.
+
+        Args:
+            strategy: Strategy in whose scope the model was created.
+            model: Built model.
+            decay: Fraction of the average that a step keeps, in [0, 1).
+        """
+        super().__init__(strategy, model)
+        self._decay = decay
+
     def update(self, steps: tf.Tensor) -> None:
         """Moves the average towards the weights; call it outside the replica context.
 
@@ -45,14 +72,7 @@ class Average:
             steps: Optimizer updates done, integer [].
         """
         done = tf.cast(steps, tf.float32)
-        decay = tf.minimum(self._decay, (1 + done) / (10 + done))
-
-        def move(average: tf.Variable, weight: tf.Tensor) -> tf.Operation:
-            return average.assign(weight + decay * (average - weight))
-
-        for weight in self._model.weights:
-            average = self.variables[weight.path].value
-            self._strategy.extended.update(average, move, args=(weight.value,))
+        self._move(tf.minimum(self._decay, (1 + done) / (10 + done)))
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -65,3 +85,45 @@ class Average:
         finally:
             for weight in self._model.weights:
                 weight.assign(trained[weight.path])
+
+
+class Lookahead(_Copies):
+    """Slow weights, to which the network returns every few steps.
+
+    Every k steps the slow weights move to the network's, except for a fraction
+    `0.95 ** k * (step / total) ** 3` of the way, and the network goes on from there. It ends at the
+    slow weights.
+    """
+
+    def __init__(
+        self, strategy: tf.distribute.Strategy, model: keras.Model, period: int, total_steps: int
+    ) -> None:
+        """Starts at the current weights.
+
+        Args:
+            strategy: Strategy in whose scope the model was created.
+            model: Built model.
+            period: Number of steps k between two returns.
+            total_steps: Optimizer updates in the whole training.
+        """
+        super().__init__(strategy, model)
+        self._period, self._total = period, total_steps
+
+    def update(self, steps: tf.Tensor) -> None:
+        """Returns to the slow weights if it is time; call it outside the replica context.
+
+        Args:
+            steps: Optimizer updates done, integer [].
+        """
+        steps = tf.cast(steps, tf.int64)
+        is_due = steps % self._period == 0
+        progress = tf.cast(steps / self._total, tf.float32)
+        self._move(tf.where(is_due, 0.95**self._period * progress**3, 1.0))
+        returns = is_due | (steps == self._total)
+
+        def go_back(weight: tf.Variable, slow: tf.Tensor) -> tf.Operation:
+            return weight.assign(tf.where(returns, slow, weight))
+
+        for weight in self._model.weights:
+            slow = self.variables[weight.path].value
+            self._strategy.extended.update(weight.value, go_back, args=(slow,))

@@ -30,6 +30,7 @@ _HEADER_BYTES = 1 << 20  # upper bound of the header size
 _MODEL = "model/"
 _OPTIMIZER = "optimizer/"
 _AVERAGE = "average/"
+_LOOKAHEAD = "lookahead/"
 
 
 class Checkpoint(NamedTuple):
@@ -50,15 +51,18 @@ def named_variables(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer | None = None,
     average: Mapping[str, keras.Variable] | None = None,
+    lookahead: Mapping[str, keras.Variable] | None = None,
 ) -> dict[str, keras.Variable]:
-    """Returns all variables of a model, its optimizer and its average, by unique path."""
+    """Returns all variables of a model, its optimizer and its averages, by unique path."""
     named = {_MODEL + variable.path: variable for variable in model.weights}
     for variable in optimizer.variables if optimizer else ():
         path = _OPTIMIZER + variable.path
         while path in named:  # Adafactor gives several variables of a weight the same path
             path += "'"
         named[path] = variable
-    return named | {_AVERAGE + path: variable for path, variable in (average or {}).items()}
+    for kind, copies in ((_AVERAGE, average), (_LOOKAHEAD, lookahead)):
+        named |= {kind + path: variable for path, variable in (copies or {}).items()}
+    return named
 
 
 def weights_in_use(checkpoint: "Checkpoint") -> dict[str, np.ndarray]:

@@ -3,8 +3,11 @@
 import dataclasses
 import math
 
+import numpy as np
+
 _PEAK = 0.3  # one_cycle: fraction of the training at which the rate peaks
 _FIRST, _LAST = 1 / 25, 1e-5  # one_cycle: first and last rate as fractions of the base rate
+_TRIANGLE = ((0.0, 0.23, 1.0), (0.2, 1.0, 0.07))  # triangle: parts of the training, of the rate
 
 
 @dataclasses.dataclass
@@ -74,6 +77,11 @@ def _one_cycle(schedule: "Schedule", progress: float) -> float:
     return _LAST + (1 - _LAST) * _cosine(schedule, (progress - _PEAK) / (1 - _PEAK))
 
 
+def _triangle(schedule: "Schedule", progress: float) -> float:
+    """Rises and falls linearly (K. Jordan, arXiv:2404.00498); takes no warm-up."""
+    return float(np.interp(progress, *_TRIANGLE))
+
+
 SCHEDULES = {
     "plateau": _plateau,
     "step": _step,
@@ -81,6 +89,7 @@ SCHEDULES = {
     "polynomial": _polynomial,
     "cosine": _cosine,
     "one_cycle": _one_cycle,
+    "triangle": _triangle,
     "constant": _constant,
 }
 _AFTER_WARMUP = {

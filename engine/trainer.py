@@ -127,8 +127,7 @@ class Trainer:
         finally:
             for variable, value in zip(kept, before, strict=True):
                 variable.assign(value)
-            if self._update.average:
-                self._update.average.start()
+            self._update.restart_averages()
         return True
 
     def _train_graph(

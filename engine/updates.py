@@ -1,4 +1,4 @@
-"""One update of the weights: sum over replicas, clipping, optimizer, multipliers, average."""
+"""One update of the weights: sum over replicas, clipping, optimizer, multipliers, averages."""
 
 from collections.abc import Collection, Mapping
 
@@ -13,7 +13,6 @@ class Update:
 
     Attributes:
         optimizer: The optimizer, with its variables.
-        average: Moving average of the weights, or None.
     """
 
     def __init__(
@@ -26,6 +25,7 @@ class Update:
         factors: Mapping[str, float] | None = None,
         held: Collection[str] = (),
         held_steps: int = 0,
+        lookahead: averages.Lookahead | None = None,
         average: averages.Average | None = None,
         xla: bool = False,
     ) -> None:
@@ -39,11 +39,12 @@ class Update:
             factors: Learning-rate multipliers by path of the variable (default: 1 for all).
             held: Paths of the variables that keep their values in the first steps.
             held_steps: Number of these steps (default: 0).
+            lookahead: Slow weights to return to every few steps (default: none).
             average: Moving average of the weights, updated after each step (default: none).
             xla: Whether XLA compiles the update; one replica only, see `devices.compiles`.
         """
         self.optimizer = optimizer
-        self.average = average
+        self._averages = [copies for copies in (lookahead, average) if copies]
         self._strategy = strategy
         self._variables = model.trainable_variables
         self._clip_norm = clip_norm
@@ -69,12 +70,17 @@ class Update:
         """
         return self._update(gradients, rate)
 
+    def restart_averages(self) -> None:
+        """Restarts all averages of the weights at the current weights."""
+        for copies in self._averages:
+            copies.start()
+
     def _update_graph(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:
         before = self._slow_ones()
         norms = self._strategy.run(self._apply, args=(gradients, rate))
         self._slow_down(before)
-        if self.average:
-            self.average.update(self.optimizer.iterations)
+        for copies in self._averages:
+            copies.update(self.optimizer.iterations)
         return self._strategy.experimental_local_results(norms)[0]
 
     def _apply(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> tf.Tensor:

@@ -29,7 +29,7 @@ def airbench(x, num_classes: int):
         {"logits": float32 [B, K]}.
     """
     x = layers.Whitening(2, name="whiten")(x)  # 31 x 31 x 24
-    x = _gelu(x, "whiten_gelu")
+    x = ops.activate(x, "gelu", name="whiten_gelu")
     for number, width in enumerate(WIDTHS, 1):
         # 15 x 15 x 64, 7 x 7 x 256, 3 x 3 x 256
         name = f"stage{number}"
@@ -51,11 +51,7 @@ def _conv(x, filters, name):
 
 def _normalised(x, name):
     x = layers.BatchNorm(momentum=0.6, scale=False, name=name)(x)
-    return _gelu(x, f"{name}_gelu")
-
-
-def _gelu(x, name):
-    return keras.layers.Activation("gelu", name=name)(x)
+    return ops.activate(x, "gelu", name=f"{name}_gelu")
 
 
 class Identity(keras.initializers.Initializer):

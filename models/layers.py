@@ -1,7 +1,7 @@
 """Layers that Keras lacks or runs slowly.
 
-Pure Keras 3, except for two fast paths that are taken on the TensorFlow backend only: batch
-normalisation (one kernel instead of a dozen) and grouped convolution.
+Pure Keras 3, except for fast paths that are taken on the TensorFlow backend only: batch
+normalisation and smooth activations (one kernel instead of a dozen), and grouped convolution.
 """
 
 import functools
@@ -206,6 +206,27 @@ class MaxPool(keras.layers.MaxPooling2D):
         return _shifted_maximum(self, inputs) if _compiled_by_xla() else super().call(inputs)
 
 
+class SmoothActivation(keras.layers.Activation):
+    """`keras.layers.Activation` for gelu and silu, trained in one pass forward and one backward.
+
+    TensorFlow computes them by a dozen passes over memory; XLA makes one loop of each direction.
+    Measured on 2 CPU cores with AVX512_BF16, forward and backward, milliseconds for 29 million
+    values (elu and tanh, which have kernels of their own, gain nothing):
+
+                             Keras   one pass
+        gelu, bfloat16         297        104
+        gelu, float32          215        101
+        silu, bfloat16         158         84
+        silu, float32          125         84
+    """
+
+    def call(self, x, training=None):
+        """Maps [...] to the same shape."""
+        if not training or keras.backend.backend() != "tensorflow":
+            return super().call(x)
+        return _in_one_pass(self.activation)(x)
+
+
 class ConcatenatedReLU(keras.layers.Layer):
     """The rectified x and the rectified -x of every channel, next to each other.
 
@@ -271,6 +292,25 @@ def _compiled_by_xla():
     from tensorflow.python.ops import control_flow_util  # TensorFlow has no public function
 
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def _in_one_pass(function):
+    """Returns an elementwise function that is compiled by XLA, and so is its gradient."""
+    import tensorflow as tf
+
+    def gradient(x, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x, upstream)
+
+    compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+
+    @tf.custom_gradient
+    def apply(x):
+        return compiled(function)(x), functools.partial(compiled(gradient), x)
+
+    return apply
 
 
 def _one_replica():

@@ -206,7 +206,8 @@ def activate(x, kind: str, *, name: str):
     registry.require_one_of("activation", kind, registry.ACTIVATIONS)
     if kind == "crelu":
         return layers.ConcatenatedReLU(name=name)(x)
-    return keras.layers.Activation(registry.ACTIVATIONS[kind], name=name)(x)
+    layer = layers.SmoothActivation if kind in ("gelu", "swish") else keras.layers.Activation
+    return layer(registry.ACTIVATIONS[kind], name=name)(x)
 
 
 def dense(x, number: int, units: int, *, activation="relu", dropout: float | None, **options):

@@ -18,6 +18,7 @@ ACTIVATIONS = {
     "abs_tanh": lambda x: ops.abs(ops.tanh(x)),
     "sigmoid": "sigmoid",
     "elu": "elu",
+    "gelu": "gelu",
     "swish": "silu",
     "crelu": None,
 }

@@ -17,6 +17,9 @@ import zlib
 # Folded into the key of a block; the key itself shuffles the block.
 EXAMPLES = 1  # data.pipeline.train: crop, mirroring and variations of each example
 
+# Folded into (seed, 0).
+ALTERNATION = 3  # data.pipeline.train: images that are mirrored in the first epoch
+
 # Folded into (seed, step).
 COLOUR = 1  # data.pipeline.augment: colour of each image of the batch
 MIXING = 2  # engine.mixing: mixup and CutMix of each pair of images

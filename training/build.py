@@ -40,6 +40,7 @@ class Setup:
         trunk_and_head: Frozen trunk and trainable head of the network if the trunk's outputs are
             cached, else None.
         optimizer: Keras optimizer, which also counts the steps.
+        lookahead: Slow weights to return to every few steps, or None.
         average: Moving average of the weights, or None.
         schedule: Learning rate of each step.
         micro_batch: Images computed at a time, over all replicas; None for the whole batch.
@@ -58,6 +59,7 @@ class Setup:
     model: keras.Model
     trunk_and_head: frozen.TrunkAndHead | None
     optimizer: keras.optimizers.Optimizer
+    lookahead: averages.Lookahead | None
     average: averages.Average | None
     schedule: schedules.Schedule
     micro_batch: int | None
@@ -129,6 +131,7 @@ class Setup:
             factors=self._factors(old),
             held=old,
             held_steps=round(self.recipe.head_epochs * self.steps_per_epoch),
+            lookahead=self.lookahead,
             average=self.average,
             xla=devices.compiles(self.recipe.xla, self.strategy),
         )
@@ -141,8 +144,8 @@ class Setup:
     @functools.cached_property
     def variables(self) -> dict[str, tf.Variable]:
         """All variables of a checkpoint, by name."""
-        average = self.average and self.average.variables
-        return checkpoints.named_variables(self.model, self.update.optimizer, average)
+        copies = (part and part.variables for part in (self.average, self.lookahead))
+        return checkpoints.named_variables(self.model, self.update.optimizer, *copies)
 
     @functools.cached_property
     def features(self) -> frozen.Features:
@@ -212,6 +215,7 @@ def build(
         model, new_layers = _network(recipe, network, batches, begun.get("new_layers"))
         trunk_and_head = _trunk_and_head(recipe, running, model, batches, replicas)
         optimizer = optimizers.build(recipe.optimizer, rate, recipe.momentum, recipe.weight_decay)
+    schedule = parts.schedule(recipe, batches.steps_per_epoch)
     for side in parts.sides(recipe):
         graphs.require_size(model, side)
     setup = Setup(
@@ -228,8 +232,9 @@ def build(
         model=model,
         trunk_and_head=trunk_and_head,
         optimizer=optimizer,
+        lookahead=_lookahead(recipe, strategy, model, schedule.total_steps),
         average=averages.Average(strategy, model, recipe.ema) if recipe.ema else None,
-        schedule=parts.schedule(recipe, batches.steps_per_epoch),
+        schedule=schedule,
         micro_batch=begun.get("micro_batch") or parts.micro_batch(recipe),
     )
     setup.trainer  # noqa: B018 - rejects a batch that does not divide
@@ -282,6 +287,14 @@ def take_weights(recipe: Recipe, model: keras.Model, batches: Batches) -> list[s
             before = keras.Model(model.input, layer.input)
             layer.measure(before(images).numpy() for images in batches.centres())
     return [layer.name for layer in model.layers]
+
+
+def _lookahead(
+    recipe: Recipe, strategy: tf.distribute.Strategy, model: keras.Model, total_steps: int
+) -> averages.Lookahead | None:
+    if not recipe.lookahead:
+        return None
+    return averages.Lookahead(strategy, model, recipe.lookahead, total_steps)
 
 
 def source_digest(recipe: Recipe) -> str | None:

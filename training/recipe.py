@@ -126,6 +126,11 @@ class Recipe:
         low=0.0,
         high=0.999999,
     )
+    lookahead: int | None = flag(
+        None,
+        "Every N updates, go back towards the weights' slow average, further as training goes on.",
+        low=1,
+    )
     norm_bias_rate: float = flag(
         1.0, "Learning-rate multiplier of BatchNorm's biases, such as 64.", low=0.0
     )

@@ -52,9 +52,9 @@ def origins(
     blocks = order.training_blocks(
         shards, batch_size=batch_size, seed=seed, step=step, steps=step + 1
     )
-    found = []
+    draw, found = pipeline.drawer(dataset, policy, seed), []
     for block in blocks:
-        places, draws = pipeline.shuffle_and_draw(block._asdict())
+        places, draws = draw(block._asdict())
         stored = [
             serialized
             for index in block.shards

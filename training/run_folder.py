@@ -80,8 +80,7 @@ def _typed(setup: Setup, kept: Mapping) -> dict[str, str]:
 
 def _begin(setup: Setup, log: Log) -> tuple[Setup, State]:
     """Starts a run at step 0; writes run.json."""
-    if setup.average:
-        setup.average.start()
+    setup.update.restart_averages()
     setup = settle(setup)
     defaults = flags.values(Recipe(), Running())
     del defaults["threads"]  # the machine's

@@ -14,14 +14,14 @@ The steps and their modules, in order:
 
 from data.pipeline.facts import class_counts, has_labels, shorter_side
 from data.pipeline.test import test_batches, views_of
-from data.pipeline.train import is_mirrored, shuffle_and_draw, train_batches, train_indices
+from data.pipeline.train import drawer, is_mirrored, train_batches, train_indices
 
 __all__ = [
     "class_counts",
+    "drawer",
     "has_labels",
     "is_mirrored",
     "shorter_side",
-    "shuffle_and_draw",
     "test_batches",
     "train_batches",
     "train_indices",

@@ -6,7 +6,7 @@ and warps it, as uint8. Colour is changed on the device, batch by batch, as floa
 
 Sources: `alexnet` is Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.1; `cifar` is He et al.,
 arXiv:1512.03385, section 4.2; `inception` is Szegedy et al., arXiv:1409.4842, section 6, with the
-colour jitter of fb.resnet.torch.
+colour jitter of fb.resnet.torch; `airbench` is K. Jordan, arXiv:2404.00498, sections 3.1 and 3.6.
 """
 
 import math
@@ -22,6 +22,7 @@ GEOMETRY_DRAWS = 4  # random numbers per image for its window and warp
 COLOUR_DRAWS = 3  # random numbers per image for its colour
 
 _CIFAR_PADDING = 4 / 32  # of the side, on each side
+_AIRBENCH_PADDING = 2 / 32
 _INCEPTION_AREA = 0.08  # minimum, as a fraction of the image's area
 _INCEPTION_ASPECT = 4 / 3  # maximum aspect ratio; the minimum is its inverse
 _DIGIT_ANGLE = math.radians(12)  # maximum
@@ -50,6 +51,10 @@ class Policy:
         vary: None, or `(image, draws) -> image` on NumPy arrays uint8 [S, S, 3] and float32 [D],
             after the warp.
         mirror: Whether a random half of the images is mirrored left to right.
+        alternates: Whether the other half is mirrored in the next epoch, so that an image is
+            mirrored in every second one.
+        reflects: Whether the image is reflected at its border where the window reaches beyond it,
+            and not black there.
         colour: None, or `(images, draws) -> images` on float32 [B, S, S, 3] in 0..255 (results may
             leave the range) and float32 [B, COLOUR_DRAWS].
     """
@@ -58,6 +63,8 @@ class Policy:
     warp: Callable | None = None
     vary: Callable | None = None
     mirror: bool = True
+    alternates: bool = False
+    reflects: bool = False
     colour: Callable | None = None
 
     @property
@@ -104,13 +111,20 @@ def scaled_window(low: float, high: float, full: int) -> Callable:
     return window
 
 
-def padded_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
-    """The central square, shifted by up to 4/32 of its side, also beyond the image's border."""
-    top, left, side, _ = tf.unstack(centre_window(height, width, size, draws), axis=-1)
-    padding = tf.cast(tf.round(_CIFAR_PADDING * tf.cast(side, tf.float32)), tf.int32)
-    top += _uniform_int(2 * padding + 1, draws[..., 0]) - padding
-    left += _uniform_int(2 * padding + 1, draws[..., 1]) - padding
-    return tf.stack([top, left, side, side], axis=-1)
+def padded_window(fraction: float) -> Callable:
+    """Returns a window function for the central square, shifted also beyond the image's border.
+
+    The shifts are uniform, vertically and horizontally up to a fraction of the square's side.
+    """
+
+    def window(height, width, size, draws):
+        top, left, side, _ = tf.unstack(centre_window(height, width, size, draws), axis=-1)
+        padding = tf.cast(tf.round(fraction * tf.cast(side, tf.float32)), tf.int32)
+        top += _uniform_int(2 * padding + 1, draws[..., 0]) - padding
+        left += _uniform_int(2 * padding + 1, draws[..., 1]) - padding
+        return tf.stack([top, left, side, side], axis=-1)
+
+    return window
 
 
 def resized_window(height: tf.Tensor, width: tf.Tensor, size: int, draws: tf.Tensor) -> tf.Tensor:
@@ -197,7 +211,9 @@ def colour_jitter(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
 POLICIES = {
     "none": Policy(centre_window, mirror=False),
     "alexnet": Policy(random_window, colour=pca_noise),
-    "cifar": Policy(padded_window),
+    "cifar": Policy(padded_window(_CIFAR_PADDING)),
+    "cifar_reflected": Policy(padded_window(_CIFAR_PADDING), reflects=True),
+    "airbench": Policy(padded_window(_AIRBENCH_PADDING), alternates=True, reflects=True),
     "inception": Policy(resized_window, colour=colour_jitter),
     "digits": Policy(centre_window, warp=small_warp, mirror=False),
 }

@@ -64,7 +64,7 @@ def block_dataset(blocks: Sequence[order.Block], batch_size: int) -> tf.data.Dat
         row[: len(block.shards)] = block.shards
     columns = {
         name: np.array([getattr(block, name) for block in blocks], np.int32)
-        for name in ("records", "skip", "take")
+        for name in ("records", "skip", "take", "epoch")
     }
     takes = np.array([block.take for block in blocks], np.int64)
     columns["first"] = ((np.cumsum(takes) - takes) % batch_size).astype(np.int32)

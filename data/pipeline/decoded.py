@@ -120,18 +120,26 @@ class Decoded(Reader):
         # `gather` is faster, but only for one memory and windows that need no resizing.
         if others or (windows[..., 2:] != self.size).any() or len(memory) < 3 * self.size:
             images = [_image(opened[shard], *where) for shard, *where, _ in rows.tolist()]
-            return pixels.crop(images, windows, mirror, self.size)
+            return pixels.crop(images, windows, mirror, self.size, reflects=self.reflects)
         result = buffers.empty([*mirror.shape, self.size, self.size, 3])
         images = np.repeat(rows[:, 1:4], mirror.shape[1], axis=0)
-        gather(memory, images, windows.reshape([-1, 4]), result.reshape([-1, *result.shape[2:]]))
+        flat = windows.reshape([-1, 4]), result.reshape([-1, *result.shape[2:]])
+        gather(memory, images, *flat, reflects=self.reflects)
         return pixels.mirror(result, mirror)
 
 
-def gather(memory: np.ndarray, images: np.ndarray, windows: np.ndarray, result: np.ndarray) -> None:
+def gather(
+    memory: np.ndarray,
+    images: np.ndarray,
+    windows: np.ndarray,
+    result: np.ndarray,
+    *,
+    reflects: bool = False,
+) -> None:
     """Crops windows of S x S pixels out of images in contiguous memory.
 
     A row of a window is a strip of 3 S consecutive bytes. Where the window reaches beyond its image
-    the strip contains other pixels, which are set to zero. All strips are gathered at once; windows
+    the strip contains other pixels, which are replaced. All strips are gathered at once; windows
     that reach beyond the memory, as may happen for the first and last images, are cropped singly.
 
     Args:
@@ -139,23 +147,51 @@ def gather(memory: np.ndarray, images: np.ndarray, windows: np.ndarray, result: 
         images: int64 [n, 3]: offset of the first byte in memory, height, width.
         windows: int32 [n, 4]: top, left, S, S; not entirely outside of the images.
         result: uint8 [n, S, S, 3], to be filled.
+        reflects: See `pixels.crop`.
     """
     count, size = result.shape[:2]
     offset, height, width = (column[:, np.newaxis] for column in images.T)
     top, left = windows[:, :1], windows[:, 1:2]
     row, column = top + np.arange(size), left + np.arange(size)
+    if reflects:
+        row = _reflected(row, height)
     strips = as_strided(memory, [len(memory) - 3 * size + 1, 3 * size], [1, 1])
     first, last = np.maximum(top, 0), np.minimum(top + size, height) - 1
     begin, end = (offset + 3 * (each * width + left) for each in (first, last))
     reachable = (begin >= 0) & (end < len(strips))
     inside = (row >= 0) & (row < height) & reachable
     gathered = strips[np.where(inside, offset + 3 * (row * width + left), 0)]
-    columns = np.repeat((column >= 0) & (column < width), 3, axis=1).view(np.uint8)
-    np.multiply(gathered, columns[:, np.newaxis], out=result.reshape([count, size, 3 * size]))
-    result[~inside] = 0
+    if reflects:
+        _reflect_columns(gathered.reshape(result.shape), left, width, result)
+    else:
+        columns = np.repeat((column >= 0) & (column < width), 3, axis=1).view(np.uint8)
+        np.multiply(gathered, columns[:, np.newaxis], out=result.reshape([count, size, 3 * size]))
+        result[~inside] = 0
     for number in np.flatnonzero(~reachable):
         image, window = _image(memory, *images[number]), windows[number].reshape([1, 1, 4])
-        result[number] = pixels.crop([image], window, np.zeros([1, 1], bool), size)[0, 0]
+        straight = np.zeros([1, 1], bool)
+        result[number] = pixels.crop([image], window, straight, size, reflects=reflects)[0, 0]
+
+
+def _reflected(places: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Reflects places beyond 0..length - 1 at the border, without repeating the border's pixels."""
+    last = length - 1
+    return last - abs(last - abs(places))
+
+
+def _reflect_columns(
+    windows: np.ndarray, left: np.ndarray, width: np.ndarray, result: np.ndarray
+) -> None:
+    """Copies windows [n, S, S, 3] whose columns beyond the image are reflected ones of their own.
+
+    Windows of equal place, left [n, 1], in images of equal width [n, 1] are copied together.
+    """
+    column = np.arange(result.shape[2])
+    places, groups = np.unique(np.hstack([left, width]), axis=0, return_inverse=True)
+    for group, (first, length) in enumerate(places.tolist()):
+        members = np.flatnonzero(groups.ravel() == group)
+        source = _reflected(first + column, length) - first
+        result[members] = windows[members][:, :, source]
 
 
 def _image(memory: np.ndarray, offset: int, height: int, width: int) -> np.ndarray:

@@ -127,7 +127,7 @@ class Encoded(Reader):
         return images, self.windows_fn(height, width, columns["draws"])
 
     def _crop(self, windows: np.ndarray, mirror: np.ndarray, *images: np.ndarray) -> np.ndarray:
-        return pixels.crop(images, windows, mirror, self.size)
+        return pixels.crop(images, windows, mirror, self.size, reflects=self.reflects)
 
 
 class Jpegs(Encoded):

@@ -23,6 +23,7 @@ class Block(NamedTuple):
         take: Number of records to use after these. If the block has fewer, its records are repeated
             (only in the last block of a test, as padding).
         seed: Key of all random numbers of the block, two int32.
+        epoch: Number of the epoch, from 0; 0 in a test.
     """
 
     shards: list[int]
@@ -30,6 +31,7 @@ class Block(NamedTuple):
     skip: int
     take: int
     seed: tuple[int, int]
+    epoch: int = 0
 
 
 def training_blocks(
@@ -90,7 +92,7 @@ def _epoch_blocks(shards, seed, epoch, begin, end):
         skip, stop = max(begin - first, 0), min(end - first, count)
         key = tuple(random.integers(2**31, size=2).tolist())
         if skip < stop:
-            blocks.append(Block(members, count, skip, stop - skip, key))
+            blocks.append(Block(members, count, skip, stop - skip, key, epoch))
         first += count
     return blocks
 

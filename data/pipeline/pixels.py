@@ -63,20 +63,28 @@ def from_stored(image: Stored) -> np.ndarray:
 
 
 def crop(
-    images: Sequence[np.ndarray], windows: np.ndarray, mirrored: np.ndarray, size: int
+    images: Sequence[np.ndarray],
+    windows: np.ndarray,
+    mirrored: np.ndarray,
+    size: int,
+    *,
+    reflects: bool = False,
 ) -> np.ndarray:
     """Crops windows out of images, resizes and mirrors them.
 
     Args:
         images: b images uint8 [H, W, 3] of any size.
         windows: int32 [b, V, 4]: top, left, height, width in pixels. A window may reach beyond its
-            image, where it is black, but must not lie entirely outside of it.
+            image, but must not lie entirely outside of it.
         mirrored: Whether to mirror each window, bool [b, V].
         size: Side of the result in pixels, S; windows of any other size are resized.
+        reflects: Whether the image is reflected at its border, without repeating the border's
+            pixels, where a window reaches beyond it (default: black).
 
     Returns:
         uint8 [b, V, S, S, 3].
     """
+    beyond = cv2.BORDER_REFLECT_101 if reflects else cv2.BORDER_CONSTANT
     result = buffers.empty([*mirrored.shape, size, size, 3])
     shapes = np.array([image.shape[:2] for image in images])[:, np.newaxis]
     begin, end = windows[..., :2], windows[..., :2] + windows[..., 2:]
@@ -88,7 +96,7 @@ def crop(
             if any(border):
                 above, before, below, after = border
                 sides = (above, below, before, after)
-                window = cv2.copyMakeBorder(window, *sides, cv2.BORDER_CONSTANT)
+                window = cv2.copyMakeBorder(window, *sides, beyond)
             if window.shape == target.shape:
                 target[...] = window
             else:

@@ -9,7 +9,7 @@ from data.shards.datasets import Dataset
 
 # Crop windows of n images, V of each (V > 1 only for test views):
 # (height int32 [n], width int32 [n], draws float32 [n, D]) -> int32 [n, V, 4], with columns top,
-# left, height, width in stored pixels. What lies outside of the image becomes black.
+# left, height, width in stored pixels, which may reach beyond the image.
 WindowsFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 # Whether to mirror each window: draws float32 [n, D] -> bool [n, V].
 MirrorFn = Callable[[tf.Tensor], tf.Tensor]
@@ -33,6 +33,7 @@ class Reader(abc.ABC):
         *,
         windows_fn: WindowsFn,
         mirror_fn: MirrorFn | None,
+        reflects: bool = False,
         size: int,
     ) -> None:
         """Prepares to read a split.
@@ -42,10 +43,13 @@ class Reader(abc.ABC):
             split: One of its splits.
             windows_fn: Computes the crop windows of images.
             mirror_fn: Computes which windows are mirrored (default: none).
+            reflects: Whether an image is reflected at its border where a window reaches beyond it
+                (default: it is black there).
             size: Side of the resized crops in pixels, S.
         """
         self.shards = dataset.shards(split)
         self.size = size
+        self.reflects = reflects
         self.windows_fn = windows_fn
         self._label_offset = dataset.label_offset
         self._mirror_fn = mirror_fn

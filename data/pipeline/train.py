@@ -5,6 +5,7 @@ in the epoch.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,8 @@ from data.shards.datasets import Dataset
 from runtime import randomness
 
 DRAWS = augment.GEOMETRY_DRAWS + 1  # random numbers per example; the last one decides on mirroring
+# Fields of an `order.Block` -> indices of its records int32 [n], draws float32 [n, DRAWS].
+Draw = Callable[[Columns], tuple[tf.Tensor, tf.Tensor]]
 _MOST_VARY_CALLS = 4  # batches varied in parallel; with more, threads wait for Python's lock
 
 
@@ -69,9 +72,10 @@ def train_batches(
         dataset.shards("train"), batch_size=batch_size, seed=seed, step=step, steps=steps
     )
     reader = open_reader(dataset, policy, size, cache, threads)
+    draw = drawer(dataset, policy, seed)
     return batches.build(
         reader,
-        plan_blocks(reader, blocks, Share(*share, batch_size)),
+        plan_blocks(reader, blocks, Share(*share, batch_size), draw),
         functools.partial(_finish, policy),
         batch_size=per_batch,
         count=sum(block.take for block in blocks) // batch_size * (part // per_batch),
@@ -98,19 +102,28 @@ def open_reader(
         threads,
         windows_fn=windows_fn,
         mirror_fn=mirror_fn if policy.mirror else None,
+        reflects=policy.reflects,
         size=size,
     )
 
 
-def plan_blocks(reader: Reader, blocks: list[order.Block], share: Share) -> tf.data.Dataset:
+def plan_blocks(
+    reader: Reader, blocks: list[order.Block], share: Share, draw: Draw
+) -> tf.data.Dataset:
     """Reads, shuffles and plans blocks, each while the one before it is in use.
+
+    Args:
+        reader: Reader of the train split.
+        blocks: The blocks.
+        share: The examples of every step that this process reads.
+        draw: Function from `drawer`.
 
     Returns:
         Elements of `reader.plan`, one for each block.
     """
 
     def plan(block):
-        indices, draws = share.select(block, *shuffle_and_draw(block))
+        indices, draws = share.select(block, *draw(block))
         return reader.plan(share.read(reader, block, indices), draws)
 
     return batches.block_dataset(blocks, share.batch_size).map(no_autograph(plan)).prefetch(1)
@@ -132,6 +145,31 @@ def shuffle_and_draw(block: Columns) -> tuple[tf.Tensor, tf.Tensor]:
     draws = tf.random.stateless_uniform([block["records"], DRAWS], key)
     used = slice(block["skip"], block["skip"] + block["take"])
     return indices[used], draws[used]
+
+
+def drawer(dataset: Dataset, policy: augment.Policy, seed: int) -> Draw:
+    """Returns `shuffle_and_draw`, or where the policy alternates, a variant that mirrors in turn.
+
+    The draw that decides on mirroring is then half a unit further in every epoch, from a first one
+    that depends on seed and record.
+
+    Args:
+        dataset: The data set.
+        policy: Augmentation policy.
+        seed: Seed of the run, not negative.
+    """
+    if not policy.alternates:
+        return shuffle_and_draw
+    key = tf.random.experimental.stateless_fold_in([seed, 0], randomness.ALTERNATION)
+    first = tf.random.stateless_uniform([dataset.num_examples("train")], key)
+    locate = _locator(dataset)
+
+    def draw(block):
+        indices, draws = shuffle_and_draw(block)
+        turn = tf.gather(first, locate(block, indices)) + 0.5 * tf.cast(block["epoch"], tf.float32)
+        return indices, tf.concat([draws[:, :-1], turn[:, tf.newaxis] % 1], axis=1)
+
+    return draw
 
 
 def is_mirrored(draws: tf.Tensor) -> tf.Tensor:
@@ -175,18 +213,27 @@ def train_indices(
     """
     shards = dataset.shards("train")
     blocks = order.training_blocks(shards, batch_size=batch_size, seed=seed, step=step, steps=steps)
-    examples = np.array([shard.examples for shard in shards], np.int32)
-    begins = np.cumsum(examples, dtype=np.int32) - examples
+    locate = _locator(dataset)
 
     def indices_in_split(block):
-        members = tf.boolean_mask(block["shards"], block["shards"] >= 0)
-        counts = tf.gather(examples, members)
-        shifts = tf.gather(begins, members) - tf.cumsum(counts, exclusive=True)
-        indices = tf.range(block["records"]) + tf.repeat(shifts, counts)
-        return tf.gather(indices, shuffle_and_draw(block)[0])
+        return locate(block, shuffle_and_draw(block)[0])
 
     indices = batches.block_dataset(blocks, batch_size).map(no_autograph(indices_in_split))
     count = sum(block.take for block in blocks) // batch_size
     return indices.rebatch(batch_size, drop_remainder=True).apply(
         tf.data.experimental.assert_cardinality(count)
     )
+
+
+def _locator(dataset: Dataset) -> Callable[[Columns, tf.Tensor], tf.Tensor]:
+    """Returns a function from a block and indices within it to indices in the split, int32 [n]."""
+    examples = np.array([shard.examples for shard in dataset.shards("train")], np.int32)
+    begins = np.cumsum(examples, dtype=np.int32) - examples
+
+    def locate(block, indices):
+        members = tf.boolean_mask(block["shards"], block["shards"] >= 0)
+        counts = tf.gather(examples, members)
+        shifts = tf.gather(begins, members) - tf.cumsum(counts, exclusive=True)
+        return indices + tf.gather(tf.repeat(shifts, counts), indices)
+
+    return locate

@@ -147,6 +147,7 @@ EQUIVALENTS = {
     layers.BatchNorm: _copy_as(keras.layers.BatchNormalization, synchronized=False),
     layers.ConcatenatedReLU: _concatenated_relu,
     layers.GroupedConv2D: _copy_as(keras.layers.Conv2D),
+    layers.SmoothActivation: _activation,
     layers.MaxPool: _copy_as(keras.layers.MaxPooling2D),
     layers.Whitening: _copy_as(keras.layers.Conv2D),
     resnet.SubsampleAndPad: _subsampled,
