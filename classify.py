@@ -37,8 +37,7 @@ class Options:
     top_k: int = flag(5, "Number of classes to report per image.", heading="Predictions", low=1)
     crops: str = flag(
         "1",
-        "Views of each image whose predictions are averaged; 2: the centre crop and its mirror "
-        "image.",
+        views.HELP,
         choices=tuple(map(str, views.VIEWS)),
     )
     threshold: float | None = flag(

@@ -49,8 +49,7 @@ class Options:
 
     crops: str = flag(
         "1",
-        "Views of each image whose predictions are averaged; 2: the centre crop and its mirror "
-        "image.",
+        views.HELP,
         heading="Views",
         choices=tuple(map(str, views.VIEWS)),
     )

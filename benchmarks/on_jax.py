@@ -9,8 +9,9 @@ CIFAR10 has the folders train/CLASS and test/CLASS. A training is given by flags
 augmentation `cifar` are the same as in train.py; shuffling and random draws are JAX's own.
 
 The test accuracy is printed and written to FOLDER/on_jax.json: with one view, with two (mirrored),
-and with six (both also shifted by a pixel along the diagonal, as in arXiv:2404.00498). The weights
-go to FOLDER, for Keras' `load_weights` on any backend.
+and with six (both also shifted by a pixel along the diagonal, as in arXiv:2404.00498, but of equal
+weight; `test.py --crops=6` has the paper's weights, but no reflected borders). The network's
+weights go to FOLDER, for Keras' `load_weights` on any backend.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Scores and predictions of a network, on one device or several replicas."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -10,18 +10,25 @@ from engine import cluster
 from engine.totals import SUMS, Totals, score
 
 
-def predict(model: keras.Model, views: tf.Tensor, temperature: float = 1.0) -> tf.Tensor:
+def predict(
+    model: keras.Model,
+    views: tf.Tensor,
+    temperature: float = 1.0,
+    weights: Sequence[float] | None = None,
+) -> tf.Tensor:
     """Predicts images from several views each.
 
     Args:
         model: Network from float32 images in 0..255 to {"logits": [B, K]}.
         views: uint8 [B, V, S, S, 3].
         temperature: Divisor of the logits (C. Guo et al., arXiv:1706.04599, section 4.2).
+        weights: Weights of the V views, whose sum is 1 (default: all the same).
 
     Returns:
         float32 [B, K]: log of the class probabilities averaged over the views.
     """
-    return averaged(outputs(model, views)["logits"], views.shape[1], temperature)
+    count = views.shape[1]
+    return averaged(outputs(model, views)["logits"], weights or [1 / count] * count, temperature)
 
 
 def outputs(model: keras.Model, views: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -30,27 +37,39 @@ def outputs(model: keras.Model, views: tf.Tensor) -> dict[str, tf.Tensor]:
     return model(images, training=False)
 
 
-def averaged(logits: tf.Tensor, count: int, temperature: float = 1.0) -> tf.Tensor:
+def averaged(logits: tf.Tensor, weights: Sequence[float], temperature: float = 1.0) -> tf.Tensor:
     """Averages the class probabilities over the views; returns their logs, float32 [B, K].
 
     Args:
         logits: float32 [B * V, K].
-        count: Number of views V.
+        weights: Weights of the V views, whose sum is 1.
         temperature: Divisor of the logits.
     """
     if temperature != 1:
         logits /= temperature
-    by_view = tf.nn.log_softmax(tf.reshape(logits, [-1, count, logits.shape[-1]]))
-    return tf.reduce_logsumexp(by_view, axis=1) - tf.math.log(float(count))
+    by_view = tf.nn.log_softmax(tf.reshape(logits, [-1, len(weights), logits.shape[-1]]))
+    return tf.reduce_logsumexp(by_view + tf.math.log(weights)[:, tf.newaxis], axis=1)
 
 
 class Evaluator:
     """Scores a model on the strategy's replicas; every example counts exactly once."""
 
-    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
-        """Takes a model that was created in the strategy's scope."""
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        """Prepares to score a model.
+
+        Args:
+            strategy: Strategy in whose scope the model was created.
+            model: Network, as for `predict`.
+            weights: Weights of the views, as for `predict`.
+        """
         self._strategy = strategy
         self._model = model
+        self._weights = weights
         self._evaluate = tf.function(self._evaluate_graph, autograph=False)
         self._predict = tf.function(self._predict_graph, autograph=False)
 
@@ -106,10 +125,12 @@ class Evaluator:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, scores, axis=None), predicted
 
     def _replica_score(self, views, labels, weights) -> tuple[tf.Tensor, tf.Tensor]:
-        log_probabilities = predict(self._model, views)
+        log_probabilities = predict(self._model, views, weights=self._weights)
         return score(log_probabilities, labels, weights), tf.argmax(
             log_probabilities, axis=1, output_type=tf.int32
         )
 
     def _predict_graph(self, views) -> tf.Tensor:
-        return self._strategy.run(lambda views: predict(self._model, views), args=(views,))
+        return self._strategy.run(
+            lambda views: predict(self._model, views, weights=self._weights), args=(views,)
+        )

@@ -22,7 +22,6 @@ from report import overlay
 BATCH_SIZE = 64  # views
 _AHEAD = 2  # batches
 _CHUNK_SIZE = 8  # images that a process decodes at a time
-_CENTRE = {1: 0, 2: 0, 5: 4, 10: 4}  # index of the central view, by the number of views
 
 Image = sources.Example | sources.Upload
 
@@ -59,7 +58,7 @@ class Answer:
     @property
     def view(self) -> np.ndarray:
         """The central view, uint8 [S, S, 3]."""
-        return self.views[_CENTRE[len(self.views)]]
+        return self.views[views.centre(len(self.views))]
 
 
 class Classifier:
@@ -196,16 +195,16 @@ class Classifier:
         return {name: column.numpy() for name, column in self._predict(view_batch).items()}
 
     def _predict_graph(self, view_batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        count = view_batch.shape[1]
+        weights = views.weights(self._crops)
         heads = outputs(self._model, view_batch)
         logits = tf.cast(heads["logits"], tf.float32)
-        columns = {"probabilities": tf.exp(averaged(logits, count, self._network.temperature))}
+        columns = {"probabilities": tf.exp(averaged(logits, weights, self._network.temperature))}
         if "features" in heads:
-            flat = [tf.shape(view_batch)[0], count, np.prod(heads["features"].shape[1:])]
+            flat = [tf.shape(view_batch)[0], len(weights), np.prod(heads["features"].shape[1:])]
             features = tf.reshape(tf.cast(heads["features"], tf.float32), flat)
-            columns["features"] = tf.reduce_mean(features, axis=1)
+            columns["features"] = tf.tensordot(features, tf.constant(weights), [[1], [0]])
         if self._cam_model:
-            centre = tf.cast(view_batch[:, _CENTRE[count]], tf.float32)
+            centre = tf.cast(view_batch[:, views.centre(self._crops)], tf.float32)
             labels = tf.argmax(columns["probabilities"], axis=-1)
             columns["heat"] = grad_cam.grad_cam(self._cam_model, centre, labels)
         return columns

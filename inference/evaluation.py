@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from data.pipeline import views
 from engine import summaries
 from engine.evaluator import Evaluator, averaged
 from inference import loading, testsets, whole_images
@@ -98,7 +99,8 @@ def test(
                 threads=settings.threads,
                 replicas=settings.replicas,
             )
-            results = Evaluator(strategy, network.model).predictions(batches)
+            weights = views.weights(settings.crops)
+            results = Evaluator(strategy, network.model, weights).predictions(batches)
         columns = [np.concatenate(column) for column in zip(*speed.timed(results), strict=True)]
         if not columns:
             raise ValueError(f"no image of {images.name} could be read")
@@ -120,14 +122,14 @@ def _predict_whole_images(
     model = whole_images.dense(network.model)
 
     @functools.partial(tf.function, autograph=False, reduce_retracing=True)
-    def predict(views):
-        logits = model(tf.cast(views, tf.float32), training=False)["logits"]
-        return averaged(logits, count)
+    def predict(both):
+        logits = model(tf.cast(both, tf.float32), training=False)["logits"]
+        return averaged(logits, weights)
 
-    count = 2 if mirrored else 1
+    weights = views.weights(2 if mirrored else 1)
     for image, label in images:
-        views = np.stack([image, image[:, ::-1]][:count])
-        yield predict(tf.constant(views)).numpy(), np.int32([label])
+        both = np.stack([image, image[:, ::-1]][: len(weights)])
+        yield predict(tf.constant(both)).numpy(), np.int32([label])
 
 
 class _Throughput:

@@ -11,7 +11,9 @@ top-1 accuracy in %, on one centre crop of `input` pixels (CIFAR networks: CIFAR
 licence are as the source states them; neither was checked here.
 
 - paper, year: the citation, and the year of its first appearance
-- error: published error of a single network on the validation images, in %
+- error: published error of a single network on the validation images, in %; CIFAR-10+: with shifted
+  and mirrored training images. In brackets: whose figure it is, if not the paper's, and whether it
+  was recalled instead of looked up
 - parameters: number of trainable parameters
 - MB: size of all weights, trainable or not, as float32, in millions of bytes
 - multiply-adds: millions of multiply-adds of convolutions and dense layers for one image

@@ -68,6 +68,6 @@ VARIANTS = {
         policy="cifar",
         paper="Springenberg et al. 2015",
         year=2014,
-        error="7.25 on CIFAR-10, augmented",
+        error="7.25 CIFAR-10+",
     )
 }

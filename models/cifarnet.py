@@ -76,6 +76,11 @@ def _normal(stddev):
 
 VARIANTS = {
     "cifarnet": registry.Variant(
-        cifarnet, image_size=32, policy="cifar", paper="Krizhevsky 2011", year=2011
+        cifarnet,
+        image_size=32,
+        policy="cifar",
+        paper="Krizhevsky 2011",
+        year=2011,
+        error=registry.UNPUBLISHED,
     )
 }

@@ -101,7 +101,7 @@ _activate = partial(ops.norm_relu, epsilon=1e-3)
 _conv = partial(ops.padded_conv, fan="fan_in")
 
 
-def _row(table, error):
+def _row(table, error, note=""):
     return registry.Variant(
         partial(dpn, table=table),
         image_size=224,
@@ -110,7 +110,7 @@ def _row(table, error):
         std=1 / 0.0167,
         paper="Chen et al. 2017",
         year=2017,
-        error=f"{error} top-1/top-5, 1 crop",
+        error=f"{error} top-1/top-5, 1 crop{note}",
     )
 
 
@@ -119,5 +119,5 @@ VARIANTS = {
     "dpn92": _row(DPN_92, "20.73/5.37"),
     "dpn98": _row(DPN_98, "20.15/5.15"),
     "dpn131": _row(DPN_131, "19.93/5.12"),
-    "dpn107": _row(DPN_107, "19.75/4.94"),
+    "dpn107": _row(DPN_107, "19.75/4.94", ", pre-trained"),
 }

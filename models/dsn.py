@@ -81,7 +81,7 @@ VARIANTS = {
         policy="cifar",
         paper="Lee et al. 2015",
         year=2014,
-        error="7.97 on CIFAR-10, augmented",
+        error="7.97 CIFAR-10+",
         aux_weight=0.001,
     )
 }

@@ -88,12 +88,12 @@ VARIANTS = {
         image_size=224,
         policy="alexnet",
         std=1.0,
-        error="40.6 top-1, 1 crop (recalled)",
+        error="40.6 top-1, 1 crop (Caffe, recalled)",
     ),
     "nin_cifar": _row(
         partial(nin, blocks=CIFAR),
         image_size=32,
         policy="cifar",
-        error="8.81 on CIFAR-10, augmented (recalled)",
+        error="8.81 CIFAR-10+ (recalled)",
     ),
 }

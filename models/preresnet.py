@@ -181,7 +181,7 @@ def _project(x, filters, *, stride, name, conv):
 _row = partial(registry.Variant, paper="He et al. 2016b", year=2016)
 
 
-def _imagenet(depths, error=""):
+def _imagenet(depths, error):
     stages = {"unit": bottleneck, "depths": depths, "filters": 64, "activated": True}
     graph = partial(preresnet, stem=imagenet_stem, **stages)
     return _row(graph, image_size=224, policy="inception", error=error)
@@ -196,10 +196,10 @@ _basic = partial(basic, shortcut=resnet.zero_padding)
 _bottleneck = partial(bottleneck, strided=1)
 
 VARIANTS = {
-    "preresnet50": _imagenet(DEPTHS_50),
-    "preresnet101": _imagenet(DEPTHS_101),
+    "preresnet50": _imagenet(DEPTHS_50, "22.5/6.6 top-1/top-5, 1 crop (pytorchcv)"),
+    "preresnet101": _imagenet(DEPTHS_101, "21.0/5.6 top-1/top-5, 1 crop (pytorchcv)"),
     "preresnet152": _imagenet(DEPTHS_152, "21.1/5.5 top-1/top-5, 1 crop of 320"),
-    "preresnet200": _imagenet(DEPTHS_200, "21.66/5.79 top-1/top-5, 1 crop"),
+    "preresnet200": _imagenet(DEPTHS_200, "21.66/5.79 top-1/top-5, 1 crop (Torch)"),
     "cifar_preresnet110": _cifar(_basic, 18, "6.37"),
     "cifar_preresnet164": _cifar(_bottleneck, 18, "5.46"),
     "cifar_preresnet1001": _cifar(_bottleneck, 111, "4.62"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from keras import ops
 
+UNPUBLISHED = "none published"  # of an error
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -43,7 +44,8 @@ class Variant:
         std: Number that the paper divides by, in 0..255 (default: the data's standard deviation).
         paper: Short citation, e.g. "Krizhevsky et al. 2012".
         year: Year of the paper's first appearance.
-        error: Published error in % with its protocol, e.g. "40.7/18.2 top-1/top-5"; "" if none.
+        error: Published error in % with its protocol, e.g. "40.7/18.2 top-1/top-5", and in brackets
+            whose it is if not the paper's, or that it was recalled; `UNPUBLISHED` if none.
         aux_weight: Weight of each auxiliary head's loss in the paper; 0 without such heads.
     """
 

@@ -246,37 +246,41 @@ bottleneck_v1 = partial(bottleneck, strided=1)
 bottleneck_wide = partial(bottleneck, group_width=128)
 
 
-def _imagenet(block, depths, error, **source):
+def _imagenet(block, depths, error, whose="", **source):
     graph = partial(resnet, stem=imagenet_stem, block=block, depths=depths)
-    error = f"{error} top-1/top-5, 1 crop"
+    error = f"{error} top-1/top-5, 1 crop{whose}"
     return _row(graph, image_size=224, policy="inception", error=error, **source)
 
 
-def _cifar(n, error="", shortcut=zero_padding):
+def _cifar(n, error, shortcut=zero_padding):
     """The network of 6n + 2 layers."""
     block = partial(basic, shortcut=shortcut)
     graph = partial(resnet, stem=cifar_stem, block=block, depths=(n, n, n), filters=16)
-    return _row(graph, image_size=32, policy="cifar", error=error and f"{error} CIFAR-10+")
+    return _row(graph, image_size=32, policy="cifar", error=error)
 
 
-# Errors of the "v1.5" rows are those of Torch's published code, of the "_v1" rows those of the
-# authors' weights, of wide_resnet101_2 those of torchvision's weights.
+# Errors of the "v1.5" rows are those of Torch's published code (fb.resnet.torch), of the "_v1" rows
+# those of the authors' weights.
+_TORCH = " (Torch)"
+_CURVE = f"{registry.UNPUBLISHED} (a curve only)"  # figure 6
 VARIANTS = {
-    "resnet18": _imagenet(basic, DEPTHS_18, "30.43/10.76"),
-    "resnet34": _imagenet(basic, DEPTHS_34, "26.73/8.74"),
-    "resnet50": _imagenet(bottleneck, DEPTHS_50, "24.01/7.02"),
-    "resnet101": _imagenet(bottleneck, DEPTHS_101, "22.44/6.21"),
-    "resnet152": _imagenet(bottleneck, DEPTHS_152, "22.16/6.16"),
+    "resnet18": _imagenet(basic, DEPTHS_18, "30.43/10.76", _TORCH),
+    "resnet34": _imagenet(basic, DEPTHS_34, "26.73/8.74", _TORCH),
+    "resnet50": _imagenet(bottleneck, DEPTHS_50, "24.01/7.02", _TORCH),
+    "resnet101": _imagenet(bottleneck, DEPTHS_101, "22.44/6.21", _TORCH),
+    "resnet152": _imagenet(bottleneck, DEPTHS_152, "22.16/6.16", _TORCH),
     "resnet50_v1": _imagenet(bottleneck_v1, DEPTHS_50, "24.7/7.8"),
     "resnet101_v1": _imagenet(bottleneck_v1, DEPTHS_101, "23.6/7.1"),
     "resnet152_v1": _imagenet(bottleneck_v1, DEPTHS_152, "23.0/6.7"),
     "wide_resnet50_2": _imagenet(bottleneck_wide, DEPTHS_50, "21.9/5.79", **_wide),
-    "wide_resnet101_2": _imagenet(bottleneck_wide, DEPTHS_101, "21.2/5.7", **_wide),
-    "cifar_resnet20": _cifar(3, "8.75"),
-    "cifar_resnet32": _cifar(5, "7.51"),
-    "cifar_resnet44": _cifar(7, "7.17"),
-    "cifar_resnet56": _cifar(9, "6.97"),
-    "cifar_resnet110": _cifar(18, "6.43"),
-    "cifar_plain20": _cifar(3, shortcut=no_shortcut),
-    "cifar_plain56": _cifar(9, shortcut=no_shortcut),
+    "wide_resnet101_2": _imagenet(
+        bottleneck_wide, DEPTHS_101, "21.2/5.7", " (torchvision)", **_wide
+    ),
+    "cifar_resnet20": _cifar(3, "8.75 CIFAR-10+"),
+    "cifar_resnet32": _cifar(5, "7.51 CIFAR-10+"),
+    "cifar_resnet44": _cifar(7, "7.17 CIFAR-10+"),
+    "cifar_resnet56": _cifar(9, "6.97 CIFAR-10+"),
+    "cifar_resnet110": _cifar(18, "6.43 CIFAR-10+, best of 5"),
+    "cifar_plain20": _cifar(3, _CURVE, shortcut=no_shortcut),
+    "cifar_plain56": _cifar(9, _CURVE, shortcut=no_shortcut),
 }

@@ -85,6 +85,7 @@ def _row(kernels):
         policy="cifar",
         paper="2017 study, unpublished",
         year=2017,
+        error=registry.UNPUBLISHED,
     )
 
 

@@ -43,10 +43,10 @@ def wide_resnet(x, num_classes: int, *, depth: int = 28, width: float = 10, drop
     )
 
 
-def _wrn(depth, width, error=""):
+def _wrn(depth, width, error, note=""):
     graph = partial(wide_resnet, depth=depth, width=width)
     row = partial(registry.Variant, paper="Zagoruyko & Komodakis 2016", year=2016)
-    return row(graph, image_size=32, policy="cifar", error=error and f"{error} CIFAR-10+")
+    return row(graph, image_size=32, policy="cifar", error=f"{error} CIFAR-10+{note}")
 
 
 VARIANTS = {
@@ -54,5 +54,5 @@ VARIANTS = {
     "wrn16_8": _wrn(16, 8, "4.27"),
     "wrn28_10": _wrn(28, 10, "4.00"),
     "wrn40_4": _wrn(40, 4, "4.53"),
-    "wrn52_1": _wrn(52, 1),
+    "wrn52_1": _wrn(52, 1, "6.43", " (recalled)"),
 }

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -185,7 +186,7 @@ def test_below_the_threshold_it_is_unsure(network):
     assert set(result) == {"image", "predictions"}
 
 
-@pytest.mark.parametrize("crops", [1, 10])
+@pytest.mark.parametrize("crops", [1, 6, 10])
 def test_features_are_what_the_classifier_gets(network, crops):
     (answer,), _ = classified(network, [THREE], features=True, explains=True, crops=crops)
     last = network.model.get_layer(graphs.classifiers(network.model)[0].name)
@@ -196,6 +197,25 @@ def test_features_are_what_the_classifier_gets(network, crops):
         logits = answer.features @ kernel + bias
         expected = np.exp(logits - logits.max())
         np.testing.assert_allclose(answer.probabilities, expected / expected.sum(), atol=1e-5)
+
+
+def test_six_views_count_by_their_weights(network, command):
+    (answer,), _ = classified(network, [THREE], features=True, crops=6)
+    weights = [2, 1, 1, 2, 1, 1]
+    model = keras.Model(
+        network.model.input,
+        [network.model.output["logits"], graphs.classifier_input(network.model)],
+    )
+    logits, features = (np.asarray(each) for each in model(answer.views.astype(np.float32)))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    each = powers / powers.sum(axis=1, keepdims=True)
+    for found, of_views in ((answer.probabilities, each), (answer.features, features)):
+        expected = np.average(of_views, axis=0, weights=weights)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    done = run(command, THREE, "--crops=6", "--json")
+    (best, *_) = json.loads(done.stdout)["predictions"]
+    assert best["class"] == network.class_names[answer.label]
+    assert abs(best["probability"] - answer.probabilities.max()) < 1e-5
 
 
 def test_features_are_written_whole_or_not_at_all(network, tmp_path):

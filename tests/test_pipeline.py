@@ -616,7 +616,7 @@ def test_one_view_is_the_centre_of_the_ten(photos):
     np.testing.assert_array_equal(one[:, 0], ten[:, 4])
 
 
-@pytest.mark.parametrize("crops", [1, 10])
+@pytest.mark.parametrize("crops", [1, 6, 10])
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw", "mixed"])
 def test_images_in_memory_get_the_views_of_their_records(tmp_path, encoding, crops):
     dataset = photos_of(tmp_path, encoding)

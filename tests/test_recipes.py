@@ -22,6 +22,27 @@ def test_there_are_recipes_for_the_papers():
         assert name in named
     for name in ("mobilenet", "cifar100", "svhn", "mnist", "lenet5"):
         assert name in named
+    stems = {path.stem for path in RECIPES}
+    assert stems >= {f"cifar_resnet{depth}" for depth in (20, 32, 44, 56, 110)}
+    assert stems >= {"cifar_resnet110_sd", "cifar_preresnet110", "nin_cifar", "all_cnn_c"}
+    assert stems >= {"densenet40_k12", "wrn16_4", "cifarnet_slim", "mnist_lenet5_distorted"}
+
+
+def test_the_error_in_a_recipe_is_that_of_the_table():
+    for path in RECIPES:
+        variant = models.VARIANTS.get(path.stem)
+        error = variant and re.match(r"[\d.]+", variant.error)
+        if error and path.stem != "lenet5":  # whose recipe is for the built-in digits
+            assert error[0] in path.read_text(), path.stem
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_resnet110", "cifar_preresnet110"])
+def test_residual_networks_learn_for_64_000_updates_of_all_images(name):
+    text = (ROOT / "recipes" / f"{name}.flags").read_text()
+    epochs, batch_size = (
+        int(re.search(f"^--{flag}=(\\d+)$", text, re.M)[1]) for flag in ("epochs", "batch_size")
+    )
+    assert abs(epochs * (50_000 // batch_size) - 64_000) < 50_000 // batch_size / 2
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

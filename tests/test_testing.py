@@ -112,17 +112,19 @@ def test_two_replicas_count_every_image_once(command, run):
     assert together["examples"] == alone["examples"]
 
 
-def test_ten_crops_are_the_mean_of_ten_crops(command, run):
-    outcome(command, run, "--split=train", "--crops=10")
+@pytest.mark.parametrize("weights", [[1] * 10, [2, 1, 1, 2, 1, 1]], ids=len)
+def test_crops_are_averaged_by_their_weights(command, run, weights):
+    crops = len(weights)
+    outcome(command, run, "--split=train", f"--crops={crops}")
     found, predictions = result(run)
-    assert found["crops"] == 10
+    assert found["crops"] == crops
     network = loading.open_network(str(run))
     dataset = testsets.Split(opened(network), "train")
-    batches = dataset.batches(size=32, crops=10, batch_size=6, threads=1, replicas=1)
+    batches = dataset.batches(size=32, crops=crops, batch_size=6, threads=1, replicas=1)
     means = []
     for views, *_ in batches.as_numpy_iterator():
-        each = [np.exp(predict(network.model, views[:, n : n + 1])) for n in range(10)]
-        means.extend(np.mean(each, axis=0))
+        each = [np.exp(predict(network.model, views[:, n : n + 1])) for n in range(crops)]
+        means.extend(np.average(each, axis=0, weights=weights))
     np.testing.assert_allclose(np.exp(predictions.log_probabilities), means[:42], atol=1e-6)
     keras.utils.clear_session()
 
