@@ -78,8 +78,11 @@ def _one_cycle(schedule: "Schedule", progress: float) -> float:
 
 
 def _triangle(schedule: "Schedule", progress: float) -> float:
-    """Rises and falls linearly (K. Jordan, arXiv:2404.00498); takes no warm-up."""
-    return float(np.interp(progress, *_TRIANGLE))
+    """Rises and falls linearly (K. Jordan, arXiv:2404.00498). A warm-up replaces the rise."""
+    times, rates = _TRIANGLE
+    if schedule.warmup_steps:
+        return float(np.interp(progress, (0, 1), rates[1:]))
+    return float(np.interp(progress, times, rates))
 
 
 SCHEDULES = {
@@ -97,6 +100,7 @@ _AFTER_WARMUP = {
     "polynomial",
     "cosine",
     "one_cycle",
+    "triangle",
 }  # schedules that start at the end of the warm-up
 
 

@@ -41,7 +41,7 @@ def network():
     x = keras.layers.Activation("tanh")(layers.BatchNorm(name="norm2")(x))
     aux = keras.layers.GlobalAveragePooling2D(name="aux_pool")(x)
     x = keras.layers.Conv2D(16, 3, strides=2, use_bias=False, name="conv3")(x)
-    x = keras.layers.Activation("tanh")(layers.BatchNorm(name="norm3")(x))
+    x = ops.activate(layers.BatchNorm(name="norm3")(x), "gelu", name="gelu3")
     x = keras.layers.Flatten(name="flatten")(x)
     logits = {"logits": ops.logits(x, 10, name="fc"), "aux1": ops.logits(aux, 10, name="aux")}
     return keras.Model(images, logits)
@@ -84,6 +84,7 @@ def main(count, file):
         model = network()
         optimizer = optimizers.build("momentum", RATE, 0.9)
     average = averages.Average(strategy, model, 0.9)
+    lookahead = averages.Lookahead(strategy, model, 4, STEPS)
     factors = {model.trainable_variables[0].path: 0.5}
     trainer = trainers.build(
         strategy,
@@ -92,6 +93,7 @@ def main(count, file):
         batch_size=BATCH,
         seed=0,
         average=average,
+        lookahead=lookahead,
         factors=factors,
         **METHODS,
     )
@@ -117,7 +119,8 @@ def main(count, file):
     batches = mine(TESTED, images[:TESTED, None], labels[:TESTED], padded)
     confusion = np.zeros([10, 10], np.int64)
     totals = Evaluator(strategy, model).evaluate(batches, confusion)
-    tensors = checkpoints.values(checkpoints.named_variables(model, optimizer, average.variables))
+    copies = (average.variables, lookahead.variables)
+    tensors = checkpoints.values(checkpoints.named_variables(model, optimizer, *copies))
     np.savez(
         file,
         examples=progress.totals.examples,

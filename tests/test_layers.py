@@ -1,5 +1,7 @@
 """The shared layers against Keras, TensorFlow's own kernels and published vectors."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -234,6 +236,21 @@ def compiled_graph(layer, shape):
         return tape.gradient(total, x)
 
     return gradient.experimental_get_compiler_ir(tf.zeros(shape))(stage="hlo")
+
+
+@pytest.mark.parametrize("kind", ["gelu", "silu"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_smooth_activations_are_those_of_keras(kind, policy):
+    layer = layers.SmoothActivation(kind, dtype=policy)
+    x = keras.ops.cast(normal(2, 5, 5, 3, scale=3.0), layer.compute_dtype)
+    mine = gradients(functools.partial(layer, training=True), x)
+    theirs = gradients(keras.layers.Activation(kind), keras.ops.cast(x, "float32"))
+    tolerance = 1e-6 if policy == "float32" else 1e-2
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(
+            keras.ops.cast(one, "float32"), other, rtol=tolerance, atol=3 * tolerance
+        )
+    np.testing.assert_array_equal(layer(x), keras.layers.Activation(kind, dtype=policy)(x))
 
 
 @pytest.mark.parametrize("n", [12, 13])

@@ -188,6 +188,37 @@ def test_an_average_follows_the_weights():
         np.testing.assert_array_equal(weight.numpy(), trained[weight.path])
 
 
+def test_lookahead_returns_to_the_slow_weights():
+    """Every second step of five, and at the end; in between the weights are those of training."""
+    total = 5
+    model = network(norm=True)
+    lookahead = averages.Lookahead(STRATEGY, model, 2, total)
+    slow = {weight.path: weight.numpy() for weight in model.weights}
+    rule = optimizers.build("momentum", RATE, 0.9)
+    trainer = trainers.build(STRATEGY, model, rule, batch_size=BATCH, seed=0, lookahead=lookahead)
+    rows = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS, ONES)).batch(BATCH)
+    iterator = trainer.iterate(rows)
+    for step in range(1, total + 1):
+        twin, twins_rule = network(norm=True), optimizers.build("momentum", RATE, 0.9)
+        alone = trainers.build(STRATEGY, twin, twins_rule, batch_size=BATCH, seed=0)
+        pairs = zip(
+            twin.weights + twins_rule.variables, model.weights + rule.variables, strict=True
+        )
+        for copy, variable in pairs:
+            copy.assign(variable)
+        alone.train(alone.iterate(rows.skip(step - 1)), [RATE])
+        trainer.train(iterator, [RATE])
+        keep = 0.95**2 * (step / total) ** 3
+        for weight, fast in zip(model.weights, twin.weights, strict=True):
+            path, expected = weight.path, fast.numpy()
+            if step % 2 == 0:
+                slow[path] = keep * slow[path] + (1 - keep) * expected
+            if step % 2 == 0 or step == total:
+                expected = slow[path]
+            np.testing.assert_allclose(lookahead.variables[path].numpy(), slow[path], atol=1e-6)
+            np.testing.assert_allclose(weight.numpy(), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_a_factor_slows_a_variable_whatever_the_optimizer(optimizer):
     start = network().get_layer("fc").kernel.numpy()

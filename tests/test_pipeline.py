@@ -11,7 +11,7 @@ import tensorflow as tf
 from data import pipeline
 from data.checks import integrity
 from data.images import decode
-from data.pipeline import augment, decoded, order, pixels
+from data.pipeline import augment, batches, decoded, order, pixels
 from data.shards import datasets, random_access, records
 from training.stages import input_stages
 
@@ -327,6 +327,29 @@ def test_half_of_the_images_are_mirrored(tmp_path):
     assert 40 < turned.sum() < 80  # of 120
 
 
+def test_alternating_every_image_is_mirrored_in_every_second_epoch(numbered, blocks):
+    """At random which of the two; also when started in the middle, and in parts."""
+    policy = dataclasses.replace(STILL, mirror=True, alternates=True)
+    draw = pipeline.drawer(numbered, policy, seed=0)
+    size, epochs = numbered.num_examples("train"), {}
+    for block in order.training_blocks(
+        numbered.shards("train"), batch_size=1, seed=0, step=0, steps=3 * size
+    ):
+        columns = next(iter(batches.block_dataset([block], 1)))
+        indices, draws = draw(columns)
+        starts = np.cumsum([0, *(numbered.shards("train")[i].examples for i in block.shards)])
+        for index, mirrored in zip(
+            indices.numpy(), pipeline.is_mirrored(draws).numpy(), strict=True
+        ):
+            member = np.searchsorted(starts, index, side="right") - 1
+            record = (block.shards[member], index - starts[member])
+            epochs.setdefault(record, []).append((block.epoch, bool(mirrored)))
+    assert len(epochs) == size
+    turns = [[mirrored for _, mirrored in sorted(turn)] for turn in epochs.values()]
+    assert all(first == third != second for first, second, third in turns)
+    assert 0.3 * size < sum(first for first, *_ in turns) < 0.7 * size
+
+
 def test_the_order_and_the_draws_do_not_depend_on_the_encoding(tmp_path, blocks):
     """Lossless records of the same images make the same batches."""
     images = [photo(*np.random.default_rng(seed).integers(12, 40, 2), seed) for seed in range(30)]
@@ -349,7 +372,7 @@ def reading(request, tmp_path):
     """A function that writes images as records, and reads a window of each of them."""
     encoding, options = WAYS[request.param]
 
-    def read(images, window, size):
+    def read(images, window, size, **policies):
         """The images as they are stored, decoded whole, and the windows, by label."""
         dataset = write_dataset(tmp_path, images, encoding=encoding)
         formats = itertools.cycle(FORMATS[encoding])
@@ -357,7 +380,8 @@ def reading(request, tmp_path):
             image if format == "RAW" else decode.decode(encoded(image, format))
             for image, format in zip(images, formats, strict=False)
         ]
-        policy = dataclasses.replace(STILL, window=lambda height, width, *_: window(height, width))
+        window_of = lambda height, width, *_: window(height, width)  # noqa: E731
+        policy = dataclasses.replace(STILL, window=window_of, **policies)
         batches = train(dataset, policy, size=size, batch_size=len(images), steps=1, **options)
         ((parts, labels, _),) = batches
         return stored, parts[np.argsort(labels)]
@@ -392,7 +416,8 @@ def test_a_window_is_that_of_the_whole_decoded_image(reading):
         np.testing.assert_array_equal(part, whole[y : y + 16, x : x + 16])
 
 
-def test_outside_of_the_image_is_zero(reading):
+@pytest.mark.parametrize("reflects", [False, True])
+def test_outside_of_the_image_is_zero_or_its_reflection(reading, reflects):
     """The images' heights tell the windows' places."""
     places = [(-4, -3), (0, 1), (4, 4), (-1, 2)]
 
@@ -400,10 +425,12 @@ def test_outside_of_the_image_is_zero(reading):
         corner = tf.gather(tf.constant(places), height - 18)
         return tf.concat([corner, tf.fill(tf.shape(corner), 18)], axis=-1)
 
-    stored, got = reading([photo(18 + seed % 4, 19, seed) for seed in range(8)], window, 18)
+    images = [photo(18 + seed % 4, 19, seed) for seed in range(8)]
+    stored, got = reading(images, window, 18, reflects=reflects)
     for whole, part in zip(stored, got, strict=True):
         y, x = (side + 4 for side in places[len(whole) - 18])
-        padded = np.pad(whole, [(4, 4), (4, 4), (0, 0)])
+        beyond = "reflect" if reflects else "constant"
+        padded = np.pad(whole, [(4, 4), (4, 4), (0, 0)], beyond)
         np.testing.assert_array_equal(part, padded[y : y + 18, x : x + 18])
 
 
@@ -417,20 +444,24 @@ def test_a_window_of_another_size_is_resized(reading):
         np.testing.assert_array_equal(part, expected)
 
 
+@pytest.mark.parametrize("reflects", [False, True])
 @pytest.mark.parametrize("cache", ["none", "memory"])
 @pytest.mark.parametrize(
     ("corner", "side", "count"),
     [((-38, -38), 200, 1), ((38, 38), 300, 1), ((0, -38), 300, 3), ((0, 38), 200, 3)],
 )
-def test_windows_may_reach_beyond_the_ends_of_a_shard(tmp_path, side, count, cache, corner):
+def test_windows_may_reach_beyond_the_ends_of_a_shard(
+    tmp_path, side, count, cache, corner, reflects
+):
     """The first image of one raw shard has little memory before it, the last little after it."""
     images = [photo(side, side, seed) for seed in range(count)]
     encoding = "raw" if cache == "none" else "png"
     dataset = write_dataset(tmp_path, images, encoding=encoding)
     window, options = [*corner, side, side], {"size": side, "batch_size": count, "steps": 1}
-    ((got, labels, _),) = train(dataset, fixed(window), cache=cache, **options)
+    policy = dataclasses.replace(fixed(window), reflects=reflects)
+    ((got, labels, _),) = train(dataset, policy, cache=cache, **options)
     windows, mirrored = np.tile(np.int32(window), [count, 1, 1]), np.zeros([count, 1], bool)
-    expected = pixels.crop(images, windows, mirrored, side)[:, 0]
+    expected = pixels.crop(images, windows, mirrored, side, reflects=reflects)[:, 0]
     np.testing.assert_array_equal(got, expected[labels])
 
 

@@ -16,7 +16,7 @@ def dataset(request, tmp_path):
     return write_dataset(tmp_path, images, shards=3, encoding=request.param)
 
 
-@pytest.mark.parametrize("policy", ["alexnet", "inception", "cifar"])
+@pytest.mark.parametrize("policy", ["alexnet", "inception", "cifar", "airbench"])
 def test_origins_are_those_of_the_batch(dataset, policy):
     policy = augment.POLICIES[policy]
     options = {"size": 48, "batch_size": 4, "seed": 3, "step": 5}
@@ -27,8 +27,9 @@ def test_origins_are_those_of_the_batch(dataset, policy):
     assert [origin.filename for origin in origins] == [str(label) for label in labels]
     for origin, image in zip(origins, images, strict=True):
         top, left, height, width = origin.window
-        padded = np.pad(origin.stored, [(height, height), (width, width), (0, 0)])
-        part = padded[top + height : top + 2 * height, left + width : left + 2 * width]
+        beyond = "reflect" if policy.reflects else "constant"
+        padded = np.pad(origin.stored, [(height - 1,) * 2, (width - 1,) * 2, (0, 0)], beyond)
+        part = padded[top + height - 1 :, left + width - 1 :][:height, :width]
         if part.shape[:2] != (48, 48):
             part = pixels.resize(part.copy(), np.empty([48, 48, 3], np.uint8))
         np.testing.assert_array_equal(cv2.flip(part, 1) if origin.mirrored else part, image)

@@ -47,7 +47,7 @@ def test_replicas_train_to_the_weights_of_one(layout, trained):
         np.testing.assert_array_equal(found["confusion"], one["confusion"])
         for name in ("loss", "norm", "evaluation_loss"):
             assert found[name] == pytest.approx(one[name], rel=1e-4), name
-        kinds = ("model/", "average/", "optimizer/")
+        kinds = ("model/", "average/", "lookahead/", "optimizer/")
         differences = {
             name: np.abs(one[name] - found[name]).max()
             for name in one.files

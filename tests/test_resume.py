@@ -19,12 +19,13 @@ def wait_for_checkpoint(run_dir, process):
         time.sleep(0.02)
 
 
-# Small, but with dropout and PCA noise, or with BatchNorm and every method.
+# Small, but with dropout and alternating mirroring, or with BatchNorm and every method.
 STOPPED = {
     "dropout": [
         "--model=lenet5",
         "--dropout=0.5",
-        "--augment=alexnet",
+        "--augment=airbench",
+        "--schedule=triangle",
         "--batch_size=8",
         "--epochs=12",
         "--checkpoint_steps=3",
@@ -40,6 +41,7 @@ STOPPED = {
         "--warmup_epochs=1",
         "--clip_norm=1",
         "--ema=0.9",
+        "--lookahead=3",
         "--l1=1e-6",
         "--label_smoothing=0.1",
         "--class_weights=balanced",

@@ -43,6 +43,12 @@ def test_one_cycle_rises_and_falls():
     assert rates[30:] == sorted(rates[30:], reverse=True)
 
 
+def test_triangle_rises_and_falls_linearly():
+    schedule = Schedule("triangle", 2.0, 1000)
+    rates = [schedule.rate(step) for step in (0, 115, 230, 615, 1000)]
+    assert rates == pytest.approx([0.4, 1.2, 2.0, 1.07, 0.14])
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_rises_linearly_to_the_base(name):
     schedule = Schedule(name, 0.4, 100, warmup_steps=4)

@@ -18,10 +18,11 @@ def build(
     held=(),
     held_steps=0,
     average=None,
+    lookahead=None,
     **of_gradients,
 ):
     options = {"clip_norm": clip_norm, "factors": factors, "average": average}
-    options |= {"held": held, "held_steps": held_steps}
+    options |= {"lookahead": lookahead, "held": held, "held_steps": held_steps}
     update = Update(strategy, model, optimizer, **options, xla=xla)
     step, common = optimizer.iterations, {"batch_size": batch_size, "seed": seed, "xla": xla}
     gradients = Gradients(strategy, model, step, **common, **of_gradients)

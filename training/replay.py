@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import pipeline
-from data.pipeline import augment, order, pixels
+from data.pipeline import augment, batches, order, pixels
 from data.shards import records
 from data.shards.datasets import Dataset
 
@@ -53,8 +53,8 @@ def origins(
         shards, batch_size=batch_size, seed=seed, step=step, steps=step + 1
     )
     draw, found = pipeline.drawer(dataset, policy, seed), []
-    for block in blocks:
-        places, draws = draw(block._asdict())
+    for block, columns in zip(blocks, batches.block_dataset(blocks, batch_size), strict=True):
+        places, draws = draw(columns)
         stored = [
             serialized
             for index in block.shards
