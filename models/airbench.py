@@ -71,7 +71,7 @@ VARIANTS = {
     "airbench94": registry.Variant(
         airbench,
         image_size=32,
-        policy="cifar",
+        policy="airbench",
         paper="Jordan 2024",
         year=2024,
         error="5.99 CIFAR-10, 6 views",

@@ -5,7 +5,7 @@ Transcribes table 1: WRN-d-k is a convolution of 16 channels and three groups of
 pre-activated basic blocks of 16 k, 32 k and 64 k channels; dropout lies between the two
 convolutions of a block. The ImageNet networks are in models/resnet.py.
 
-Departures: none in the graph. The authors' augmentation pads with reflections, ours with zeros.
+Departures: none.
 """
 
 from functools import partial
@@ -46,7 +46,7 @@ def wide_resnet(x, num_classes: int, *, depth: int = 28, width: float = 10, drop
 def _wrn(depth, width, error, note=""):
     graph = partial(wide_resnet, depth=depth, width=width)
     row = partial(registry.Variant, paper="Zagoruyko & Komodakis 2016", year=2016)
-    return row(graph, image_size=32, policy="cifar", error=f"{error} CIFAR-10+{note}")
+    return row(graph, image_size=32, policy="cifar_reflected", error=f"{error} CIFAR-10+{note}")
 
 
 VARIANTS = {
