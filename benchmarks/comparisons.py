@@ -1,38 +1,31 @@
-"""Repeats comparisons of the papers on CIFAR-10 and writes tables and curves of the results.
+"""Repeats comparisons of the papers on CIFAR-10, several seeds of each training.
 
-    python benchmarks/comparisons.py --data=CIFAR10 --runs=FOLDER                  # all of them
-    python benchmarks/comparisons.py --data=CIFAR10 --runs=FOLDER --only=relu_tanh,depth
+    python benchmarks/comparisons.py --plan                            # core hours that are left
+    python benchmarks/comparisons.py --data=CIFAR10 --runs=FOLDER --hours=8    # trains what fits
+    python benchmarks/comparisons.py                                   # writes the page again
 
-Every training runs `train.py` with flags from the tables below, in a folder named after the flags:
-the same command resumes interrupted trainings, and skips finished ones even if they belong to
-another comparison. `test.py` measures accuracy on the test split. Then the training steps of a
-comparison are timed in turns, which requires an otherwise idle machine. The curves and a table with
-accuracies, epochs, times, and the first epoch with a training error of 25 % go to
-benchmarks/results.
+The trainings are those of the table below, all of seed 0 before those of seed 1. Each result is
+kept in benchmarks/results/trainings.jsonl: the same command goes on, on another day or machine.
+Flags of train.py may be added, for trials with another --output.
 """
 
 import itertools
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime import console
-from runtime.cores import cores
+from runtime import console, files
 
 with console.quiet_import():
-    from benchmarks import tables, turns
-    from benchmarks.setting import Setting
-    from report import compare, history
+    from benchmarks import plan, tables, trainings, verdicts
+    from benchmarks.trainings import Training
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-TURNS = 3
 REACHED = 0.25  # training error, as in figure 1 of the AlexNet paper
+DATA = "cifar10"
 
 
 class Comparison(NamedTuple):
@@ -42,15 +35,18 @@ class Comparison(NamedTuple):
         question: Question with its source.
         common: Flags of all trainings.
         trainings: Flags of each training, by short name.
+        seeds: Number of seeds of each training.
     """
 
     question: str
     common: str
     trainings: dict[str, str]
+    seeds: int = 3
 
-    def words(self, training: str) -> list[str]:
-        """Returns the flags of a training, sorted so that they identify it."""
-        return sorted(shlex.split(f"{self.common} {self.trainings[training]}"))
+    def training(self, name: str, seed: int, extra: Sequence[str] = ()) -> Training:
+        """Returns a training by its short name, with flags in addition."""
+        words = sorted(shlex.split(f"{self.common} {self.trainings[name]}"))
+        return trainings.of_words(DATA, [*words, *extra], seed)
 
 
 def _grid(**choices: tuple[str, ...]) -> dict[str, str]:
@@ -64,7 +60,7 @@ def _flags(names: Iterable[str], values: Iterable[str]) -> str:
 
 
 # Half of the channels: 16, 32 and 64 as in the CIFAR ResNets, for a quarter of the work.
-_STUDY = "--width=0.5 --epochs=3 --schedule=cosine"
+_STUDY = "--width=0.5 --epochs=20 --schedule=cosine"
 
 _OF_2012 = "--preprocessing=mean --init=normal"
 
@@ -85,7 +81,7 @@ COMPARISONS = {
     "pooling": Comparison(
         "Do LRN and overlapping pooling help? (Krizhevsky et al. 2012, sections 3.3 and 3.4: 2 % "
         "less error on CIFAR-10 by LRN, with four layers; 0.4 % less by overlapping, on ImageNet)",
-        "--model=cifarnet --epochs=4 --learning_rate=0.02 --schedule=cosine",
+        "--model=cifarnet --epochs=20 --learning_rate=0.02 --schedule=cosine",
         _grid(norm=("none", "lrn"), pooling=("max", "max_overlapping")),
     ),
     "optimizers": Comparison(
@@ -115,136 +111,151 @@ COMPARISONS = {
     "depth": Comparison(
         "Do plain networks get worse with depth, and residual ones better? (He et al. 2016, "
         "section 4.2)",
-        "--epochs=5 --schedule=cosine --learning_rate=0.1 --weight_decay=1e-4",
+        "--epochs=40 --schedule=cosine --learning_rate=0.1 --weight_decay=1e-4",
         _grid(model=("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")),
     ),
 }
 
 
-def train(name: str, runs: Path, data: str, extra: list[str]) -> dict[str, history.History]:
-    """Runs and tests the trainings of a comparison; returns the history of each.
-
-    Raises:
-        RuntimeError: If a training or a test fails.
-    """
-    comparison, recorded = COMPARISONS[name], {}
-    for training in comparison.trainings:
-        words = comparison.words(training)
-        folder = runs / "_".join(words).replace("--", "")
-        print(f"{name}: {training}", flush=True)
-        again = ["--resume"] * (folder / "run.json").exists()
-        _run("train.py", f"--data={data}", *words, *extra, f"--run_dir={folder}", *again)
-        best, tested = folder / "checkpoints" / "best.safetensors", folder / "test.json"
-        if not tested.exists() or tested.stat().st_mtime < best.stat().st_mtime:
-            _run("test.py", str(folder), f"--data={data}", "--split=test")
-        recorded[training] = history.read(folder)
-    return recorded
+def jobs(names: Sequence[str], extra: Sequence[str] = ()) -> list[plan.Job]:
+    """Lists the trainings of comparisons in order: all of a seed before those of the next."""
+    listed = []
+    for name in names:
+        comparison = COMPARISONS[name]
+        for seed, title in itertools.product(range(comparison.seeds), comparison.trainings):
+            listed.append(plan.Job(name, title, comparison.training(title, seed, extra)))
+    return listed
 
 
-def _run(*words: str) -> None:
-    if code := subprocess.call([sys.executable, *words], cwd=ROOT):
-        raise RuntimeError(f"{shlex.join(words)} ended with exit code {code}")
+def kept_results(
+    name: str, results: Mapping[Training, dict], extra: Sequence[str] = ()
+) -> dict[str, list[dict]]:
+    """Returns the kept results of a comparison by training; empty lists for those without any."""
+    found = {title: [] for title in COMPARISONS[name].trainings}
+    for job in jobs([name], extra):
+        if job.training in results:
+            found[job.title].append(results[job.training])
+    return found
 
 
-def epochs_to(run: history.History, error: float) -> int | None:
-    """Returns the number of epochs until a training error; None if it was not reached."""
-    reached = (row["epoch"] for row in run.rows if 1 - row["train_top1_accuracy"] <= error)
-    return next(map(int, reached), None)
-
-
-def speeds(runs: dict[str, history.History], seconds: float) -> dict[str, float]:
-    """Measures the trainings' steps in turns; returns medians in images per second."""
-    pairs = []
-    for training, run in runs.items():
-        network, batch_size = run.settings["network"], run.settings["flags"]["batch_size"]
-        how = {
-            "network": network,
-            "optimizer": run.settings["flags"]["optimizer"],
-            "batch_size": batch_size,
-        }
-        how["precision"] = run.settings["precision"]
-        candidate = turns.Candidate(training, training, "benchmarks.stacks:of_a_run", how)
-        side = network["image_size"]
-        pairs.append((candidate, Setting("small", "", "", side, 1, cores())))
-    results = turns.measure(pairs, seconds=seconds, repeat=TURNS, say=print)
-    return {result["name"]: tables.summary(result)["median"] for result in results}
-
-
-def table(runs: dict[str, history.History], rates: dict[str, float]) -> list[list[str]]:
-    """Returns a row per training: accuracies, speed and time, costs, epochs to `REACHED`.
+def table(found: Mapping[str, Sequence[dict]]) -> list[list[str]]:
+    """Returns a row per training: accuracies, costs, time, epochs to `REACHED`.
 
     The column of epochs is left out if no training reached that error.
     """
-    head = ["training", "test top-1 %", "training top-1 %", "epochs", "images/s", "minutes"]
-    rows = [[*head, "parameters", "million multiply-adds"]]
-    for training, run in runs.items():
-        last, cost = run.rows[-1], run.settings["cost"]
-        images = last["step"] * run.settings["flags"]["batch_size"]
+    head = ["training", "seeds", "test top-1 %", "training top-1 %", "epochs"]
+    rows = [[*head, "images/s", "minutes", "parameters", "million multiply-adds"]]
+    found = {title: results for title, results in found.items() if results}
+    for title, results in found.items():
+        best = verdicts.fastest(results)
         rows.append(
             [
-                training,
-                f"{100 * run.tested['top1_accuracy']:.2f}",
-                f"{100 * last['train_top1_accuracy']:.2f}",
-                f"{last['epoch']:.0f}",
-                f"{rates[training]:,.0f}",
-                f"{images / rates[training] / 60:,.1f}",
-                f"{cost['parameters']:,}",
-                f"{cost['multiply_adds'] / 1e6:,.1f}",
+                title,
+                str(len(results)),
+                verdicts.percent(verdicts.top1(results)),
+                verdicts.percent([result["train"][-1] for result in results]),
+                f"{len(best['train'])}",
+                f"{best['images_per_second']:,.0f}",
+                f"{best['minutes']:,.1f}",
+                f"{best['parameters']:,}",
+                f"{best['multiply_adds'] / 1e6:,.1f}",
             ]
         )
-    reached = [epochs_to(run, REACHED) for run in runs.values()]
-    if not any(reached):
-        return rows
-    rows[0].append(f"epochs to {100 * REACHED:.0f} % training error")
-    for row, epochs, run in zip(rows[1:], reached, runs.values(), strict=True):
-        row.append(str(epochs or f"more than {run.rows[-1]['epoch']:.0f}"))
+    reached = {title: to_error(results) for title, results in found.items()}
+    if any(any(epochs) for epochs in reached.values()):
+        rows[0].append(f"epochs to {100 * REACHED:.0f} % training error")
+        for row, (title, epochs) in zip(rows[1:], reached.items(), strict=True):
+            row.append(_epochs(epochs, len(found[title][0]["train"])))
     return rows
 
 
-def write(
-    name: str, runs: dict[str, history.History], rates: dict[str, float], folder: Path
-) -> None:
-    """Writes the table and the curves of a comparison into a folder."""
-    comparison, rows = COMPARISONS[name], table(runs, rates)
-    precisions = " and ".join(sorted({run.settings["precision"] for run in runs.values()}))
-    where = f"{precisions}, {tables.machine_line(tables.machine())}"
-    print(tables.text(rows))
-    curves = folder / f"comparison-{name}.png"
-    groups = {training: [run] for training, run in runs.items()}
-    curves.write_bytes(compare.curves(groups, "train_top1_accuracy", "validation_top1_accuracy"))
-    text = [
-        comparison.question,
-        f"![accuracies against the epoch]({curves.name})",
-        tables.markdown(rows),
-        "Images per second are of the training step on one batch over and over, medians of "
-        f"{TURNS} turns; minutes are the epochs' at that speed.",
-        "Training accuracies are of the last epoch, while it was trained, images varied.",
-        f"CIFAR-10 as JPEG files, seed 0, {where}; each training:",
-        *(
-            f"    python train.py --data=CIFAR10 {shlex.join(comparison.words(training))}"
-            for training in runs
-        ),
-    ]
-    (folder / f"comparison-{name}.md").write_text("\n\n".join(text) + "\n")
+def to_error(results: Sequence[dict]) -> list[int | None]:
+    """Returns the epochs of each run until the training error `REACHED`, None if not reached."""
+    return [verdicts.epochs_to(result, REACHED) for result in results]
+
+
+def _epochs(reached: Sequence[int | None], trained: int) -> str:
+    """Formats epochs until an error; those that did not reach it are counted."""
+    if missing := reached.count(None):
+        some = f"{missing} of {len(reached)} " * (missing < len(reached))
+        return f"{some}not within {trained} epochs"
+    return tables.spread(reached, 1)
+
+
+def section(name: str, found: Mapping[str, Sequence[dict]], picture: str | None) -> list[str]:
+    """Returns the paragraphs of a comparison."""
+    comparison, text = COMPARISONS[name], [f"## {name}", COMPARISONS[name].question]
+    if picture:
+        text += [f"![accuracies against the epoch]({picture})", tables.markdown(table(found))]
+        scores = {title: verdicts.top1(results) for title, results in found.items()}
+        text.append(_verdict("Test top-1", verdicts.verdict(_percent(scores), "points")))
+        epochs = {title: to_error(results) for title, results in found.items()}
+        epochs = {title: each for title, each in epochs.items() if each and None not in each}
+        if len(epochs) > 1:
+            sentences = verdicts.verdict(epochs, "epochs", lower=True)
+            text.append(_verdict(f"Epochs to {100 * REACHED:.0f} % training error", sentences))
+        machines = {verdicts.machine(r) for results in found.values() for r in results}
+        text.append(f"{'; '.join(sorted(machines))}.")
+    else:
+        text.append("Not trained yet.")
+    commands = [f"    {comparison.training(title, 0).shown()}" for title in comparison.trainings]
+    return [*text, f"Seeds 0 to {comparison.seeds - 1}:", "\n".join(commands)]
+
+
+def _percent(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    return {name: [100 * value for value in each] for name, each in values.items()}
+
+
+def _verdict(about: str, sentences: Sequence[str]) -> str:
+    return (
+        f"{about}: {' '.join(sentences) or 'fewer than two trainings with two seeds, no verdict.'}"
+    )
+
+
+def write(wanted: plan.Plan, folder: Path, extra: Sequence[str] = ()) -> None:
+    """Writes the page and its pictures into a folder.
+
+    Args:
+        wanted: All trainings, and what was kept of them.
+        folder: Folder of the page.
+        extra: Flags that all trainings have in addition.
+    """
+    text = ["# What papers compare, trained on CIFAR-10", INTRODUCTION, verdicts.RULE]
+    text += ["## What is left", tables.markdown(wanted.table())]
+    for name in COMPARISONS:
+        found = kept_results(name, wanted.results, extra)
+        png, picture = verdicts.curves(found), f"comparisons-{name}.png"
+        if png:
+            files.write(folder / picture, png)
+        text += section(name, found, picture if png else None)
+    files.write(folder / "comparisons.md", ("\n\n".join(text) + "\n").encode())
+
+
+INTRODUCTION = """Made by `python benchmarks/comparisons.py`; every run is a line of
+[trainings.jsonl](trainings.jsonl), with its flags, curves, machine, commit and digest of the
+weights. Accuracies are means over the seeds ± their sample standard deviation, on the test split
+with one view; training accuracies are of the last epoch, while it was trained, images varied.
+Curves are means with a band from the lowest to the highest seed. Images per second (median of the
+epochs) and minutes (training steps, without validation) are of the fastest seed: other work of the
+machine slows them, and is not taken out. `--flagfile=/dev/null` keeps train.py from taking the
+settings of recipes/MODEL.flags."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the command line, and trains and compares."""
+    """Parses the command line; plans, trains and writes the page."""
     parser = console.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--data", required=True, help="CIFAR-10: class folders or shards")
-    parser.add_argument("--runs", type=Path, required=True, help="folder for the run folders")
-    parser.add_argument("--only", default=",".join(COMPARISONS), help="separated by commas")
-    parser.add_argument("--seconds", type=float, default=2, help="of a turn in timing (2)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
-    options, extra = parser.parse_known_args(argv)
-    names = options.only.split(",")
-    if unknown := sorted(set(names) - set(COMPARISONS)):
-        parser.error(f"unknown comparisons {unknown}, expected some of {','.join(COMPARISONS)}")
-    data = str(Path(options.data).resolve())
+    plan.add_flags(parser)
+    parser.add_argument("--data", help="CIFAR-10 as shards (python -m data.convert)")
+    options, extra = plan.parse(parser, argv)
+    names = plan.chosen(parser, options.only, list(COMPARISONS))
     with console.user_errors():
-        for name in names:
-            recorded = train(name, options.runs.resolve(), data, extra)
-            write(name, recorded, speeds(recorded, options.seconds), options.output)
+        places = plan.places(options, {DATA: options.data})
+        wanted = plan.Plan(jobs(names, extra), places)
+
+        def page() -> None:
+            write(plan.Plan(jobs(list(COMPARISONS), extra), places), options.output, extra)
+
+        plan.carry_out(wanted, options, page)
 
 
 if __name__ == "__main__":

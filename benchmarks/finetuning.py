@@ -12,11 +12,10 @@ lot: the last checkpoint is tested beside it.
 """
 
 import argparse
+import itertools
 import json
 import random
 import shutil
-import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,12 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from runtime import console, files
 
 with console.quiet_import():
-    from benchmarks import tables
+    from benchmarks import kept, scripts, tables
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = scripts.ROOT / "benchmarks" / "results"
 STARTS = ("scratch", "pretrained")
 CHECKPOINTS = ("best", "last")
+COMMAND = (
+    "python benchmarks/finetuning.py --data=FLOWERS --weights=torchvision:FILE --scratch=FOLDER"
+)
 
 
 def draw(source: Path, folder: Path, count: int) -> None:
@@ -46,51 +47,45 @@ def draw(source: Path, folder: Path, count: int) -> None:
                     shutil.copy(path, target)
 
 
-def script(*words: str) -> None:
-    """Runs a script of the project."""
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
-
-
 def measured(data: Path, run_dir: Path, model: str, weights: str | None, seed: int) -> dict:
     """Trains, resuming an interrupted training, and tests; returns the result of the run."""
     if (run_dir / "run.json").exists():
-        script("train.py", "--resume", f"--run_dir={run_dir}")
+        scripts.run("train.py", "--resume", f"--run_dir={run_dir}")
     else:
         words = [f"--data={data}", f"--model={model}", f"--seed={seed}", f"--run_dir={run_dir}"]
-        script("train.py", *words, *([f"--init_from={weights}"] if weights else []))
+        scripts.run("train.py", *words, *([f"--init_from={weights}"] if weights else []))
     top1 = {}
     for checkpoint in CHECKPOINTS:
-        script("test.py", str(run_dir), "--split=test", f"--checkpoint={checkpoint}")
+        scripts.run("test.py", str(run_dir), "--split=test", f"--checkpoint={checkpoint}")
         tested = json.loads((run_dir / "test.json").read_text())
         top1[checkpoint] = tested["top1_accuracy"]
     return {**top1, "examples": tested["examples"]}
 
 
 def percent(values: list[float]) -> str:
-    """Formats fractions as their mean in percent, with the standard deviation if there is one."""
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{spread}"
+    """Formats fractions as their mean and standard deviation in percent."""
+    return tables.spread([100 * value for value in values], 1)
 
 
-def page(found: dict) -> str:
-    """Returns the results in Markdown."""
+def page(results: list[dict]) -> str:
+    """Returns the results of one network in Markdown."""
     rows = [["training", "seeds", "test images", "best checkpoint, %", "last checkpoint, %"]]
-    for count in sorted({run["images"] for run in found["runs"]}):
+    for count in sorted({run["images"] for run in results}):
         for start in STARTS:
-            runs = [r for r in found["runs"] if (r["images"], r["start"]) == (count, start)]
+            runs = [run for run in results if (run["images"], run["start"]) == (count, start)]
             if runs:
                 top1 = [percent([run[key] for run in runs]) for key in CHECKPOINTS]
                 seeds = ", ".join(str(run["seed"]) for run in runs)
                 examples = f"{runs[0]['examples']:,}"
                 rows.append([f"{count} images a class, {start}", seeds, examples, *top1])
+    machines = dict.fromkeys(tables.machine_line(run["machine"]) for run in results)
     return (
-        f"# Fine-tuning with default flags: {found['model']}\n\n"
+        f"# Fine-tuning with default flags: {results[0]['model']}\n\n"
         "Top-1 on all images that are not trained on: means over the seeds and standard "
         "deviations. The best\ncheckpoint has the highest validation accuracy, on a tenth of "
-        "the training images; with few of\nthem it is chosen almost by lot. Each run is in "
-        "finetuning.json.\n\n"
-        f"{tables.markdown(rows)}\n\n{tables.machine_line(found['machine'])}\n\n"
-        f"    {found['command']}\n"
+        "the training images; with few of\nthem it is chosen almost by lot. Each run is a line of "
+        "finetuning.jsonl.\n\n"
+        f"{tables.markdown(rows)}\n\n" + "\n\n".join(machines) + f"\n\n    {COMMAND}\n"
     )
 
 
@@ -105,26 +100,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args(argv)
-    path, scratch = given.output / "finetuning.json", given.scratch.resolve()
-    found = json.loads(path.read_text()) if path.exists() else {"runs": []}
-    found |= {"model": given.model, "machine": tables.machine()}
-    found["command"] = (
-        "python benchmarks/finetuning.py --data=FLOWERS --weights=torchvision:FILE --scratch=FOLDER"
-    )
+    with console.user_errors():
+        measure(given, given.output / "finetuning.jsonl", given.scratch.resolve())
+
+
+def measure(given: argparse.Namespace, path: Path, scratch: Path) -> None:
+    """Runs the trainings that are not kept in a file, and writes the page after each."""
     for count in given.images:
         data = scratch / f"images-{count}"
         if not data.exists():
             draw(given.data.resolve(), data, count)
-        for seed in given.seeds:
-            for start in STARTS:
-                key = {"images": count, "start": start, "seed": seed}
-                if any(key.items() <= run.items() for run in found["runs"]):
-                    continue
-                run_dir = scratch / f"{start}-{count}-{seed}"
-                weights = given.weights if start == "pretrained" else None
-                found["runs"].append(key | measured(data, run_dir, given.model, weights, seed))
-                files.write(path, (json.dumps(found, indent=1) + "\n").encode())
-                files.write(given.output / "finetuning.md", page(found).encode())
+        for seed, start in itertools.product(given.seeds, STARTS):
+            key = {"model": given.model, "images": count, "start": start, "seed": seed}
+            if any(key.items() <= run.items() for run in kept.read(path)):
+                continue
+            run_dir = scratch / f"{start}-{count}-{seed}"
+            weights = given.weights if start == "pretrained" else None
+            result = key | measured(data, run_dir, given.model, weights, seed)
+            kept.append(path, result | {"machine": tables.machine()})
+            results = [run for run in kept.read(path) if run["model"] == given.model]
+            files.write(given.output / "finetuning.md", page(results).encode())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ their length. All stacks have the same network, batch, momentum and loss, withou
 use a GPU if available. Each function imports its own stack, so the others need not be installed.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterator
 
@@ -54,6 +55,28 @@ def of_a_run(
     trainer = Trainer(strategy, model, gradients, Update(strategy, model, optimizer, xla=xla))
     iterator = trainer.iterate(batches)
     return _calls(lambda count: trainer.train(iterator, [RATE] * count), batch_size)
+
+
+def of_flags(setting: Setting, *, words: list[str]) -> Iterator[range]:
+    """Runs the training step that flags of train.py describe, on images of ten classes."""
+    import models
+    import train  # noqa: F401  defines the flags
+    from engine import devices
+    from runtime import console, flags
+    from training import parts
+    from training.recipe import Recipe
+
+    console.parse(["train.py", *words])
+    recipe = flags.value_of(Recipe)
+    size = recipe.image_size or models.image_size(recipe.model)
+    network = {"name": recipe.model, "num_classes": 10, "image_size": size}
+    return of_a_run(
+        dataclasses.replace(setting, size=size),
+        network=network | parts.network_options(recipe),
+        optimizer=recipe.optimizer,
+        batch_size=recipe.batch_size or parts.BATCH_SIZE,
+        precision=devices.precision_here(recipe.precision),
+    )
 
 
 def keras_fit(

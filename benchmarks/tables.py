@@ -78,6 +78,12 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"| {head} |", rule, *(f"| {line} |" for line in body)])
 
 
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Formats the mean, with the sample standard deviation if there are several values."""
+    of_several = f" ± {statistics.stdev(values):,.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):,.{digits}f}{of_several}" if values else ""
+
+
 def machine() -> dict:
     """Describes this machine: cores, processor, memory, GPUs, versions."""
     versions = {"python": platform.python_version()}

@@ -102,8 +102,15 @@ def _format_accuracies(accuracies: Sequence[float]) -> str:
     return mean + (f" ± {100 * statistics.stdev(accuracies):.2f}" if several else "")
 
 
-def curves(groups: dict[str, list[history.History]], *columns: str) -> bytes | None:
+def curves(
+    groups: dict[str, list[history.History]], *columns: str, band: bool = False
+) -> bytes | None:
     """Plots columns of metrics.csv against the epoch: a panel per column, a colour per group.
+
+    Args:
+        groups: Runs by title.
+        *columns: Columns, keys of `CURVES`.
+        band: Whether to draw the mean of a group with a band (default: a curve per run).
 
     Returns:
         PNG file, or None if no run has these columns.
@@ -119,7 +126,7 @@ def curves(groups: dict[str, list[history.History]], *columns: str) -> bytes | N
         for column in columns
     }
     drawn = any(points for groups in panels.values() for runs in groups.values() for points in runs)
-    return plots.epochs(panels) if drawn else None
+    return plots.epochs(panels, band=band) if drawn else None
 
 
 def pictures(groups: dict[str, list[history.History]]) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Draws plots as PNG files."""
 
 import io
+import itertools
+import statistics
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -56,13 +58,19 @@ def learning_rates(
     _save(figure, path)
 
 
-def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]]) -> bytes:
+def epochs(
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]],
+    *,
+    band: bool = False,
+) -> bytes:
     """Plots curves against the epoch, in panels side by side, with a colour per group.
 
     Args:
         panels: Groups by title, for each panel by the label of its y axis; all panels have the
             same groups. A group is a sequence of curves, which are sequences of points (epoch,
             value); curves without points are skipped.
+        band: Whether to draw the mean of a group's curves, with a band from the lowest to the
+            highest (default: all curves).
 
     Returns:
         PNG file, with a legend of the groups below the panels.
@@ -81,7 +89,10 @@ def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, floa
     )
     for panel, (label, groups) in zip(axes[0], panels.items(), strict=True):
         for index, curves in enumerate(groups.values()):
-            for points in filter(None, curves):
+            drawn = list(filter(None, curves))
+            if band and len(drawn) > 1:
+                drawn = [_banded(panel, drawn, _line(index)["color"])]
+            for points in drawn:
                 panel.plot(
                     *zip(*points, strict=True),
                     marker="o" if len(points) < 3 else None,
@@ -95,6 +106,16 @@ def epochs(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, floa
         handles, titles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
     )
     return _png(figure)
+
+
+def _banded(panel, curves, colour):
+    """Draws the band of several curves; returns the points of their mean."""
+    values = {}
+    for epoch, value in itertools.chain(*curves):
+        values.setdefault(epoch, []).append(value)
+    ends = sorted((epoch, min(each), max(each)) for epoch, each in values.items())
+    panel.fill_between(*zip(*ends, strict=True), color=colour, alpha=0.2, linewidth=0)
+    return [(epoch, statistics.mean(values[epoch])) for epoch, _, _ in ends]
 
 
 _LEGEND = 110  # characters in a row of the legend

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from report import compare, history
+from report import compare, history, plots
 
 COST = {"parameters": 62006, "multiply_adds": 700_000}
 
@@ -134,3 +134,18 @@ def test_what_is_no_run_is_one_error_line(content, complaint, tmp_path, capsys):
     assert end.value.code == 2 and not (tmp_path / "page.html").exists()
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1 and complaint in errors[0]
+
+
+def test_a_band_goes_from_the_lowest_to_the_highest_seed():
+    class Panel:
+        def fill_between(self, *ends, **_):
+            self.ends = [list(each) for each in ends]
+
+    panel = Panel()
+    curves = [[(1, 0.2), (2, 0.5)], [(1, 0.4), (2, 0.3), (3, 0.9)]]
+    mean = plots._banded(panel, curves, "red")
+    assert [(epoch, round(value, 6)) for epoch, value in mean] == [(1, 0.3), (2, 0.4), (3, 0.9)]
+    assert panel.ends == [[1, 2, 3], [0.2, 0.3, 0.9], [0.4, 0.5, 0.9]]
+    groups = {"group": curves, "one": curves[:1]}
+    drawn = [plots.epochs({"top-1": groups}, band=band) for band in (True, False)]
+    assert all(png.startswith(b"\x89PNG") for png in drawn) and drawn[0] != drawn[1]

@@ -1,18 +1,17 @@
 """The trainings of benchmarks/comparisons.py can be done, and are told from each other."""
 
 import dataclasses
-import json
 import re
 import shutil
 
 import cv2
 import pytest
+import trained
 from absl import flags as absl_flags
 
 import models
 import train  # noqa: F401  defines the flags
-from benchmarks import comparisons
-from report import history
+from benchmarks import comparisons, kept, plan, scripts, trainings, verdicts
 from runtime import console, flags
 from training import parts
 from training.recipe import Recipe
@@ -26,7 +25,7 @@ TRAININGS = [
 
 @pytest.mark.parametrize("name, training", TRAININGS)
 def test_its_flags_are_right(name, training):
-    words = comparisons.COMPARISONS[name].words(training)
+    words = comparisons.COMPARISONS[name].training(training, 0).command
     try:
         assert not console.parse(["train.py", *words])
         recipe = flags.value_of(Recipe)
@@ -39,11 +38,11 @@ def test_its_flags_are_right(name, training):
 
 
 def test_a_training_of_two_comparisons_is_one():
-    """So that it is trained once: the folder's name is made of its flags."""
+    """So that it is trained once."""
     found = {}
     for name, training in TRAININGS:
-        words = comparisons.COMPARISONS[name].words(training)
-        found.setdefault(" ".join(words), []).append(f"{name}-{training}")
+        words = comparisons.COMPARISONS[name].training(training, 0)
+        found.setdefault(words, []).append(f"{name}-{training}")
     shared = [names for names in found.values() if len(names) > 1]
     assert shared == [
         ["optimizers-momentum", "kernels-study2017_3x3"],
@@ -52,61 +51,103 @@ def test_a_training_of_two_comparisons_is_one():
     ]
 
 
+def test_all_trainings_of_a_seed_come_before_those_of_the_next():
+    order = [(job.training.seed, job.title) for job in comparisons.jobs(["norms"])]
+    titles = ["batch", "lrn", "none"]
+    assert order == [(seed, title) for seed in range(3) for title in titles]
+    assert all(comparison.seeds >= 3 for comparison in comparisons.COMPARISONS.values())
+
+
 @pytest.mark.slow
 def test_what_was_trained_is_compared_and_not_trained_again(
     photographs, command, tmp_path, capsys, monkeypatch
 ):
-    def run(*words):
+    def run(*words, seconds=None):
         done = command(*words)
         assert done.returncode == 0, done.stderr
         print(done.stdout)
+        return True
 
-    monkeypatch.setattr(comparisons, "_run", run)
+    monkeypatch.setattr(scripts, "run", run)
+    monkeypatch.setattr(plan, "measured_rate", lambda training, say: 1000.0)
     whole = comparisons.COMPARISONS["relu_tanh"]
-    one = whole._replace(trainings={"tanh": whole.trainings["tanh-2012"]})
-    monkeypatch.setitem(comparisons.COMPARISONS, "relu_tanh", one)
+    one = whole._replace(trainings={"tanh": whole.trainings["tanh-2012"]}, seeds=1)
+    monkeypatch.setattr(comparisons, "COMPARISONS", {"relu_tanh": one})
     for split in ("train", "test"):
         shutil.copytree(photographs, tmp_path / "data" / split)
-    words = [f"--data={tmp_path}/data", f"--runs={tmp_path}/runs", f"--output={tmp_path}"]
-    words += ["--only=relu_tanh", "--max_steps=1", "--batch_size=8", "--seconds=0.1"]
+    run("-m", "data.convert", tmp_path / "data", tmp_path / "shards")
+    words = [f"--data={tmp_path}/shards", f"--runs={tmp_path}/runs", f"--output={tmp_path}"]
+    words += ["--max_steps=1", "--batch_size=8", "--hours=1"]
     comparisons.main(words)
-    comparisons.train("relu_tanh", tmp_path / "runs", f"{tmp_path}/data", words[4:6])
+    comparisons.main(words)
     said = capsys.readouterr().out
-    assert said.count("relu_tanh: tanh") == 2 and said.count("0 left  validation") == 1
+    assert said.count("relu_tanh: tanh, seed") == said.count("0 left  validation") == 1
     assert said.count("95 % intervals") == 1
-    table = (tmp_path / "comparison-relu_tanh.md").read_text()
-    tested = json.loads(next(tmp_path.glob("runs/*/test.json")).read_text())["top1_accuracy"]
-    assert f"| {100 * tested:.2f} |" in re.sub(" +", " ", table)
-    assert "| tanh " in table and "epochs to" not in table and "--model=cifarnet" in table
-    assert "](comparison-relu_tanh.png)" in table
-    assert cv2.imread(str(tmp_path / "comparison-relu_tanh.png")).shape[1] > 1000
+    page = (tmp_path / "comparisons.md").read_text()
+    results = trainings.read(tmp_path / "trainings.jsonl").values()
+    tops = [result["tests"]["1"]["top1"] for result in results]
+    assert f"| {verdicts.percent(tops)} |" in re.sub(" +", " ", page)
+    assert "| tanh " in page and "epochs to" not in page and "--model=cifarnet" in page
+    assert "fewer than two trainings with two seeds, no verdict" in page
+    assert "](comparisons-relu_tanh.png)" in page
+    assert cv2.imread(str(tmp_path / "comparisons-relu_tanh.png")).shape[1] > 1000
+    assert [result["steps"] for result in results] == [1]
+    assert len(list(tmp_path.glob("runs/*/run.json"))) == 1
 
 
-def test_a_training_that_fails_ends_the_comparison():
-    comparisons._run("-c", "pass")
-    with pytest.raises(RuntimeError, match="-c 'raise SystemExit.3.' ended with exit code 3"):
-        comparisons._run("-c", "raise SystemExit(3)")
+def results(title, *tops, curve=(0.3, 0.8)):
+    trained_ones = [
+        comparisons.COMPARISONS["relu_tanh"].training(title, seed) for seed in range(len(tops))
+    ]
+    return [
+        trained.result(training, top1, curve)
+        for training, top1 in zip(trained_ones, tops, strict=True)
+    ]
 
 
-def test_epochs_to_a_training_error_are_told_where_one_training_came_so_far():
-    def run(*accuracies):
-        rows = [
-            {"epoch": 1.0 + n, "step": 10 + 10 * n, "train_top1_accuracy": accuracy}
-            for n, accuracy in enumerate(accuracies)
-        ]
-        settings = {"flags": {"batch_size": 6}, "cost": {"parameters": 1234, "multiply_adds": 5e6}}
-        return history.History(None, settings, rows, {"top1_accuracy": 0.5})
+def test_a_page_tells_means_spread_epochs_and_what_is_better(tmp_path):
+    found = {
+        "relu-2012": results("relu-2012", 0.70, 0.71, 0.72),
+        "tanh-2012": results("tanh-2012", 0.60, 0.61, 0.62, curve=(0.3, 0.4, 0.76)),
+        "relu-today": results("relu-today", 0.69, 0.73, 0.71, curve=(0.5, 0.6)),
+    }
+    for result in sum(found.values(), []):
+        kept.append(tmp_path / "trainings.jsonl", result)
+    comparisons.main([f"--output={tmp_path}"])
+    page = re.sub(" +", " ", (tmp_path / "comparisons.md").read_text())
+    cells = "80.00 ± 0.00 | 2 | 100 | 2.0 | 1,234 | 5.0 | 2.0 ± 0.0 |"
+    assert f"| relu-2012 | 3 | 71.00 ± 1.00 | {cells}" in page
+    assert "| relu-today | 3 | 71.00 ± 2.00 |" in page and "| not within 2 epochs |" in page
+    assert (
+        "Test top-1: relu-2012 is better than tanh-2012 by 10.0 points; it shows no difference "
+        "beyond the spread to relu-today. relu-today is better than tanh-2012 by 10.0 points."
+    ) in page
+    assert "25 % training error: relu-2012 is better than tanh-2012 by 1.0 epochs." in page
+    assert "| relu_tanh | 4 | 9 | 12 |" in page and page.count("Not trained yet.") == 6
+    assert verdicts.RULE in page
 
-    rates = {"fast": 2.0, "slow": 1.0}
-    head, fast, slow = comparisons.table({"fast": run(0.7, 0.75), "slow": run(0.1, 0.7)}, rates)
-    assert head[-1] == "epochs to 25 % training error"
-    assert fast == ["fast", "50.00", "75.00", "2", "2", "1.0", "1,234", "5.0", "2"]
-    assert slow == ["slow", "50.00", "70.00", "2", "1", "2.0", "1,234", "5.0", "more than 2"]
-    head, _ = comparisons.table({"slow": run(0.1, 0.7)}, rates)
-    assert head[-1] == "million multiply-adds"
+
+def test_a_difference_counts_only_beyond_both_deviations():
+    values = {"a": [3.0, 5.0], "b": [1.0, 3.0], "c": [0.9, 0.9], "d": [9.0]}
+    assert verdicts.verdict(values, "points") == [
+        "a is better than c by 3.1 points; it shows no difference beyond the spread to b.",
+        "b shows no difference beyond the spread to c.",
+    ]
+    small = {"a": [1.00, 1.01], "b": [1.10, 1.11]}
+    assert verdicts.verdict(small, "epochs", lower=True) == ["a is better than b by 0.1 epochs."]
+    assert verdicts.verdict({"a": [1.0], "b": [2.0]}, "points") == []
 
 
-def test_a_wrong_name_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        comparisons.main(["--data=x", "--runs=y", "--only=z"])
-    assert "unknown comparisons ['z']" in capsys.readouterr().err
+def test_some_seeds_that_did_not_reach_an_error_are_counted():
+    found = {"relu-2012": results("relu-2012", 0.7) + results("relu-2012", 0.7, curve=(0.1, 0.2))}
+    assert comparisons.table(found)[1][-1] == "1 of 2 not within 2 epochs"
+
+
+def test_wrong_names_and_flags_are_refused(capsys):
+    for words, message in (
+        (["--only=z"], "unknown names ['z'], expected some of relu_tanh,"),
+        (["--hour=1"], "expected another --output with flags of train.py, received ['--hour=1']"),
+    ):
+        with pytest.raises(SystemExit):
+            comparisons.main(words)
+        assert message in capsys.readouterr().err
