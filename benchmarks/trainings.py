@@ -207,18 +207,22 @@ def _fingerprint(data: Path | None, training: Training) -> str:
 
 
 def put_aside(folder: Path, saved: Path) -> None:
-    """Copies what a run needs to go on elsewhere: its newest checkpoint, settings and metrics."""
-    checkpoints = sorted((folder / "checkpoints").glob("step-*.safetensors"))
-    if not checkpoints:
+    """Copies what a run needs to go on elsewhere, without names of this machine's places."""
+    from benchmarks import shipped  # imports TensorFlow, which trainings that end do not need
+
+    steps = sorted((folder / "checkpoints").glob("step-*.safetensors"))
+    if not steps:
         return
+    checkpoint = shipped.checkpoints.read(steps[-1])
+    names = shipped.places(checkpoint.about["flags"])
     if saved.exists():
         shutil.rmtree(saved)
     with files.new_folder(saved) as new:
         (new / "checkpoints").mkdir()
-        shutil.copy(checkpoints[-1], new / "checkpoints")
+        shipped.copy(checkpoint, new / "checkpoints" / steps[-1].name, trains=True)
         for name in ("run.json", "metrics.csv", "train.log"):
             if (folder / name).exists():
-                shutil.copy(folder / name, new)
+                (new / name).write_text(shipped.renamed((folder / name).read_text(), names))
 
 
 def keep(

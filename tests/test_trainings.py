@@ -1,12 +1,15 @@
 """Trainings of benchmarks/ are kept run by run, planned in core hours, and never done twice."""
 
+import hashlib
 import json
 import signal
+from pathlib import Path
 
 import pytest
 import trained
 
-from benchmarks import finetuning, kept, plan, scripts, trainings
+from benchmarks import finetuning, kept, plan, scripts, shipped, trainings
+from engine import checkpoints
 
 
 def lenet(seed=0, *words, data="mnist"):
@@ -105,6 +108,10 @@ def test_a_stopped_training_goes_on_in_another_folder_from_its_newest_checkpoint
     saved = places.running / lenet().name
     names = sorted(path.name for path in saved.rglob("*") if path.is_file())
     assert names == ["metrics.csv", "run.json", "step-00000020.safetensors", "train.log"]
+    for path in filter(Path.is_file, saved.rglob("*")):
+        assert str(tmp_path).encode() not in path.read_bytes()
+    newest = checkpoints.read(saved / "checkpoints" / names[2])
+    assert set(newest.tensors) == {"model/w", "optimizer/w"} and newest.about["step"] == 20
     assert not places.results.exists()
     assert not trainings.perform(lenet(1), places, (1,), seconds=1)
 
@@ -116,6 +123,15 @@ def test_a_stopped_training_goes_on_in_another_folder_from_its_newest_checkpoint
     ]
     assert set(trainings.read(places.results)) == {lenet()}
     assert not saved.exists() and (places.running / lenet(1).name).exists()
+
+
+def test_a_network_is_shipped_without_optimizer_and_places(tmp_path, capsys):
+    folder, file = trained.run_folder(tmp_path / "run"), tmp_path / "shipped.safetensors"
+    shipped.main([str(folder), str(file)])
+    copy = checkpoints.read(file)
+    assert set(copy.tensors) == {"model/w"} and str(tmp_path).encode() not in file.read_bytes()
+    assert copy.about["flags"] == {"data": "pictures", "run_dir": "runs"}
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in capsys.readouterr().out
 
 
 def test_a_run_that_has_not_ended_is_not_kept(tmp_path):

@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
+
 from benchmarks import plan, trainings
+from engine import checkpoints
 
 DIGEST = "ab" * 32
 
@@ -57,6 +60,9 @@ def run_folder(folder, epochs=2, ended=True):
     (folder / "metrics.csv").write_text(head + "".join(rows))
     end = f"done: step {10 * epochs}  weights sha256 {DIGEST}\n" * ended
     (folder / "train.log").write_text(f"epoch\n{end}")
+    tensors = {name: np.ones(2, np.float32) for name in ("model/w", "optimizer/w")}
+    about = {"flags": {"data": f"{folder.parent}/pictures", "run_dir": str(folder)}}
     for step in (10, 10 * epochs):
-        (folder / "checkpoints" / f"step-{step:08d}.safetensors").write_bytes(b"x" * step)
+        path = folder / "checkpoints" / f"step-{step:08d}.safetensors"
+        checkpoints.write(path, tensors, about | {"step": step})
     return folder
