@@ -62,6 +62,8 @@ def _flags(names: Iterable[str], values: Iterable[str]) -> str:
 # Half of the channels: 16, 32 and 64 as in the CIFAR ResNets, for a quarter of the work.
 _STUDY = "--width=0.5 --epochs=20 --schedule=cosine"
 
+_RESIDUAL = "--epochs=20 --schedule=cosine --learning_rate=0.1 --weight_decay=1e-4"
+
 _OF_2012 = "--preprocessing=mean --init=normal"
 
 COMPARISONS = {
@@ -78,11 +80,16 @@ COMPARISONS = {
             "tanh-today": "--activation=tanh --epochs=14",
         },
     ),
-    "pooling": Comparison(
-        "Do LRN and overlapping pooling help? (Krizhevsky et al. 2012, sections 3.3 and 3.4: 2 % "
-        "less error on CIFAR-10 by LRN, with four layers; 0.4 % less by overlapping, on ImageNet)",
-        "--model=cifarnet --epochs=20 --learning_rate=0.02 --schedule=cosine",
-        _grid(norm=("none", "lrn"), pooling=("max", "max_overlapping")),
+    "norms": Comparison(
+        "Batch normalisation, LRN, or none? (the 2017 study; Ioffe & Szegedy 2015: batch "
+        "normalisation also allows higher rates)",
+        f"{_STUDY} --model=study2017_3x3",
+        {
+            "batch": "--norm=batch --learning_rate=0.01",
+            "batch-faster": "--norm=batch --optimizer=momentum --learning_rate=0.05",
+            "lrn": "--norm=lrn --learning_rate=0.01",
+            "none": "--norm=none --learning_rate=0.01",
+        },
     ),
     "optimizers": Comparison(
         "Momentum or Adam? (the 2017 study)",
@@ -93,26 +100,47 @@ COMPARISONS = {
             "adam": "--optimizer=adam --learning_rate=0.001",
         },
     ),
-    "norms": Comparison(
-        "Batch normalisation, LRN, or none? (the 2017 study)",
-        f"{_STUDY} --model=study2017_3x3 --learning_rate=0.01 --activation=relu",
-        _grid(norm=("batch", "lrn", "none")),
+    "depth": Comparison(
+        "Do plain networks get worse with depth, and residual ones better? (He et al. 2016, "
+        "section 4.2)",
+        _RESIDUAL,
+        _grid(model=("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")),
+    ),
+    "pooling": Comparison(
+        "Do LRN and overlapping pooling help? (Krizhevsky et al. 2012, sections 3.3 and 3.4: 2 % "
+        "less error on CIFAR-10 by LRN, with four layers; 0.4 % less by overlapping, on ImageNet)",
+        "--model=cifarnet --epochs=20 --learning_rate=0.02 --schedule=cosine",
+        _grid(norm=("none", "lrn"), pooling=("max", "max_overlapping")),
     ),
     "activations": Comparison(
         "Which activation, with and without LRN, at which cost? (the 2017 study)",
         f"{_STUDY} --model=study2017_3x3 --learning_rate=0.01",
-        _grid(activation=("relu", "elu", "swish", "crelu", "tanh"), norm=("none", "lrn")),
+        {
+            **_grid(norm=("none", "lrn")),
+            **_grid(activation=("elu", "swish", "crelu", "tanh"), norm=("none", "lrn")),
+        },
     ),
     "kernels": Comparison(
         "3 x 3 or 5 x 5 kernels at 19 layers, or 14 layers of mixed ones? (the 2017 study)",
         f"{_STUDY} --norm=batch --optimizer=momentum --learning_rate=0.05",
         _grid(model=("study2017_3x3", "study2017_5x5", "study2017_mixed")),
     ),
-    "depth": Comparison(
-        "Do plain networks get worse with depth, and residual ones better? (He et al. 2016, "
-        "section 4.2)",
-        "--epochs=40 --schedule=cosine --learning_rate=0.1 --weight_decay=1e-4",
-        _grid(model=("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")),
+    "shortcuts": Comparison(
+        "Zeros (A) or projections (B) where the size changes, or projections everywhere (C)? (He "
+        "et al. 2016, section 4.1: C is slightly better than B, B than A, on ImageNet)",
+        f"{_RESIDUAL} --model=cifar_resnet20",
+        {"A": "", **{kind: f"--shortcut={kind}" for kind in "BC"}},
+    ),
+    "dropout": Comparison(
+        "Does dropout of the dense layers help? (Krizhevsky et al. 2012, section 4.2)",
+        "--model=cifarnet --epochs=20 --learning_rate=0.02 --schedule=cosine",
+        _grid(dropout=("0", "0.5")),
+    ),
+    "auxiliary_heads": Comparison(
+        "Do companion classifiers help? (Lee et al. 2015, table 1: 10.41 and 9.69 % error without "
+        "augmentation)",
+        "--epochs=20 --schedule=cosine --learning_rate=0.02",
+        _grid(model=("nin_cifar", "dsn")),
     ),
 }
 

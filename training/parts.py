@@ -21,7 +21,8 @@ from training.recipe import Recipe
 BATCH_SIZE = 128  # default, if there are as many images
 GROWN = 0.75  # fraction of the epochs in which images grow from --first_image_size to full size
 _SIZES = 8  # the images grow in steps of 1 / _SIZES of the full side
-VARIED = ("activation", "norm", "pooling", "dropout", "width", "preprocessing")  # network options
+# Network options that are flags.
+VARIED = ("activation", "norm", "pooling", "dropout", "width", "shortcut", "preprocessing")
 
 
 def network(recipe: Recipe, dataset: Dataset) -> dict:

@@ -67,6 +67,11 @@ class Recipe:
         f"Multiplier of the channels of {models.owners('width')} (default: the paper's).",
         low=0.0,
     )
+    shortcut: str | None = flag(
+        None,
+        f"Shortcuts (A, B, C) of {models.owners('shortcut')}, or of their residual networks "
+        "(default: the paper's).",
+    )
     preprocessing: str | None = flag(
         None,
         "How the network normalises images (default: the paper's).",
