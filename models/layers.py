@@ -203,7 +203,7 @@ class MaxPool(keras.layers.MaxPooling2D):
 
     def call(self, inputs):
         """Maps [B, H, W, C] to [B, H', W', C]."""
-        return _shifted_maximum(self, inputs) if _compiled_by_xla() else super().call(inputs)
+        return _shifted_maximum(self, inputs) if compiled_by_xla() else super().call(inputs)
 
 
 class SmoothActivation(keras.layers.Activation):
@@ -284,7 +284,7 @@ def _shifted_maximum(layer, x):
     return functools.reduce(tf.maximum, views)
 
 
-def _compiled_by_xla():
+def compiled_by_xla():
     """Whether the graph that is being traced is to be compiled by XLA."""
     if keras.backend.backend() != "tensorflow":
         return False

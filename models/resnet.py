@@ -130,7 +130,7 @@ class SubsampleAndPad(keras.layers.Layer):
 
     def call(self, x):
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), filters]."""
-        x = x[:, :: self.stride, :: self.stride]
+        x = pools.subsample(x, self.stride)
         return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.filters - x.shape[-1])))
 
 

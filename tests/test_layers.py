@@ -238,6 +238,17 @@ def compiled_graph(layer, shape):
     return gradient.experimental_get_compiler_ir(tf.zeros(shape))(stage="hlo")
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_subsampling_takes_every_pixel_of_a_grid(stride, compiled):
+    x = normal(2, 7, 8, 3)
+    taken = functools.partial(pools.subsample, stride=stride)
+    step = tf.function(gradients, jit_compile=compiled, autograph=False)
+    sliced = gradients(lambda x: x[:, ::stride, ::stride], x)
+    for mine, theirs in zip(step(taken, x), sliced, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.parametrize("kind", ["gelu", "silu"])
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_smooth_activations_are_those_of_keras(kind, policy):
