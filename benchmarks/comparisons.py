@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
 
     def training(self, name: str, seed: int, extra: Sequence[str] = ()) -> Training:
         """Returns a training by its short name, with flags in addition."""
-        words = sorted(shlex.split(f"{self.common} {self.trainings[name]}"))
+        words = shlex.split(f"{self.common} {self.trainings[name]}")
         return trainings.of_words(DATA, [*words, *extra], seed)
 
 

@@ -4,7 +4,7 @@
 
 FLOWERS has a folder for each class. A seeded draw puts some images of every class into train/ and
 all others into test/. Every training has the default flags, with and without `--init_from`. The
-results of all runs so far are kept in benchmarks/results/finetuning.json, and the table in
+results of all runs so far are kept in benchmarks/results/finetuning.jsonl, and the table in
 finetuning.md is made of them: the same command goes on with the runs that are missing.
 
 A tenth of few images is a small validation set, by which the best checkpoint is almost drawn by

@@ -5,7 +5,6 @@ python benchmarks/shipped.py runs/RUN weights/NAME.safetensors
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,18 +15,26 @@ from runtime import console
 
 with console.quiet_import():
     from engine import checkpoints, runs
+    from training.run_folder import PATHS
 
 
 def places(flags: Mapping) -> dict[str, str]:
-    """Returns a name for each place in a run's flags: the data's and the run's folder."""
-    return {flags["data"]: Path(flags["data"]).name, flags["run_dir"]: "runs"}
+    """Returns the last part of each absolute path in a run's flags, the longest paths first."""
+    paths = [flags.get(name) for name in PATHS]
+    found = sorted((path for path in paths if path and Path(path).is_absolute()), key=len)
+    return {path: Path(path).name for path in reversed(found)}
 
 
-def renamed(text: str, names: Mapping[str, str]) -> str:
-    """Replaces places in a text or JSON text by their names."""
-    for place, name in names.items():
-        text = text.replace(json.dumps(place)[1:-1], name)
-    return text
+def renamed(value, names: Mapping[str, str]):
+    """Replaces places by their names in all texts of a JSON value."""
+    if isinstance(value, dict):
+        return {key: renamed(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [renamed(each, names) for each in value]
+    if isinstance(value, str):
+        for place, name in names.items():
+            value = value.replace(place, name)
+    return value
 
 
 def copy(source: checkpoints.Checkpoint, target: Path, *, trains: bool) -> None:
@@ -42,9 +49,9 @@ def copy(source: checkpoints.Checkpoint, target: Path, *, trains: bool) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    text = renamed(json.dumps(source.about), places(source.about["flags"]))
+    about = renamed(source.about, places(source.about["flags"]))
     in_use = {f"model/{path}": value for path, value in checkpoints.weights_in_use(source).items()}
-    checkpoints.write(target, source.tensors if trains else in_use, json.loads(text))
+    checkpoints.write(target, source.tensors if trains else in_use, about)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -178,7 +178,7 @@ def perform(
     data = places.data.get(training.data)
     _check_data(places.results, read(places.results), training.data, _fingerprint(data, training))
     folder, saved = places.runs / training.name, places.running / training.name
-    if saved.exists() and not (folder / "run.json").exists():
+    if _newest_step(saved) > _newest_step(folder):
         shutil.copytree(saved, folder, dirs_exist_ok=True)
     if (folder / "run.json").exists():
         words = ["--resume", f"--threads={cores()}"]
@@ -210,19 +210,31 @@ def put_aside(folder: Path, saved: Path) -> None:
     """Copies what a run needs to go on elsewhere, without names of this machine's places."""
     from benchmarks import shipped  # imports TensorFlow, which trainings that end do not need
 
-    steps = sorted((folder / "checkpoints").glob("step-*.safetensors"))
-    if not steps:
+    if _newest_step(folder) <= _newest_step(saved):
         return
-    checkpoint = shipped.checkpoints.read(steps[-1])
+    newest = _steps(folder)[-1]
+    checkpoint = shipped.checkpoints.read(newest)
     names = shipped.places(checkpoint.about["flags"])
     if saved.exists():
         shutil.rmtree(saved)
     with files.new_folder(saved) as new:
         (new / "checkpoints").mkdir()
-        shipped.copy(checkpoint, new / "checkpoints" / steps[-1].name, trains=True)
-        for name in ("run.json", "metrics.csv", "train.log"):
+        shipped.copy(checkpoint, new / "checkpoints" / newest.name, trains=True)
+        settings = json.loads((folder / "run.json").read_text())
+        (new / "run.json").write_text(json.dumps(shipped.renamed(settings, names), indent=2))
+        for name in ("metrics.csv", "train.log"):
             if (folder / name).exists():
                 (new / name).write_text(shipped.renamed((folder / name).read_text(), names))
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a run in the order of their steps."""
+    return sorted((folder / "checkpoints").glob("step-*.safetensors"))
+
+
+def _newest_step(folder: Path) -> int:
+    """Returns the step of a run's newest checkpoint, -1 without any."""
+    return max((int(path.stem.partition("-")[2]) for path in _steps(folder)), default=-1)
 
 
 def keep(
@@ -234,8 +246,10 @@ def keep(
         ValueError: If the training has not ended, or its data is not that of the kept trainings.
         RuntimeError: If test.py fails.
     """
-    result = summary(training, folder)
-    _check_data(results, read(results), training.data, result["fingerprint"])
+    result, known = summary(training, folder), read(results)
+    _check_data(results, known, training.data, result["fingerprint"])
+    if training in known and known[training]["digest"] == result["digest"]:
+        result["tests"] = known[training]["tests"]
     where = [f"--data={data}"] if data else []
     for count in views:
         scripts.run("test.py", str(folder), *where, "--split=test", f"--crops={count}")
@@ -296,6 +310,7 @@ def main(argv: list[str] | None = None) -> None:
         for folder in given.runs:
             settings = history.read(folder).settings
             training = of_words(given.data, _typed(settings), settings["flags"]["seed"])
+            _check_flags(folder, training, settings["flags"])
             known = read(given.results).get(training, {"tests": {}})["tests"]
             if set(map(str, given.views)) <= known.keys():
                 print(f"{folder}: kept already")
@@ -310,6 +325,16 @@ def _typed(settings: dict) -> list[str]:
     if not any("flagfile=" in word for word in words) and (ROOT / recipe).exists():
         words = [f"--flagfile={recipe}", *words]
     return [word for word in words if _name(word) not in FREE]
+
+
+def _check_flags(folder: Path, training: Training, flags: dict) -> None:
+    """Raises ValueError if a run had other flags than its flag file has now."""
+    for name, _, value in (word[2:].partition("=") for word in training.flags):
+        had = flags.get(name)
+        had = ",".join(map(str, had)) if isinstance(had, list) else had
+        is_number = isinstance(had, int | float) and not isinstance(had, bool)
+        if float(value) != had if is_number else bool(value) and value != str(had):
+            raise ValueError(f"{folder} had --{name}={had}, expected {value} as its flags say now")
 
 
 def _name(word: str) -> str:

@@ -40,11 +40,12 @@ class _Copies:
         for weight in self._model.weights:
             self.variables[weight.path].assign(weight.numpy())
 
-    def _move(self, keep: tf.Tensor) -> None:
-        """Moves the copies to the weights, except for a fraction `keep` of the way."""
+    def _move(self, keep: tf.Tensor, is_due: tf.Tensor | bool = True) -> None:
+        """Moves the copies to the weights if it is time, except for a fraction of the way."""
 
         def move(copy: tf.Variable, weight: tf.Tensor) -> tf.Operation:
-            return copy.assign(weight + keep * (copy - weight))
+            moved = weight + keep * (copy - weight)
+            return copy.assign(moved if is_due is True else tf.where(is_due, moved, copy))
 
         for weight in self._model.weights:
             copy = self.variables[weight.path].value
@@ -91,8 +92,8 @@ class Lookahead(_Copies):
     """Slow weights, to which the network returns every few steps.
 
     Every k steps the slow weights move to the network's, except for a fraction
-    `0.95 ** k * (step / total) ** 3` of the way, and the network goes on from there. It ends at the
-    slow weights.
+    `0.95 ** k * (step / total) ** 3` of the way, and the network goes on from there. In the last of
+    all steps, which early stopping does not reach, it goes back to the slow weights in any case.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Lookahead(_Copies):
         steps = tf.cast(steps, tf.int64)
         is_due = steps % self._period == 0
         progress = tf.cast(steps / self._total, tf.float32)
-        self._move(tf.where(is_due, 0.95**self._period * progress**3, 1.0))
+        self._move(0.95**self._period * progress**3, is_due)
         returns = is_due | (steps == self._total)
 
         def go_back(weight: tf.Variable, slow: tf.Tensor) -> tf.Operation:

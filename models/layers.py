@@ -209,9 +209,9 @@ class MaxPool(keras.layers.MaxPooling2D):
 class SmoothActivation(keras.layers.Activation):
     """`keras.layers.Activation` for gelu and silu, trained in one pass forward and one backward.
 
-    TensorFlow computes them by a dozen passes over memory; XLA makes one loop of each direction.
-    Measured on 2 CPU cores with AVX512_BF16, forward and backward, milliseconds for 29 million
-    values (elu and tanh, which have kernels of their own, gain nothing):
+    On CPUs, TensorFlow computes them by a dozen passes over memory; XLA makes one loop of each
+    direction. Measured on 2 cores with AVX512_BF16, forward and backward, milliseconds for 29
+    million values (elu and tanh, which have kernels of their own, gain nothing):
 
                              Keras   one pass
         gelu, bfloat16         297        104
@@ -222,7 +222,7 @@ class SmoothActivation(keras.layers.Activation):
 
     def call(self, x, training=None):
         """Maps [...] to the same shape."""
-        if not training or keras.backend.backend() != "tensorflow":
+        if not training or keras.backend.backend() != "tensorflow" or not _on_cpu():
             return super().call(x)
         return _in_one_pass(self.activation)(x)
 
@@ -294,6 +294,14 @@ def compiled_by_xla():
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
+def _on_cpu():
+    """Whether TensorFlow computes on this machine's CPU."""
+    import tensorflow as tf
+
+    return not tf.config.get_visible_devices("GPU")
+
+
+@functools.cache
 def _in_one_pass(function):
     """Returns an elementwise function that is compiled by XLA, and so is its gradient."""
     import tensorflow as tf

@@ -278,6 +278,7 @@ NETWORKS = [
     *(
         (name, {})
         for name in (
+            "airbench94",
             "all_cnn_c",
             "cifar_preresnet164",
             "cifar_resnet110_sd",

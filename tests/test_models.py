@@ -164,7 +164,7 @@ def test_policies():
         ({"colour": 1}, "unknown option of alexnet, expected filters or .* received colour"),
         ({"name": "lenet5", "norm": 1}, "unknown option of lenet5, expected .* received norm"),
         ({"norm": "layer"}, "unknown norm, expected one of none, lrn, batch, received 'layer'"),
-        ({"activation": "gelu"}, "unknown activation, expected one of relu, .* received 'gelu'"),
+        ({"activation": "mish"}, "unknown activation, expected one of relu, .* received 'mish'"),
         ({"pooling": "min"}, "unknown pooling, expected one of max_over.* received 'min'"),
         ({"name": "highway19", "activation": "crelu"}, "unknown activation, .* received 'crelu'"),
         ({"name": "mobilenet_100", "width": 0.01}, "width is too small, .* received 0.01"),

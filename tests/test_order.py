@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from data import pipeline
-from data.pipeline import order
+from data.pipeline import order, train
 from data.shards.datasets import Shard
 
 SHARDS, EXAMPLES = 64, 250
@@ -22,7 +21,7 @@ def epochs(request):
     places = []
     for block in blocks:
         stored = np.add.outer(EXAMPLES * np.array(block.shards), np.arange(EXAMPLES)).ravel()
-        places.append(stored[pipeline.shuffle_and_draw(block._asdict())[0].numpy()])
+        places.append(stored[train.shuffle_and_draw(block._asdict())[0].numpy()])
     return np.concatenate(places).reshape([4, COUNT])
 
 

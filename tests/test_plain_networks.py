@@ -19,6 +19,7 @@ FORMULAS = {
     "abs_tanh": np.abs(np.tanh(X)),
     "sigmoid": 1 / (1 + np.exp(-X)),
     "elu": np.where(X > 0, X, np.exp(X) - 1),
+    "gelu": X / 2 * (1 + np.vectorize(math.erf)(X / math.sqrt(2))),
     "swish": X / (1 + np.exp(-X)),
     "crelu": np.maximum(np.stack([X, -X], axis=-1), 0).reshape(2, 3, 3, 8),
 }

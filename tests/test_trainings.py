@@ -130,7 +130,7 @@ def test_a_network_is_shipped_without_optimizer_and_places(tmp_path, capsys):
     shipped.main([str(folder), str(file)])
     copy = checkpoints.read(file)
     assert set(copy.tensors) == {"model/w"} and str(tmp_path).encode() not in file.read_bytes()
-    assert copy.about["flags"] == {"data": "pictures", "run_dir": "runs"}
+    assert copy.about["flags"] == {"data": "pictures", "run_dir": "run"}
     assert hashlib.sha256(file.read_bytes()).hexdigest() in capsys.readouterr().out
 
 
@@ -150,8 +150,29 @@ def test_runs_of_train_py_itself_are_kept_once_with_the_recipe_they_took(tmp_pat
     )
     assert set(trainings.read(tmp_path / "kept.jsonl")) == {recipe}
     assert "kept already" in capsys.readouterr().out and len(started) == 1
-    trainings.main([*words, "--views", "1", "6"])
+    trainings.main([*words, "--views", "6"])
     assert set(trainings.read(tmp_path / "kept.jsonl")[recipe]["tests"]) == {"1", "6"}
+
+
+def test_a_run_of_other_flags_than_its_flag_file_has_now_is_not_kept(tmp_path, capsys):
+    folder = trained.run_folder(tmp_path / "run")
+    settings = json.loads((folder / "run.json").read_text())
+    settings["flags"]["learning_rate"] = 0.1
+    (folder / "run.json").write_text(json.dumps(settings))
+    with pytest.raises(SystemExit):
+        trainings.main(["mnist", str(folder), "--results", f"{tmp_path}/kept.jsonl"])
+    assert "had --learning_rate=0.1, expected 0.05" in capsys.readouterr().err
+
+
+def test_the_newer_checkpoint_goes_on_and_is_never_replaced_by_an_older(tmp_path, started):
+    places = trained.places(tmp_path, mnist=trained.shards(tmp_path / "mnist"))
+    folder, saved = places.runs / lenet().name, places.running / lenet().name
+    trained.run_folder(saved, epochs=3, ended=False)
+    trained.run_folder(folder, ended=False)
+    trainings.put_aside(folder, saved)
+    assert (saved / "checkpoints" / "step-00000030.safetensors").exists()
+    assert not trainings.perform(lenet(), places, (1,), seconds=1)
+    assert (folder / "checkpoints" / "step-00000030.safetensors").exists()
 
 
 def job(training, group="a"):

@@ -48,7 +48,8 @@ def run_folder(folder, epochs=2, ended=True):
     (folder / "checkpoints").mkdir(parents=True)
     settings = {
         "command": ["train.py", "--model=lenet5", "--epochs=2", "--data=x", f"--run_dir={folder}"],
-        "flags": {"batch_size": 10, "seed": 3, "model": "lenet5"},
+        "flags": {"batch_size": 10, "seed": 3, "model": "lenet5", "epochs": 2}
+        | {"learning_rate": 0.05, "schedule": "cosine"},
         "data": {"fingerprint": "f" * 64},
         "cost": {"parameters": 1234, "multiply_adds": 5e6},
         "precision": "float32",

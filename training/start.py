@@ -98,7 +98,8 @@ def resume(given: Mapping[str, object], workers: cluster.Cluster) -> Setup:
 def _resumable(recipe: Recipe, workers: cluster.Cluster) -> set[str]:
     """Returns the names of the flags that may change on `--resume`."""
     names = flags.names(Recipe, Running, resumable=True)
-    if recipe.schedule in ("constant", "plateau") and not recipe.first_image_size:
+    by_progress = recipe.first_image_size or recipe.lookahead
+    if recipe.schedule in ("constant", "plateau") and not by_progress:
         names.add("epochs")
     if workers.size > 1:
         names |= flags.names(Recipe, Running, of_worker=True)
