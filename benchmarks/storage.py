@@ -56,7 +56,7 @@ with console.quiet_import():
     )
     from data import pipeline
     from data.images import decode
-    from data.shards import datasets, records
+    from data.shards import copies, records
     from data.sources import imagenet
     from engine import devices
     from engine.evaluator import predict
@@ -269,7 +269,7 @@ def write_shards(
     shard = records.write_shard(folder / file, (kept[i % len(kept)] for i in range(examples)))
     entry = {"file": file, **dict(zip(("examples", "bytes", "sha256"), shard, strict=True))}
     description = {
-        "format_version": datasets.FORMAT_VERSION,
+        "format_version": copies.FORMAT_VERSION,
         **dataclasses.asdict(decode.Storage(SHORT_SIDE, way.quality, "jpeg")),
         "class_names": list(imagenet.class_names()),
         "mean": registry.IMAGENET_MEAN,

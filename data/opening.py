@@ -13,7 +13,8 @@ from pathlib import Path
 
 from data.conversion import changes
 from data.conversion.conversion import AlreadyConvertedError, convert
-from data.conversion.description import DESCRIPTION, REJECTED, fingerprint
+from data.conversion.description import DESCRIPTION, REJECTED
+from data.conversion.identity import fingerprint
 from data.images import reading
 from data.images.decode import Storage, storage_for
 from data.images.examples import Source

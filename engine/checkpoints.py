@@ -7,6 +7,7 @@ shapes. Reading unpickles nothing and runs no code of the file: the network is r
 """
 
 import hashlib
+import importlib
 import json
 import shutil
 import textwrap
@@ -18,7 +19,6 @@ import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
-import tensorflow as tf
 
 from runtime import files
 
@@ -244,4 +244,6 @@ def rebuild(
 
 def versions() -> dict[str, str]:
     """Returns the versions of the libraries that bit-identical results depend on."""
-    return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
+    backend = keras.backend.backend()
+    version = importlib.import_module(backend).__version__
+    return {backend: version, "keras": keras.__version__, "numpy": np.__version__}

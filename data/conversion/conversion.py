@@ -15,11 +15,11 @@ from tqdm import tqdm
 from data.conversion.description import (
     DESCRIPTION,
     REJECTED,
-    fingerprint,
     made_with,
     write_description,
 )
 from data.conversion.estimate import check_space, estimate
+from data.conversion.identity import fingerprint
 from data.conversion.journal import SCRATCH, SHARDS, Journal, PartialError, has_shards
 from data.conversion.plan import Planned, Task, plan
 from data.conversion.writer import EmptyClassError, Limit, collected, write_shards

@@ -1,6 +1,5 @@
 """Describes a conversion: `dataset.json` and `rejected.csv`."""
 
-import hashlib
 import json
 import platform
 from dataclasses import asdict, replace
@@ -12,25 +11,14 @@ import PIL
 import pillow_heif
 import tensorflow as tf
 
+from data.conversion.identity import fingerprint
 from data.conversion.writer import Written, write_table
 from data.images.decode import Storage
 from data.images.examples import Source
-from data.shards.copies import DESCRIPTION
-from data.shards.datasets import FORMAT_VERSION
+from data.shards.copies import DESCRIPTION, FORMAT_VERSION
 from runtime.files import write
 
 REJECTED = "rejected.csv"
-
-
-def fingerprint(source: Source, storage: Storage) -> str:
-    """Digests a source and all options that the stored images depend on."""
-    storage_options = (
-        storage.short_side,
-        storage.quality,
-        storage.encoding,
-    )  # bits depend on the images
-    options = (FORMAT_VERSION, storage_options, source.seed, source.validation_fraction)
-    return hashlib.sha256(f"{source.fingerprint} {options}".encode()).hexdigest()
 
 
 def made_with() -> dict[str, str]:

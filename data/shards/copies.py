@@ -13,6 +13,7 @@ from pathlib import Path
 from runtime import files
 
 DESCRIPTION = "dataset.json"
+FORMAT_VERSION = 1  # of the description
 _USE = "used.json"  # in a copy: the data it was last used for, and when
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from data.images.names import composed
 from data.shards import foreign, series
-from data.shards.copies import DESCRIPTION
+from data.shards.copies import DESCRIPTION, FORMAT_VERSION
 
-FORMAT_VERSION = 1
 UNKNOWN = "unknown"
 ENCODINGS = ("jpeg", "png", "raw", "mixed", UNKNOWN)
 _FOREIGN = {"jpeg": "jpeg", "mixed": UNKNOWN}  # by the value in `foreign.describe`

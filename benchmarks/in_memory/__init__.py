@@ -1,0 +1,1 @@
+"""Training on JAX with all images in device memory, without TensorFlow: benchmarks/on_jax.py."""
