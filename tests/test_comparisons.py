@@ -140,6 +140,15 @@ def test_a_difference_counts_only_beyond_both_deviations():
     assert verdicts.verdict({"a": [1.0], "b": [2.0]}, "points") == []
 
 
+def test_the_page_of_the_project_tells_what_was_kept():
+    results = trainings.read(trainings.RESULTS / trainings.FILE)
+    page = (trainings.RESULTS / "comparisons.md").read_text()
+    for name in comparisons.COMPARISONS:
+        found = comparisons.kept_results(name, results)
+        picture = f"comparisons-{name}.png" if any(found.values()) else None
+        assert "\n\n".join(comparisons.section(name, found, picture)) in page
+
+
 def test_some_seeds_that_did_not_reach_an_error_are_counted():
     found = {"relu-2012": results("relu-2012", 0.7) + results("relu-2012", 0.7, curve=(0.1, 0.2))}
     assert comparisons.table(found)[1][-1] == "1 of 2 not within 2 epochs"

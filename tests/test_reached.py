@@ -5,8 +5,9 @@ import re
 import cv2
 import pytest
 import trained
+from conftest import ROOT
 
-from benchmarks import kept, recipes
+from benchmarks import kept, recipes, tables, trainings
 
 
 def test_rows_and_figures_are_those_of_the_recipes():
@@ -60,3 +61,13 @@ def test_an_unknown_recipe_is_refused(capsys):
     assert "unknown names ['alexnet_2017'], expected some of mnist_lenet5," in (
         capsys.readouterr().err
     )
+
+
+def test_the_pages_of_the_project_tell_what_was_kept():
+    results, listed = trainings.read(trainings.RESULTS / trainings.FILE), recipes.rows()
+    found = {name: recipes.kept_results(row, results) for name, row in listed.items()}
+    for data in trainings.DATA:
+        trained_ones = {n: each for n, each in found.items() if each and listed[n].data == data}
+        page = (trainings.RESULTS / f"{data}.md").read_text()
+        assert tables.markdown(recipes.table(trained_ones, listed)) in page
+    assert recipes.networks_table(found, listed) in (ROOT / "docs/networks.md").read_text()
