@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import kept, tables, trainings, turns
+from benchmarks import execution, kept, tables, trainings, turns
+from benchmarks.execution import Places
 from benchmarks.setting import Setting
-from benchmarks.trainings import Places, Training
+from benchmarks.trainings import Training
 from report import history
 from runtime.cores import cores
 
@@ -163,7 +164,7 @@ class Plan:
             left, need = deadline - time.monotonic(), self.seconds(job.training)
             if begin and need is not None and left > OVERHEAD:
                 say(f"{_described(job)}: until the time is over")
-                if trainings.perform(job.training, self.places, job.views, left):
+                if execution.perform(job.training, self.places, job.views, left):
                     self._note(after)
                 continue
             lasts = "" if need is None else f" ({need / 3600:,.2f} hours)"
@@ -179,7 +180,7 @@ class Plan:
         if need is None or time.monotonic() + need > deadline:
             return False
         say(f"{_described(job)}: {need / 60:,.0f} minutes")
-        trainings.perform(job.training, self.places, job.views)
+        execution.perform(job.training, self.places, job.views)
         self._note(after)
         return True
 
@@ -245,7 +246,7 @@ def places(options: argparse.Namespace, data: dict[str, str | None]) -> Places:
         data: Folders of shards by name of the data; None where not given.
     """
     folders = {name: Path(path).resolve() for name, path in data.items() if path}
-    running = trainings.RUNNING
+    running = execution.RUNNING
     if options.output != trainings.RESULTS:  # a trial
         running = options.output / "running"
     results = options.output / trainings.FILE

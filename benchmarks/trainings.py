@@ -1,10 +1,10 @@
-"""Trains, tests, and keeps the result of each training as a line of results/trainings.jsonl.
+"""Keeps the result of each training as a line of results/trainings.jsonl.
 
     python benchmarks/trainings.py cifar10 runs/RUN ...    # keeps finished runs of train.py itself
 
 A training is its flags, its seed and its data. One that was kept is never trained again, on any
 machine. benchmarks/comparisons.py and benchmarks/recipes.py list the trainings; plan.py says which
-of them fit into some hours.
+of them fit into some hours, and execution.py does them.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -24,13 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import kept, scripts, tables
 from report import history
-from runtime import console, files
-from runtime.cores import cores
+from runtime import console
 
 ROOT = scripts.ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 FILE = "trainings.jsonl"
-RUNNING = ROOT / "benchmarks" / "running"  # newest checkpoints of trainings that take days
 NO_RECIPE = "--flagfile=/dev/null"  # else train.py takes the settings of recipes/MODEL.flags
 FREE = {"data", "seed", "seeds", "run_dir", "resume", "threads", "keep", "devices"}
 DONE = re.compile(r"^done: step (\d+)  weights sha256 ([0-9a-f]{64})$", re.M)
@@ -121,14 +118,14 @@ def read(path: Path, say: Callable[[str], object] = print) -> dict[Training, dic
         try:
             words = tuple(result["flags"])
             training = Training(result["data"], words, result["seed"], words)
-            _check_data(path, found, result["data"], result["fingerprint"])
+            check_data(path, found, result["data"], result["fingerprint"])
         except KeyError as error:
             raise ValueError(f"{path}: expected {error} in every line, received {result}") from None
         found[training] = result
     return found
 
 
-def _check_data(path: Path, known: dict[Training, dict], data: str, fingerprint: str) -> None:
+def check_data(path: Path, known: dict[Training, dict], data: str, fingerprint: str) -> None:
     """Raises ValueError if trainings on this data are kept that were on other images."""
     for training, result in known.items():
         if training.data == data and result["fingerprint"] != fingerprint:
@@ -137,104 +134,6 @@ def _check_data(path: Path, known: dict[Training, dict], data: str, fingerprint:
                 f"{result['fingerprint'][:12]}, received {fingerprint[:12]}: results of other "
                 "images are not mixed"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Folders and files of trainings.
-
-    Attributes:
-        data: Folders of shards, by name of the data.
-        runs: Folder for run folders.
-        results: File of the kept results.
-        running: Folder for the newest checkpoints of unfinished trainings.
-    """
-
-    data: dict[str, Path]
-    runs: Path
-    results: Path = RESULTS / FILE
-    running: Path = RUNNING
-
-
-def perform(
-    training: Training, places: Places, views: Sequence[int], seconds: float | None = None
-) -> bool:
-    """Trains, or goes on where the training was stopped, tests, and keeps the result.
-
-    Args:
-        training: The training.
-        places: Folders and files.
-        views: Numbers of views per test image, for a test each.
-        seconds: Time after which training is stopped; its newest checkpoint is then put into
-            `places.running`, from where any machine goes on.
-
-    Returns:
-        Whether it came to its end.
-
-    Raises:
-        ValueError: If the data is missing, not converted, or not that of the kept trainings.
-        RuntimeError: If train.py or test.py fails.
-    """
-    data = places.data.get(training.data)
-    _check_data(places.results, read(places.results), training.data, _fingerprint(data, training))
-    folder, saved = places.runs / training.name, places.running / training.name
-    if _newest_step(saved) > _newest_step(folder):
-        shutil.copytree(saved, folder, dirs_exist_ok=True)
-    if (folder / "run.json").exists():
-        words = ["--resume", f"--threads={cores()}"]
-    else:
-        words = [*training.command, f"--seed={training.seed}"]
-    words += [f"--data={data}", f"--run_dir={folder}"]
-    if not scripts.run("train.py", *words, seconds=seconds):
-        put_aside(folder, saved)
-        return False
-    keep(training, folder, places.results, views, data)
-    if saved.exists():
-        shutil.rmtree(saved)
-    return True
-
-
-def _fingerprint(data: Path | None, training: Training) -> str:
-    """Reads the fingerprint of shards."""
-    if data is None:
-        raise ValueError(f"expected the folder of {training.data} to train, received none")
-    try:
-        return json.loads((data / "dataset.json").read_text())["fingerprint"]
-    except FileNotFoundError:
-        raise ValueError(
-            f"expected shards of {training.data} (python -m data.convert), received {data}"
-        ) from None
-
-
-def put_aside(folder: Path, saved: Path) -> None:
-    """Copies what a run needs to go on elsewhere, without names of this machine's places."""
-    from benchmarks import shipped  # imports TensorFlow, which trainings that end do not need
-
-    if _newest_step(folder) <= _newest_step(saved):
-        return
-    newest = _steps(folder)[-1]
-    checkpoint = shipped.checkpoints.read(newest)
-    names = shipped.places(checkpoint.about["flags"])
-    if saved.exists():
-        shutil.rmtree(saved)
-    with files.new_folder(saved) as new:
-        (new / "checkpoints").mkdir()
-        shipped.copy(checkpoint, new / "checkpoints" / newest.name, trains=True)
-        settings = json.loads((folder / "run.json").read_text())
-        (new / "run.json").write_text(json.dumps(shipped.renamed(settings, names), indent=2))
-        for name in ("metrics.csv", "train.log"):
-            if (folder / name).exists():
-                (new / name).write_text(shipped.renamed((folder / name).read_text(), names))
-
-
-def _steps(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a run in the order of their steps."""
-    return sorted((folder / "checkpoints").glob("step-*.safetensors"))
-
-
-def _newest_step(folder: Path) -> int:
-    """Returns the step of a run's newest checkpoint, -1 without any."""
-    return max((int(path.stem.partition("-")[2]) for path in _steps(folder)), default=-1)
 
 
 def keep(
@@ -247,7 +146,7 @@ def keep(
         RuntimeError: If test.py fails.
     """
     result, known = summary(training, folder), read(results)
-    _check_data(results, known, training.data, result["fingerprint"])
+    check_data(results, known, training.data, result["fingerprint"])
     if training in known and known[training]["digest"] == result["digest"]:
         result["tests"] = known[training]["tests"]
     where = [f"--data={data}"] if data else []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trained
 
-from benchmarks import finetuning, kept, plan, scripts, shipped, trainings
+from benchmarks import execution, finetuning, kept, plan, scripts, shipped, trainings
 from engine import checkpoints
 
 
@@ -49,16 +49,16 @@ def test_results_of_other_images_do_not_mix(tmp_path):
     assert set(trainings.read(path)) == {lenet()}
     places = trained.places(tmp_path, mnist=trained.shards(tmp_path / "mnist", "0" * 64))
     with pytest.raises(ValueError, match="on mnist with the fingerprint ffffffffffff, received 00"):
-        trainings.perform(lenet(1), places, (1,))
+        execution.perform(lenet(1), places, (1,))
     kept.append(path, trained.result(lenet(1), fingerprint="0" * 64))
     with pytest.raises(ValueError, match="results of other images are not mixed"):
         trainings.read(path)
     with pytest.raises(ValueError, match="expected the folder of mnist to train, received none"):
-        trainings.perform(lenet(), trained.places(tmp_path / "none"), (1,))
+        execution.perform(lenet(), trained.places(tmp_path / "none"), (1,))
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="expected shards of mnist .*, received .*folder"):
         places = trained.places(tmp_path / "none", mnist=tmp_path / "folder")
-        trainings.perform(lenet(), places, (1,))
+        execution.perform(lenet(), places, (1,))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def started(monkeypatch):
 
 def test_a_training_is_tested_with_all_views_and_kept(tmp_path, started):
     places = trained.places(tmp_path, mnist=trained.shards(tmp_path / "mnist"))
-    assert trainings.perform(lenet(3), places, (1, 2))
+    assert execution.perform(lenet(3), places, (1, 2))
     folder = f"{tmp_path}/runs/{lenet(3).name}"
     data = f"--data={tmp_path}/mnist"
     command = [trainings.NO_RECIPE, "--model=lenet5", "--epochs=2", "--seed=3"]
@@ -104,7 +104,7 @@ def test_a_training_is_tested_with_all_views_and_kept(tmp_path, started):
 
 def test_a_stopped_training_goes_on_in_another_folder_from_its_newest_checkpoint(tmp_path, started):
     places = trained.places(tmp_path, mnist=trained.shards(tmp_path / "mnist"))
-    assert not trainings.perform(lenet(), places, (1,), seconds=1)
+    assert not execution.perform(lenet(), places, (1,), seconds=1)
     saved = places.running / lenet().name
     names = sorted(path.name for path in saved.rglob("*") if path.is_file())
     assert names == ["metrics.csv", "run.json", "step-00000020.safetensors", "train.log"]
@@ -113,10 +113,10 @@ def test_a_stopped_training_goes_on_in_another_folder_from_its_newest_checkpoint
     newest = checkpoints.read(saved / "checkpoints" / names[2])
     assert set(newest.tensors) == {"model/w", "optimizer/w"} and newest.about["step"] == 20
     assert not places.results.exists()
-    assert not trainings.perform(lenet(1), places, (1,), seconds=1)
+    assert not execution.perform(lenet(1), places, (1,), seconds=1)
 
-    trainings.shutil.rmtree(places.runs)
-    assert trainings.perform(lenet(), places, (1,))
+    execution.shutil.rmtree(places.runs)
+    assert execution.perform(lenet(), places, (1,))
     assert [line[:2] for line in started[-2:]] == [
         ["train.py", "--resume"],
         ["test.py", str(places.runs / lenet().name)],
@@ -169,9 +169,9 @@ def test_the_newer_checkpoint_goes_on_and_is_never_replaced_by_an_older(tmp_path
     folder, saved = places.runs / lenet().name, places.running / lenet().name
     trained.run_folder(saved, epochs=3, ended=False)
     trained.run_folder(folder, ended=False)
-    trainings.put_aside(folder, saved)
+    execution.put_aside(folder, saved)
     assert (saved / "checkpoints" / "step-00000030.safetensors").exists()
-    assert not trainings.perform(lenet(), places, (1,), seconds=1)
+    assert not execution.perform(lenet(), places, (1,), seconds=1)
     assert (folder / "checkpoints" / "step-00000030.safetensors").exists()
 
 
@@ -226,7 +226,7 @@ def test_what_fits_is_trained_once_and_what_does_not_is_named(tmp_path, monkeypa
             kept.append(places.results, trained.result(training))
         return seconds is None
 
-    monkeypatch.setattr(trainings, "perform", perform)
+    monkeypatch.setattr(execution, "perform", perform)
     jobs = [job(long), job(lenet(0)), job(lenet(1)), job(lenet(1), "b")]
     pages = []
     wanted = plan.Plan(jobs, places)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from benchmarks import plan, trainings
+from benchmarks import execution, plan
 from engine import checkpoints
 
 DIGEST = "ab" * 32
@@ -33,7 +33,7 @@ def result(training, top1=0.5, train=(0.3, 0.8), **changes):
 
 
 def places(folder, **data):
-    return trainings.Places(data, folder / "runs", folder / "trainings.jsonl", folder / "running")
+    return execution.Places(data, folder / "runs", folder / "trainings.jsonl", folder / "running")
 
 
 def shards(folder, fingerprint="f" * 64):
