@@ -741,7 +741,7 @@ def test_large_images_are_decoded_a_few_at_a_time(photos, monkeypatch):
     decoded = pixels.crop
     monkeypatch.setattr(
         "data.pipeline.pixels.crop",
-        lambda images, *rest: (seen.append(len(images)), decoded(images, *rest))[1],
+        lambda images, *rest, **how: (seen.append(len(images)), decoded(images, *rest, **how))[1],
     )
     parts = train(photos, augment.POLICIES["alexnet"], size=48, batch_size=4, steps=3)
     assert set(seen) == {2}  # the largest divisor of 4 that is no more than 3
