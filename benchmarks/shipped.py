@@ -1,6 +1,8 @@
 """Copies trained networks without the optimizer's variables and without this machine's places.
 
-python benchmarks/shipped.py runs/RUN weights/NAME.safetensors
+    python benchmarks/shipped.py runs/RUN weights/NAME.safetensors
+
+The networks in weights/ are such copies.
 """
 
 import argparse

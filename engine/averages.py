@@ -8,7 +8,7 @@ K. Jordan, arXiv:2404.00498, section 3.4.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -40,12 +40,11 @@ class _Copies:
         for weight in self._model.weights:
             self.variables[weight.path].assign(weight.numpy())
 
-    def _move(self, keep: tf.Tensor, is_due: tf.Tensor | bool = True) -> None:
-        """Moves the copies to the weights if it is time, except for a fraction of the way."""
+    def _replace(self, new: Callable[[tf.Variable, tf.Tensor], tf.Tensor]) -> None:
+        """Sets each copy to a function of itself and of its weight."""
 
         def move(copy: tf.Variable, weight: tf.Tensor) -> tf.Operation:
-            moved = weight + keep * (copy - weight)
-            return copy.assign(moved if is_due is True else tf.where(is_due, moved, copy))
+            return copy.assign(new(copy, weight))
 
         for weight in self._model.weights:
             copy = self.variables[weight.path].value
@@ -73,7 +72,8 @@ class Average(_Copies):
             steps: Optimizer updates done, integer [].
         """
         done = tf.cast(steps, tf.float32)
-        self._move(tf.minimum(self._decay, (1 + done) / (10 + done)))
+        decay = tf.minimum(self._decay, (1 + done) / (10 + done))
+        self._replace(lambda average, weight: weight + decay * (average - weight))
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -119,7 +119,8 @@ class Lookahead(_Copies):
         steps = tf.cast(steps, tf.int64)
         is_due = steps % self._period == 0
         progress = tf.cast(steps / self._total, tf.float32)
-        self._move(0.95**self._period * progress**3, is_due)
+        keep = 0.95**self._period * progress**3
+        self._replace(lambda slow, weight: tf.where(is_due, weight + keep * (slow - weight), slow))
         returns = is_due | (steps == self._total)
 
         def go_back(weight: tf.Variable, slow: tf.Tensor) -> tf.Operation:

@@ -313,12 +313,9 @@ def _in_one_pass(function):
         return tape.gradient(y, x, upstream)
 
     compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+    forward, backward = compiled(function), compiled(gradient)
 
-    @tf.custom_gradient
-    def apply(x):
-        return compiled(function)(x), functools.partial(compiled(gradient), x)
-
-    return apply
+    return tf.custom_gradient(lambda x: (forward(x), functools.partial(backward, x)))
 
 
 def _one_replica():

@@ -331,7 +331,7 @@ def test_half_of_the_images_are_mirrored(tmp_path):
 def test_alternating_every_image_is_mirrored_in_every_second_epoch(numbered, blocks):
     """At random which of the two."""
     policy = dataclasses.replace(STILL, mirror=True, alternates=True)
-    draw = pipeline.drawer(numbered, policy, seed=0)
+    draw = pipeline.draw_fn(numbered, policy, seed=0)
     size, epochs = numbered.num_examples("train"), {}
     for block in order.training_blocks(
         numbered.shards("train"), batch_size=1, seed=0, step=0, steps=3 * size

@@ -52,7 +52,7 @@ def origins(
     blocks = order.training_blocks(
         shards, batch_size=batch_size, seed=seed, step=step, steps=step + 1
     )
-    draw, found = pipeline.drawer(dataset, policy, seed), []
+    draw, found = pipeline.draw_fn(dataset, policy, seed), []
     for block, columns in zip(blocks, batches.block_dataset(blocks, batch_size), strict=True):
         places, draws = draw(columns)
         stored = [

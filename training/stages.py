@@ -38,7 +38,7 @@ def input_stages(
         dataset.shards("train"), batch_size=batch_size, seed=seed, step=0, steps=steps
     )
     reader = train.open_reader(dataset, policy, size, cache, threads)
-    draw = train.drawer(dataset, policy, seed)
+    draw = train.draw_fn(dataset, policy, seed)
     planned = train.plan_blocks(reader, blocks, batches.Share(0, 1, batch_size), draw)
     options = {"size": size, "batch_size": batch_size, "threads": threads}
     whole = train.train_batches(dataset, policy, seed=seed, steps=steps, cache=cache, **options)

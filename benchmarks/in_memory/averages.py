@@ -43,17 +43,19 @@ def look_ahead(
         The new slow weights, and the weights to go on with.
     """
     is_due = done % period == 0
-    slow = _moved(slow, weights, jnp.where(is_due, 0.95**period * (done / total) ** 3, 1.0))
+    slow = _moved(slow, weights, 0.95**period * (done / total) ** 3, is_due)
     returns = is_due | (done == total)
     return slow, jax.tree.map(lambda low, fast: jnp.where(returns, low, fast), slow, weights)
 
 
-def _moved(copies: Weights, weights: Weights, keep: jax.Array) -> Weights:
-    """Moves copies to the weights, except for a fraction `keep` of the way."""
+def _moved(
+    copies: Weights, weights: Weights, keep: jax.Array, is_due: jax.Array | bool = True
+) -> Weights:
+    """Moves copies to the weights if it is time, except for a fraction `keep` of the way."""
 
     def move(copy: jax.Array, weight: jax.Array) -> jax.Array:
         if not jnp.issubdtype(weight.dtype, jnp.floating):
             return weight
-        return weight + keep.astype(weight.dtype) * (copy - weight)
+        return jnp.where(is_due, weight + jnp.asarray(keep, weight.dtype) * (copy - weight), copy)
 
     return jax.tree.map(move, copies, weights)

@@ -14,11 +14,11 @@ The steps and their modules, in order:
 
 from data.pipeline.facts import class_counts, has_labels, shorter_side
 from data.pipeline.test import test_batches, views_of
-from data.pipeline.train import drawer, is_mirrored, train_batches, train_indices
+from data.pipeline.train import draw_fn, is_mirrored, train_batches, train_indices
 
 __all__ = [
     "class_counts",
-    "drawer",
+    "draw_fn",
     "has_labels",
     "is_mirrored",
     "shorter_side",

@@ -72,7 +72,7 @@ def train_batches(
         dataset.shards("train"), batch_size=batch_size, seed=seed, step=step, steps=steps
     )
     reader = open_reader(dataset, policy, size, cache, threads)
-    draw = drawer(dataset, policy, seed)
+    draw = draw_fn(dataset, policy, seed)
     return batches.build(
         reader,
         plan_blocks(reader, blocks, Share(*share, batch_size), draw),
@@ -116,7 +116,7 @@ def plan_blocks(
         reader: Reader of the train split.
         blocks: The blocks.
         share: The examples of every step that this process reads.
-        draw: Function from `drawer`.
+        draw: Function from `draw_fn`.
 
     Returns:
         Elements of `reader.plan`, one for each block.
@@ -147,7 +147,7 @@ def shuffle_and_draw(block: Columns) -> tuple[tf.Tensor, tf.Tensor]:
     return indices[used], draws[used]
 
 
-def drawer(dataset: Dataset, policy: augment.Policy, seed: int) -> Draw:
+def draw_fn(dataset: Dataset, policy: augment.Policy, seed: int) -> Draw:
     """Returns `shuffle_and_draw`, or where the policy alternates, a variant that mirrors in turn.
 
     The draw that decides on mirroring is then half a unit further in every epoch, from a first one
